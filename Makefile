@@ -1,0 +1,89 @@
+# synchro: build, install, test, show.
+#
+#   make                build for the PostgreSQL of PG_CONFIG
+#   make install        install it there (as the owner of that installation)
+#   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
+#   make demo           two throwaway servers, real data, a synchronization
+#   make clean          remove what was built
+#
+# PG_CONFIG=/path/to/pg_config names the installation; without it the newest one with server headers is taken.
+# check and demo need nothing but git and make beforehand: test/deps installs the rest, or says what is missing.
+
+EXTENSION = synchro
+MODULE_big = synchro
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA = $(sort $(wildcard src/synchro--*.sql))
+PGFILEDESC = "synchro - keeps another PostgreSQL database in step, by natural key"
+
+# The pg_regress tests, in the order in which they run. A file in sql/ that is not listed here fails `make check`.
+REGRESS = registration remotes
+
+# The isolation specs are found by name; `make installcheck` wants them relative to test/.
+ISOLATION := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test
+
+PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CFLAGS = -Wextra -Wshadow=local -Wold-style-definition \
+	-Wno-clobbered -Wno-missing-field-initializers -Wno-sign-compare -Wno-unused-parameter
+SHLIB_LINK_INTERNAL = $(libpq)
+EXTRA_CLEAN = $(wildcard src/*.o src/*.bc) results regression.diffs regression.out tmp_check tmp_check_iso output_iso log
+
+PG_CONFIG_GIVEN := $(PG_CONFIG)
+ifeq ($(PG_CONFIG_GIVEN),)
+PG_CONFIG := $(shell bash test/pg-config)
+endif
+
+# PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
+OURS = check demo
+
+ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
+
+.PHONY: $(MAKECMDGOALS)
+
+check demo: export PG_CONFIG := $(PG_CONFIG_GIVEN)
+check: export REGRESS := $(REGRESS)
+check: export ONLY := $(ONLY)
+check demo: export KEEP := $(KEEP)
+
+check:
+	@bash test/deps
+	@bash test/check
+
+demo:
+	@bash test/deps
+	@bash test/demo/run
+
+# Goals named beside ours: `make clean check`.
+$(filter-out $(OURS),$(MAKECMDGOALS)):
+	@$(MAKE) --no-print-directory $@
+
+else ifeq ($(PG_CONFIG),)
+
+.PHONY: all install uninstall installcheck clean
+all install uninstall installcheck:
+	@echo "No PostgreSQL 15 or newer with server headers was found." >&2
+	@echo "Install them (Debian: postgresql-server-dev-15) or name one: make PG_CONFIG=/path/to/pg_config" >&2
+	@exit 1
+
+clean:
+	rm -rf $(OBJS) $(MODULE_big).so lib$(MODULE_big).a lib$(MODULE_big).pc $(EXTRA_CLEAN)
+
+else
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# clang does not know all of gcc's warnings.
+ifneq ($(findstring clang,$(CC)),)
+override CFLAGS += -Wno-unknown-warning-option
+endif
+
+# Since PostgreSQL 16 the expected files of the specs are not looked for beside the specs.
+ifneq ($(MAJORVERSION),15)
+ISOLATION_OPTS += --expecteddir=test
+endif
+
+# PGXS of the distributions does not track headers.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+
+endif

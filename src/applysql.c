@@ -1,0 +1,667 @@
+/*-------------------------------------------------------------------------
+ *
+ * applysql.c
+ *	  SQL text that stages a batch on the remote and applies it.
+ *
+ * For each table with number N the remote session has three temporary tables:
+ *
+ *	  s_N	rows as they are here: l0.. (local identity), c<i> (column i of
+ *			the description), f<j>_<x> (identity of the row that foreign key
+ *			j references).  ensure: the row shall only be there.
+ *	  n_N	natural keys of rows that others reference (kind p), and of
+ *			rows as they were called before (kinds o and d), in the same
+ *			columns; in mode reference the former identity as k0..
+ *	  m_N	the map that resolving makes of them: local identity l0.. ->
+ *			remote identity r0.. ; v0.. is what the identity will be when the
+ *			batch has been applied.  Kind n: rows as they are now; o, d: as
+ *			they were called before.  fresh: r is a value made for a row to
+ *			be inserted.
+ *
+ * Because new rows get their identities while they are resolved, rows of
+ * trees and cycles can refer to each other before any of them exists, and one
+ * statement inserts them all: foreign keys are checked at its end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "applysql.h"
+
+/*
+ * Type in which the given value of a table's identity is staged.  Equal
+ * values must be equal there whatever type a referencing column has.
+ */
+const char *
+synchro_stage_type(const SynchroTable *table, int identity)
+{
+	switch (table->columns[table->identity[identity]].type)
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+			return "int8";
+		case UUIDOID:
+			return "uuid";
+		default:
+			return "text";
+	}
+}
+
+/*
+ * Append "prefix0, prefix1, ...".
+ */
+void
+synchro_sql_list(StringInfo sql, const char *prefix, int count)
+{
+	for (int i = 0; i < count; i++)
+		appendStringInfo(sql, "%s%s%d", i > 0 ? ", " : "", prefix, i);
+}
+
+/*
+ * Append "left0 = right0 AND left1 = right1 ...", of staged columns.
+ */
+void
+synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count)
+{
+	for (int i = 0; i < count; i++)
+		appendStringInfo(sql, "%s%s%d = %s%d", i > 0 ? " AND " : "", left, i, right, i);
+}
+
+static const char *
+column_name(const SynchroLinkTable *lt, int column)
+{
+	return quote_identifier(lt->table->columns[column].name);
+}
+
+/*
+ * Append "the remote row alias is the one that mapped0.. names".
+ */
+void
+synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
+						   const char *alias, const char *mapped)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+
+		appendStringInfo(sql, "%s%s.%s %s %s%d", i > 0 ? " AND " : "",
+						 alias, column_name(lt, column),
+						 lt->table->columns[column].not_null ?
+						 lt->remote->columns[column].equals : "IS NOT DISTINCT FROM",
+						 mapped, i);
+	}
+}
+
+bool
+synchro_column_is_key(const SynchroTable *table, int column)
+{
+	for (int i = 0; i < table->nkey; i++)
+		if (table->key[i] == column)
+			return true;
+	return false;
+}
+
+/*
+ * The foreign key that translates a column, or -1 where its value is taken
+ * as it is.
+ */
+int
+synchro_column_fk(const SynchroLinkTable *lt, int column)
+{
+	int			fk = lt->table->columns[column].fk;
+
+	return fk >= 0 && lt->parents[fk] != NULL ? fk : -1;
+}
+
+/*
+ * Does a foreign key translate a column of the natural key?
+ */
+bool
+synchro_fk_names_key(const SynchroLinkTable *lt, int fk)
+{
+	for (int i = 0; i < lt->table->nkey; i++)
+		if (synchro_column_fk(lt, lt->table->key[i]) == fk)
+			return true;
+	return false;
+}
+
+/*
+ * Position in the identity of the column with that attribute number, or -1.
+ */
+int
+synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->nidentity; i++)
+		if (table->columns[table->identity[i]].attnum == attnum)
+			return i;
+	return -1;
+}
+
+static int
+column_of_attnum(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return i;
+	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
+}
+
+/*
+ * Append the value of a column on the remote.
+ *
+ * source: alias of the staged row.  part: "r" or "v", which identity of the
+ * parent's is meant.  The parents are joined by synchro_sql_join_parents().
+ */
+void
+synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
+				  const char *source, const char *part)
+{
+	int			fk = synchro_column_fk(lt, column);
+	AttrNumber	refcol;
+	int			position;
+
+	if (fk < 0)
+	{
+		appendStringInfo(sql, "%s.c%d", source, column);
+		return;
+	}
+	refcol = lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos];
+	position = synchro_identity_position(lt->parents[fk]->table, refcol);
+	if (position >= 0)
+		appendStringInfo(sql, "p%d.%s%d", fk, part, position);
+	else
+		appendStringInfo(sql, "t%d.%s", fk,
+						 column_name(lt->parents[fk], column_of_attnum(lt->parents[fk]->table, refcol)));
+}
+
+static bool
+refers_beyond_identity(const SynchroLinkTable *lt, int fk)
+{
+	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
+		if (synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
+			return true;
+	return false;
+}
+
+/*
+ * Append joins that give the mapped parents of a staged row: alias p<fk>, and
+ * t<fk> for the remote row where more than its identity is referenced.
+ */
+void
+synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
+						 const char *source, bool key_only)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroLinkTable *parent = lt->parents[fk];
+
+		if (parent == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d p%d ON p%d.kind = 'n' AND ",
+						 parent->number, fk, fk);
+		synchro_sql_equal(sql, psprintf("p%d.l", fk), psprintf("%s.f%d_", source, fk),
+						  parent->table->nidentity);
+		if (refers_beyond_identity(lt, fk))
+		{
+			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->table->qualified, fk);
+			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
+		}
+	}
+}
+
+/*
+ * Append what a new session needs besides its settings: a function by which
+ * plain SQL can raise an error.
+ */
+void
+synchro_sql_session(StringInfo sql)
+{
+	appendStringInfoString(sql,
+						   "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
+						   "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail; END$$;");
+}
+
+static void
+append_staged_parents(StringInfo sql, const SynchroLinkTable *lt, bool key_only, bool types)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
+			continue;
+		for (int x = 0; x < lt->parents[fk]->table->nidentity; x++)
+		{
+			appendStringInfo(sql, ", f%d_%d", fk, x);
+			if (types)
+				appendStringInfo(sql, " %s", synchro_stage_type(lt->parents[fk]->table, x));
+		}
+	}
+}
+
+static void
+append_staged_columns(StringInfo sql, const SynchroLinkTable *lt, bool key_only, bool types)
+{
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		if (synchro_column_fk(lt, i) >= 0 ||
+			!(key_only ? synchro_column_is_key(lt->table, i) : lt->pushed[i]))
+			continue;
+		appendStringInfo(sql, ", c%d", i);
+		if (types)
+			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
+	}
+}
+
+/*
+ * Append the creation of a table's staging table for rows.
+ */
+void
+synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE s_%d (ensure boolean", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
+	append_staged_parents(sql, lt, false, true);
+	append_staged_columns(sql, lt, false, true);
+	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+}
+
+/*
+ * Append the creation of a table's staging tables for names and for the map.
+ */
+void
+synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\"", lt->number);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
+	for (int i = 0; i < table->nidentity && table->mode == SYNCHRO_MODE_REFERENCE; i++)
+		appendStringInfo(sql, ", k%d text", i);
+	append_staged_parents(sql, lt, true, true);
+	append_staged_columns(sql, lt, true, true);
+	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean", lt->number);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", l%d %s, r%d %s, v%d %s", i, synchro_stage_type(table, i),
+						 i, lt->remote->columns[table->identity[i]].base,
+						 i, lt->remote->columns[table->identity[i]].base);
+	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+}
+
+/*
+ * Append the COPY of rows: ensure, identity, parents, columns; see readsql.c.
+ */
+void
+synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "COPY pg_temp.s_%d (ensure, ", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	append_staged_parents(sql, lt, false, false);
+	append_staged_columns(sql, lt, false, false);
+	appendStringInfoString(sql, ") FROM STDIN;");
+
+	/* a row that is there for its own sake need not be ensured */
+	if (lt->nensured > 0 && lt->nensured < lt->nrows)
+	{
+		appendStringInfo(sql, "DELETE FROM pg_temp.s_%d e USING pg_temp.s_%d s WHERE e.ensure AND NOT s.ensure AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "e.l", "s.l", lt->table->nidentity);
+		appendStringInfoChar(sql, ';');
+	}
+}
+
+/*
+ * Append the COPY of names: kind, identity, (reference: former identity,)
+ * parents, key columns.
+ */
+void
+synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "COPY pg_temp.n_%d (kind, ", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+	{
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "k", lt->table->nidentity);
+	}
+	append_staged_parents(sql, lt, true, false);
+	append_staged_columns(sql, lt, true, false);
+	appendStringInfoString(sql, ") FROM STDIN;");
+}
+
+/*
+ * Append a check that the parents of all staged rows are there or about to
+ * be.  If not, it raises SYNCHRO_MISSING_PARENTS with a line for each: the
+ * parent table's number and its local identity as an array of text.
+ */
+void
+synchro_sql_missing(StringInfo sql, List *tables)
+{
+	ListCell   *cell;
+	bool		first = true;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		for (int fk = 0; lt->rows != NULL && fk < lt->table->nfks; fk++)
+		{
+			const SynchroLinkTable *parent = lt->parents[fk];
+
+			if (parent == NULL)
+				continue;
+			if (first)
+				appendStringInfoString(sql,
+									   "SELECT pg_temp.synchro_raise('" SYNCHRO_MISSING_PARENTS "', 'missing parents', "
+									   "string_agg(line, E'\\n')) FROM (");
+			else
+				appendStringInfoString(sql, " UNION ALL ");
+			first = false;
+			appendStringInfo(sql, "SELECT DISTINCT '%d ' || ARRAY[", parent->number);
+			for (int x = 0; x < parent->table->nidentity; x++)
+				appendStringInfo(sql, "%ss.f%d_%d::text", x > 0 ? ", " : "", fk, x);
+			appendStringInfo(sql, "]::text AS line FROM pg_temp.s_%d s LEFT JOIN pg_temp.m_%d p ON p.kind = 'n' AND ",
+							 lt->number, parent->number);
+			synchro_sql_equal(sql, "p.l", psprintf("s.f%d_", fk), parent->table->nidentity);
+			appendStringInfo(sql, " WHERE p.l0 IS NULL AND s.f%d_0 IS NOT NULL", fk);
+		}
+	}
+	if (!first)
+		appendStringInfoString(sql, ") x HAVING count(*) > 0;");
+}
+
+/*
+ * May an existing row's column be written?
+ */
+bool
+synchro_column_updatable(const SynchroLinkTable *lt, int column)
+{
+	if (!lt->pushed[column] || lt->remote->columns[column].identity == 'a')
+		return false;
+
+	/* an identity that is no natural key is the remote's own */
+	return synchro_identity_position(lt->table, lt->table->columns[column].attnum) < 0 ||
+		synchro_column_is_key(lt->table, column) ||
+		synchro_column_fk(lt, column) >= 0;
+}
+
+static void
+append_from_staged(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
+	synchro_sql_join_parents(sql, lt, "s", false);
+}
+
+static bool
+append_update(StringInfo sql, const SynchroLinkTable *lt)
+{
+	StringInfoData set;
+	StringInfoData there;
+	StringInfoData here;
+	bool		any = false;
+
+	initStringInfo(&set);
+	initStringInfo(&there);
+	initStringInfo(&here);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		const char *comma = any ? ", " : "";
+
+		if (!synchro_column_updatable(lt, i))
+			continue;
+		appendStringInfo(&set, "%s%s = ", comma, column_name(lt, i));
+		synchro_sql_value(&set, lt, i, "s", "v");
+		appendStringInfo(&there, "%st.%s", comma, column_name(lt, i));
+		appendStringInfoString(&here, comma);
+		synchro_sql_value(&here, lt, i, "s", "v");
+		any = true;
+	}
+	if (!any)
+		return false;
+
+	/*
+	 * Rows are compared as images, byte by byte: that works for every type,
+	 * and 1.0 becomes 1.00 where that is what the row says here.
+	 */
+	appendStringInfo(sql, "u%d AS (UPDATE %s t SET %s", lt->number, lt->table->qualified, set.data);
+	append_from_staged(sql, lt);
+	appendStringInfoString(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ");
+	synchro_sql_identity_equal(sql, lt, "t", "m.r");
+	appendStringInfo(sql, " AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record RETURNING 1), ",
+					 there.data, here.data);
+	return true;
+}
+
+static void
+append_insert(StringInfo sql, const SynchroLinkTable *lt)
+{
+	StringInfoData columns;
+	StringInfoData values;
+	bool		any = false;
+
+	initStringInfo(&columns);
+	initStringInfo(&values);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		int			identity = synchro_identity_position(lt->table, lt->table->columns[i].attnum);
+
+		if (identity < 0 && !lt->pushed[i])
+			continue;
+		appendStringInfo(&columns, "%s%s", any ? ", " : "", column_name(lt, i));
+		appendStringInfoString(&values, any ? ", " : "");
+		if (identity >= 0)
+			appendStringInfo(&values, "m.v%d", identity);
+		else
+			synchro_sql_value(&values, lt, i, "s", "v");
+		any = true;
+	}
+	appendStringInfo(sql, "i%d AS (INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s",
+					 lt->number, lt->table->qualified, columns.data, values.data);
+	append_from_staged(sql, lt);
+	appendStringInfoString(sql, " WHERE m.fresh RETURNING 1)");
+}
+
+/*
+ * Append the statement that makes the remote's rows of some tables as they
+ * are here.  component: tables that refer to each other in a circle, or one.
+ * Its result: for each table the numbers of rows updated and inserted.
+ *
+ * The updates come first, so that a new row may take what an existing one
+ * gives up; both are parts of one statement, so that an existing row may
+ * refer to a new one.
+ */
+void
+synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component)
+{
+	StringInfoData counts;
+	ListCell   *cell;
+	bool		first = true;
+
+	initStringInfo(&counts);
+	foreach(cell, component)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows == NULL)
+			continue;
+		appendStringInfoString(sql, first ? "WITH " : ", ");
+		appendStringInfo(&counts, "%s%s, (SELECT count(*) FROM i%d)", first ? "" : ", ",
+						 append_update(sql, lt) ? psprintf("(SELECT count(*) FROM u%d)", lt->number) : "0",
+						 lt->number);
+		append_insert(sql, lt);
+		first = false;
+	}
+	if (!first)
+		appendStringInfo(sql, " SELECT '" SYNCHRO_UPSERT_TAG "', %s;", counts.data);
+}
+
+/*
+ * Append a correction of the map for a table whose identity contains foreign
+ * keys: if the remote's ON UPDATE CASCADE has moved rows along with their
+ * parents, they are found where they are now.
+ */
+void
+synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET ", lt->number);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%sr%d = v%d", i > 0 ? ", " : "", i, i);
+	appendStringInfoString(sql, " WHERE NOT fresh AND ROW(");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
+	synchro_sql_list(sql, "v", n);
+	appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM %s t WHERE ", lt->table->qualified);
+	synchro_sql_identity_equal(sql, lt, "t", "m.r");
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * Append "SELECT the remote identities that nobody bears here any more".
+ */
+static void
+append_doomed(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfoString(sql, "SELECT DISTINCT ");
+	synchro_sql_list(sql, "r", lt->table->nidentity);
+	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')"
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "n.r", "o.r", lt->table->nidentity);
+	appendStringInfoChar(sql, ')');
+}
+
+static void
+append_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
+{
+	appendStringInfoString(sql, "ARRAY[");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
+	appendStringInfoChar(sql, ']');
+}
+
+/*
+ * Append the statement that deletes what is gone here, of tables that refer
+ * to each other in a circle, or of one.
+ *
+ * leftovers: also what earlier batches of this pass left to the last one.
+ * Its result: for each table the number of rows deleted.
+ */
+void
+synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers)
+{
+	StringInfoData counts;
+	ListCell   *cell;
+	bool		first = true;
+
+	initStringInfo(&counts);
+	foreach(cell, component)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (!lt->table->watched || (lt->nolds == 0 && !leftovers))
+			continue;
+		appendStringInfo(sql, "%sd%d AS (DELETE FROM %s t USING (", first ? "WITH " : ", ",
+						 lt->number, lt->table->qualified);
+		append_doomed(sql, lt);
+		if (leftovers)
+		{
+			appendStringInfoString(sql, " UNION SELECT ");
+			for (int i = 0; i < lt->table->nidentity; i++)
+				appendStringInfo(sql, "%sremote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
+								 lt->remote->columns[lt->table->identity[i]].base);
+			appendStringInfo(sql, " FROM %s.unapplied WHERE node = '%s' AND relation = %s",
+							 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+		}
+		appendStringInfoString(sql, ") x WHERE ");
+		synchro_sql_identity_equal(sql, lt, "t", "x.r");
+		appendStringInfoString(sql, " RETURNING 1)");
+		appendStringInfo(&counts, "%s(SELECT count(*) FROM d%d)", first ? "" : ", ", lt->number);
+		first = false;
+	}
+	if (!first)
+		appendStringInfo(sql, " SELECT '" SYNCHRO_DELETE_TAG "', %s;", counts.data);
+}
+
+/*
+ * Append statements that leave a table's deletes to the pass's last batch:
+ * until then, rows that refer to what is to be deleted may still be on their
+ * way elsewhere.  A row that is wanted again is taken off the list.
+ */
+void
+synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	if (!lt->table->watched)
+		return;
+	if (lt->nolds > 0)
+	{
+		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key) SELECT '%s', %s, 'delete', ",
+						 link->peer, link->node, relation);
+		append_remote_key(sql, lt, "x.r");
+		appendStringInfoString(sql, " FROM (");
+		append_doomed(sql, lt);
+		appendStringInfoString(sql, ") x;");
+	}
+	if (lt->rows != NULL)
+	{
+		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
+						 " AND m.kind = 'n' AND u.remote_key = ",
+						 link->peer, lt->number, link->node, relation);
+		append_remote_key(sql, lt, "m.r");
+		appendStringInfoChar(sql, ';');
+	}
+}
+
+/*
+ * Append statements that remember which remote row stands for which local
+ * one, where no natural key tells: new rows in mode reference, and rows of
+ * tables that are not watched whose natural key has changed here only.
+ */
+void
+synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	bool		by_reference = lt->table->mode == SYNCHRO_MODE_REFERENCE;
+
+	if (!by_reference && lt->table->watched)
+		return;
+	if (lt->nolds > 0 && by_reference)
+	{
+		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q WHERE x.node = '%s' AND x.relation = %s"
+						 " AND q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "') AND x.local_key = ",
+						 link->peer, lt->number, link->node, relation);
+		append_remote_key(sql, lt, "q.k");
+		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
+		for (int i = 0; i < lt->table->nidentity; i++)
+			appendStringInfo(sql, "%sm.l%d::text = q.k%d", i > 0 ? " AND " : "", i, i);
+		appendStringInfoString(sql, ");");
+	}
+	if (lt->rows == NULL && lt->nolds == 0)
+		return;
+	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, local_key, remote_key) SELECT '%s', %s, ",
+					 link->peer, link->node, relation);
+	append_remote_key(sql, lt, "m.l");
+	appendStringInfoString(sql, ", ");
+	append_remote_key(sql, lt, "m.r");
+	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE ", lt->number);
+	if (!by_reference)
+		appendStringInfoString(sql, "m.kind = '" SYNCHRO_KIND_OLD "'");
+	else if (lt->nolds == 0)
+		appendStringInfoString(sql, "m.kind = 'n' AND m.fresh");
+	else
+	{
+		appendStringInfo(sql, "m.kind = 'n' AND (m.fresh OR EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
+						 SYNCHRO_KIND_OLD "' AND ", lt->number);
+		synchro_sql_equal(sql, "o.l", "m.l", lt->table->nidentity);
+		appendStringInfoString(sql, "))");
+	}
+	appendStringInfoString(sql, " ON CONFLICT (node, relation, local_key) DO UPDATE SET remote_key = EXCLUDED.remote_key;");
+}

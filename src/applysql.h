@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * applysql.h
+ *	  SQL text that stages a batch on the remote and applies it.  Pure
+ *	  functions of the tables' descriptions: no I/O.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_APPLYSQL_H
+#define SYNCHRO_APPLYSQL_H
+
+#include "lib/stringinfo.h"
+#include "link.h"
+
+/* SQLSTATEs of conditions that our own remote SQL raises */
+#define SYNCHRO_MISSING_PARENTS "SY001"
+#define SYNCHRO_AMBIGUOUS_KEY	"SY002"
+
+/* first column of the results that count rows */
+#define SYNCHRO_UPSERT_TAG		"upsert"
+#define SYNCHRO_DELETE_TAG		"delete"
+
+/* kinds of names and of mapped rows */
+#define SYNCHRO_KIND_PRESENT	"p" /* name as it is now */
+#define SYNCHRO_KIND_OLD		"o" /* name that the row bore before */
+#define SYNCHRO_KIND_DEAD		"d" /* name of a row that was there before */
+
+/* in applysql.c */
+extern void synchro_sql_session(StringInfo sql);
+extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_missing(StringInfo sql, List *tables);
+extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
+extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
+extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* in resolvesql.c */
+extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* in parksql.c */
+extern void synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt);
+
+/* pieces that these share */
+extern const char *synchro_stage_type(const SynchroTable *table, int identity);
+extern void synchro_sql_list(StringInfo sql, const char *prefix, int count);
+extern void synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count);
+extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
+									   const char *alias, const char *mapped);
+extern bool synchro_column_is_key(const SynchroTable *table, int column);
+extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
+extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
+extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
+extern void synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
+							  const char *source, const char *part);
+extern void synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
+									 const char *source, bool key_only);
+extern bool synchro_column_updatable(const SynchroLinkTable *lt, int column);
+
+#endif							/* SYNCHRO_APPLYSQL_H */

@@ -1,0 +1,335 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  One batch through one remote transaction.
+ *
+ * A batch consists of the rows whose keys it is given, as they are now, of
+ * all rows whose natural key has changed since the keys snapshot, and of the
+ * natural keys of all rows that these refer to.  It carries every change of a
+ * name, so when it is applied the remote calls its rows what they were called
+ * here in the batch's own snapshot, which is the keys snapshot of the next.
+ * That is why names never have to be guessed, whatever happens between two
+ * batches and whichever of them gets through.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "applysql.h"
+#include "batch.h"
+#include "localsql.h"
+#include "order.h"
+
+/* identities looked up by one local query */
+#define READ_ROWS	1000
+
+/*
+ * Note what the batch needs to know of its tables.  In a local transaction.
+ *
+ * Returns false if the remote has to be asked first, outside of it:
+ * synchro_link_prepare().
+ */
+bool
+synchro_batch_describe(SynchroBatch *batch)
+{
+	ListCell   *cell;
+
+	synchro_link_refresh(batch->link);
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+
+		if (synchro_table_get(keys->relid, true) != NULL)
+			synchro_link_table(batch->link, keys->relid, true);
+	}
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
+			synchro_link_table(batch->link, changed->relid, changed->table->watched);
+	}
+	foreach(cell, batch->ensured)
+		if (synchro_table_get(lfirst_oid(cell), true) != NULL)
+			synchro_link_table(batch->link, lfirst_oid(cell), true);
+	foreach(cell, batch->link->leftovers)
+	{
+		Oid			relid = synchro_table_by_name(lfirst(cell));
+
+		if (OidIsValid(relid))
+			synchro_link_table(batch->link, relid, false);
+	}
+	return synchro_link_is_prepared(batch->link);
+}
+
+static void
+read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities,
+		  bool ensure)
+{
+	for (int first = 0; first < identities->count; first += READ_ROWS)
+		synchro_stream_rows(batch->link, lt, identities, first,
+							Min(READ_ROWS, identities->count - first), ensure);
+}
+
+/*
+ * Names of before, and the rows that bore them if they are still there.
+ */
+static void
+read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
+{
+	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro olds",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	SynchroIdentities *identities = synchro_identities_create(lt->table);
+	SynchroBytes identity;
+	SynchroBytes value;
+	SynchroBytes last = {0};
+	char		kind;
+
+	while (synchro_changes_next_old(changed, &kind, &identity, &value))
+	{
+		CHECK_FOR_INTERRUPTS();
+		synchro_stream_old(batch->link, lt, kind, identity, value);
+
+		/* an identity may come twice, one after the other: as o and as d */
+		if (last.data == NULL || last.len != identity.len ||
+			memcmp(last.data, identity.data, identity.len) != 0)
+			synchro_identities_decode(identities, lt->table, identity);
+		last = identity;
+		if (identities->count == READ_ROWS)
+		{
+			if (lt->table->watched)
+				read_rows(batch, lt, identities, false);
+			MemoryContextReset(context);
+			identities = synchro_identities_create(lt->table);
+			last.data = NULL;
+		}
+	}
+	if (lt->table->watched)
+		read_rows(batch, lt, identities, false);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Natural keys of rows that the batch refers to, until nothing new is asked
+ * for.  Rows of tables whose rows were found missing come as a whole.
+ */
+static void
+read_requests(SynchroBatch *batch)
+{
+	bool		again = true;
+
+	while (again)
+	{
+		ListCell   *cell;
+
+		again = false;
+		foreach(cell, batch->link->tables)
+		{
+			SynchroLinkTable *lt = lfirst(cell);
+			SynchroIdentities *requests = synchro_stream_requests(lt);
+
+			if (requests == NULL)
+				continue;
+			again = true;
+			if (list_member_oid(batch->ensured, lt->table->relid))
+			{
+				read_rows(batch, lt, requests, true);
+				continue;
+			}
+			for (int first = 0; first < requests->count; first += READ_ROWS)
+				synchro_stream_names(batch->link, lt, requests, first,
+									 Min(READ_ROWS, requests->count - first));
+		}
+	}
+}
+
+/*
+ * Read the batch's rows into spools, under the active snapshot and as the
+ * role that the remote runs as.
+ */
+void
+synchro_batch_read(SynchroBatch *batch)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+
+	synchro_link_clear_batch(batch->link);
+	batch->keys_snapshot = synchro_snapshot_current();
+	synchro_sql_open(&scope, batch->link->target->owner);
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
+			read_olds(batch, changed);
+	}
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+
+		if (synchro_table_get(keys->relid, true) != NULL)
+			read_rows(batch, synchro_link_table(batch->link, keys->relid, true),
+					  keys->identities, false);
+	}
+	read_requests(batch);
+	synchro_sql_close(&scope);
+}
+
+static List *
+involved_tables(SynchroLink *link)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+		if (((SynchroLinkTable *) lfirst(cell))->involved)
+			result = lappend(result, lfirst(cell));
+	return result;
+}
+
+static bool
+identity_may_move(const SynchroLinkTable *lt)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			fk = synchro_column_fk(lt, lt->table->identity[i]);
+
+		if (fk >= 0 && lt->parents[fk]->nolds > 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
+{
+	SynchroLink *link = batch->link;
+	bool		final = batch->snapshot != NULL;
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+	{
+		List	   *component = list_nth(components, i);
+		ListCell   *cell;
+
+		if (final)
+			synchro_sql_delete(sql, link, component, link->leftovers != NIL);
+		foreach(cell, component)
+			if (!final)
+				synchro_sql_postpone(sql, link, lfirst(cell));
+	}
+	if (final && link->leftovers != NIL)
+		appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s';", link->peer, link->node);
+}
+
+/*
+ * The whole batch as one script; spools is set to what its COPYs are fed.
+ */
+static char *
+make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
+{
+	SynchroLink *link = batch->link;
+	List	   *tables = involved_tables(link);
+	List	   *components;
+	StringInfoData sql;
+	ListCell   *cell;
+	ListCell   *member;
+
+	*spools = NIL;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
+	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
+
+	foreach(cell, tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows != NULL)
+		{
+			synchro_sql_copy_rows(&sql, lt);
+			*spools = lappend(*spools, lt->rows);
+		}
+		if (lt->names != NULL)
+		{
+			synchro_sql_copy_names(&sql, lt);
+			*spools = lappend(*spools, lt->names);
+		}
+	}
+	foreach(cell, synchro_order_by_names(tables))
+		synchro_sql_resolve(&sql, link, lfirst(cell));
+	synchro_sql_missing(&sql, tables);
+
+	components = synchro_order_by_references(link->leftovers != NIL && batch->snapshot != NULL ?
+											 link->tables : tables);
+	foreach(cell, components)
+	{
+		foreach(member, lfirst(cell))
+			if (identity_may_move(lfirst(member)))
+				synchro_sql_follow(&sql, lfirst(member));
+		foreach(member, lfirst(cell))
+			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
+				synchro_sql_park(&sql, lfirst(member));
+		synchro_sql_upsert(&sql, link, lfirst(cell));
+	}
+	append_deletes(batch, &sql, components);
+	foreach(cell, tables)
+		synchro_sql_references(&sql, link, lfirst(cell));
+	appendStringInfo(&sql, "SET CONSTRAINTS ALL IMMEDIATE;%s", commit ? "COMMIT" : "ROLLBACK");
+	return sql.data;
+}
+
+static void
+count_results(SynchroBatch *batch, List *results)
+{
+	ListCell   *cell;
+
+	foreach(cell, results)
+	{
+		SynchroRows *rows = lfirst(cell);
+		const char *tag = rows->nrows == 1 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+
+		if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
+		{
+			for (int i = 1; i + 1 < rows->ncolumns; i += 2)
+			{
+				batch->counts.updated += strtoll(SYNCHRO_VALUE(rows, 0, i), NULL, 10);
+				batch->counts.inserted += strtoll(SYNCHRO_VALUE(rows, 0, i + 1), NULL, 10);
+			}
+		}
+		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
+		{
+			for (int i = 1; i < rows->ncolumns; i++)
+				batch->counts.deleted += strtoll(SYNCHRO_VALUE(rows, 0, i), NULL, 10);
+		}
+	}
+}
+
+/*
+ * Send the batch that was read, and apply it.  No local transaction.
+ *
+ * token: the position's new token.  commit: false to try it only.
+ *
+ * Returns NULL, or what went wrong: then nothing is applied, unless the
+ * connection is lost.
+ */
+SynchroRemoteError *
+synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
+{
+	List	   *spools;
+	List	   *results;
+	char	   *sql = make_script(batch, token, commit, &spools);
+	SynchroRemoteError *error;
+
+	elog(DEBUG2, "synchro: %s", sql);
+	memset(&batch->counts, 0, sizeof(batch->counts));
+	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
+	if (error == NULL)
+		count_results(batch, results);
+	return error;
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  One batch through one remote transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_BATCH_H
+#define SYNCHRO_BATCH_H
+
+#include "changeset.h"
+#include "checkpoint.h"
+#include "rowstream.h"
+
+/* keys of one table in a batch */
+typedef struct SynchroBatchKeys
+{
+	Oid			relid;
+	SynchroIdentities *identities;
+} SynchroBatchKeys;
+
+typedef struct SynchroBatch
+{
+	SynchroLink *link;
+	SynchroPosition *position;
+	List	   *keys;			/* of SynchroBatchKeys */
+	SynchroChangeSet *olds;		/* names of before */
+	List	   *ensured;		/* oids of tables whose missing rows are pushed
+								 * when they are referenced */
+	char	   *keys_snapshot;	/* when the rows were read */
+	char	   *snapshot;		/* where the pass has come to, or NULL */
+	bool		only;			/* the pass has no other batch */
+	bool		careful;		/* free unique values before they are taken */
+	SynchroCounts counts;
+} SynchroBatch;
+
+extern bool synchro_batch_describe(SynchroBatch *batch);
+extern void synchro_batch_read(SynchroBatch *batch);
+extern SynchroRemoteError *synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit);
+
+#endif							/* SYNCHRO_BATCH_H */

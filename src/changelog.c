@@ -1,0 +1,517 @@
+/*-------------------------------------------------------------------------
+ *
+ * changelog.c
+ *	  The only reader and writer of the log's segments.
+ *
+ * Writers add rows, each a chunk of keys of one table, to the live segment;
+ * synchro.log_switch names it.  The switch is read from the sequence's page,
+ * so without regard to snapshots or rights, and once more after the segment
+ * is locked: a rotation that came in between is noticed, and one that comes
+ * later waits for us with its truncation.  A transaction goes on writing to
+ * the segment that it wrote to first, so that it never pins more than one.
+ *
+ * Readers ask "what is visible to me and was not to S0", never "what came
+ * after": transactions commit in another order than they begin.  With S0 the
+ * stored snapshot, that is txid >= S0.xmax or txid in S0.xip; both are found
+ * by the segment's BRIN index, so that a pass reads what is new and not what
+ * is kept.  The rows' visibility in the reader's own snapshot is MVCC's work.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "changelog.h"
+#include "compat.h"
+#include "localsql.h"
+
+#define LOG_SEGMENTS	3
+
+/*
+ * Keys of a chunk and their bytes.  A chunk row must fit on a page, since
+ * its storage is PLAIN; a longer single key goes to a column that is toasted.
+ */
+#define CHUNK_KEYS		500
+#define CHUNK_BYTES		7600
+
+/* rows handed to table_multi_insert at once */
+#define INSERT_ROWS		16
+
+enum
+{
+	LOG_RELATION, LOG_LAYOUT, LOG_TXID, LOG_CHANGED_AT, LOG_PART, LOG_ORIGIN,
+	LOG_KEYS, LOG_LONG_KEY, LOG_COLUMNS
+};
+
+/* the chunk being filled for one table */
+typedef struct Chunk
+{
+	Oid			relation;
+	uint32		layout;
+	int			nkeys;
+	StringInfoData keys;
+} Chunk;
+
+struct SynchroLogWriter
+{
+	MemoryContext context;
+	int			segment;
+	Relation	rel;
+	Relation	index;
+	IndexInfo  *index_info;
+	List	   *chunks;
+	Chunk	   *last;			/* most recently used */
+	TupleTableSlot *slots[INSERT_ROWS];
+	int			nslots;
+	int64		txid;
+	TimestampTz stamp;
+	int			part;
+};
+
+static Oid
+our_relation(const char *name)
+{
+	Oid			oid = get_relname_relid(name, get_namespace_oid(SYNCHRO_SCHEMA, false));
+
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", SYNCHRO_SCHEMA, name),
+				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
+	return oid;
+}
+
+/*
+ * Number of the live segment, straight from the sequence's page.
+ */
+static int
+live_segment(void)
+{
+	Relation	rel = sequence_open(our_relation("log_switch"), AccessShareLock);
+	Buffer		buf = ReadBuffer(rel, 0);
+	Page		page;
+	HeapTupleData tuple;
+	ItemId		item;
+	int64		value;
+
+	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buf);
+	item = PageGetItemId(page, FirstOffsetNumber);
+	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+	value = ((Form_pg_sequence_data) GETSTRUCT(&tuple))->last_value;
+	UnlockReleaseBuffer(buf);
+	sequence_close(rel, AccessShareLock);
+	return (int) value;
+}
+
+static Relation
+open_segment(int segment)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "log_%d", segment);
+	return table_open(our_relation(name), RowExclusiveLock);
+}
+
+/*
+ * Begin to write to the log.
+ *
+ * segment: the one that this transaction wrote to before, or -1.
+ * first_part: number of the transaction's rows so far.
+ */
+SynchroLogWriter *
+synchro_log_open(int segment, int first_part)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "synchro log writer",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	SynchroLogWriter *writer = palloc0(sizeof(SynchroLogWriter));
+
+	writer->context = context;
+	writer->part = first_part;
+	writer->segment = segment;
+	if (segment >= 0)
+		writer->rel = open_segment(segment);
+	while (writer->rel == NULL)
+	{
+		writer->segment = live_segment();
+		writer->rel = open_segment(writer->segment);
+		if (live_segment() != writer->segment)
+		{
+			/* a rotation came in between; nobody saw us write */
+			table_close(writer->rel, RowExclusiveLock);
+			writer->rel = NULL;
+		}
+	}
+	writer->index = index_open(linitial_oid(RelationGetIndexList(writer->rel)),
+							   RowExclusiveLock);
+	writer->index_info = BuildIndexInfo(writer->index);
+	writer->txid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
+	writer->stamp = GetCurrentTimestamp();
+	MemoryContextSwitchTo(old);
+	return writer;
+}
+
+static void
+insert_rows(SynchroLogWriter *writer)
+{
+	if (writer->nslots == 0)
+		return;
+
+	/*
+	 * Nothing of the log is for logical decoding: a FOR ALL TABLES
+	 * publication shall not carry it.
+	 */
+	table_multi_insert(writer->rel, writer->slots, writer->nslots,
+					   GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);
+
+	/* table_multi_insert leaves indexes to its caller */
+	for (int i = 0; i < writer->nslots; i++)
+	{
+		Datum		value = Int64GetDatum(writer->txid);
+		bool		isnull = false;
+
+		index_insert(writer->index, &value, &isnull, &writer->slots[i]->tts_tid,
+					 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
+		ExecClearTuple(writer->slots[i]);
+	}
+	writer->nslots = 0;
+}
+
+static void
+add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
+		struct varlena *keys, struct varlena *long_key)
+{
+	TupleTableSlot *slot;
+
+	if (writer->nslots == INSERT_ROWS)
+		insert_rows(writer);
+	if (writer->slots[writer->nslots] == NULL)
+		writer->slots[writer->nslots] =
+			MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+	slot = writer->slots[writer->nslots++];
+
+	memset(slot->tts_isnull, 0, sizeof(bool) * LOG_COLUMNS);
+	slot->tts_values[LOG_RELATION] = ObjectIdGetDatum(relation);
+	slot->tts_values[LOG_LAYOUT] = Int32GetDatum((int32) layout);
+	slot->tts_values[LOG_TXID] = Int64GetDatum(writer->txid);
+	slot->tts_values[LOG_CHANGED_AT] = TimestampTzGetDatum(writer->stamp);
+	slot->tts_values[LOG_PART] = Int32GetDatum(writer->part++);
+	slot->tts_isnull[LOG_ORIGIN] = true;
+	slot->tts_values[LOG_KEYS] = PointerGetDatum(keys);
+	slot->tts_isnull[LOG_KEYS] = keys == NULL;
+	slot->tts_values[LOG_LONG_KEY] = PointerGetDatum(long_key);
+	slot->tts_isnull[LOG_LONG_KEY] = long_key == NULL;
+	ExecStoreVirtualTuple(slot);
+
+	/* the chunk's memory is used again: the slot needs its own copy */
+	ExecMaterializeSlot(slot);
+}
+
+static void
+write_chunk(SynchroLogWriter *writer, Chunk *chunk)
+{
+	if (chunk->nkeys == 0)
+		return;
+	SET_VARSIZE(chunk->keys.data, chunk->keys.len);
+	if (chunk->keys.len > CHUNK_BYTES)
+		add_row(writer, chunk->relation, chunk->layout, NULL,
+				(struct varlena *) chunk->keys.data);
+	else
+		add_row(writer, chunk->relation, chunk->layout,
+				(struct varlena *) chunk->keys.data, NULL);
+	chunk->nkeys = 0;
+	chunk->keys.len = VARHDRSZ;
+}
+
+static Chunk *
+find_chunk(SynchroLogWriter *writer, Oid relation, uint32 layout)
+{
+	ListCell   *cell;
+	Chunk	   *chunk = writer->last;
+
+	if (chunk != NULL && chunk->relation == relation && chunk->layout == layout)
+		return chunk;
+	foreach(cell, writer->chunks)
+	{
+		chunk = lfirst(cell);
+		if (chunk->relation == relation && chunk->layout == layout)
+			return writer->last = chunk;
+	}
+	chunk = palloc0(sizeof(Chunk));
+	chunk->relation = relation;
+	chunk->layout = layout;
+	initStringInfo(&chunk->keys);
+	chunk->keys.len = VARHDRSZ;
+	writer->chunks = lappend(writer->chunks, chunk);
+	return writer->last = chunk;
+}
+
+/*
+ * Add one key record (see keycodec.h) of a table to the log.
+ */
+void
+synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
+				const char *record, int len)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	Chunk	   *chunk = find_chunk(writer, relation, layout);
+
+	if (chunk->nkeys >= CHUNK_KEYS || chunk->keys.len + len > CHUNK_BYTES)
+		write_chunk(writer, chunk);
+	appendBinaryStringInfo(&chunk->keys, record, len);
+	chunk->nkeys++;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Add a row that only says when this transaction, which wrote some of its
+ * rows early, commits.
+ */
+void
+synchro_log_put_stamp(SynchroLogWriter *writer)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+
+	add_row(writer, SYNCHRO_STAMP_RELATION, 0, NULL, NULL);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Write what is left and end writing.  The segment stays locked until the
+ * transaction's end, so that it is not truncated under it.
+ *
+ * Returns the segment's number; *next_part is for the next synchro_log_open().
+ */
+int
+synchro_log_close(SynchroLogWriter *writer, int *next_part)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	ListCell   *cell;
+	int			segment = writer->segment;
+
+	foreach(cell, writer->chunks)
+		write_chunk(writer, lfirst(cell));
+	insert_rows(writer);
+	*next_part = writer->part;
+	for (int i = 0; i < INSERT_ROWS && writer->slots[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	synchro_index_insert_cleanup(writer->index, writer->index_info);
+	index_close(writer->index, NoLock);
+	table_close(writer->rel, NoLock);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(writer->context);
+	return segment;
+}
+
+/*
+ * Make a snapshot of pg_snapshot's text form, in the current memory context.
+ */
+SynchroSnapshot *
+synchro_snapshot_parse(const char *text)
+{
+	SynchroSnapshot *snapshot = palloc0(sizeof(SynchroSnapshot));
+	const char *pos = text;
+	char	   *end;
+	int			allocated = 16;
+
+	snapshot->xmin = strtou64(pos, &end, 10);
+	if (*end != ':')
+		goto invalid;
+	pos = end + 1;
+	snapshot->xmax = strtou64(pos, &end, 10);
+	if (end == pos || *end != ':')
+		goto invalid;
+	pos = end + 1;
+	snapshot->xip = palloc(sizeof(uint64) * allocated);
+	while (*pos != '\0')
+	{
+		if (snapshot->nxip == allocated)
+		{
+			allocated *= 2;
+			snapshot->xip = repalloc(snapshot->xip, sizeof(uint64) * allocated);
+		}
+		snapshot->xip[snapshot->nxip++] = strtou64(pos, &end, 10);
+		if (end == pos || (*end != ',' && *end != '\0'))
+			goto invalid;
+		pos = *end == ',' ? end + 1 : end;
+	}
+	return snapshot;
+
+invalid:
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+			 errmsg("invalid snapshot \"%s\"", text)));
+}
+
+/*
+ * The active snapshot in pg_snapshot's text form.
+ */
+char *
+synchro_snapshot_current(void)
+{
+	return DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
+											   DirectFunctionCall1(pg_current_snapshot, (Datum) 0)));
+}
+
+/*
+ * Was a transaction that has committed since, or before, seen as committed by
+ * the snapshot?
+ */
+bool
+synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid)
+{
+	int			low = 0;
+	int			high = snapshot->nxip;
+
+	if (xid < snapshot->xmin)
+		return true;
+	if (xid >= snapshot->xmax)
+		return false;
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (snapshot->xip[middle] == xid)
+			return false;
+		if (snapshot->xip[middle] < xid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return true;
+}
+
+/* what the row receiver of a scan hands on */
+typedef struct LogScan
+{
+	SynchroLogCallback callback;
+	void	   *arg;
+} LogScan;
+
+static void
+receive_row(TupleTableSlot *slot, void *arg)
+{
+	LogScan  *state = arg;
+	SynchroLogRow row;
+	struct varlena *keys;
+	Datum		stored;
+
+	slot_getallattrs(slot);
+	row.relation = DatumGetObjectId(slot->tts_values[0]);
+	row.layout = (uint32) DatumGetInt32(slot->tts_values[1]);
+	row.txid = (uint64) DatumGetInt64(slot->tts_values[2]);
+	row.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
+	row.part = DatumGetInt32(slot->tts_values[4]);
+	row.keys.data = NULL;
+	row.keys.len = 0;
+	if (slot->tts_isnull[5])
+	{
+		state->callback(&row, state->arg);
+		return;
+	}
+	stored = slot->tts_values[5];
+	keys = PG_DETOAST_DATUM_PACKED(stored);
+	row.keys.data = VARDATA_ANY(keys);
+	row.keys.len = VARSIZE_ANY_EXHDR(keys);
+	state->callback(&row, state->arg);
+	if ((Pointer) keys != DatumGetPointer(stored))
+		pfree(keys);
+}
+
+static Datum
+xip_array(const SynchroSnapshot *snapshot)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(snapshot->nxip, 1));
+
+	for (int i = 0; i < snapshot->nxip; i++)
+		elements[i] = Int64GetDatum((int64) snapshot->xip[i]);
+	return PointerGetDatum(construct_array(elements, snapshot->nxip, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/*
+ * Call back for every row of the log that the active snapshot sees and the
+ * stored one did not; all rows if since is NULL.  Rows come in no order.
+ * Needs a scope of synchro_sql_open().
+ */
+void
+synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void *arg)
+{
+	static const char *const columns =
+		"SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key) FROM synchro.log_%d";
+	LogScan	state = {callback, arg};
+	DestReceiver *dest = synchro_sql_callback(receive_row, &state);
+	int			guc_level = NewGUCNestLevel();
+
+	/* the index is right whatever the statistics say: there are none */
+	if (since != NULL)
+	{
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
+	for (int i = 0; i < LOG_SEGMENTS; i++)
+	{
+		Oid			type = INT8OID;
+		Oid			array_type = INT8ARRAYOID;
+		Datum		value;
+		char	   *select = psprintf(columns, i);
+
+		if (since == NULL)
+		{
+			synchro_sql_query(select, 0, NULL, NULL, NULL, dest);
+			continue;
+		}
+		value = Int64GetDatum((int64) since->xmax);
+		synchro_sql_query(psprintf("%s WHERE txid >= $1", select), 1, &type,
+						  &value, NULL, dest);
+		if (since->nxip == 0)
+			continue;
+		value = xip_array(since);
+		synchro_sql_query(psprintf("%s WHERE txid = ANY ($1)", select), 1, &array_type,
+						  &value, NULL, dest);
+	}
+	AtEOXact_GUC(false, guc_level);
+}
+
+/*
+ * Call back for every row of a remote's backlog.  Needs a scope of
+ * synchro_sql_open().
+ */
+void
+synchro_log_scan_backlog(const char *server, SynchroLogCallback callback, void *arg)
+{
+	LogScan	state = {callback, arg};
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(server);
+
+	synchro_sql_query("SELECT relation, layout, 0::bigint, changed_at, part, coalesce(keys, long_key) "
+					  "FROM synchro.backlog WHERE server = $1::name",
+					  1, &type, &value, NULL,
+					  synchro_sql_callback(receive_row, &state));
+}

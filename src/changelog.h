@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * changelog.h
+ *	  The only reader and writer of the log's segments.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_CHANGELOG_H
+#define SYNCHRO_CHANGELOG_H
+
+#include "datatype/timestamp.h"
+#include "keycodec.h"
+
+/* relation of a row that only gives its transaction's commit time */
+#define SYNCHRO_STAMP_RELATION	InvalidOid
+
+/* a stored transaction snapshot; xip is sorted */
+typedef struct SynchroSnapshot
+{
+	uint64		xmin;
+	uint64		xmax;
+	int			nxip;
+	uint64	   *xip;
+} SynchroSnapshot;
+
+extern SynchroSnapshot *synchro_snapshot_parse(const char *text);
+extern char *synchro_snapshot_current(void);
+extern bool synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid);
+
+/* writing */
+typedef struct SynchroLogWriter SynchroLogWriter;
+
+extern SynchroLogWriter *synchro_log_open(int segment, int first_part);
+extern void synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
+							const char *record, int len);
+extern void synchro_log_put_stamp(SynchroLogWriter *writer);
+extern int	synchro_log_close(SynchroLogWriter *writer, int *next_part);
+
+/* reading */
+typedef struct SynchroLogRow
+{
+	Oid			relation;
+	uint32		layout;
+	uint64		txid;
+	TimestampTz changed_at;
+	int32		part;
+	SynchroBytes keys;
+} SynchroLogRow;
+
+typedef void (*SynchroLogCallback) (const SynchroLogRow *row, void *arg);
+
+extern void synchro_log_scan(const SynchroSnapshot *since,
+							 SynchroLogCallback callback, void *arg);
+extern void synchro_log_scan_backlog(const char *server,
+									 SynchroLogCallback callback, void *arg);
+
+#endif							/* SYNCHRO_CHANGELOG_H */

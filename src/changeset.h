@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * changeset.h
+ *	  What has changed between two snapshots: distinct keys, and what rows
+ *	  were called before.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_CHANGESET_H
+#define SYNCHRO_CHANGESET_H
+
+#include "changelog.h"
+#include "utils/tuplestore.h"
+
+/* of one table */
+typedef struct SynchroChangedTable
+{
+	Oid			relid;
+	const SynchroTable *table;
+	int64		nkeys;
+	Tuplestorestate *keys;		/* identities, sorted */
+	int64		nolds;
+	Tuplestorestate *olds;		/* kind, identity, value */
+	struct ChangeSort *sort;	/* while collecting */
+} SynchroChangedTable;
+
+typedef struct SynchroChangeSet
+{
+	MemoryContext context;
+	List	   *tables;			/* of SynchroChangedTable */
+	int64		nkeys;
+	int64		nolds;
+	TimestampTz newest;			/* time of the newest change, 0 if none */
+} SynchroChangeSet;
+
+extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
+												 const SynchroSnapshot *named,
+												 const char *backlog,
+												 bool with_keys);
+extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity);
+extern bool synchro_changes_next_old(SynchroChangedTable *changed, char *kind,
+									 SynchroBytes *identity, SynchroBytes *value);
+extern void synchro_changes_rewind(SynchroChangeSet *changes);
+extern void synchro_changes_free(SynchroChangeSet *changes);
+
+#endif							/* SYNCHRO_CHANGESET_H */

@@ -1,0 +1,339 @@
+/*-------------------------------------------------------------------------
+ *
+ * checkpoint.c
+ *	  How far a remote has been brought: position here and on the remote.
+ *
+ * The position lies on the remote, and each batch exchanges it in its own
+ * transaction: a token for a new one, by compare and set.  That is the fence.
+ * Of two workers, or of a worker and the COMMIT of its predecessor that is
+ * still under way, only one finds the token that it expects.
+ *
+ * Here we keep the token of the last batch that was acknowledged, and, before
+ * a batch is sent, the one that it will set.  At connect the remote must show
+ * one of the two: so a lost answer to COMMIT is settled, and a remote or a
+ * node that was set back to an earlier state is noticed.
+ *
+ * The attempt is committed with synchronous_commit = local after the batch's
+ * snapshot was taken.  WAL is flushed in order, so everything that the
+ * snapshot saw is on disk before anything of it leaves the server: otherwise
+ * a crash could undo transactions committed with synchronous_commit = off,
+ * hand out their ids again, and the remote would believe it had the new ones.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "changelog.h"
+#include "checkpoint.h"
+#include "localsql.h"
+
+static char *
+spi_text(int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+}
+
+static bool
+is_true(const char *value)
+{
+	return value != NULL && value[0] == 't';
+}
+
+static char *
+copy_in(MemoryContext context, const char *value)
+{
+	return value != NULL ? MemoryContextStrdup(context, value) : NULL;
+}
+
+/*
+ * The position as it is kept here, in the current memory context.  Needs a
+ * transaction.
+ */
+SynchroPosition *
+synchro_position_read(const char *server)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroPosition *position = palloc0(sizeof(SynchroPosition));
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(server);
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	if (synchro_sql_run("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references"
+						" FROM synchro.remote_state WHERE server = $1::name",
+						1, &type, &value, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("remote \"%s\" does not exist", server),
+				 errhint("Run synchro.add_remote(%s).", quote_literal_cstr(server))));
+	position->acknowledged = copy_in(context, spi_text(1));
+	position->attempted = copy_in(context, spi_text(2));
+	position->snapshot = copy_in(context, spi_text(3));
+	position->keys_snapshot = copy_in(context, spi_text(4));
+	position->rebased = is_true(spi_text(5));
+	position->forget_references = is_true(spi_text(6));
+	synchro_sql_close(&scope);
+	return position;
+}
+
+/*
+ * Keep the token of a batch about to be sent, and flush WAL.  Returns the
+ * token, in the current memory context.  A transaction of its own.
+ */
+char *
+synchro_position_attempt(const char *server)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value;
+	char	   *token;
+
+	synchro_local_begin("synchro: keeping the position");
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	value = CStringGetTextDatum(server);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET attempted = gen_random_uuid()"
+					" WHERE server = $1::name RETURNING attempted",
+					1, &type, &value, NULL);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("remote \"%s\" has been removed", server)));
+	token = copy_in(context, spi_text(1));
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	return token;
+}
+
+/*
+ * Note that a batch is committed on the remote.  A transaction of its own; if
+ * a crash undoes it, the remote's position says the same.
+ *
+ * snapshot: where the pass ended, NULL if it goes on.  checkpoint: its time.
+ */
+void
+synchro_position_acknowledge(const char *server, const char *token,
+							 const char *snapshot, const char *keys_snapshot,
+							 TimestampTz checkpoint, const SynchroCounts *counts)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	INT8OID, INT8OID, INT8OID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+
+	synchro_local_begin("synchro: moving the checkpoint");
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(token);
+	nulls[2] = snapshot == NULL;
+	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(snapshot);
+	values[3] = CStringGetTextDatum(keys_snapshot);
+	values[4] = TimestampTzGetDatum(checkpoint);
+	values[5] = Int64GetDatum(counts->inserted);
+	values[6] = Int64GetDatum(counts->updated);
+	values[7] = Int64GetDatum(counts->deleted);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $2::uuid, attempted = $2::uuid,"
+					" snapshot = coalesce($3::pg_snapshot, snapshot), keys_snapshot = $4::pg_snapshot,"
+					" checkpoint = CASE WHEN $3 IS NULL THEN checkpoint ELSE $5 END,"
+					" rebased = rebased AND $3 IS NULL, forget_references = false, last_success = clock_timestamp(),"
+					" inserted = inserted + $6, updated = updated + $7, deleted = deleted + $8"
+					" WHERE server = $1::name",
+					lengthof(types), types, values, nulls);
+	if (snapshot != NULL)
+		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name",
+						1, types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Let a remote's checkpoint be the active snapshot.  Part of the caller's
+ * transaction; the remote learns of it at the next contact.
+ */
+void
+synchro_position_rebase(const char *server, bool forget_references)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID, BOOLOID};
+	Datum		values[lengthof(types)];
+
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(synchro_snapshot_current());
+	values[2] = BoolGetDatum(forget_references);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $2::pg_snapshot,"
+					" checkpoint = clock_timestamp(), rebased = true, acknowledged = NULL, attempted = NULL,"
+					" forget_references = forget_references OR $3 WHERE server = $1::name",
+					lengthof(types), types, values, NULL);
+	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Append the SQL that makes the tables of ours on a remote without the
+ * extension.
+ */
+void
+synchro_peer_tables(StringInfo sql)
+{
+	appendStringInfoString(sql,
+						   "CREATE SCHEMA " SYNCHRO_PEER_SCHEMA ";\n"
+						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".position (\n"
+						   "	node uuid PRIMARY KEY,\n"
+						   "	token uuid NOT NULL,\n"
+						   "	snapshot text NOT NULL,\n"
+						   "	keys_snapshot text NOT NULL,\n"
+						   "	moved_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()\n"
+						   ");\n"
+						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".reference (\n"
+						   "	node uuid,\n"
+						   "	relation text,\n"
+						   "	local_key text[],\n"
+						   "	remote_key text[] NOT NULL,\n"
+						   "	PRIMARY KEY (node, relation, local_key)\n"
+						   ");\n"
+						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".unapplied (\n"
+						   "	node uuid NOT NULL,\n"
+						   "	relation text NOT NULL,\n"
+						   "	operation text NOT NULL,\n"
+						   "	local_key text[],\n"
+						   "	remote_key text[]\n"
+						   ");\n"
+						   "CREATE INDEX unapplied_node ON " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation);\n"
+						   "COMMENT ON SCHEMA " SYNCHRO_PEER_SCHEMA " IS 'what the extension synchro of other servers keeps here';\n"
+						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".position IS 'how far each node has brought this database';\n"
+						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".reference IS 'which row here stands for which row of a node, where no natural key tells';\n"
+						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".unapplied IS 'changes that are still to be applied';\n");
+}
+
+static void
+make_peer_tables(SynchroLink *link)
+{
+	StringInfoData sql;
+	SynchroRemoteError *error;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "BEGIN;");
+	synchro_peer_tables(&sql);
+	appendStringInfoString(&sql, "COMMIT;");
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error == NULL)
+		return;
+	if (strcmp(error->sqlstate, "42501") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("remote \"%s\" has no schema \"%s\", and its user may not create it",
+						link->target->name, SYNCHRO_PEER_SCHEMA),
+				 errdetail("The remote said: %s.", error->message),
+				 errhint("Have an administrator of the remote run there the SQL that synchro.peer_setup() returns.")));
+	synchro_remote_report(link->remote, error, "while creating schema \"" SYNCHRO_PEER_SCHEMA "\"");
+}
+
+/*
+ * Take over the remote's position: at the first contact, or after reset().
+ */
+static void
+take_position(SynchroLink *link, SynchroPosition *position)
+{
+	const char *params[4];
+
+	position->attempted = synchro_position_attempt(link->target->name);
+	params[0] = link->node;
+	params[1] = position->attempted;
+	params[2] = position->snapshot;
+	params[3] = position->keys_snapshot;
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".position (node, token, snapshot, keys_snapshot)"
+						 " VALUES ($1, $2, $3, $4) ON CONFLICT (node) DO UPDATE SET token = EXCLUDED.token,"
+						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
+						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
+	position->acknowledged = position->attempted;
+}
+
+/*
+ * Meet the remote: make our tables there where they are missing, and compare
+ * positions.  On return, position says what counts.
+ *
+ * A remote that shows a position which is neither the last acknowledged nor
+ * the last attempted is not the one that we brought there, or we are not the
+ * node that did: an error, nothing is pushed.
+ */
+void
+synchro_peer_open(SynchroLink *link, SynchroPosition *position)
+{
+	SynchroRows *rows;
+	const char *params[1] = {link->node};
+	const char *token;
+
+	link->peer = SYNCHRO_PEER_SCHEMA;
+	rows = synchro_remote_query(link->remote,
+								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
+	if (!is_true(SYNCHRO_VALUE(rows, 0, 0)))
+		make_peer_tables(link);
+	if (position->acknowledged == NULL && position->attempted == NULL)
+		take_position(link, position);
+
+	rows = synchro_remote_query(link->remote,
+								"SELECT token, snapshot, keys_snapshot FROM "
+								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1", 1, params);
+	token = rows->nrows == 1 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+	if (token == NULL ||
+		((position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0) &&
+		 (position->attempted == NULL || strcmp(token, position->attempted) != 0)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("remote \"%s\" is not in the state that this database left it in", link->target->name),
+				 errdetail(token == NULL ? "It knows nothing of this database any more." :
+						   "Either side may have been restored from a backup or copied."),
+				 errhint("When you know that both sides are the right ones, run synchro.reset(%s) and copy what differs.",
+						 quote_literal_cstr(link->target->name))));
+	position->acknowledged = pstrdup(token);
+	if (!position->rebased)
+	{
+		position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
+		position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
+	}
+	link->leftovers = NIL;
+	if (position->forget_references)
+		return;
+	rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
+								SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
+	for (int i = 0; i < rows->nrows; i++)
+		link->leftovers = lappend(link->leftovers, SYNCHRO_VALUE(rows, i, 0));
+}
+
+/*
+ * Append the fence: exchange the position, or fail with a division by zero if
+ * another worker has done so.
+ *
+ * snapshot: where the pass has come to with this batch, NULL if it goes on.
+ */
+void
+synchro_sql_fence(StringInfo sql, const SynchroLink *link, const SynchroPosition *position,
+				  const char *token, const char *snapshot, const char *keys_snapshot)
+{
+	appendStringInfo(sql, "WITH u AS (UPDATE %s.position SET token = '%s', snapshot = %s, keys_snapshot = '%s',"
+					 " moved_at = clock_timestamp() WHERE node = '%s' AND token = '%s' RETURNING 1)"
+					 " SELECT 1 / count(*) FROM u;",
+					 link->peer, token,
+					 quote_literal_cstr(snapshot != NULL ? snapshot : position->snapshot),
+					 keys_snapshot, link->node, position->acknowledged);
+	if (position->forget_references)
+		appendStringInfo(sql, "DELETE FROM %s.reference WHERE node = '%s';DELETE FROM %s.unapplied WHERE node = '%s';",
+						 link->peer, link->node, link->peer, link->node);
+}

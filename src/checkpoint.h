@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * checkpoint.h
+ *	  How far a remote has been brought: position here and on the remote.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_CHECKPOINT_H
+#define SYNCHRO_CHECKPOINT_H
+
+#include "lib/stringinfo.h"
+#include "datatype/timestamp.h"
+#include "link.h"
+
+typedef struct SynchroPosition
+{
+	char	   *acknowledged;	/* token of the last batch known to be there */
+	char	   *attempted;		/* token of the last batch that was sent */
+	char	   *snapshot;		/* pushed up to here, as pg_snapshot's text */
+	char	   *keys_snapshot;	/* names on the remote are as of here */
+	bool		rebased;		/* these snapshots count, not the remote's */
+	bool		forget_references;
+} SynchroPosition;
+
+/* what a pass did */
+typedef struct SynchroCounts
+{
+	int64		inserted;
+	int64		updated;
+	int64		deleted;
+	int64		skipped;
+	int64		failed;
+} SynchroCounts;
+
+extern SynchroPosition *synchro_position_read(const char *server);
+extern char *synchro_position_attempt(const char *server);
+extern void synchro_position_acknowledge(const char *server, const char *token,
+										 const char *snapshot, const char *keys_snapshot,
+										 TimestampTz checkpoint, const SynchroCounts *counts);
+extern void synchro_position_rebase(const char *server, bool forget_references);
+extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
+extern void synchro_peer_tables(StringInfo sql);
+extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link,
+							  const SynchroPosition *position, const char *token,
+							  const char *snapshot, const char *keys_snapshot);
+
+#endif							/* SYNCHRO_CHECKPOINT_H */

@@ -1,0 +1,86 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  The only place that knows server versions: gives older servers the
+ *	  newest server's interface.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_COMPAT_H
+#define SYNCHRO_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "synchro needs PostgreSQL 15 or later"
+#endif
+
+/* varatt.h left postgres.h with 16; tupmacs.h had its job before */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+#include "access/tupmacs.h"
+
+/* foreign keys over periods came with 18 */
+#if PG_VERSION_NUM >= 180000
+#define synchro_constraint_has_period(con) ((con)->conperiod)
+#else
+#define synchro_constraint_has_period(con) (false)
+#endif
+
+/* sequences have had open and close functions of their own since 17 */
+#if PG_VERSION_NUM >= 170000
+#include "access/sequence.h"
+#else
+#include "access/relation.h"
+#define sequence_open(oid, lockmode)	relation_open(oid, lockmode)
+#define sequence_close(rel, lockmode)	relation_close(rel, lockmode)
+#endif
+
+/* indexes may keep state over many insertions since 17 */
+#if PG_VERSION_NUM >= 170000
+#define synchro_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define synchro_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
+/* reading less than asked for is an error since 16 has a function for it */
+#if PG_VERSION_NUM < 160000
+#define BufFileReadExact(file, data, len) \
+	do { \
+		if (BufFileRead(file, data, len) != (size_t) (len)) \
+			ereport(ERROR, \
+					(errcode_for_file_access(), \
+					 errmsg("could not read temporary file"))); \
+	} while (0)
+#endif
+
+/* wait events of extensions can be named since 17 */
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 170000
+#define SYNCHRO_WAIT_EVENT(name) \
+	{ \
+		static uint32 event = 0; \
+		if (event == 0) \
+			event = WaitEventExtensionNew(name); \
+		return event; \
+	}
+#else
+#define SYNCHRO_WAIT_EVENT(name) { return PG_WAIT_EXTENSION; }
+#endif
+static inline uint32 synchro_wait_connect(void) SYNCHRO_WAIT_EVENT("SynchroConnect")
+static inline uint32 synchro_wait_send(void) SYNCHRO_WAIT_EVENT("SynchroSend")
+static inline uint32 synchro_wait_result(void) SYNCHRO_WAIT_EVENT("SynchroResult")
+static inline uint32 synchro_wait_worker(void) SYNCHRO_WAIT_EVENT("SynchroWorker")
+
+/* names are parsed with soft errors since 16 */
+#if PG_VERSION_NUM < 160000
+#define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
+#endif
+
+/* a descriptor made by hand is to be finished since 19 */
+#if PG_VERSION_NUM >= 190000
+#define synchro_finish_tupledesc(desc) TupleDescFinalize(desc)
+#else
+#define synchro_finish_tupledesc(desc) ((void) 0)
+#endif
+
+#endif							/* SYNCHRO_COMPAT_H */

@@ -1,0 +1,370 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddlevent.c
+ *	  Event triggers that keep registry, triggers and remotes in line with
+ *	  DDL: partitions made or attached, foreign keys that come and go, columns
+ *	  renamed, tables and servers dropped, servers and user mappings made.
+ *
+ * They run for DDL of any user, so they first look, without SQL, whether it
+ * concerns us, and nearly always return at once.  What there is to do is done
+ * as the owner of the extension in a subtransaction: if it fails, the user's
+ * DDL goes through and he is warned.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_inherits.h"
+#include "commands/event_trigger.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "registryrow.h"
+#include "synchro.h"
+#include "tableinfo.h"
+#include "target.h"
+#include "watchtrigger.h"
+
+PG_FUNCTION_INFO_V1(synchro_ddl_command_end);
+PG_FUNCTION_INFO_V1(synchro_sql_drop);
+
+/* what we do runs DDL itself, which need not concern us again */
+static bool busy = false;
+
+/*
+ * Is there nothing to do whatever the command: within our own install and
+ * upgrade scripts, within our own DDL, and when the extension is going?
+ */
+static bool
+must_keep_out(void)
+{
+	Oid			extension;
+
+	if (busy)
+		return true;
+	extension = get_extension_oid(SYNCHRO_EXTENSION, true);
+	return !OidIsValid(extension) ||
+		(creating_extension && CurrentExtensionObject == extension);
+}
+
+/*
+ * Is a dump being restored?  It makes our triggers itself, in an order of its
+ * own, and pg_dump and pg_restore turn this setting off all along.
+ */
+static bool
+restoring(void)
+{
+	return !check_function_bodies;
+}
+
+/*
+ * Errors that are not ours to turn into warnings: the user's cancellation,
+ * and those that the transaction must be repeated for.
+ */
+static bool
+must_pass_on(int sqlstate)
+{
+	return sqlstate == ERRCODE_QUERY_CANCELED ||
+		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+/*
+ * Run an action in a subtransaction; its failure becomes a warning.
+ */
+static void
+run_guarded(void (*action) (Node *statement), Node *statement, CommandTag tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	busy = true;
+	PG_TRY();
+	{
+		action(statement);
+		ReleaseCurrentSubTransaction();
+		busy = false;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		busy = false;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (must_pass_on(error->sqlerrcode))
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("synchro could not follow %s: %s", GetCommandTagName(tag), error->message),
+				 error->detail ? errdetail("%s", error->detail) : 0,
+				 errhint("Correct the cause, then call synchro.alter_table for a watched table: that renews all triggers.")));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+/*
+ * The table of ours of which CREATE TABLE made a partition, or InvalidOid.
+ */
+static Oid
+parent_of_new_partition(CreateStmt *create)
+{
+	Oid			parent;
+
+	if (create->partbound == NULL)
+		return InvalidOid;
+	parent = RangeVarGetRelid(linitial(create->inhRelations), NoLock, true);
+	return OidIsValid(parent) && synchro_watchtrigger_present(parent) ? parent : InvalidOid;
+}
+
+static void
+after_create_partition(Node *statement)
+{
+	CreateStmt *create = (CreateStmt *) statement;
+	Oid			parent = parent_of_new_partition(create);
+	Oid			partition = RangeVarGetRelid(create->relation, NoLock, true);
+
+	/* a name without schema may mean another table by now: then look at all */
+	if (OidIsValid(partition) && get_rel_relispartition(partition) &&
+		get_partition_parent(partition, true) == parent)
+		synchro_watchtrigger_renew_partitions(partition);
+	else
+		synchro_watchtrigger_renew_partitions(parent);
+}
+
+/*
+ * Can a subcommand bring a foreign key into a key?
+ */
+static bool
+may_add_foreign_key(AlterTableCmd *command)
+{
+	return command->subtype == AT_AddConstraint ||
+		command->subtype == AT_AddColumn ||
+		command->subtype == AT_AddIndexConstraint;
+}
+
+static void
+after_alter_table(Node *statement)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) statement;
+	Oid			relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	bool		keys_changed = false;
+	ListCell   *cell;
+
+	foreach(cell, alter->cmds)
+	{
+		AlterTableCmd *command = lfirst(cell);
+		RangeVar   *name;
+		Oid			partition;
+
+		keys_changed |= may_add_foreign_key(command);
+		if (command->def == NULL || !IsA(command->def, PartitionCmd))
+			continue;
+
+		/* attached, detached, or made in some other way from here */
+		name = ((PartitionCmd *) command->def)->name;
+		partition = name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+		if (OidIsValid(partition))
+			synchro_watchtrigger_renew_partitions(partition);
+		synchro_watchtrigger_renew_partitions(relid);
+	}
+	if (keys_changed)
+		synchro_watchtrigger_renew(list_make1_oid(synchro_table_root(relid)), false);
+}
+
+static bool
+alter_table_concerns_us(AlterTableStmt *alter)
+{
+	Oid			relid = RangeVarGetRelid(alter->relation, NoLock, true);
+
+	return OidIsValid(relid) && synchro_watchtrigger_present(relid);
+}
+
+/*
+ * Does RENAME COLUMN concern the table, or one that inherits the column?
+ */
+static List *
+tables_that_name(RenameStmt *rename)
+{
+	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
+	List	   *concerned = NIL;
+	ListCell   *cell;
+
+	if (!OidIsValid(relid))
+		return NIL;
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+		if (synchro_registry_names_column(lfirst_oid(cell), rename->subname))
+			concerned = lappend_oid(concerned, lfirst_oid(cell));
+	return concerned;
+}
+
+static void
+after_rename_column(Node *statement)
+{
+	RenameStmt *rename = (RenameStmt *) statement;
+	ListCell   *cell;
+
+	foreach(cell, tables_that_name(rename))
+		synchro_registry_rename_column(lfirst_oid(cell), rename->subname, rename->newname);
+}
+
+static void
+after_rename_server(Node *statement)
+{
+	RenameStmt *rename = (RenameStmt *) statement;
+
+	synchro_target_renamed(strVal(rename->object), rename->newname);
+}
+
+static void
+after_create_server(Node *statement)
+{
+	synchro_target_adopt(((CreateForeignServerStmt *) statement)->servername);
+}
+
+static void
+after_create_user_mapping(Node *statement)
+{
+	synchro_target_adopt(((CreateUserMappingStmt *) statement)->servername);
+}
+
+static void
+after_rename(RenameStmt *rename, CommandTag tag)
+{
+	if (rename->renameType == OBJECT_COLUMN && rename->relation != NULL &&
+		tables_that_name(rename) != NIL)
+		run_guarded(after_rename_column, (Node *) rename, tag);
+	else if (rename->renameType == OBJECT_FOREIGN_SERVER &&
+			 synchro_target_is_registered(strVal(rename->object)))
+		run_guarded(after_rename_server, (Node *) rename, tag);
+}
+
+static EventTriggerData *
+event_data(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("not called by event trigger manager")));
+	return (EventTriggerData *) fcinfo->context;
+}
+
+static void
+after_ddl(Node *statement, CommandTag tag)
+{
+	ListCell   *cell;
+
+	switch (nodeTag(statement))
+	{
+		case T_CreateSchemaStmt:
+			foreach(cell, ((CreateSchemaStmt *) statement)->schemaElts)
+				after_ddl(lfirst(cell), tag);
+			break;
+		case T_CreateStmt:
+			if (!restoring() && OidIsValid(parent_of_new_partition((CreateStmt *) statement)))
+				run_guarded(after_create_partition, statement, tag);
+			break;
+		case T_AlterTableStmt:
+			if (!restoring() && alter_table_concerns_us((AlterTableStmt *) statement))
+				run_guarded(after_alter_table, statement, tag);
+			break;
+		case T_RenameStmt:
+			after_rename((RenameStmt *) statement, tag);
+			break;
+		case T_CreateForeignServerStmt:
+			run_guarded(after_create_server, statement, tag);
+			break;
+		case T_CreateUserMappingStmt:
+			run_guarded(after_create_user_mapping, statement, tag);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Event trigger at ddl_command_end.
+ */
+Datum
+synchro_ddl_command_end(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *data = event_data(fcinfo);
+
+	if (!must_keep_out())
+		after_ddl(data->parsetree, data->tag);
+	PG_RETURN_NULL();
+}
+
+static void
+forget_tables(Node *statement)
+{
+	synchro_registry_forget_dangling();
+}
+
+static void
+forget_remotes(Node *statement)
+{
+	synchro_target_forget_dangling();
+}
+
+/*
+ * Warn of a natural key that lost a column.  It is not made shorter: that
+ * would match other rows.
+ */
+static void
+warn_of_lost_key_column(Node *statement)
+{
+	Oid			relid;
+	char	   *column;
+
+	if (!IsA(statement, AlterTableStmt))
+		return;
+	relid = RangeVarGetRelid(((AlterTableStmt *) statement)->relation, NoLock, true);
+	if (!OidIsValid(relid))
+		return;
+	column = synchro_registry_lost_key_column(relid);
+	if (column != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("natural key of table \"%s\" has lost its column \"%s\"",
+						get_rel_name(relid), column),
+				 errdetail("Nothing is pushed from the table until it has another key."),
+				 errhint("Name one with synchro.register_natural_key, "
+						 "or do without it by synchro.unregister_natural_key.")));
+}
+
+/*
+ * Event trigger at sql_drop.  It asks what is gone rather than what was
+ * dropped, so it also makes up for drops that it did not see.
+ */
+Datum
+synchro_sql_drop(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *data = event_data(fcinfo);
+
+	if (must_keep_out())
+		PG_RETURN_NULL();
+	if (synchro_target_has_dangling())
+		run_guarded(forget_remotes, data->parsetree, data->tag);
+	if (synchro_registry_has_dangling())
+		run_guarded(forget_tables, data->parsetree, data->tag);
+	warn_of_lost_key_column(data->parsetree);
+	PG_RETURN_NULL();
+}

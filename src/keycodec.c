@@ -1,0 +1,290 @@
+/*-------------------------------------------------------------------------
+ *
+ * keycodec.c
+ *	  Keys as bytes: how the log stores which rows changed.
+ *
+ * The bytes are those of the server's own datums (varlena payload without its
+ * header, never toasted or compressed), so nothing that can fail runs in the
+ * user's transaction.  They never leave the server; what reads them back
+ * checks every length, since a log may be damaged like any other table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+#include "keycodec.h"
+
+static void
+put_length(StringInfo buf, uint32 len)
+{
+	while (len >= 0x80)
+	{
+		appendStringInfoCharMacro(buf, (char) (len | 0x80));
+		len >>= 7;
+	}
+	appendStringInfoCharMacro(buf, (char) len);
+}
+
+/*
+ * Append one value.
+ */
+void
+synchro_key_put(StringInfo buf, Datum value, bool isnull, int16 typlen, bool typbyval)
+{
+	if (isnull)
+		put_length(buf, 0);
+	else if (typbyval)
+	{
+		enlargeStringInfo(buf, 1 + sizeof(Datum));
+		put_length(buf, typlen + 1);
+		store_att_byval(buf->data + buf->len, value, typlen);
+		buf->len += typlen;
+	}
+	else if (typlen > 0)
+	{
+		put_length(buf, typlen + 1);
+		appendBinaryStringInfo(buf, DatumGetPointer(value), typlen);
+	}
+	else if (typlen == -1)
+	{
+		struct varlena *packed = PG_DETOAST_DATUM_PACKED(value);
+		int			len = VARSIZE_ANY_EXHDR(packed);
+
+		put_length(buf, len + 1);
+		appendBinaryStringInfo(buf, VARDATA_ANY(packed), len);
+		if ((Pointer) packed != DatumGetPointer(value))
+			pfree(packed);
+	}
+	else
+	{
+		const char *string = DatumGetCString(value);
+		int			len = strlen(string);
+
+		put_length(buf, len + 1);
+		appendBinaryStringInfo(buf, string, len);
+	}
+}
+
+static void
+damaged(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("damaged key in the change log"),
+			 errhint("Run synchro.copy_table() for the tables concerned, then synchro.reset().")));
+}
+
+/*
+ * Step over one value; sets its payload, data NULL for a null.
+ */
+static const char *
+next_value(const char *pos, const char *end, SynchroBytes *value)
+{
+	uint32		len = 0;
+	int			shift = 0;
+	uint8		byte;
+
+	do
+	{
+		if (pos >= end || shift > 28)
+			damaged();
+		byte = (uint8) *pos++;
+		len |= (uint32) (byte & 0x7f) << shift;
+		shift += 7;
+	} while (byte & 0x80);
+
+	if (len == 0)
+	{
+		value->data = NULL;
+		value->len = 0;
+		return pos;
+	}
+	len--;
+	if (len > (uint32) (end - pos))
+		damaged();
+	value->data = pos;
+	value->len = len;
+	return pos + len;
+}
+
+static const char *
+next_values(const char *pos, const char *end, int count, SynchroBytes *run)
+{
+	SynchroBytes value;
+
+	run->data = pos;
+	for (int i = 0; i < count; i++)
+		pos = next_value(pos, end, &value);
+	run->len = pos - run->data;
+	return pos;
+}
+
+/*
+ * Split the record at pos.  nidentity and nkey are the numbers of values in
+ * an identity and in a natural key of the table.  Returns where the next
+ * record begins; bytes that make no record are an error.
+ */
+const char *
+synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
+				 SynchroKeyRecord *record)
+{
+	uint8		flags;
+
+	if (pos >= end)
+		damaged();
+	flags = (uint8) *pos++;
+	if ((flags & SYNCHRO_KEY_OP_MASK) > SYNCHRO_OP_DELETE ||
+		(flags & ~(SYNCHRO_KEY_OP_MASK | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_MOVED)) != 0)
+		damaged();
+	memset(record, 0, sizeof(*record));
+	record->op = (SynchroOp) (flags & SYNCHRO_KEY_OP_MASK);
+	record->has_old = (flags & SYNCHRO_KEY_HAS_OLD) != 0;
+	record->moved = (flags & SYNCHRO_KEY_MOVED) != 0;
+	pos = next_values(pos, end, nidentity, &record->identity);
+	if (record->has_old)
+		pos = next_values(pos, end, nkey, &record->old_key);
+	if (record->moved)
+		pos = next_values(pos, end, nidentity, &record->from);
+	return pos;
+}
+
+static Datum
+make_integer(SynchroBytes value, int16 typlen)
+{
+	int64		number = 0;
+	int16		two;
+	int32		four;
+
+	switch (value.len)
+	{
+		case sizeof(int16):
+			memcpy(&two, value.data, sizeof(two));
+			number = two;
+			break;
+		case sizeof(int32):
+			memcpy(&four, value.data, sizeof(four));
+			number = four;
+			break;
+		case sizeof(int64):
+			memcpy(&number, value.data, sizeof(number));
+			break;
+		default:
+			damaged();
+	}
+	if (typlen == sizeof(int16))
+		return Int16GetDatum((int16) number);
+	if (typlen == sizeof(int32))
+		return Int32GetDatum((int32) number);
+	return Int64GetDatum(number);
+}
+
+static Datum
+make_datum(SynchroBytes value, const SynchroColumn *column)
+{
+	/* an integer may have been logged before its type was altered */
+	if (column->type == INT2OID || column->type == INT4OID || column->type == INT8OID)
+		return make_integer(value, column->typlen);
+	if (column->typlen > 0 && value.len != column->typlen)
+		damaged();
+	if (column->typbyval)
+	{
+		/* the payload is not aligned */
+		union
+		{
+			char		one;
+			int16		two;
+			int32		four;
+			int64		eight;
+		}			aligned;
+
+		memcpy(&aligned, value.data, value.len);
+		switch (value.len)
+		{
+			case sizeof(char):
+				return CharGetDatum(aligned.one);
+			case sizeof(int16):
+				return Int16GetDatum(aligned.two);
+			case sizeof(int32):
+				return Int32GetDatum(aligned.four);
+			default:
+				return Int64GetDatum(aligned.eight);
+		}
+	}
+	if (column->typlen > 0)
+	{
+		char	   *copy = palloc(value.len);
+
+		memcpy(copy, value.data, value.len);
+		return PointerGetDatum(copy);
+	}
+	if (column->typlen == -1)
+	{
+		char	   *copy = palloc(value.len + VARHDRSZ);
+
+		SET_VARSIZE(copy, value.len + VARHDRSZ);
+		memcpy(VARDATA(copy), value.data, value.len);
+		return PointerGetDatum(copy);
+	}
+	return CStringGetDatum(pnstrdup(value.data, value.len));
+}
+
+/*
+ * Make datums, in the current memory context, of encoded values of the given
+ * columns (indexes of table->columns).
+ */
+void
+synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
+				   const int *columns, int ncolumns, Datum *values, bool *nulls)
+{
+	const char *pos = bytes.data;
+	const char *end = bytes.data + bytes.len;
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		SynchroBytes value;
+
+		pos = next_value(pos, end, &value);
+		nulls[i] = value.data == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : make_datum(value, &table->columns[columns[i]]);
+	}
+	if (pos != end)
+		damaged();
+}
+
+/*
+ * The values as the types write them, for people: joined by commas where
+ * there are several.
+ */
+char *
+synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
+				 const int *columns, int ncolumns)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	StringInfoData buf;
+
+	synchro_key_values(bytes, table, columns, ncolumns, values, nulls);
+	initStringInfo(&buf);
+	for (int i = 0; i < ncolumns; i++)
+	{
+		Oid			output;
+		bool		is_varlena;
+
+		if (i > 0)
+			appendStringInfoString(&buf, ", ");
+		if (nulls[i])
+		{
+			appendStringInfoString(&buf, "NULL");
+			continue;
+		}
+		getTypeOutputInfo(table->columns[columns[i]].type, &output, &is_varlena);
+		appendStringInfoString(&buf, OidOutputFunctionCall(output, values[i]));
+	}
+	return buf.data;
+}

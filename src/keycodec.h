@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * keycodec.h
+ *	  Keys as bytes: how the log stores which rows changed.
+ *
+ * A chunk is a sequence of records:
+ *
+ *	  flags		1 byte: operation, and which of the parts below follow
+ *	  identity	the row's identity
+ *	  old key	(has_old) natural-key columns as they were before the change
+ *	  from		(moved) the identity that the row had before the change
+ *
+ * Each part is a sequence of values, each a length plus one as a variable
+ * length integer (0: NULL) and that many bytes.  A record can so be split
+ * without knowing the types, and its identity compared as bytes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_KEYCODEC_H
+#define SYNCHRO_KEYCODEC_H
+
+#include "lib/stringinfo.h"
+#include "tableinfo.h"
+
+#define SYNCHRO_KEY_OP_MASK		0x03
+#define SYNCHRO_KEY_HAS_OLD		0x04
+#define SYNCHRO_KEY_MOVED		0x08
+
+/* a run of encoded values; not terminated, not owned */
+typedef struct SynchroBytes
+{
+	const char *data;
+	int			len;
+} SynchroBytes;
+
+typedef struct SynchroKeyRecord
+{
+	SynchroOp	op;
+	bool		has_old;
+	bool		moved;
+	SynchroBytes identity;
+	SynchroBytes old_key;
+	SynchroBytes from;
+} SynchroKeyRecord;
+
+extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
+							int16 typlen, bool typbyval);
+extern const char *synchro_key_next(const char *pos, const char *end,
+									int nidentity, int nkey,
+									SynchroKeyRecord *record);
+extern void synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
+							   const int *columns, int ncolumns,
+							   Datum *values, bool *nulls);
+extern char *synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
+							  const int *columns, int ncolumns);
+
+#endif							/* SYNCHRO_KEYCODEC_H */

@@ -1,0 +1,287 @@
+/*-------------------------------------------------------------------------
+ *
+ * link.c
+ *	  What a worker knows of the remote that it is connected to: session,
+ *	  tables on both sides, and their staging tables there.
+ *
+ * Tables are described in two steps, since the local half needs a transaction
+ * and the remote half the network, which no transaction waits for:
+ * synchro_link_table() notes in a transaction what is needed, and
+ * synchro_link_prepare() asks the remote after it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "applysql.h"
+#include "link.h"
+#include "localsql.h"
+
+/*
+ * Connect to a remote.  Begins and ends a local transaction of its own.
+ */
+SynchroLink *
+synchro_link_open(SynchroTarget *target)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "synchro link",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	SynchroLink *link = palloc0(sizeof(SynchroLink));
+	SynchroRemoteError *error;
+	StringInfoData sql;
+	const char **keywords;
+	const char **values;
+	bool		password_required;
+
+	link->context = context;
+	link->target = palloc(sizeof(SynchroTarget));
+	*link->target = *target;
+	link->target->name = pstrdup(target->name);
+	link->tables_context = AllocSetContextCreate(context, "synchro link tables",
+												 ALLOCSET_DEFAULT_SIZES);
+
+	link->batch_context = AllocSetContextCreate(context, "synchro batch",
+												ALLOCSET_DEFAULT_SIZES);
+
+	synchro_local_begin("synchro: looking up the remote");
+	MemoryContextSwitchTo(context);
+	synchro_target_conninfo(link->target, &keywords, &values, &password_required);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+
+	link->remote = synchro_remote_open(link->target->name, keywords, values, password_required);
+	initStringInfo(&sql);
+	synchro_sql_session(&sql);
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error != NULL)
+		synchro_remote_report(link->remote, error, "while preparing the session");
+	MemoryContextSwitchTo(old);
+	return link;
+}
+
+/*
+ * End the connection and forget all.
+ */
+void
+synchro_link_close(SynchroLink *link)
+{
+	synchro_link_clear_batch(link);
+	if (link->remote != NULL)
+		synchro_remote_close(link->remote);
+	MemoryContextDelete(link->context);
+}
+
+/*
+ * Forget the tables if one of them may have been altered here.  Their
+ * staging tables stay behind unused until the session ends.
+ */
+void
+synchro_link_refresh(SynchroLink *link)
+{
+	if (link->generation == synchro_table_generation())
+		return;
+	synchro_link_clear_batch(link);
+	MemoryContextReset(link->tables_context);
+	link->tables = NIL;
+	link->generation = synchro_table_generation();
+}
+
+/*
+ * The link's description of a table; made here in part if it is not there,
+ * see synchro_link_prepare().  Needs a local transaction.
+ *
+ * for_rows: rows of it will be pushed, so all its parents are needed; else
+ * only those in its natural key.
+ */
+SynchroLinkTable *
+synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
+{
+	SynchroLinkTable *lt = NULL;
+	MemoryContext old;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+	{
+		lt = lfirst(cell);
+		if (lt->table->relid == relid)
+			break;
+		lt = NULL;
+	}
+	if (lt != NULL && (lt->for_rows || !for_rows))
+		return lt;
+
+	old = MemoryContextSwitchTo(link->tables_context);
+	if (lt == NULL)
+	{
+		const SynchroTable *table = synchro_table_get(relid, false);
+
+		lt = palloc0(sizeof(SynchroLinkTable));
+		lt->table = synchro_table_copy(table, link->tables_context);
+		lt->number = ++link->last_number;
+		lt->parents = palloc0(sizeof(SynchroLinkTable *) * Max(lt->table->nfks, 1));
+		link->tables = lappend(link->tables, lt);
+	}
+	lt->for_rows |= for_rows;
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroTable *parent;
+		bool		used = false;
+
+		for (int i = 0; i < lt->table->ncolumns; i++)
+			used |= lt->table->columns[i].fk == fk && !lt->table->columns[i].skipped;
+		if (!used || lt->parents[fk] != NULL || (!for_rows && !synchro_table_fk_in_key(lt->table, fk)))
+			continue;
+		parent = synchro_table_get(lt->table->fks[fk].parent, false);
+		if (parent->mode != SYNCHRO_MODE_NONE)
+			lt->parents[fk] = synchro_link_table(link, parent->relid, false);
+	}
+	MemoryContextSwitchTo(old);
+	return lt;
+}
+
+/*
+ * The table with that number, which the remote has named.
+ */
+SynchroLinkTable *
+synchro_link_numbered(SynchroLink *link, int number)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->number == number)
+			return lt;
+	}
+	elog(ERROR, "remote \"%s\" names unknown table %d", link->target->name, number);
+}
+
+/*
+ * Is all known of the tables that is needed to stage rows?
+ */
+bool
+synchro_link_is_prepared(const SynchroLink *link)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (!lt->names_staged || (lt->for_rows && !lt->rows_staged))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Decide which columns are written on the remote.
+ */
+static void
+choose_columns(SynchroLink *link, SynchroLinkTable *lt)
+{
+	lt->pushed = palloc0(sizeof(bool) * lt->table->ncolumns);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		const SynchroColumn *column = &lt->table->columns[i];
+		const SynchroRemoteColumn *there = &lt->remote->columns[i];
+		bool		in_identity = synchro_identity_position(lt->table, column->attnum) >= 0;
+		bool		in_key = synchro_column_is_key(lt->table, i);
+
+		if (there->type == NULL && (in_identity || in_key))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("table %s of remote \"%s\" has no column \"%s\"",
+							lt->table->qualified, link->target->name, column->name),
+					 errdetail("The column identifies the table's rows."),
+					 errhint("Make the table's definition there the same as here.")));
+		if (column->skipped || column->generated || there->generated)
+			continue;
+		if (there->type == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("table %s of remote \"%s\" has no column \"%s\"",
+							lt->table->qualified, link->target->name, column->name),
+					 errhint("Add the column there, or skip it: SELECT synchro.alter_table(%s, skip => ...).",
+							 quote_literal_cstr(lt->table->qualified))));
+
+		/* what the remote hands out itself is not pushed */
+		if (!in_key && there->identity == 'a' && !in_identity)
+			continue;
+		if (in_identity && !in_key && synchro_column_fk(lt, i) < 0 && there->fresh_value != NULL)
+			continue;
+		lt->pushed[i] = true;
+	}
+}
+
+/*
+ * Ask the remote about tables that are new, and make their staging tables.
+ * Waits for the network: not to be called in a local transaction.
+ */
+void
+synchro_link_prepare(SynchroLink *link)
+{
+	MemoryContext old = MemoryContextSwitchTo(link->tables_context);
+	StringInfoData sql;
+	ListCell   *cell;
+	SynchroRemoteError *error;
+
+	initStringInfo(&sql);
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->remote == NULL)
+			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+	}
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->for_rows && !lt->rows_staged)
+		{
+			choose_columns(link, lt);
+			synchro_sql_stage_rows(&sql, lt);
+			lt->rows_staged = true;
+		}
+		if (!lt->names_staged)
+			synchro_sql_stage_names(&sql, lt);
+		lt->names_staged = true;
+	}
+	MemoryContextSwitchTo(old);
+	if (sql.len > 0)
+	{
+		error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+		if (error != NULL)
+			synchro_remote_report(link->remote, error, "while making temporary tables");
+	}
+}
+
+/*
+ * Forget the batch at hand.
+ */
+void
+synchro_link_clear_batch(SynchroLink *link)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows != NULL)
+			synchro_spool_free(lt->rows);
+		if (lt->names != NULL)
+			synchro_spool_free(lt->names);
+		lt->rows = lt->names = NULL;
+		lt->requests = NULL;
+		lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
+		lt->involved = false;
+	}
+	MemoryContextReset(link->batch_context);
+}

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * link.h
+ *	  What a worker knows of the remote that it is connected to: session,
+ *	  tables on both sides, and their staging tables there.
+ *
+ * A link lives as long as its connection; so do its tables' descriptions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_LINK_H
+#define SYNCHRO_LINK_H
+
+#include "remotetable.h"
+#include "target.h"
+
+/* a table, here and there, and its part in the batch at hand */
+typedef struct SynchroLinkTable
+{
+	const SynchroTable *table;
+	SynchroRemoteTable *remote;
+	int			number;			/* of its staging tables */
+	bool		for_rows;		/* rows of it are pushed, not just looked up */
+	bool		names_staged;	/* n_ and m_ exist */
+	bool		rows_staged;	/* s_ exists */
+
+	/* which foreign keys are translated: their parents have an identity */
+	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
+	bool	   *pushed;			/* by column: staged and written */
+
+	/* the batch at hand */
+	bool		involved;
+	struct SynchroRequests *requests;	/* names that rows refer to */
+	SynchroSpool *rows;			/* rows to be as they are here */
+	SynchroSpool *names;		/* natural keys to be looked up */
+	int64		nrows;
+	int64		nensured;		/* of them, only to be there */
+	int64		nnames;
+	int64		nolds;			/* of the names, those of before */
+} SynchroLinkTable;
+
+typedef struct SynchroLink
+{
+	MemoryContext context;
+	SynchroTarget *target;
+	SynchroRemote *remote;
+	char	   *node;			/* our id, as the remote knows it */
+	const char *peer;			/* schema with position and references */
+	List	   *tables;			/* of SynchroLinkTable */
+	int			last_number;
+	uint64		generation;		/* see synchro_table_generation() */
+	MemoryContext tables_context;
+	MemoryContext batch_context;	/* spools and requests of the batch at hand */
+	List	   *leftovers;		/* names of tables with deletes that batches
+								 * before the last have left to it */
+} SynchroLink;
+
+extern SynchroLink *synchro_link_open(SynchroTarget *target);
+extern void synchro_link_close(SynchroLink *link);
+extern void synchro_link_refresh(SynchroLink *link);
+extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
+extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
+extern bool synchro_link_is_prepared(const SynchroLink *link);
+extern void synchro_link_prepare(SynchroLink *link);
+extern void synchro_link_clear_batch(SynchroLink *link);
+
+#endif							/* SYNCHRO_LINK_H */

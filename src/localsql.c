@@ -1,0 +1,284 @@
+/*-------------------------------------------------------------------------
+ *
+ * localsql.c
+ *	  SQL in the local database: the only SPI_connect, and the only bracket
+ *	  of a worker's own transactions.
+ *
+ * Every statement runs with search_path = pg_catalog, pg_temp, so that no
+ * name in it can be captured by an object of the caller's, and as the role
+ * that it is meant to have.  An error leaves through the transaction's abort,
+ * which restores user, settings and SPI by itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_operator.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "localsql.h"
+#include "synchro.h"
+
+/*
+ * Oid of the extension, or an error with the advice to create it.
+ */
+Oid
+synchro_extension_oid(void)
+{
+	Oid			oid = get_extension_oid(SYNCHRO_EXTENSION, true);
+
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						SYNCHRO_EXTENSION),
+				 errhint("Run CREATE EXTENSION %s.", SYNCHRO_EXTENSION)));
+	return oid;
+}
+
+/*
+ * The role that owns the extension, hence its tables and functions.
+ */
+Oid
+synchro_extension_owner(void)
+{
+	Oid			extension = synchro_extension_oid();
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = InvalidOid;
+
+	ScanKeyInit(&key[0], Anum_pg_extension_oid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	if (!OidIsValid(owner))
+		elog(ERROR, "could not find the owner of extension \"%s\"", SYNCHRO_EXTENSION);
+	return owner;
+}
+
+/*
+ * Begin a stretch of SQL in the current transaction.
+ *
+ * scope: filled here, to be handed to synchro_sql_close() on the way out.
+ * role: who the statements run as, or SYNCHRO_AS_OWNER.
+ */
+void
+synchro_sql_open(SynchroSqlScope *scope, Oid role)
+{
+	int			restriction = SECURITY_LOCAL_USERID_CHANGE;
+
+	/*
+	 * As another role we touch that role's tables, whose indexes, policies
+	 * and types may call functions of anyone's: those must not leave anything
+	 * behind in the session.
+	 */
+	if (OidIsValid(role))
+		restriction |= SECURITY_RESTRICTED_OPERATION;
+	else
+		role = synchro_extension_owner();
+
+	scope->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&scope->saved_user, &scope->saved_context);
+	SetUserIdAndSecContext(role, scope->saved_context | restriction);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+/*
+ * End what synchro_sql_open() began.
+ */
+void
+synchro_sql_close(SynchroSqlScope *scope)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	SetUserIdAndSecContext(scope->saved_user, scope->saved_context);
+	AtEOXact_GUC(false, scope->guc_level);
+}
+
+/*
+ * Run one statement that may write; its rows are in SPI_tuptable.
+ *
+ * nulls may be NULL where no argument is.  Returns the number of rows.
+ */
+uint64
+synchro_sql_run(const char *sql, int nargs, const Oid *types,
+				const Datum *values, const bool *nulls)
+{
+	char	   *null_chars = NULL;
+	int			rc;
+
+	if (nulls != NULL)
+	{
+		null_chars = palloc(nargs + 1);
+		for (int i = 0; i < nargs; i++)
+			null_chars[i] = nulls[i] ? 'n' : ' ';
+		null_chars[nargs] = '\0';
+	}
+	rc = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
+							   unconstify(Datum *, values), null_chars,
+							   false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
+ * Run one query under the active snapshot and hand its rows to dest, without
+ * a tuplestore in between.  Returns the number of rows.
+ */
+uint64
+synchro_sql_query(const char *sql, int nargs, const Oid *types,
+				  const Datum *values, const bool *nulls, DestReceiver *dest)
+{
+	ParamListInfo params = makeParamList(nargs);
+	SPIPlanPtr	plan;
+	SPIExecuteOptions execute = {0};
+	int			rc;
+
+	for (int i = 0; i < nargs; i++)
+	{
+		ParamExternData *param = &params->params[i];
+
+		param->value = values[i];
+		param->isnull = nulls != NULL && nulls[i];
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = types[i];
+	}
+	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
+			 SPI_result_code_string(SPI_result));
+	execute.params = params;
+	execute.read_only = true;
+	execute.dest = dest;
+	rc = SPI_execute_plan_extended(plan, &execute);
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+	SPI_freeplan(plan);
+	return SPI_processed;
+}
+
+/*
+ * An operator's name as SQL writes it, with its schema.
+ */
+char *
+synchro_operator_name(Oid operator)
+{
+	char	   *name = get_opname(operator);
+	Oid			schema = InvalidOid;
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+
+	if (HeapTupleIsValid(tuple))
+	{
+		schema = ((Form_pg_operator) GETSTRUCT(tuple))->oprnamespace;
+		ReleaseSysCache(tuple);
+	}
+	if (name == NULL || !OidIsValid(schema))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	return psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(schema)), name);
+}
+
+/* a receiver that calls a function for each row */
+typedef struct CallbackReceiver
+{
+	DestReceiver pub;
+	SynchroRowCallback callback;
+	void	   *arg;
+} CallbackReceiver;
+
+static void
+callback_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static bool
+callback_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	CallbackReceiver *receiver = (CallbackReceiver *) self;
+
+	receiver->callback(slot, receiver->arg);
+	return true;
+}
+
+static void
+callback_shutdown(DestReceiver *self)
+{
+}
+
+static void
+callback_destroy(DestReceiver *self)
+{
+	pfree(self);
+}
+
+/*
+ * A receiver for synchro_sql_query(), in the current memory context, that
+ * calls back for each row.
+ */
+DestReceiver *
+synchro_sql_callback(SynchroRowCallback callback, void *arg)
+{
+	CallbackReceiver *receiver = palloc0(sizeof(CallbackReceiver));
+
+	receiver->pub.receiveSlot = callback_receive;
+	receiver->pub.rStartup = callback_startup;
+	receiver->pub.rShutdown = callback_shutdown;
+	receiver->pub.rDestroy = callback_destroy;
+	receiver->pub.mydest = DestNone;
+	receiver->callback = callback;
+	receiver->arg = arg;
+	return &receiver->pub;
+}
+
+/*
+ * Begin a transaction of a background worker's, with an active snapshot.
+ *
+ * activity: what pg_stat_activity shows meanwhile.
+ */
+void
+synchro_local_begin(const char *activity)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/*
+ * Commit it.  What is to live on must be in a memory context that outlives
+ * the transaction.
+ */
+void
+synchro_local_commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * localsql.h
+ *	  SQL in the local database: the only SPI_connect, and the only bracket
+ *	  of a worker's own transactions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_LOCALSQL_H
+#define SYNCHRO_LOCALSQL_H
+
+#include "executor/spi.h"
+#include "tcop/dest.h"
+
+/* state of the session to come back to */
+typedef struct SynchroSqlScope
+{
+	Oid			saved_user;
+	int			saved_context;
+	int			guc_level;
+} SynchroSqlScope;
+
+/*
+ * Who statements run as.  OWNER: the owner of the extension, for our own
+ * tables, on behalf of a caller whose rights were checked before.
+ */
+#define SYNCHRO_AS_OWNER	InvalidOid
+
+extern void synchro_sql_open(SynchroSqlScope *scope, Oid role);
+extern void synchro_sql_close(SynchroSqlScope *scope);
+extern uint64 synchro_sql_run(const char *sql, int nargs, const Oid *types,
+							  const Datum *values, const bool *nulls);
+extern uint64 synchro_sql_query(const char *sql, int nargs, const Oid *types,
+								const Datum *values, const bool *nulls,
+								DestReceiver *dest);
+
+/* called for each row; the slot is only good during the call */
+typedef void (*SynchroRowCallback) (TupleTableSlot *slot, void *arg);
+
+extern DestReceiver *synchro_sql_callback(SynchroRowCallback callback, void *arg);
+extern char *synchro_operator_name(Oid operator);
+extern Oid	synchro_extension_owner(void);
+extern Oid	synchro_extension_oid(void);
+
+extern void synchro_local_begin(const char *activity);
+extern void synchro_local_commit(void);
+
+#endif							/* SYNCHRO_LOCALSQL_H */

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * module.c
+ *	  Magic block and initialization: calls of init functions only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "capture.h"
+#include "settings.h"
+#include "tableinfo.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+/*
+ * Called when the library is loaded: by a backend at the first use of the
+ * extension, or by the postmaster with shared_preload_libraries.
+ */
+void
+_PG_init(void)
+{
+	synchro_settings_init();
+	synchro_table_init();
+	synchro_capture_init();
+}

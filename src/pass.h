@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * pass.h
+ *	  One pass: from what is pending to nothing is pending.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_PASS_H
+#define SYNCHRO_PASS_H
+
+#include "checkpoint.h"
+
+typedef struct SynchroPassResult
+{
+	SynchroCounts counts;
+	bool		had_changes;
+} SynchroPassResult;
+
+extern void synchro_pass_run(SynchroLink *link, SynchroPosition *position,
+							 SynchroPassResult *result);
+
+#endif							/* SYNCHRO_PASS_H */

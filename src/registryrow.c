@@ -1,0 +1,288 @@
+/*-------------------------------------------------------------------------
+ *
+ * registryrow.c
+ *	  The rows of synchro.watched and synchro.natural_key: read, written, and
+ *	  kept in line with tables that are dropped and columns that are renamed.
+ *
+ * Rows are read by catalog scans, so that event triggers may ask at DDL of
+ * any user, and written as the owner of the extension.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "localsql.h"
+#include "registryrow.h"
+#include "synchro.h"
+
+/* tables of the registry: the first two columns are relation and names */
+#define WATCHED			"watched"
+#define NATURAL_KEY		"natural_key"
+
+/* one row of such a table */
+typedef struct RegistryRow
+{
+	Oid			relid;
+	List	   *names;			/* of char * */
+} RegistryRow;
+
+static Oid
+registry_table(const char *name)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+/*
+ * Take the lock that whoever changes the registry holds to the end of the
+ * transaction.  Readers, and so capture, need not wait for it.
+ */
+void
+synchro_registry_lock(void)
+{
+	Oid			relid = registry_table(WATCHED);
+
+	if (!OidIsValid(relid))
+		synchro_extension_oid();	/* complains */
+	LockRelationOid(relid, ShareRowExclusiveLock);
+}
+
+static Datum
+names_to_array(List *names)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(names), 1));
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, names)
+		elements[n++] = DirectFunctionCall1(namein, CStringGetDatum(lfirst(cell)));
+	return PointerGetDatum(construct_array(elements, n, NAMEOID, NAMEDATALEN,
+										   false, TYPALIGN_CHAR));
+}
+
+static List *
+array_to_names(Datum array)
+{
+	Datum	   *elements;
+	int			n;
+	List	   *names = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false,
+					  TYPALIGN_CHAR, &elements, NULL, &n);
+	for (int i = 0; i < n; i++)
+		names = lappend(names, pstrdup(NameStr(*DatumGetName(elements[i]))));
+	return names;
+}
+
+/*
+ * All rows of a table of the registry.  By a catalog scan, not by SPI: event
+ * triggers ask for it at DDL of any user.
+ */
+static List *
+read_registry(const char *name)
+{
+	Oid			relid = registry_table(name);
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *rows = NIL;
+
+	if (!OidIsValid(relid))
+		return NIL;
+	rel = table_open(relid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RegistryRow *row = palloc(sizeof(RegistryRow));
+		bool		isnull;
+
+		row->relid = DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
+		row->names = array_to_names(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+		rows = lappend(rows, row);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return rows;
+}
+
+static const RegistryRow *
+registry_row(List *rows, Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, rows)
+		if (((RegistryRow *) lfirst(cell))->relid == relid)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * Oids of all watched tables that exist.
+ */
+List *
+synchro_registry_watched(void)
+{
+	List	   *watched = NIL;
+	ListCell   *cell;
+
+	foreach(cell, read_registry(WATCHED))
+	{
+		Oid			relid = ((RegistryRow *) lfirst(cell))->relid;
+
+		if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+			watched = lappend_oid(watched, relid);
+	}
+	return watched;
+}
+
+/*
+ * Has the table a natural key registered, be it one that lost a column?
+ */
+bool
+synchro_registry_has_key(Oid relid)
+{
+	return registry_row(read_registry(NATURAL_KEY), relid) != NULL;
+}
+
+/*
+ * Run a statement of ours on a table's row: $1 is the table, $2 the names, $3
+ * the flag.  Returns the number of rows.
+ */
+uint64
+synchro_registry_write(const char *sql, Oid relid, List *names, bool flag)
+{
+	static const Oid types[] = {REGCLASSOID, NAMEARRAYOID, BOOLOID};
+	Datum		values[3];
+	SynchroSqlScope scope;
+	uint64		rows;
+
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = names_to_array(names);
+	values[2] = BoolGetDatum(flag);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	rows = synchro_sql_run(sql, 3, types, values, NULL);
+	synchro_sql_close(&scope);
+	return rows;
+}
+
+/*
+ * First of the names that no column of the table bears, or NULL.
+ */
+static char *
+missing_column(const RegistryRow *row)
+{
+	ListCell   *cell;
+
+	foreach(cell, row->names)
+		if (get_attnum(row->relid, lfirst(cell)) == InvalidAttrNumber)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * Is there a row whose table is gone, or a skipped column that is?
+ */
+bool
+synchro_registry_has_dangling(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, read_registry(WATCHED))
+	{
+		RegistryRow *row = lfirst(cell);
+
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(row->relid)) ||
+			missing_column(row) != NULL)
+			return true;
+	}
+	foreach(cell, read_registry(NATURAL_KEY))
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(((RegistryRow *) lfirst(cell))->relid)))
+			return true;
+	return false;
+}
+
+/*
+ * Forget tables that are gone, and skipped columns that are: a later column of
+ * that name is not to be skipped unasked.  A natural key that lost a column
+ * stays as it is, since a shorter one would match other rows.
+ */
+void
+synchro_registry_forget_dangling(void)
+{
+	synchro_registry_write("DELETE FROM synchro.watched w WHERE NOT EXISTS"
+						   " (SELECT FROM pg_class c WHERE c.oid = w.relation)",
+						   InvalidOid, NIL, false);
+	synchro_registry_write("DELETE FROM synchro.natural_key k WHERE NOT EXISTS"
+						   " (SELECT FROM pg_class c WHERE c.oid = k.relation)",
+						   InvalidOid, NIL, false);
+	synchro_registry_write("UPDATE synchro.watched w SET skip = n.names FROM"
+						   " (SELECT v.relation, array_agg(s.name ORDER BY s.nr) FILTER (WHERE a.attnum IS NOT NULL) AS names"
+						   "  FROM synchro.watched v CROSS JOIN unnest(v.skip) WITH ORDINALITY s (name, nr)"
+						   "  LEFT JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = s.name AND NOT a.attisdropped"
+						   "  GROUP BY v.relation HAVING bool_or(a.attnum IS NULL)) o,"
+						   " LATERAL (SELECT coalesce(o.names, '{}') AS names) n"
+						   " WHERE w.relation = o.relation",
+						   InvalidOid, NIL, false);
+}
+
+/*
+ * Name of a column of the table's natural key that the table no longer has,
+ * or NULL.
+ */
+char *
+synchro_registry_lost_key_column(Oid relid)
+{
+	const RegistryRow *row = registry_row(read_registry(NATURAL_KEY), relid);
+
+	return row == NULL ? NULL : missing_column(row);
+}
+
+/*
+ * Is a column of that name in the table's natural key or skipped?
+ */
+bool
+synchro_registry_names_column(Oid relid, const char *column)
+{
+	const char *tables[] = {WATCHED, NATURAL_KEY};
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		const RegistryRow *row = registry_row(read_registry(tables[i]), relid);
+		ListCell   *cell;
+
+		if (row != NULL)
+			foreach(cell, row->names)
+				if (strcmp((char *) lfirst(cell), column) == 0)
+					return true;
+	}
+	return false;
+}
+
+/*
+ * Follow ALTER TABLE ... RENAME COLUMN.
+ */
+void
+synchro_registry_rename_column(Oid relid, const char *old_name, const char *new_name)
+{
+	List	   *names = list_make2(unconstify(char *, old_name), unconstify(char *, new_name));
+
+	synchro_registry_write("UPDATE synchro.watched SET skip = array_replace(skip, ($2)[1], ($2)[2])"
+						   " WHERE relation = $1", relid, names, false);
+	synchro_registry_write("UPDATE synchro.natural_key SET columns = array_replace(columns, ($2)[1], ($2)[2])"
+						   " WHERE relation = $1", relid, names, false);
+	CacheInvalidateRelcacheByRelid(relid);
+}

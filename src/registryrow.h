@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * registryrow.h
+ *	  The rows of synchro.watched and synchro.natural_key: read, written, and
+ *	  kept in line with tables that are dropped and columns that are renamed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_REGISTRYROW_H
+#define SYNCHRO_REGISTRYROW_H
+
+#include "nodes/pg_list.h"
+
+extern void synchro_registry_lock(void);
+extern List *synchro_registry_watched(void);
+extern bool synchro_registry_has_key(Oid relid);
+extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
+
+extern bool synchro_registry_has_dangling(void);
+extern void synchro_registry_forget_dangling(void);
+extern char *synchro_registry_lost_key_column(Oid relid);
+extern bool synchro_registry_names_column(Oid relid, const char *column);
+extern void synchro_registry_rename_column(Oid relid, const char *old_name, const char *new_name);
+
+#endif							/* SYNCHRO_REGISTRYROW_H */

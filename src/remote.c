@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.c
+ *	  A connection to a remote; the only room with libpq.
+ *
+ * Every wait is for the socket and for our latch, so that a worker ends at
+ * once when it is told to, whatever the network does.  A connection whose
+ * transaction state is unknown is closed, never used again.
+ *
+ * Connection strings hold passwords: neither they nor libpq's own messages
+ * about them are put into errors, except libpq's message of why a connection
+ * failed, which does not contain the password.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "libpq-fe.h"
+#include "libpq/libpq-be-fe-helpers.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "remote.h"
+#include "settings.h"
+
+struct SynchroRemote
+{
+	MemoryContext context;
+	char	   *name;			/* of the foreign server */
+	PGconn	   *conn;
+};
+
+/*
+ * Is that a libpq option that a server or user mapping may set?
+ *
+ * is_secret: its value must not be shown.
+ */
+bool
+synchro_remote_has_option(const char *keyword, bool *is_secret)
+{
+	PQconninfoOption *options = PQconndefaults();
+	bool		found = false;
+
+	if (options == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Could not get libpq's default connection options.")));
+	for (PQconninfoOption *option = options; option->keyword != NULL; option++)
+	{
+		if (strcmp(option->keyword, keyword) != 0)
+			continue;
+		/* 'D': a debug option, not for users */
+		found = strchr(option->dispchar, 'D') == NULL || strcmp(keyword, "options") == 0;
+		if (is_secret != NULL)
+			*is_secret = strchr(option->dispchar, '*') != NULL;
+		break;
+	}
+	PQconninfoFree(options);
+	return found;
+}
+
+/*
+ * Options of ours that come before the user's (which win) and after them
+ * (which the user cannot change).
+ */
+static void
+merge_conninfo(const char **keywords, const char **values,
+			   const char ***all_keywords, const char ***all_values)
+{
+	static const char *const first[][2] = {
+		/* a host that swallows packets is noticed in half a minute */
+		{"keepalives_idle", "10"},
+		{"keepalives_interval", "5"},
+		{"keepalives_count", "3"},
+		{"tcp_user_timeout", "25000"},
+		{NULL, NULL}
+	};
+	int			n = 0;
+	int			given = 0;
+
+	while (keywords[given] != NULL)
+		given++;
+	*all_keywords = palloc(sizeof(char *) * (given + lengthof(first) + 5));
+	*all_values = palloc(sizeof(char *) * (given + lengthof(first) + 5));
+	for (int i = 0; first[i][0] != NULL; i++)
+	{
+		(*all_keywords)[n] = first[i][0];
+		(*all_values)[n++] = first[i][1];
+	}
+	(*all_keywords)[n] = "connect_timeout";
+	(*all_values)[n++] = psprintf("%d", synchro_connect_timeout);
+	for (int i = 0; i < given; i++)
+	{
+		(*all_keywords)[n] = keywords[i];
+		(*all_values)[n++] = values[i];
+	}
+	(*all_keywords)[n] = "fallback_application_name";
+	(*all_values)[n++] = "synchro";
+	(*all_keywords)[n] = "client_encoding";
+	(*all_values)[n++] = GetDatabaseEncodingName();
+	(*all_keywords)[n] = (*all_values)[n] = NULL;
+}
+
+static SynchroRemoteError *make_error(SynchroRemote *remote, PGresult *result, int statement);
+
+/*
+ * Pin what the session's SQL and its text forms of values depend on.
+ */
+static void
+pin_session(SynchroRemote *remote)
+{
+	char	   *sql = psprintf("SET search_path = pg_catalog, pg_temp;"
+							   "SET datestyle = 'ISO, YMD';"
+							   "SET intervalstyle = postgres;"
+							   "SET timezone = 'UTC';"
+							   "SET extra_float_digits = 3;"
+							   "SET bytea_output = hex;"
+							   "SET xmloption = content;"
+							   "SET lc_monetary = 'C';"
+							   "SET standard_conforming_strings = on;"
+							   "SET row_security = off;"
+							   "SET default_transaction_isolation = 'read committed';"
+							   "SET default_transaction_read_only = off;"
+							   "SET idle_in_transaction_session_timeout = 0;"
+							   "SET client_min_messages = warning;"
+							   "SET jit = off;"
+							   "SET statement_timeout = %d",
+							   synchro_statement_timeout);
+	SynchroRemoteError *error = synchro_remote_script(remote, sql, NIL, NULL);
+
+	if (error != NULL)
+		synchro_remote_report(remote, error, "while preparing the session");
+}
+
+/*
+ * The peer's notices go to our log at a level where they do not disturb.
+ */
+static void
+receive_notice(void *arg, const PGresult *result)
+{
+	SynchroRemote *remote = arg;
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+	ereport(DEBUG1,
+			(errmsg_internal("remote \"%s\": %s", remote->name,
+							 message != NULL ? message : "notice without a message")));
+}
+
+/*
+ * Connect, in a memory context of its own.
+ *
+ * name: of the remote, for messages.  password_required: the remote must have
+ * asked for the password that we gave, as it must of a role that is no
+ * superuser, lest it use an identity of the server's.
+ */
+SynchroRemote *
+synchro_remote_open(const char *name, const char **keywords, const char **values,
+					bool password_required)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "synchro remote",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	SynchroRemote *remote = palloc0(sizeof(SynchroRemote));
+	const char **all_keywords;
+	const char **all_values;
+
+	remote->context = context;
+	remote->name = pstrdup(name);
+	MemoryContextSwitchTo(old);
+
+	merge_conninfo(keywords, values, &all_keywords, &all_values);
+	PG_TRY();
+	{
+		remote->conn = libpqsrv_connect_params(all_keywords, all_values, false,
+											   synchro_wait_connect());
+		if (remote->conn == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		if (PQstatus(remote->conn) != CONNECTION_OK)
+			ereport(ERROR,
+					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+					 errmsg("could not connect to remote \"%s\"", name),
+					 errdetail_internal("%s", pchomp(PQerrorMessage(remote->conn)))));
+		if (password_required && !PQconnectionUsedPassword(remote->conn))
+			ereport(ERROR,
+					(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+					 errmsg("password is required for remote \"%s\"", name),
+					 errdetail("The remote did not ask for the password of the user mapping."),
+					 errhint("Have the remote demand a password, or let a superuser own the server.")));
+		PQsetnonblocking(remote->conn, 1);
+		PQsetNoticeReceiver(remote->conn, receive_notice, remote);
+		pin_session(remote);
+	}
+	PG_CATCH();
+	{
+		synchro_remote_close(remote);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return remote;
+}
+
+/*
+ * End the connection.
+ */
+void
+synchro_remote_close(SynchroRemote *remote)
+{
+	if (remote->conn != NULL)
+		libpqsrv_disconnect(remote->conn);
+	MemoryContextDelete(remote->context);
+}
+
+/*
+ * Name of the remote.
+ */
+const char *
+synchro_remote_name(const SynchroRemote *remote)
+{
+	return remote->name;
+}
+
+/*
+ * The server's version, as PQserverVersion() counts it.
+ */
+int
+synchro_remote_version(const SynchroRemote *remote)
+{
+	return PQserverVersion(remote->conn);
+}
+
+static char *
+copy_field(PGresult *result, int field)
+{
+	const char *value = result != NULL ? PQresultErrorField(result, field) : NULL;
+
+	return value != NULL ? pstrdup(value) : NULL;
+}
+
+/*
+ * Describe what went wrong.  result may be NULL if libpq itself failed.
+ */
+static SynchroRemoteError *
+make_error(SynchroRemote *remote, PGresult *result, int statement)
+{
+	SynchroRemoteError *error = palloc0(sizeof(SynchroRemoteError));
+	char	   *sqlstate = copy_field(result, PG_DIAG_SQLSTATE);
+
+	error->lost = PQstatus(remote->conn) != CONNECTION_OK;
+	strlcpy(error->sqlstate,
+			sqlstate != NULL ? sqlstate : unpack_sql_state(ERRCODE_CONNECTION_FAILURE),
+			sizeof(error->sqlstate));
+	error->message = copy_field(result, PG_DIAG_MESSAGE_PRIMARY);
+	if (error->message == NULL)
+		error->message = pchomp(PQerrorMessage(remote->conn));
+	error->detail = copy_field(result, PG_DIAG_MESSAGE_DETAIL);
+	error->hint = copy_field(result, PG_DIAG_MESSAGE_HINT);
+	error->schema = copy_field(result, PG_DIAG_SCHEMA_NAME);
+	error->table = copy_field(result, PG_DIAG_TABLE_NAME);
+	error->column = copy_field(result, PG_DIAG_COLUMN_NAME);
+	error->constraint = copy_field(result, PG_DIAG_CONSTRAINT_NAME);
+	error->statement = statement;
+	return error;
+}
+
+static SynchroRows *
+make_rows(PGresult *result)
+{
+	SynchroRows *rows = palloc0(sizeof(SynchroRows));
+
+	rows->nrows = PQntuples(result);
+	rows->ncolumns = PQnfields(result);
+	rows->values = palloc(sizeof(char *) * Max(rows->nrows * rows->ncolumns, 1));
+	for (int i = 0; i < rows->nrows; i++)
+		for (int j = 0; j < rows->ncolumns; j++)
+			SYNCHRO_VALUE(rows, i, j) = PQgetisnull(result, i, j) ? NULL :
+				pstrdup(PQgetvalue(result, i, j));
+	return rows;
+}
+
+/*
+ * Wait until the socket is ready for what we want to do.
+ */
+static void
+wait_for_socket(SynchroRemote *remote, int events)
+{
+	int			rc = WaitLatchOrSocket(MyLatch,
+									   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events,
+									   PQsocket(remote->conn), -1L,
+									   synchro_wait_send());
+
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (rc & WL_SOCKET_READABLE)
+		PQconsumeInput(remote->conn);
+}
+
+/*
+ * Send what libpq has buffered.  Input is taken meanwhile, since a server
+ * that cannot send its messages does not read ours.
+ */
+static bool
+flush_output(SynchroRemote *remote)
+{
+	int			rc;
+
+	while ((rc = PQflush(remote->conn)) > 0)
+		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+	return rc == 0;
+}
+
+/*
+ * Answer the server's request for COPY data with a spool's bytes.
+ */
+static bool
+send_spool(SynchroRemote *remote, SynchroSpool *spool)
+{
+	const char *data;
+	int			len;
+	int			rc;
+
+	synchro_spool_rewind(spool);
+	while ((len = synchro_spool_read(spool, &data)) > 0)
+	{
+		while ((rc = PQputCopyData(remote->conn, data, len)) == 0)
+			wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+		if (rc < 0 || !flush_output(remote))
+			return false;
+	}
+	while ((rc = PQputCopyEnd(remote->conn, NULL)) == 0)
+		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+	return rc > 0 && flush_output(remote);
+}
+
+/*
+ * Run several statements in one round trip and more, one for each COPY.
+ *
+ * sql: the statements, separated by semicolons.  spools: what each COPY FROM
+ * STDIN among them is given, in order.  results: where not NULL, set to the
+ * rows (SynchroRows) of each statement that returns some, in order.
+ *
+ * Returns NULL, or what went wrong, in the current memory context; the remote
+ * transaction is then aborted, and ROLLBACK has been sent where that was
+ * needed.  Does not raise errors of the remote.
+ */
+SynchroRemoteError *
+synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List **results)
+{
+	SynchroRemoteError *error = NULL;
+	PGresult   *result;
+	int			statement = 0;
+	int			spool = 0;
+
+	if (results != NULL)
+		*results = NIL;
+	if (!PQsendQuery(remote->conn, sql) || !flush_output(remote))
+		error = make_error(remote, NULL, 0);
+
+	while (error == NULL || !error->lost)
+	{
+		ExecStatusType status;
+
+		result = libpqsrv_get_result(remote->conn, synchro_wait_result());
+		if (result == NULL)
+			break;
+		status = PQresultStatus(result);
+		if (status == PGRES_COPY_IN && spool < list_length(spools))
+		{
+			if (!send_spool(remote, list_nth(spools, spool++)) && error == NULL)
+				error = make_error(remote, NULL, statement);
+		}
+		else if (status == PGRES_TUPLES_OK)
+		{
+			if (results != NULL)
+				*results = lappend(*results, make_rows(result));
+			statement++;
+		}
+		else if (status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY)
+			statement++;
+		else if (error == NULL)
+			error = make_error(remote, result, statement);
+		PQclear(result);
+
+		/* half-way in a COPY there is no way back to a known state */
+		if (status == PGRES_COPY_IN && error != NULL)
+			error->lost = true;
+	}
+
+	if (error != NULL && !error->lost &&
+		PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+	{
+		result = libpqsrv_exec(remote->conn, "ROLLBACK", synchro_wait_result());
+		error->lost = PQresultStatus(result) != PGRES_COMMAND_OK;
+		PQclear(result);
+	}
+	return error;
+}
+
+/*
+ * Run one statement with text parameters; its rows, or an error.
+ */
+SynchroRows *
+synchro_remote_query(SynchroRemote *remote, const char *sql, int nparams,
+					 const char *const *params)
+{
+	PGresult   *result = libpqsrv_exec_params(remote->conn, sql, nparams, NULL, params,
+											  NULL, NULL, 0, synchro_wait_result());
+	SynchroRows *rows = NULL;
+	SynchroRemoteError *error = NULL;
+
+	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
+		rows = make_rows(result);
+	else
+		error = make_error(remote, result, 0);
+	PQclear(result);
+	if (error != NULL)
+		synchro_remote_report(remote, error, sql);
+	return rows;
+}
+
+/*
+ * Raise a remote's error as ours, with its SQLSTATE.
+ *
+ * context: what was being done, shown as the error's context; may be NULL.
+ */
+void
+synchro_remote_report(const SynchroRemote *remote, const SynchroRemoteError *error,
+					  const char *context)
+{
+	const char *s = error->sqlstate;
+
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])),
+			 errmsg("remote \"%s\": %s", remote->name, error->message),
+			 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint != NULL ? errhint("%s", error->hint) : 0,
+			 context != NULL ? errcontext("%s", context) : 0));
+}

@@ -1,0 +1,55 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.h
+ *	  A connection to a remote; the only room with libpq.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_REMOTE_H
+#define SYNCHRO_REMOTE_H
+
+#include "nodes/pg_list.h"
+#include "spool.h"
+
+typedef struct SynchroRemote SynchroRemote;
+
+/* rows of a result, as text; NULL where null */
+typedef struct SynchroRows
+{
+	int			nrows;
+	int			ncolumns;
+	char	  **values;			/* row by row */
+} SynchroRows;
+
+#define SYNCHRO_VALUE(rows, row, column) ((rows)->values[(row) * (rows)->ncolumns + (column)])
+
+/* what went wrong on the remote, or on the way to it */
+typedef struct SynchroRemoteError
+{
+	char		sqlstate[6];
+	char	   *message;
+	char	   *detail;
+	char	   *hint;
+	char	   *schema;
+	char	   *table;
+	char	   *column;
+	char	   *constraint;
+	int			statement;		/* of the script, counted from 0 */
+	bool		lost;			/* the connection is gone */
+} SynchroRemoteError;
+
+extern bool synchro_remote_has_option(const char *keyword, bool *is_secret);
+extern SynchroRemote *synchro_remote_open(const char *name, const char **keywords,
+										  const char **values, bool password_required);
+extern void synchro_remote_close(SynchroRemote *remote);
+extern const char *synchro_remote_name(const SynchroRemote *remote);
+extern int	synchro_remote_version(const SynchroRemote *remote);
+extern SynchroRows *synchro_remote_query(SynchroRemote *remote, const char *sql,
+										 int nparams, const char *const *params);
+extern SynchroRemoteError *synchro_remote_script(SynchroRemote *remote, const char *sql,
+												 List *spools, List **results);
+extern void synchro_remote_report(const SynchroRemote *remote,
+								  const SynchroRemoteError *error,
+								  const char *context) pg_attribute_noreturn();
+
+#endif							/* SYNCHRO_REMOTE_H */

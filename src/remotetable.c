@@ -1,0 +1,137 @@
+/*-------------------------------------------------------------------------
+ *
+ * remotetable.c
+ *	  What a table looks like on the remote, as far as SQL for it needs.
+ *
+ * Columns correspond by name.  Names of types and operators come qualified,
+ * since the session's search_path is pinned to pg_catalog.  An equality
+ * operator outside pg_catalog is taken only from the schema of its type, so
+ * that nobody else can put one in our way.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "remotetable.h"
+
+static const char *const columns_query =
+	"SELECT a.attname, format_type(a.atttypid, a.atttypmod),"
+	"       format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL), t.typcategory,"
+	"       a.attnotnull, a.attidentity, a.attgenerated <> '',"
+	"       CASE WHEN a.attgenerated <> '' THEN NULL"
+	"            WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', (SELECT s.oid::regclass"
+	"              FROM pg_depend p JOIN pg_class s ON s.oid = p.objid AND s.relkind = 'S'"
+	"              WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass"
+	"                AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i'))"
+	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
+	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
+	"         WHERE o.oprname = '=' AND o.oprleft = t.oid AND o.oprright = t.oid AND o.oprnamespace = t.typnamespace)"
+	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+	" LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+	" WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
+
+static const char *const indexes_query =
+	"SELECT c.relname, i.indimmediate, a.attname"
+	" FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+	" CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, position)"
+	" JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum"
+	" WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid"
+	"   AND i.indpred IS NULL AND i.indexprs IS NULL"
+	" ORDER BY c.relname, k.position";
+
+static bool
+is_true(const char *value)
+{
+	return value != NULL && value[0] == 't';
+}
+
+static void
+fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTable *result)
+{
+	const char *params[1] = {table->qualified};
+	SynchroRows *rows = synchro_remote_query(remote, columns_query, 1, params);
+
+	if (rows->nrows == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("remote \"%s\" has no table %s",
+						synchro_remote_name(remote), table->qualified),
+				 errhint("Create the table there, and grant the remote's user access to it.")));
+	result->columns = palloc0(sizeof(SynchroRemoteColumn) * table->ncolumns);
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		int			index = synchro_table_column(table, SYNCHRO_VALUE(rows, i, 0));
+		SynchroRemoteColumn *column;
+
+		if (index < 0)
+			continue;
+		column = &result->columns[index];
+		column->type = SYNCHRO_VALUE(rows, i, 1);
+		column->base = SYNCHRO_VALUE(rows, i, 2);
+		column->category = SYNCHRO_VALUE(rows, i, 3)[0];
+		column->not_null = is_true(SYNCHRO_VALUE(rows, i, 4));
+		column->identity = SYNCHRO_VALUE(rows, i, 5)[0];
+		column->generated = is_true(SYNCHRO_VALUE(rows, i, 6));
+		column->fresh_value = SYNCHRO_VALUE(rows, i, 7);
+		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) : "=";
+	}
+}
+
+static bool
+covers_key(const SynchroTable *table, const SynchroRemoteIndex *index)
+{
+	if (index->ncolumns != table->nkey)
+		return false;
+	for (int i = 0; i < table->nkey; i++)
+	{
+		bool		found = false;
+
+		for (int j = 0; j < index->ncolumns; j++)
+			found |= index->columns[j] == table->key[i];
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+static void
+fetch_indexes(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTable *result)
+{
+	const char *params[1] = {table->qualified};
+	SynchroRows *rows = synchro_remote_query(remote, indexes_query, 1, params);
+	SynchroRemoteIndex *index = NULL;
+	ListCell   *cell;
+
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		if (index == NULL || strcmp(index->name, SYNCHRO_VALUE(rows, i, 0)) != 0)
+		{
+			index = palloc0(sizeof(SynchroRemoteIndex));
+			index->name = SYNCHRO_VALUE(rows, i, 0);
+			index->immediate = is_true(SYNCHRO_VALUE(rows, i, 1));
+			index->columns = palloc(sizeof(int) * INDEX_MAX_KEYS);
+			result->unique_indexes = lappend(result->unique_indexes, index);
+		}
+		if (index->ncolumns < INDEX_MAX_KEYS)
+			index->columns[index->ncolumns++] =
+				synchro_table_column(table, SYNCHRO_VALUE(rows, i, 2));
+	}
+	foreach(cell, result->unique_indexes)
+		result->key_is_unique |= covers_key(table, lfirst(cell));
+}
+
+/*
+ * Ask the remote how a table looks there; allocated in the current memory
+ * context.  A table that is not there is an error.
+ */
+SynchroRemoteTable *
+synchro_remote_table_fetch(SynchroRemote *remote, const SynchroTable *table)
+{
+	SynchroRemoteTable *result = palloc0(sizeof(SynchroRemoteTable));
+
+	fetch_columns(remote, table, result);
+	fetch_indexes(remote, table, result);
+	return result;
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * remotetable.h
+ *	  What a table looks like on the remote, as far as SQL for it needs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_REMOTETABLE_H
+#define SYNCHRO_REMOTETABLE_H
+
+#include "nodes/pg_list.h"
+#include "remote.h"
+#include "tableinfo.h"
+
+typedef struct SynchroRemoteColumn
+{
+	char	   *type;			/* as SQL writes it, with modifier */
+	char	   *base;			/* type without modifier, domains resolved */
+	char		category;		/* pg_type.typcategory */
+	bool		not_null;
+	char		identity;		/* attidentity */
+	bool		generated;
+	char	   *fresh_value;	/* expression that makes a value for a new
+								 * row: default or sequence; NULL: none */
+	char	   *equals;			/* its equality operator, qualified */
+} SynchroRemoteColumn;
+
+typedef struct SynchroRemoteIndex
+{
+	char	   *name;
+	bool		immediate;
+	int			ncolumns;
+	int		   *columns;		/* indexes of the local description's columns,
+								 * -1 where there is none */
+} SynchroRemoteIndex;
+
+typedef struct SynchroRemoteTable
+{
+	/* one for each column of the local description; type NULL: not there */
+	SynchroRemoteColumn *columns;
+	List	   *unique_indexes; /* of SynchroRemoteIndex */
+	bool		key_is_unique;	/* a unique index covers just the key */
+} SynchroRemoteTable;
+
+extern SynchroRemoteTable *synchro_remote_table_fetch(SynchroRemote *remote,
+													  const SynchroTable *table);
+
+#endif							/* SYNCHRO_REMOTETABLE_H */

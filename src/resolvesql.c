@@ -1,0 +1,714 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolvesql.c
+ *	  SQL text that finds the remote rows which staged rows stand for.
+ *
+ * The remote's rows bear the natural keys that they had here in the keys
+ * snapshot; each batch moves that on in its own transaction.  So a row whose
+ * key has changed since is looked up by the key that it bore then (kind o),
+ * and a row that is gone by the last it was known by; all others by the key
+ * that they bear now.  Foreign keys in natural keys are compared by the
+ * mapped parent's remote identity, so parents are resolved before.
+ *
+ * If several claim one remote row, a present row that bore the name before
+ * comes first, then a present row that bears it now (deleted and inserted
+ * again: the remote row and what refers to it survive), and only a row that
+ * nobody claims is deleted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+
+/* how the join to the remote table sees parents in the natural key */
+typedef enum ParentView
+{
+	PARENT_NOW,					/* as they are now */
+	PARENT_BEFORE				/* as they were called before, if they were */
+} ParentView;
+
+static const char *
+column_name(const SynchroLinkTable *lt, int column)
+{
+	return quote_identifier(lt->table->columns[column].name);
+}
+
+static int
+self_fk_in_key(const SynchroLinkTable *lt)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (lt->parents[fk] == lt && synchro_fk_names_key(lt, fk))
+			return fk;
+	return -1;
+}
+
+/*
+ * Append joins that give the parents of names of before: what they were
+ * called before, and failing that what they are now.
+ */
+static void
+join_parents_before(StringInfo sql, const SynchroLinkTable *lt, const char *source, int except)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroLinkTable *parent = lt->parents[fk];
+		const char *columns = psprintf("%s.f%d_", source, fk);
+
+		if (parent == NULL || fk == except || !synchro_fk_names_key(lt, fk))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d p%d ON p%d.kind = 'n' AND NOT p%d.fresh AND ",
+						 parent->number, fk, fk, fk);
+		synchro_sql_equal(sql, psprintf("p%d.l", fk), columns, parent->table->nidentity);
+		if (parent->nolds == 0)
+			continue;
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d o%d ON o%d.kind = 'o' AND ", parent->number, fk, fk);
+		synchro_sql_equal(sql, psprintf("o%d.l", fk), columns, parent->table->nidentity);
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d d%d ON d%d.kind = 'd' AND ", parent->number, fk, fk);
+		synchro_sql_equal(sql, psprintf("d%d.l", fk), columns, parent->table->nidentity);
+	}
+}
+
+/*
+ * The value that a key column of the remote row must have, as SQL.
+ */
+static char *
+key_value(const SynchroLinkTable *lt, int column, const char *source, ParentView view)
+{
+	StringInfoData value;
+	int			fk = synchro_column_fk(lt, column);
+	int			position;
+
+	initStringInfo(&value);
+	if (fk < 0 || view == PARENT_NOW || lt->parents[fk]->nolds == 0)
+	{
+		synchro_sql_value(&value, lt, column, source, "r");
+		return value.data;
+	}
+	position = synchro_identity_position(lt->parents[fk]->table,
+										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
+	if (position < 0)
+		synchro_sql_value(&value, lt, column, source, "r");
+	else
+		appendStringInfo(&value, "coalesce(d%d.r%d, o%d.r%d, p%d.r%d)",
+						 fk, position, fk, position, fk, position);
+	return value.data;
+}
+
+/*
+ * Append "the remote row alias bears the staged row's natural key", for key
+ * columns from number first on.
+ */
+static void
+append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
+				 const char *source, ParentView view, int first)
+{
+	bool		any = false;
+
+	for (int i = first; i < lt->table->nkey; i++)
+	{
+		int			column = lt->table->key[i];
+		int			fk = synchro_column_fk(lt, column);
+		char	   *value = key_value(lt, column, source, view);
+
+		appendStringInfoString(sql, any ? " AND " : "");
+		any = true;
+		if (lt->table->columns[column].not_null)
+			appendStringInfo(sql, "%s.%s %s %s", alias, column_name(lt, column),
+							 lt->remote->columns[column].equals, value);
+		else
+			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s IS NULL AND %s.%s IS NULL))",
+							 alias, column_name(lt, column),
+							 lt->remote->columns[column].equals, value,
+							 alias, column_name(lt, column), source,
+							 fk < 0 ? psprintf("c%d", column) : psprintf("f%d_0", fk));
+	}
+	if (!any)
+		appendStringInfoString(sql, "true");
+}
+
+/*
+ * Append the join of the remote table, alias t, by natural key.
+ *
+ * A key column that may hold NULL cannot be looked up in an index together
+ * with its NULLs.  Where another column is NOT NULL, that one is looked up;
+ * else values and NULLs are looked up apart.
+ */
+static void
+append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
+				ParentView view, bool outer)
+{
+	const SynchroTable *table = lt->table;
+	const char *join = outer ? " LEFT JOIN" : " JOIN";
+	const char *first = column_name(lt, table->key[0]);
+	int			fk = synchro_column_fk(lt, table->key[0]);
+	bool		nullable = true;
+
+	for (int i = 0; i < table->nkey; i++)
+		nullable &= !table->columns[table->key[i]].not_null;
+	if (!nullable)
+	{
+		appendStringInfo(sql, "%s %s t ON ", join, table->qualified);
+		append_key_equal(sql, lt, "t", source, view, 0);
+		return;
+	}
+	appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
+	appendStringInfo(sql, " FROM %s x WHERE x.%s %s %s AND ", table->qualified, first,
+					 lt->remote->columns[table->key[0]].equals,
+					 key_value(lt, table->key[0], source, view));
+	append_key_equal(sql, lt, "x", source, view, 1);
+	appendStringInfoString(sql, " UNION ALL SELECT x.tableoid");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
+	appendStringInfo(sql, " FROM %s x WHERE %s.%s IS NULL AND x.%s IS NULL AND ",
+					 table->qualified, source,
+					 fk < 0 ? psprintf("c%d", table->key[0]) : psprintf("f%d_0", fk), first);
+	append_key_equal(sql, lt, "x", source, view, 1);
+	appendStringInfoString(sql, ") t ON true");
+}
+
+static void
+append_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
+					  const char *source, const char *key)
+{
+	appendStringInfo(sql, " JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);
+	appendStringInfo(sql, "] JOIN %s t ON ", lt->table->qualified);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%st.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
+						 column_name(lt, lt->table->identity[i]),
+						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
+						 lt->remote->columns[lt->table->identity[i]].base);
+}
+
+static void
+append_insert_head(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", lt->table->nidentity);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "v", lt->table->nidentity);
+	appendStringInfoString(sql, ") ");
+}
+
+/*
+ * Append the remote row's identity, twice: as it is, and as it will be when
+ * its parents have been renamed.
+ */
+static void
+append_found(StringInfo sql, const SynchroLinkTable *lt)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, ", t.%s", column_name(lt, lt->table->identity[i]));
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+		int			fk = synchro_column_fk(lt, column);
+
+		if (fk < 0 || !synchro_fk_names_key(lt, fk) || lt->parents[fk] == lt)
+			appendStringInfo(sql, ", t.%s", column_name(lt, column));
+		else
+		{
+			appendStringInfoString(sql, ", coalesce(");
+			synchro_sql_value(sql, lt, column, "q", "v");
+			appendStringInfo(sql, ", t.%s)", column_name(lt, column));
+		}
+	}
+}
+
+/*
+ * Names of before -> m, kinds o and d.
+ */
+static void
+resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT q.kind, false, ");
+	synchro_sql_list(sql, "q.l", lt->table->nidentity);
+	append_found(sql, lt);
+	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+		append_reference_join(sql, link, lt, "q", "k");
+	else
+	{
+		join_parents_before(sql, lt, "q", -1);
+		append_key_join(sql, lt, "q", PARENT_BEFORE, false);
+	}
+	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "');");
+}
+
+/*
+ * The identity that a new row gets, as SQL: what its natural key says, what
+ * the remote's default makes, or failing that what it is here.
+ */
+static void
+append_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
+{
+	int			column = lt->table->identity[identity];
+
+	if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+		synchro_sql_value(sql, lt, column, "q", "v");
+	else if (!lt->pushed[column])
+		appendStringInfo(sql, "(%s)", lt->remote->columns[column].fresh_value);
+	else
+		appendStringInfo(sql, "q.c%d", column);
+}
+
+/*
+ * Append what a staged row's identity will be when the batch is applied.
+ */
+static void
+append_final_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *found)
+{
+	int			column = lt->table->identity[identity];
+
+	if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+		synchro_sql_value(sql, lt, column, "q", "v");
+	else
+		appendStringInfo(sql, "%s%d", found, identity);
+}
+
+/*
+ * Staged rows -> m, kind n.  found: SQL that gives (matched, i0..) for the
+ * staged row q through joins already appended by the caller's text.
+ */
+static void
+append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
+{
+	int			n = lt->table->nidentity;
+
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'n', z.fresh, ");
+	synchro_sql_list(sql, "z.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "z.r", n);
+	for (int i = 0; i < n; i++)
+	{
+		int			column = lt->table->identity[i];
+
+		/* what is no natural key stays as it was found or made */
+		if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+			appendStringInfo(sql, ", z.v%d", i);
+		else
+			appendStringInfo(sql, ", z.r%d", i);
+	}
+	appendStringInfo(sql, " FROM (%s) z;", from);
+}
+
+/*
+ * Rows whose table has no names of before in this batch: by the key that
+ * they bear now, or by reference.
+ */
+static void
+resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	bool		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
+	bool		first_of_many = table->allow_many && !lt->remote->key_is_unique;
+	StringInfoData from;
+
+	initStringInfo(&from);
+	appendStringInfoString(&from, "SELECT ");
+	if (first_of_many)
+	{
+		appendStringInfoString(&from, "DISTINCT ON (");
+		synchro_sql_list(&from, "q.l", table->nidentity);
+		appendStringInfoString(&from, ") ");
+	}
+	synchro_sql_list(&from, "q.l", table->nidentity);
+	appendStringInfoString(&from, ", t.tableoid IS NULL AS fresh");
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		appendStringInfo(&from, ", CASE WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
+						 column_name(lt, table->identity[i]));
+		append_fresh_identity(&from, lt, i);
+		appendStringInfo(&from, " END AS r%d", i);
+		if (synchro_column_is_key(table, table->identity[i]) ||
+			synchro_column_fk(lt, table->identity[i]) >= 0)
+		{
+			appendStringInfoString(&from, ", ");
+			append_final_identity(&from, lt, i, "");
+			appendStringInfo(&from, " AS v%d", i);
+		}
+	}
+	appendStringInfo(&from, " FROM pg_temp.s_%d q", lt->number);
+	synchro_sql_join_parents(&from, lt, "q", false);
+	if (by_reference)
+	{
+		appendStringInfoString(&from, " LEFT JOIN (SELECT ");
+		synchro_sql_list(&from, "q.l", table->nidentity);
+		appendStringInfoString(&from, ", t.tableoid");
+		for (int i = 0; i < table->nidentity; i++)
+			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+		appendStringInfo(&from, " FROM pg_temp.s_%d q", lt->number);
+		append_reference_join(&from, link, lt, "q", "l");
+		appendStringInfoString(&from, ") t ON ");
+		synchro_sql_equal(&from, "t.l", "q.l", table->nidentity);
+	}
+	else
+		append_key_join(&from, lt, "q", PARENT_NOW, true);
+	if (first_of_many)
+	{
+		appendStringInfoString(&from, " ORDER BY ");
+		synchro_sql_list(&from, "q.l", table->nidentity);
+		for (int i = 0; i < table->nidentity; i++)
+			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+	}
+	append_rows_from(sql, lt, from.data);
+}
+
+/*
+ * Rows whose table has names of before in this batch.
+ *
+ * o: what the row was called before; t: who bears its present name there,
+ * unless that one is a present row's of before.  Both, and they differ: the
+ * present name's row is taken, unless it is about to go; the other is then
+ * nobody's any more and goes.
+ */
+static void
+resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+	const char *use_old;
+	StringInfoData doomed;
+	StringInfoData from;
+
+	initStringInfo(&doomed);
+	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd')", lt->number);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&doomed, " AND g.r%d = t.%s", i, column_name(lt, table->identity[i]));
+	appendStringInfoChar(&doomed, ')');
+	use_old = psprintf("o.kind IS NOT NULL AND (t.tableoid IS NULL OR %s)", doomed.data);
+
+	initStringInfo(&from);
+	appendStringInfoString(&from, "SELECT ");
+	if (!lt->remote->key_is_unique && table->allow_many)
+	{
+		appendStringInfoString(&from, "DISTINCT ON (");
+		synchro_sql_list(&from, "q.l", n);
+		appendStringInfoString(&from, ") ");
+	}
+	synchro_sql_list(&from, "q.l", n);
+	appendStringInfoString(&from, ", o.kind IS NULL AND t.tableoid IS NULL AS fresh");
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfo(&from, ", CASE WHEN %s THEN o.r%d WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
+						 use_old, i, column_name(lt, table->identity[i]));
+		append_fresh_identity(&from, lt, i);
+		appendStringInfo(&from, " END AS r%d", i);
+		if (synchro_column_is_key(table, table->identity[i]) ||
+			synchro_column_fk(lt, table->identity[i]) >= 0)
+		{
+			appendStringInfoString(&from, ", ");
+			append_final_identity(&from, lt, i, "");
+			appendStringInfo(&from, " AS v%d", i);
+		}
+	}
+	appendStringInfo(&from, " FROM pg_temp.s_%d q", lt->number);
+	synchro_sql_join_parents(&from, lt, "q", false);
+	appendStringInfo(&from, " LEFT JOIN pg_temp.m_%d o ON o.kind = 'o' AND ", lt->number);
+	synchro_sql_equal(&from, "o.l", "q.l", n);
+	append_key_join(&from, lt, "q", PARENT_NOW, true);
+	appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
+					 lt->number, lt->number);
+	synchro_sql_equal(&from, "i.l", "h.l", n);
+	appendStringInfoString(&from, " WHERE h.kind = 'o' AND NOT (");
+	synchro_sql_equal(&from, "h.l", "q.l", n);
+	appendStringInfoChar(&from, ')');
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&from, " AND h.r%d = t.%s", i, column_name(lt, table->identity[i]));
+	appendStringInfoChar(&from, ')');
+	if (!lt->remote->key_is_unique && table->allow_many)
+	{
+		appendStringInfoString(&from, " ORDER BY ");
+		synchro_sql_list(&from, "q.l", n);
+		for (int i = 0; i < n; i++)
+			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+	}
+	append_rows_from(sql, lt, from.data);
+}
+
+/*
+ * Rows in mode reference where some moved or are gone: o says where the row
+ * that is here now was before.
+ */
+static void
+resolve_rows_moved(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+
+	/* the others' references are looked up as names of before, too */
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'x', false, ");
+	synchro_sql_list(sql, "q.l", n);
+	append_found(sql, lt);
+	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
+	append_reference_join(sql, link, lt, "q", "l");
+	appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind IN ('o', 'd') AND ", lt->number);
+	synchro_sql_equal(sql, "o.l", "q.l", n);
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * After the olds (o, d) and the other rows (x) are known: rows -> m, kind n.
+ */
+static void
+resolve_rows_known(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+	StringInfoData from;
+
+	initStringInfo(&from);
+	appendStringInfoString(&from, "SELECT ");
+	synchro_sql_list(&from, "q.l", n);
+	appendStringInfoString(&from, ", o.kind IS NULL AS fresh");
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfo(&from, ", CASE WHEN o.kind IS NOT NULL THEN o.r%d ELSE ", i);
+		append_fresh_identity(&from, lt, i);
+		appendStringInfo(&from, " END AS r%d", i);
+		if (synchro_column_is_key(table, table->identity[i]) ||
+			synchro_column_fk(lt, table->identity[i]) >= 0)
+		{
+			appendStringInfoString(&from, ", ");
+			append_final_identity(&from, lt, i, "");
+			appendStringInfo(&from, " AS v%d", i);
+		}
+	}
+	appendStringInfo(&from, " FROM pg_temp.s_%d q", lt->number);
+	synchro_sql_join_parents(&from, lt, "q", false);
+	appendStringInfo(&from, " LEFT JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x') AND ", lt->number);
+	synchro_sql_equal(&from, "o.l", "q.l", n);
+	append_rows_from(sql, lt, from.data);
+}
+
+/*
+ * Names of rows that others reference -> m, kind n.  Those not found are
+ * simply not there.
+ */
+static void
+resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+	bool		remembered = !table->watched && table->mode != SYNCHRO_MODE_REFERENCE &&
+		table->key_only;
+
+	for (int step = remembered ? 0 : 1; step < 2; step++)
+	{
+		append_insert_head(sql, lt);
+		appendStringInfoString(sql, "SELECT ");
+		if (step == 1 && table->allow_many && !lt->remote->key_is_unique)
+		{
+			appendStringInfoString(sql, "DISTINCT ON (");
+			synchro_sql_list(sql, "q.l", n);
+			appendStringInfoString(sql, ") ");
+		}
+		appendStringInfoString(sql, "'n', false, ");
+		synchro_sql_list(sql, "q.l", n);
+		append_found(sql, lt);
+		appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
+		synchro_sql_join_parents(sql, lt, "q", true);
+		if (table->mode == SYNCHRO_MODE_REFERENCE || step == 0)
+			append_reference_join(sql, link, lt, "q", "l");
+		else
+			append_key_join(sql, lt, "q", PARENT_NOW, false);
+		appendStringInfo(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT
+						 "' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
+		synchro_sql_equal(sql, "m.l", "q.l", n);
+		appendStringInfoChar(sql, ')');
+		if (step == 1 && table->allow_many && !lt->remote->key_is_unique)
+		{
+			appendStringInfoString(sql, " ORDER BY ");
+			synchro_sql_list(sql, "q.l", n);
+			for (int i = 0; i < n; i++)
+				appendStringInfo(sql, ", t.%s", column_name(lt, table->identity[i]));
+		}
+		appendStringInfoChar(sql, ';');
+	}
+}
+
+/*
+ * Names of before that are also looked at now, of a table that is not
+ * watched: its remote row keeps its name, and is remembered by reference.
+ */
+static void
+adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "o.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind = 'o' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "m.l", "o.l", n);
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * A table whose natural key contains a reference to itself (a path in a
+ * tree) is resolved from the roots down, names of before and of now at once:
+ * kinds o and d as usual, x for what bears its name since before.
+ */
+static void
+resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int self)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+	StringInfoData columns;
+	StringInfoData keys;
+
+	initStringInfo(&columns);
+	synchro_sql_list(&columns, "l", n);
+	for (int fk = 0; fk < table->nfks; fk++)
+		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) &&
+			 x < lt->parents[fk]->table->nidentity; x++)
+			appendStringInfo(&columns, ", f%d_%d", fk, x);
+	initStringInfo(&keys);
+	for (int i = 0; i < table->nkey; i++)
+		if (synchro_column_fk(lt, table->key[i]) < 0)
+			appendStringInfo(&keys, ", c%d", table->key[i]);
+
+	append_insert_head(sql, lt);
+	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s%s FROM pg_temp.n_%d WHERE kind IN ('o', 'd')), "
+					 "q AS (SELECT kind, %s%s FROM old UNION ALL SELECT 'x', %s%s FROM "
+					 "(SELECT %s%s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s%s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE ",
+					 columns.data, keys.data, lt->number,
+					 columns.data, keys.data, columns.data, keys.data,
+					 columns.data, keys.data, lt->number, columns.data, keys.data, lt->number);
+	synchro_sql_equal(sql, "old.l", "n.l", n);
+	appendStringInfo(sql, ")), ");
+	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "q.l%d, t.%s AS r%d%s", i, column_name(lt, table->identity[i]), i, i < n - 1 ? ", " : "");
+	appendStringInfoString(sql, " FROM q");
+	join_parents_before(sql, lt, "q", self);
+	appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
+	for (int level = 0; level < 2; level++)
+	{
+		bool		any = false;
+
+		for (int i = 0; i < table->nkey; i++)
+		{
+			int			column = table->key[i];
+			const char *name = column_name(lt, column);
+			int			fk = synchro_column_fk(lt, column);
+
+			appendStringInfoString(sql, any ? " AND " : "");
+			any = true;
+			if (fk == self && level == 0)
+				appendStringInfo(sql, "t.%s IS NULL", name);
+			else if (fk == self)
+				appendStringInfo(sql, "t.%s = x.r%d", name,
+								 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
+			else if (table->columns[column].not_null)
+				appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
+								 key_value(lt, column, "q", PARENT_BEFORE));
+			else
+				appendStringInfo(sql, "t.%s IS NOT DISTINCT FROM %s", name,
+								 key_value(lt, column, "q", PARENT_BEFORE));
+		}
+		if (level == 0)
+		{
+			appendStringInfo(sql, " WHERE q.f%d_0 IS NULL UNION ALL SELECT q.kind, ", self);
+			for (int i = 0; i < n; i++)
+				appendStringInfo(sql, "q.l%d, t.%s%s", i, column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
+			appendStringInfoString(sql, " FROM x JOIN q ON ");
+			synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", n);
+			join_parents_before(sql, lt, "q", self);
+			appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
+		}
+	}
+	appendStringInfoString(sql, ") SELECT kind, false, ");
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, " FROM x;");
+
+	if (lt->rows != NULL)
+		resolve_rows_known(sql, lt);
+
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "q.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfo(sql, " FROM pg_temp.n_%d q JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x') AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "o.l", "q.l", n);
+	appendStringInfo(sql, " WHERE q.kind = 'p' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
+	synchro_sql_equal(sql, "m.l", "q.l", n);
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * Append a check that no staged row was found to be several remote rows.
+ */
+static void
+append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_AMBIGUOUS_KEY "', 'natural key matches several rows', '%d ' || ARRAY[",
+					 lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%sl%d::text", i > 0 ? ", " : "", i);
+	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind = 'n' GROUP BY ", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	appendStringInfoString(sql, " HAVING count(*) > 1;");
+}
+
+/*
+ * Append statements that fill a table's map.  Its parents in the natural key
+ * have been resolved before.
+ */
+void
+synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	int			self = self_fk_in_key(lt);
+
+	if (self >= 0)
+	{
+		resolve_tree(sql, link, lt, self);
+		return;
+	}
+	if (lt->nolds > 0)
+		resolve_olds(sql, link, lt);
+	if (lt->rows != NULL)
+	{
+		if (lt->nolds == 0)
+			resolve_rows(sql, link, lt);
+		else if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+		{
+			resolve_rows_moved(sql, link, lt);
+			resolve_rows_known(sql, lt);
+		}
+		else
+			resolve_rows_renamed(sql, link, lt);
+	}
+	if (lt->nolds > 0 && !lt->table->watched)
+		adopt_olds(sql, lt);
+	if (lt->nnames > 0)
+		resolve_names(sql, link, lt);
+	if (!lt->table->allow_many && !lt->remote->key_is_unique &&
+		lt->table->mode != SYNCHRO_MODE_REFERENCE)
+		append_ambiguous_check(sql, lt);
+}

@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  Configuration parameters, in alphabetical order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "settings.h"
+
+#define MIN_BATCH_SIZE			1
+#define DEFAULT_BATCH_SIZE		10000
+#define MAX_BATCH_SIZE			1000000
+#define MIN_BUFFER_SIZE			64
+#define DEFAULT_BUFFER_SIZE		1024
+#define MAX_BUFFER_SIZE			(512 * 1024)	/* half of what a StringInfo holds */
+#define DEFAULT_CONNECT_TIMEOUT 10
+#define MAX_CONNECT_TIMEOUT		3600
+#define DEFAULT_STATEMENT_TIMEOUT (10 * 60 * 1000)
+
+bool		synchro_atomic_pass = false;
+int			synchro_batch_size = DEFAULT_BATCH_SIZE;
+int			synchro_buffer_size = DEFAULT_BUFFER_SIZE;
+int			synchro_connect_timeout = DEFAULT_CONNECT_TIMEOUT;
+bool		synchro_log_changes = true;
+int			synchro_statement_timeout = DEFAULT_STATEMENT_TIMEOUT;
+
+/*
+ * Define the parameters; called once when the library is loaded.
+ */
+void
+synchro_settings_init(void)
+{
+	DefineCustomBoolVariable("synchro.atomic_pass",
+							 "Applies each pass in one remote transaction.",
+							 "Off, a pass of many batches commits each of them.",
+							 &synchro_atomic_pass, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.batch_size",
+							"Sets how many rows are applied in one remote transaction.",
+							NULL,
+							&synchro_batch_size, DEFAULT_BATCH_SIZE,
+							MIN_BATCH_SIZE, MAX_BATCH_SIZE,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.buffer_size",
+							"Sets how much memory a transaction's changed keys may take before they are written to the log.",
+							"Changes are written at commit otherwise.",
+							&synchro_buffer_size, DEFAULT_BUFFER_SIZE,
+							MIN_BUFFER_SIZE, MAX_BUFFER_SIZE,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.connect_timeout",
+							"Sets how long to wait for a connection to a remote.",
+							"The option connect_timeout of a server takes precedence.",
+							&synchro_connect_timeout, DEFAULT_CONNECT_TIMEOUT,
+							1, MAX_CONNECT_TIMEOUT,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("synchro.log_changes",
+							 "Logs changes of watched tables.",
+							 "Set it off for a transaction, a function or a role whose changes are not to be pushed.",
+							 &synchro_log_changes, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.statement_timeout",
+							"Sets how long one statement may take on a remote.",
+							"Zero turns this off.",
+							&synchro_statement_timeout, DEFAULT_STATEMENT_TIMEOUT,
+							0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("synchro");
+}

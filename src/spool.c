@@ -1,0 +1,139 @@
+/*-------------------------------------------------------------------------
+ *
+ * spool.c
+ *	  Bytes on their way to the remote: in memory, and in a temporary file
+ *	  beyond that.
+ *
+ * A batch is read in one local transaction and sent after that has ended, so
+ * that no snapshot is held while the network is waited for.  The spool lives
+ * in between: it outlasts transactions and takes a bounded piece of memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "storage/buffile.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "compat.h"
+#include "spool.h"
+
+#define SPOOL_MEMORY	(4 * 1024 * 1024)
+#define SPOOL_PIECE		(64 * 1024) /* handed out at once */
+
+struct SynchroSpool
+{
+	StringInfoData memory;
+	BufFile    *file;			/* what came before the bytes in memory */
+	int64		file_size;
+	int64		read_pos;
+	char	   *piece;
+};
+
+/*
+ * Make an empty spool in the current memory context, which must live as long
+ * as the spool is used.
+ */
+SynchroSpool *
+synchro_spool_create(void)
+{
+	SynchroSpool *spool = palloc0(sizeof(SynchroSpool));
+
+	initStringInfo(&spool->memory);
+	return spool;
+}
+
+static void
+spill(SynchroSpool *spool)
+{
+	if (spool->file == NULL)
+	{
+		/* not to be closed with a transaction: no owner but the spool */
+		ResourceOwner owner = CurrentResourceOwner;
+
+		CurrentResourceOwner = NULL;
+		spool->file = BufFileCreateTemp(true);
+		CurrentResourceOwner = owner;
+	}
+	BufFileWrite(spool->file, spool->memory.data, spool->memory.len);
+	spool->file_size += spool->memory.len;
+	resetStringInfo(&spool->memory);
+}
+
+/*
+ * Add bytes at the end.
+ */
+void
+synchro_spool_append(SynchroSpool *spool, const char *data, int len)
+{
+	if (spool->memory.len > 0 && spool->memory.len + len > SPOOL_MEMORY)
+		spill(spool);
+	appendBinaryStringInfo(&spool->memory, data, len);
+}
+
+/*
+ * Number of bytes added.
+ */
+int64
+synchro_spool_size(const SynchroSpool *spool)
+{
+	return spool->file_size + spool->memory.len;
+}
+
+/*
+ * Begin to read from the start, again where it was read before.
+ */
+void
+synchro_spool_rewind(SynchroSpool *spool)
+{
+	spool->read_pos = 0;
+	if (spool->file == NULL)
+		return;
+	if (spool->memory.len > 0)
+		spill(spool);
+	if (BufFileSeek(spool->file, 0, 0, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not rewind temporary file: %m")));
+}
+
+/*
+ * The next bytes: sets *data, good until the next call; returns how many, 0
+ * at the end.
+ */
+int
+synchro_spool_read(SynchroSpool *spool, const char **data)
+{
+	int64		left = synchro_spool_size(spool) - spool->read_pos;
+	int			len = (int) Min(left, SPOOL_PIECE);
+
+	if (len == 0)
+		return 0;
+	if (spool->file == NULL)
+		*data = spool->memory.data + spool->read_pos;
+	else
+	{
+		if (spool->piece == NULL)
+			spool->piece = MemoryContextAlloc(GetMemoryChunkContext(spool), SPOOL_PIECE);
+		BufFileReadExact(spool->file, spool->piece, len);
+		*data = spool->piece;
+	}
+	spool->read_pos += len;
+	return len;
+}
+
+/*
+ * Give back memory and file.
+ */
+void
+synchro_spool_free(SynchroSpool *spool)
+{
+	if (spool->file != NULL)
+		BufFileClose(spool->file);
+	if (spool->piece != NULL)
+		pfree(spool->piece);
+	pfree(spool->memory.data);
+	pfree(spool);
+}

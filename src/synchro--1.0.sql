@@ -1,0 +1,342 @@
+/* src/synchro--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION synchro" to load this file. \quit
+
+-- not IF NOT EXISTS: nobody may have prepared a schema of that name for us
+CREATE SCHEMA synchro;
+COMMENT ON SCHEMA synchro IS 'keeps another database in step with this one by natural key';
+
+--
+-- This database as one of a group of nodes
+--
+CREATE TABLE synchro.node_identity (
+	id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+	system_identifier bigint NOT NULL,
+	database oid NOT NULL
+);
+COMMENT ON TABLE synchro.node_identity IS 'who this node is, and in which cluster and database it was last seen';
+INSERT INTO synchro.node_identity (system_identifier, database)
+	SELECT s.system_identifier, d.oid
+	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+CREATE VIEW synchro.node AS
+	SELECT n.id, n.system_identifier, n.database,
+		   CASE WHEN n.system_identifier OPERATOR(pg_catalog.=) s.system_identifier AND n.database OPERATOR(pg_catalog.=) d.oid
+				THEN 'active' ELSE 'held' END AS state
+	FROM synchro.node_identity n, pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+COMMENT ON VIEW synchro.node IS 'this node; state held: a copy or restored database that pushes nothing until confirm_node()';
+
+--
+-- What is watched
+--
+CREATE TABLE synchro.natural_key (
+	relation regclass PRIMARY KEY,
+	columns name[] NOT NULL,
+	allow_many boolean NOT NULL DEFAULT false,
+	with_table boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE synchro.natural_key IS 'registered natural keys, of watched tables and of others';
+COMMENT ON COLUMN synchro.natural_key.with_table IS 'registered by add_table, so it goes with remove_table';
+
+CREATE TABLE synchro.watched (
+	relation regclass PRIMARY KEY,
+	skip name[] NOT NULL DEFAULT '{}'
+);
+COMMENT ON TABLE synchro.watched IS 'watched tables and their skipped columns';
+
+--
+-- The log: three segments, of which log_switch names the live one.  Rows are
+-- only added; a segment that nobody needs any more is truncated.
+--
+CREATE SEQUENCE synchro.log_switch AS integer MINVALUE 0 MAXVALUE 2 START 0 CYCLE;
+COMMENT ON SEQUENCE synchro.log_switch IS 'last_value is the number of the live log segment';
+
+CREATE TABLE synchro.log_0 (
+	relation oid NOT NULL,
+	layout integer NOT NULL,
+	txid bigint NOT NULL,
+	changed_at timestamptz NOT NULL,
+	part integer NOT NULL,
+	origin integer,
+	keys bytea,
+	long_key bytea
+) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+ALTER TABLE synchro.log_0 ALTER COLUMN keys SET STORAGE PLAIN;
+ALTER TABLE synchro.log_0 ALTER COLUMN long_key SET STORAGE EXTERNAL;
+CREATE TABLE synchro.log_1 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE synchro.log_2 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE INDEX log_0_txid ON synchro.log_0 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_1_txid ON synchro.log_1 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_2_txid ON synchro.log_2 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
+COMMENT ON TABLE synchro.log_0 IS 'log segment: one row per transaction and table, or per some 500 keys';
+COMMENT ON TABLE synchro.log_1 IS 'log segment, as log_0';
+COMMENT ON TABLE synchro.log_2 IS 'log segment, as log_0';
+COMMENT ON COLUMN synchro.log_0.layout IS 'fingerprint of the key columns'' types when the keys were logged';
+COMMENT ON COLUMN synchro.log_0.txid IS 'top-level transaction id (xid8 as bigint: xid8 has no BRIN operator class)';
+COMMENT ON COLUMN synchro.log_0.part IS 'position of this row among the transaction''s own';
+COMMENT ON COLUMN synchro.log_0.origin IS 'number of the node where the changes were first made; NULL: here';
+COMMENT ON COLUMN synchro.log_0.keys IS 'the changed rows'' keys, in the key codec''s format';
+COMMENT ON COLUMN synchro.log_0.long_key IS 'instead of keys, one key too long for a page';
+
+--
+-- Remotes.  Where they are and who we are there is in pg_foreign_server and
+-- pg_user_mapping; nothing secret is here.
+--
+CREATE TABLE synchro.remote (
+	server name PRIMARY KEY,
+	paused boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE synchro.remote IS 'foreign servers that changes are pushed to';
+
+CREATE TABLE synchro.remote_state (
+	server name PRIMARY KEY REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	acknowledged uuid,
+	attempted uuid,
+	snapshot pg_snapshot NOT NULL,
+	keys_snapshot pg_snapshot NOT NULL,
+	checkpoint timestamptz NOT NULL,
+	rebased boolean NOT NULL DEFAULT false,
+	forget_references boolean NOT NULL DEFAULT false,
+	last_success timestamptz,
+	inserted bigint NOT NULL DEFAULT 0,
+	updated bigint NOT NULL DEFAULT 0,
+	deleted bigint NOT NULL DEFAULT 0,
+	skipped bigint NOT NULL DEFAULT 0,
+	failed bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+COMMENT ON TABLE synchro.remote_state IS 'how far each remote has been brought';
+COMMENT ON COLUMN synchro.remote_state.acknowledged IS 'position token of the last batch known to be committed on the remote';
+COMMENT ON COLUMN synchro.remote_state.attempted IS 'position token of the last batch that was sent';
+COMMENT ON COLUMN synchro.remote_state.snapshot IS 'all changes visible in it have been pushed, but for the backlog';
+COMMENT ON COLUMN synchro.remote_state.keys_snapshot IS 'rows on the remote bear the natural keys that they had here in this snapshot';
+COMMENT ON COLUMN synchro.remote_state.rebased IS 'the snapshots here, not the remote''s, count at the next contact';
+COMMENT ON COLUMN synchro.remote_state.forget_references IS 'the remote''s stored pairs are to be forgotten at the next contact';
+
+CREATE TABLE synchro.backlog (
+	server name NOT NULL REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	relation oid NOT NULL,
+	layout integer NOT NULL,
+	changed_at timestamptz NOT NULL,
+	part integer NOT NULL,
+	keys bytea,
+	long_key bytea
+);
+COMMENT ON TABLE synchro.backlog IS 'keys to be pushed to one remote besides those that are new in the log';
+CREATE INDEX backlog_server ON synchro.backlog (server);
+
+--
+-- Registration: which tables are watched, and by which natural keys
+--
+CREATE FUNCTION synchro.add_table(relation regclass, natural_key name[] DEFAULT NULL, skip name[] DEFAULT '{}', allow_many boolean DEFAULT false)
+	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_add_table';
+COMMENT ON FUNCTION synchro.add_table(regclass, name[], name[], boolean) IS
+	'watch a table that you own: rows are matched by natural_key, else by a primary key that no sequence makes, else by stored reference; columns in skip are never pushed; allow_many: a key that matches many remote rows means the first of them';
+REVOKE ALL ON FUNCTION synchro.add_table(regclass, name[], name[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION synchro.add_schema(schema regnamespace)
+	RETURNS integer LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_add_schema';
+COMMENT ON FUNCTION synchro.add_schema(regnamespace) IS
+	'watch every table of a schema that is not watched yet and has a usable key; returns how many were added';
+REVOKE ALL ON FUNCTION synchro.add_schema(regnamespace) FROM PUBLIC;
+
+CREATE FUNCTION synchro.alter_table(relation regclass, natural_key name[] DEFAULT NULL, skip name[] DEFAULT NULL, allow_many boolean DEFAULT NULL)
+	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_alter_table';
+COMMENT ON FUNCTION synchro.alter_table(regclass, name[], name[], boolean) IS
+	'change natural key, skipped columns or allow_many of a watched table; what is NULL stays as it is';
+REVOKE ALL ON FUNCTION synchro.alter_table(regclass, name[], name[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION synchro.remove_table(relation regclass)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_remove_table';
+COMMENT ON FUNCTION synchro.remove_table(regclass) IS
+	'watch a table no longer; a natural key that add_table or alter_table named goes with it, one that register_natural_key named stays';
+REVOKE ALL ON FUNCTION synchro.remove_table(regclass) FROM PUBLIC;
+
+CREATE FUNCTION synchro.register_natural_key(relation regclass, columns name[], allow_many boolean DEFAULT false)
+	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_register_natural_key';
+COMMENT ON FUNCTION synchro.register_natural_key(regclass, name[], boolean) IS
+	'say which columns identify a row of a table on any server, in place of what was said before; the table need not be watched';
+REVOKE ALL ON FUNCTION synchro.register_natural_key(regclass, name[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION synchro.unregister_natural_key(relation regclass)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_unregister_natural_key';
+COMMENT ON FUNCTION synchro.unregister_natural_key(regclass) IS
+	'forget a table''s natural key: its rows are matched by primary key or stored reference again';
+REVOKE ALL ON FUNCTION synchro.unregister_natural_key(regclass) FROM PUBLIC;
+
+CREATE FUNCTION synchro.table_mode(relation regclass)
+	RETURNS text LANGUAGE c STRICT STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_table_mode';
+COMMENT ON FUNCTION synchro.table_mode(regclass) IS
+	'how rows of a table, watched or not, are matched: natural key, primary key, reference, or none';
+REVOKE ALL ON FUNCTION synchro.table_mode(regclass) FROM PUBLIC;
+
+CREATE VIEW synchro.tables AS
+	SELECT w.relation,
+		   CASE m.mode
+				WHEN 'natural key' THEN k.columns
+				WHEN 'primary key' THEN ARRAY(
+					SELECT a.attname
+					FROM pg_catalog.pg_constraint c
+						 CROSS JOIN pg_catalog.unnest(c.conkey) WITH ORDINALITY u (attnum, position)
+						 JOIN pg_catalog.pg_attribute a
+						 ON a.attrelid OPERATOR(pg_catalog.=) c.conrelid AND a.attnum OPERATOR(pg_catalog.=) u.attnum
+					WHERE c.conrelid OPERATOR(pg_catalog.=) w.relation AND c.contype OPERATOR(pg_catalog.=) 'p'
+					ORDER BY u.position)
+		   END AS natural_key,
+		   w.skip, COALESCE(k.allow_many, false) AS allow_many, m.mode
+	FROM synchro.watched w
+		 CROSS JOIN LATERAL (SELECT synchro.table_mode(w.relation) AS mode OFFSET 0) m
+		 LEFT JOIN synchro.natural_key k ON k.relation OPERATOR(pg_catalog.=) w.relation;
+COMMENT ON VIEW synchro.tables IS 'watched tables, and how their rows are matched';
+COMMENT ON COLUMN synchro.tables.natural_key IS 'columns that identify a row on any server; NULL in mode reference';
+COMMENT ON COLUMN synchro.tables.skip IS 'columns that are never pushed';
+COMMENT ON COLUMN synchro.tables.allow_many IS 'a key that matches many remote rows means the first of them by primary key';
+COMMENT ON COLUMN synchro.tables.mode IS 'natural key, primary key or reference; none: the table has lost its key and is not pushed';
+
+--
+-- Remotes: the foreign-data wrapper of their servers, and which servers are remotes
+--
+CREATE FUNCTION synchro.fdw_validator(options text[], catalog oid)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_fdw_validator';
+COMMENT ON FUNCTION synchro.fdw_validator(text[], oid) IS
+	'checks options of servers and user mappings of synchro_fdw: those of libpq';
+REVOKE ALL ON FUNCTION synchro.fdw_validator(text[], oid) FROM PUBLIC;
+
+CREATE FOREIGN DATA WRAPPER synchro_fdw NO HANDLER VALIDATOR synchro.fdw_validator;
+COMMENT ON FOREIGN DATA WRAPPER synchro_fdw IS 'servers that synchro pushes changes to';
+
+CREATE FUNCTION synchro.add_remote(server name)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_add_remote';
+COMMENT ON FUNCTION synchro.add_remote(name) IS
+	'push changes to a foreign server that you own, of synchro_fdw, postgres_fdw or dblink_fdw, from what the log still has on';
+REVOKE ALL ON FUNCTION synchro.add_remote(name) FROM PUBLIC;
+
+CREATE FUNCTION synchro.remove_remote(server name)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_remove_remote';
+COMMENT ON FUNCTION synchro.remove_remote(name) IS
+	'push to a foreign server no longer and forget what is pending for it; the server itself stays';
+REVOKE ALL ON FUNCTION synchro.remove_remote(name) FROM PUBLIC;
+
+-- what pg_dump is to keep: the set-up, not the positions, which hold for this
+-- cluster's transaction ids only
+SELECT pg_catalog.pg_extension_config_dump('synchro.natural_key', '');
+SELECT pg_catalog.pg_extension_config_dump('synchro.watched', '');
+SELECT pg_catalog.pg_extension_config_dump('synchro.remote', '');
+
+--
+-- Event triggers: registry, triggers and remotes follow DDL
+--
+CREATE FUNCTION synchro.on_ddl_command_end()
+	RETURNS event_trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_ddl_command_end';
+COMMENT ON FUNCTION synchro.on_ddl_command_end() IS
+	'event trigger: new partitions, foreign keys and columns'' names of watched tables, servers and user mappings of remotes';
+REVOKE ALL ON FUNCTION synchro.on_ddl_command_end() FROM PUBLIC;
+
+CREATE FUNCTION synchro.on_sql_drop()
+	RETURNS event_trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_sql_drop';
+COMMENT ON FUNCTION synchro.on_sql_drop() IS
+	'event trigger: dropped tables, columns and servers are forgotten';
+REVOKE ALL ON FUNCTION synchro.on_sql_drop() FROM PUBLIC;
+
+CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
+	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING')
+	EXECUTE FUNCTION synchro.on_ddl_command_end();
+COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
+ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
+
+CREATE EVENT TRIGGER synchro_sql_drop ON sql_drop
+	WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP EXTENSION',
+				 'DROP TYPE', 'DROP DOMAIN', 'ALTER TABLE')
+	EXECUTE FUNCTION synchro.on_sql_drop();
+COMMENT ON EVENT TRIGGER synchro_sql_drop IS 'lets synchro forget tables, columns and servers that are dropped';
+ALTER EVENT TRIGGER synchro_sql_drop ENABLE ALWAYS;
+
+SELECT pg_catalog.pg_extension_config_dump('synchro.node_identity', '');
+
+--
+-- Capture
+--
+CREATE FUNCTION synchro.capture() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_capture';
+COMMENT ON FUNCTION synchro.capture() IS 'trigger function: logs which row changed';
+
+CREATE FUNCTION synchro.capture_truncate() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_capture_truncate';
+COMMENT ON FUNCTION synchro.capture_truncate() IS 'trigger function: logs each row of a truncated table as deleted';
+
+-- The trigger functions are not revoked from PUBLIC: PostgreSQL asks whoever
+-- makes a partition of a watched table for the right to them, and that is the
+-- application.  They cannot be called but by a trigger, and as a trigger on a
+-- table that is not watched they do nothing.
+
+CREATE FUNCTION synchro.disable_log() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_disable_log';
+COMMENT ON FUNCTION synchro.disable_log() IS 'changes are not logged until enable_log() or the end of this transaction or savepoint; nestable';
+
+CREATE FUNCTION synchro.enable_log() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_enable_log';
+COMMENT ON FUNCTION synchro.enable_log() IS 'takes back one disable_log()';
+
+-- the log-scope functions are for everyone
+GRANT USAGE ON SCHEMA synchro TO PUBLIC;
+GRANT SET ON PARAMETER synchro.log_changes TO PUBLIC;
+
+CREATE FUNCTION synchro.log_entries(OUT changed_at timestamptz, OUT relation regclass, OUT key text,
+		OUT operation text, OUT origin uuid, OUT xid xid8)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_log_entries';
+COMMENT ON FUNCTION synchro.log_entries() IS 'the log, readable: for the view changes';
+REVOKE ALL ON FUNCTION synchro.log_entries() FROM PUBLIC;
+
+CREATE VIEW synchro.changes AS
+	SELECT l.changed_at, l.relation, l.key, l.operation, COALESCE(l.origin, n.id) AS origin, l.xid
+	FROM synchro.log_entries() l CROSS JOIN synchro.node_identity n;
+COMMENT ON VIEW synchro.changes IS 'the log: which rows of watched tables have changed, and when';
+
+--
+-- Pushing
+--
+CREATE FUNCTION synchro.synchronize(INOUT remote name DEFAULT NULL, OUT inserted bigint, OUT updated bigint,
+		OUT deleted bigint, OUT skipped bigint, OUT failed bigint, OUT message text)
+	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_synchronize';
+COMMENT ON FUNCTION synchro.synchronize(name) IS 'pushes all that has been committed to a remote, or to every one, and waits until it is there';
+REVOKE ALL ON FUNCTION synchro.synchronize(name) FROM PUBLIC;
+
+CREATE FUNCTION synchro.reset(remote name DEFAULT NULL, keep_references boolean DEFAULT false)
+	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_reset';
+COMMENT ON FUNCTION synchro.reset(name, boolean) IS 'forgets pending changes and stored references of a remote, or of every one; the checkpoint is now';
+REVOKE ALL ON FUNCTION synchro.reset(name, boolean) FROM PUBLIC;
+
+CREATE FUNCTION synchro.checkpoint(remote name)
+	RETURNS timestamptz LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_checkpoint';
+COMMENT ON FUNCTION synchro.checkpoint(name) IS 'time up to which a remote has been brought';
+REVOKE ALL ON FUNCTION synchro.checkpoint(name) FROM PUBLIC;
+
+CREATE FUNCTION synchro.set_checkpoint(remote name, at timestamptz)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_set_checkpoint';
+COMMENT ON FUNCTION synchro.set_checkpoint(name, timestamptz) IS 'what the log has since that time is sent again to a remote, and nothing else that is pending';
+REVOKE ALL ON FUNCTION synchro.set_checkpoint(name, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_setup()
+	RETURNS text LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_setup';
+COMMENT ON FUNCTION synchro.peer_setup() IS 'SQL for an administrator of a remote whose user may not create schema synchro_peer';
+REVOKE ALL ON FUNCTION synchro.peer_setup() FROM PUBLIC;

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * synchro.h
+ *	  Names and enums that every room shares; nothing else.
+ *
+ * Words used all over (see README.md): a *change* is one log entry's
+ * statement that a row was inserted, updated or deleted; a *batch* is what is
+ * applied in one remote transaction; a *pass* goes from "what is pending" to
+ * "nothing is pending"; a *checkpoint* is the transaction snapshot up to which
+ * a remote has been brought.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_H
+#define SYNCHRO_H
+
+/* the extension, and the schema that its install script creates */
+#define SYNCHRO_EXTENSION	"synchro"
+#define SYNCHRO_SCHEMA		"synchro"
+
+/* what our own servers are made with */
+#define SYNCHRO_FDW			"synchro_fdw"
+
+/* where a remote without the extension keeps position and references */
+#define SYNCHRO_PEER_SCHEMA "synchro_peer"
+
+/* triggers on watched tables, and on tables inside a natural key */
+#define SYNCHRO_ROW_TRIGGER		 "synchro_capture"
+#define SYNCHRO_TRUNCATE_TRIGGER "synchro_truncate"
+
+/* what a log entry says happened to a row; values are stored in the log */
+typedef enum SynchroOp
+{
+	SYNCHRO_OP_INSERT = 0,
+	SYNCHRO_OP_UPDATE = 1,
+	SYNCHRO_OP_DELETE = 2
+} SynchroOp;
+
+/* how the rows of a table are found on the remote */
+typedef enum SynchroMode
+{
+	SYNCHRO_MODE_NONE,			/* no usable key: cannot be watched */
+	SYNCHRO_MODE_NATURAL_KEY,	/* by registered natural key */
+	SYNCHRO_MODE_PRIMARY_KEY,	/* by a primary key that no sequence makes */
+	SYNCHRO_MODE_REFERENCE		/* by the stored pair of primary keys */
+} SynchroMode;
+
+#endif							/* SYNCHRO_H */

@@ -1,0 +1,604 @@
+/*-------------------------------------------------------------------------
+ *
+ * tableinfo.c
+ *	  What a table looks like: columns, identity, natural key, foreign keys.
+ *
+ * Descriptions are built from the catalogs and from synchro.watched and
+ * synchro.natural_key, and cached per backend.  A relcache invalidation marks
+ * the entry; it is built anew at the next synchro_table_get() and never freed
+ * in the callback, since a caller may be looking at it.  Whoever changes our
+ * two tables invalidates the relation's relcache entry, too.
+ *
+ * Our tables are read by a catalog scan, not by SPI: this runs inside row
+ * triggers of users without any right on schema synchro.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/primnodes.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/regproc.h"
+#include "utils/relcache.h"
+
+#include "compat.h"
+#include "tableinfo.h"
+
+typedef struct TableEntry
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	SynchroTable *table;		/* NULL until first built */
+} TableEntry;
+
+static HTAB *table_cache = NULL;
+static uint64 generation = 0;
+
+static void
+invalidate_table(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	TableEntry *entry;
+
+	if (OidIsValid(relid))
+	{
+		entry = hash_search(table_cache, &relid, HASH_FIND, NULL);
+		if (entry != NULL)
+		{
+			entry->valid = false;
+			generation++;
+		}
+		return;
+	}
+	generation++;
+	hash_seq_init(&status, table_cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		entry->valid = false;
+}
+
+/*
+ * Prepare the cache; called once per backend.
+ */
+void
+synchro_table_init(void)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(TableEntry);
+	ctl.hcxt = CacheMemoryContext != NULL ? CacheMemoryContext : TopMemoryContext;
+	table_cache = hash_create("synchro tables", 64, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
+}
+
+/*
+ * Counts invalidations: as long as it stays, so do all descriptions.
+ */
+uint64
+synchro_table_generation(void)
+{
+	return generation;
+}
+
+/*
+ * Read the row of one of our tables that is keyed by relation.
+ *
+ * Returns a copy of the tuple, with *desc the table's descriptor copied, or
+ * NULL where there is none.
+ */
+static HeapTuple
+fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+	Oid			our_table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+	Oid			our_index = OidIsValid(schema) ? get_relname_relid(index, schema) : InvalidOid;
+	Relation	rel;
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* the extension may be on its way out */
+	if (!OidIsValid(our_table) || !OidIsValid(our_index))
+		return NULL;
+
+	rel = table_open(our_table, AccessShareLock);
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, our_index, true, NULL, 1, key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		tuple = heap_copytuple(tuple);
+		*desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return tuple;
+}
+
+/*
+ * Index in columns of the column with that attribute number, or -1.
+ */
+static int
+column_by_attnum(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return i;
+	return -1;
+}
+
+/*
+ * Index in table->columns of the column with that name, or -1.
+ */
+int
+synchro_table_column(const SynchroTable *table, const char *name)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (strcmp(table->columns[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+static bool
+calls_nextval(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, NextValueExpr))
+		return true;
+	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == F_NEXTVAL)
+		return true;
+	return expression_tree_walker(node, calls_nextval, context);
+}
+
+static void
+build_columns(SynchroTable *table, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	table->columns = palloc0(sizeof(SynchroColumn) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		SynchroColumn *column;
+
+		if (att->attisdropped)
+			continue;
+		column = &table->columns[table->ncolumns++];
+		column->attnum = att->attnum;
+		column->name = pstrdup(NameStr(att->attname));
+		column->type = att->atttypid;
+		column->typmod = att->atttypmod;
+		column->typlen = att->attlen;
+		column->typbyval = att->attbyval;
+		column->not_null = att->attnotnull;
+		column->generated = att->attgenerated != '\0';
+		column->identity = att->attidentity;
+		column->from_sequence = att->attidentity != '\0' ||
+			(att->atthasdef && !column->generated &&
+			 calls_nextval(build_column_default(rel, att->attnum), NULL));
+		column->fk = -1;
+	}
+}
+
+/*
+ * Mark the columns that a name[] of ours lists; returns their indexes.
+ * Names that are gone are left out: the registry refuses them when given.
+ */
+static int *
+columns_of_names(const SynchroTable *table, Datum names, int *count)
+{
+	Datum	   *elements;
+	int			n;
+	int		   *result;
+
+	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
+					  TYPALIGN_CHAR, &elements, NULL, &n);
+	result = palloc(sizeof(int) * Max(n, 1));
+	*count = 0;
+	for (int i = 0; i < n; i++)
+	{
+		int			column = synchro_table_column(table, NameStr(*DatumGetName(elements[i])));
+
+		if (column >= 0)
+			result[(*count)++] = column;
+	}
+	return result;
+}
+
+static int
+registered_columns(Datum names)
+{
+	ArrayType  *array = DatumGetArrayTypeP(names);
+
+	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+}
+
+static void
+build_primary_key(SynchroTable *table, Relation rel)
+{
+	Relation	index;
+
+	list_free(RelationGetIndexList(rel));	/* sets rd_pkindex */
+	if (!OidIsValid(rel->rd_pkindex))
+		return;
+	index = index_open(rel->rd_pkindex, AccessShareLock);
+	table->nidentity = IndexRelationGetNumberOfKeyAttributes(index);
+	table->identity = palloc(sizeof(int) * table->nidentity);
+	for (int i = 0; i < table->nidentity; i++)
+		table->identity[i] = column_by_attnum(table, index->rd_index->indkey.values[i]);
+	table->has_primary_key = true;
+	index_close(index, AccessShareLock);
+}
+
+/*
+ * Set what one foreign key says: its parent, partitions replaced by their
+ * root, and the columns on either side.
+ */
+static bool
+build_foreign_key(SynchroTable *table, SynchroForeignKey *fk, HeapTuple tuple)
+{
+	Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+	AttrNumber	conkey[INDEX_MAX_KEYS];
+	AttrNumber	confkey[INDEX_MAX_KEYS];
+	int			deleted;
+
+	DeconstructFkConstraintRow(tuple, &fk->ncols, conkey, confkey,
+							   NULL, NULL, NULL, &deleted, NULL);
+	fk->name = pstrdup(NameStr(con->conname));
+	fk->parent = synchro_table_root(con->confrelid);
+	fk->cols = palloc(sizeof(int) * fk->ncols);
+	fk->refcols = palloc(sizeof(AttrNumber) * fk->ncols);
+	for (int i = 0; i < fk->ncols; i++)
+	{
+		fk->cols[i] = column_by_attnum(table, conkey[i]);
+		fk->refcols[i] = confkey[i];
+		if (fk->parent != con->confrelid)
+			fk->refcols[i] = get_attnum(fk->parent,
+										get_attname(con->confrelid, confkey[i], false));
+		if (fk->cols[i] < 0 || fk->refcols[i] == InvalidAttrNumber)
+			return false;
+	}
+	return true;
+}
+
+static void
+build_foreign_keys(SynchroTable *table)
+{
+	Relation	rel = table_open(ConstraintRelationId, AccessShareLock);
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			allocated = 4;
+
+	table->fks = palloc0(sizeof(SynchroForeignKey) * allocated);
+	ScanKeyInit(&key[0], Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(table->relid));
+	scan = systable_beginscan(rel, ConstraintRelidTypidNameIndexId, true, NULL, 1, key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		/* rows with a parent only carry it out on partitions */
+		if (con->contype != CONSTRAINT_FOREIGN || OidIsValid(con->conparentid) ||
+			synchro_constraint_has_period(con))
+			continue;
+		if (table->nfks == allocated)
+		{
+			allocated *= 2;
+			table->fks = repalloc(table->fks, sizeof(SynchroForeignKey) * allocated);
+		}
+		if (build_foreign_key(table, &table->fks[table->nfks], tuple))
+			table->nfks++;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	/*
+	 * Each column is translated by one foreign key: the narrowest, since a
+	 * wider one over the same column says the same and more.
+	 */
+	for (int i = 0; i < table->nfks; i++)
+	{
+		SynchroForeignKey *fk = &table->fks[i];
+
+		for (int j = 0; j < fk->ncols; j++)
+		{
+			SynchroColumn *column = &table->columns[fk->cols[j]];
+
+			if (column->fk < 0 || table->fks[column->fk].ncols > fk->ncols)
+			{
+				column->fk = i;
+				column->fk_pos = j;
+			}
+		}
+	}
+}
+
+/*
+ * Read registered key and skipped columns, and decide how rows are matched.
+ */
+static void
+build_mode(SynchroTable *table)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	tuple = fetch_registered("watched", "watched_pkey", table->relid, &desc);
+	if (tuple != NULL)
+	{
+		Datum		names = heap_getattr(tuple, 2, desc, &isnull);
+		int			n;
+		int		   *columns = columns_of_names(table, names, &n);
+
+		table->watched = true;
+		for (int i = 0; i < n; i++)
+			table->columns[columns[i]].skipped = true;
+	}
+
+	table->mode = SYNCHRO_MODE_NONE;
+	tuple = fetch_registered("natural_key", "natural_key_pkey", table->relid, &desc);
+	if (tuple != NULL)
+	{
+		table->key = columns_of_names(table, heap_getattr(tuple, 2, desc, &isnull),
+									  &table->nkey);
+		table->allow_many = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
+		table->mode = SYNCHRO_MODE_NATURAL_KEY;
+
+		/* without a column that was dropped it would match other rows */
+		if (table->nkey < registered_columns(heap_getattr(tuple, 2, desc, &isnull)))
+		{
+			table->mode = SYNCHRO_MODE_NONE;
+			table->nkey = 0;
+			return;
+		}
+		if (!table->has_primary_key)
+		{
+			table->identity = table->key;
+			table->nidentity = table->nkey;
+		}
+	}
+	else if (table->has_primary_key)
+	{
+		table->mode = SYNCHRO_MODE_PRIMARY_KEY;
+		for (int i = 0; i < table->nidentity; i++)
+		{
+			SynchroColumn *column = &table->columns[table->identity[i]];
+
+			if (column->from_sequence && column->fk < 0)
+				table->mode = SYNCHRO_MODE_REFERENCE;
+		}
+		if (table->mode == SYNCHRO_MODE_PRIMARY_KEY)
+		{
+			table->key = table->identity;
+			table->nkey = table->nidentity;
+		}
+	}
+}
+
+static uint32
+columns_hash(const SynchroTable *table, const int *columns, int ncolumns)
+{
+	uint32		hash = hash_uint32(ncolumns);
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		const SynchroColumn *column = &table->columns[columns[i]];
+		Oid			type = column->type;
+
+		/* the key codec reads any integer as any other */
+		if (type == INT2OID || type == INT4OID)
+			type = INT8OID;
+		hash = hash_combine(hash, hash_uint32(column->attnum));
+		hash = hash_combine(hash, hash_uint32(type));
+	}
+	return hash;
+}
+
+static uint32
+layout_of(const SynchroTable *table)
+{
+	return (columns_hash(table, table->identity, table->nidentity) & 0xffff0000) |
+		((columns_hash(table, table->key, table->nkey) & 0x7ff) << 5) |
+		Min(table->nkey, 0x1f);
+}
+
+static SynchroTable *
+build_table(Oid relid, MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "synchro table",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	SynchroTable *table;
+
+	if (rel == NULL)
+	{
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	table = palloc0(sizeof(SynchroTable));
+	table->context = context;
+	table->relid = relid;
+	table->schema = get_namespace_name(RelationGetNamespace(rel));
+	table->name = pstrdup(RelationGetRelationName(rel));
+	table->qualified = quote_qualified_identifier(table->schema, table->name);
+	table->relkind = rel->rd_rel->relkind;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, SYNCHRO_ROW_TRIGGER) == 0)
+			table->key_only = true;
+
+	build_columns(table, rel);
+	build_primary_key(table, rel);
+	build_foreign_keys(table);
+	build_mode(table);
+	if (table->watched)
+		table->key_only = false;
+	table->layout = layout_of(table);
+
+	relation_close(rel, AccessShareLock);
+	MemoryContextSwitchTo(old);
+	return table;
+}
+
+/*
+ * The description of a table, from the cache.
+ *
+ * missing_ok: return NULL where there is no such table, instead of an error.
+ */
+const SynchroTable *
+synchro_table_get(Oid relid, bool missing_ok)
+{
+	TableEntry *entry;
+	bool		found;
+
+	entry = hash_search(table_cache, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->valid = false;
+		entry->table = NULL;
+	}
+	if (!entry->valid)
+	{
+		SynchroTable *table;
+
+		/* set first: an invalidation that comes meanwhile must count */
+		entry->valid = true;
+		PG_TRY();
+		{
+			table = build_table(relid, CacheMemoryContext);
+		}
+		PG_CATCH();
+		{
+			entry->valid = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		if (entry->table != NULL)
+			MemoryContextDelete(entry->table->context);
+		entry->table = table;
+		if (table == NULL)
+			hash_search(table_cache, &relid, HASH_REMOVE, NULL);
+		if (table == NULL && missing_ok)
+			return NULL;
+		if (table == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", relid)));
+		return table;
+	}
+	return entry->table;
+}
+
+/*
+ * A description of the same table that lives as long as context does.
+ */
+const SynchroTable *
+synchro_table_copy(const SynchroTable *table, MemoryContext context)
+{
+	SynchroTable *copy = build_table(table->relid, context);
+
+	if (copy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", table->relid)));
+	return copy;
+}
+
+/*
+ * Oid of the table with that quoted, qualified name, or InvalidOid.
+ */
+Oid
+synchro_table_by_name(const char *qualified)
+{
+	List	   *names = stringToQualifiedNameList(qualified, NULL);
+
+	return RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+}
+
+/*
+ * The partition root of a table, or the table itself.
+ */
+Oid
+synchro_table_root(Oid relid)
+{
+	List	   *ancestors;
+	Oid			root;
+
+	if (!get_rel_relispartition(relid))
+		return relid;
+	ancestors = get_partition_ancestors(relid);
+	root = llast_oid(ancestors);
+	list_free(ancestors);
+	return root;
+}
+
+/*
+ * Does the natural key contain a column of that foreign key, so that it
+ * stands for the natural key of the row it references?
+ */
+bool
+synchro_table_fk_in_key(const SynchroTable *table, int fk)
+{
+	for (int i = 0; i < table->nkey; i++)
+		if (table->columns[table->key[i]].fk == fk)
+			return true;
+	return false;
+}
+
+/*
+ * Are a foreign key's referenced columns the parent's identity, in the
+ * identity's order?
+ */
+bool
+synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent)
+{
+	if (fk->ncols != parent->nidentity)
+		return false;
+	for (int i = 0; i < fk->ncols; i++)
+		if (fk->refcols[i] != parent->columns[parent->identity[i]].attnum)
+			return false;
+	return true;
+}
+
+/*
+ * The mode's name as the user sees it.
+ */
+const char *
+synchro_mode_name(SynchroMode mode)
+{
+	switch (mode)
+	{
+		case SYNCHRO_MODE_NATURAL_KEY:
+			return "natural key";
+		case SYNCHRO_MODE_PRIMARY_KEY:
+			return "primary key";
+		case SYNCHRO_MODE_REFERENCE:
+			return "reference";
+		case SYNCHRO_MODE_NONE:
+			break;
+	}
+	return "none";
+}

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * tableinfo.h
+ *	  What a table looks like: columns, identity, natural key, foreign keys.
+ *
+ * Entries live in a backend-local cache.  A pointer got from
+ * synchro_table_get() is good until the next call that may process
+ * invalidations (any lock, any catalog access): hold it across such calls
+ * only after synchro_table_copy().
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_TABLEINFO_H
+#define SYNCHRO_TABLEINFO_H
+
+#include "access/attnum.h"
+#include "synchro.h"
+
+/* one user column that is not dropped */
+typedef struct SynchroColumn
+{
+	AttrNumber	attnum;
+	char	   *name;
+	Oid			type;
+	int32		typmod;
+	int16		typlen;
+	bool		typbyval;
+	bool		not_null;
+	bool		generated;		/* GENERATED ALWAYS AS (expression) */
+	char		identity;		/* attidentity: '\0', 'a' or 'd' */
+	bool		from_sequence;	/* identity, or default draws from a sequence */
+	bool		skipped;		/* registered as skipped */
+	int			fk;				/* index into fks of the foreign key that
+								 * translates it, or -1 */
+	int			fk_pos;			/* its position among that key's columns */
+} SynchroColumn;
+
+/* one foreign key */
+typedef struct SynchroForeignKey
+{
+	char	   *name;			/* of the constraint */
+	Oid			parent;			/* referenced table (partition root) */
+	int			ncols;
+	int		   *cols;			/* referencing columns, as indexes of columns */
+	AttrNumber *refcols;		/* referenced columns, attnums of parent */
+} SynchroForeignKey;
+
+typedef struct SynchroTable
+{
+	Oid			relid;
+	char	   *schema;
+	char	   *name;
+	char	   *qualified;		/* quoted, with schema: for SQL and messages */
+	char		relkind;
+	bool		watched;
+	bool		key_only;		/* has our trigger only because it is inside a
+								 * natural key */
+	bool		allow_many;
+	SynchroMode mode;
+
+	int			ncolumns;
+	SynchroColumn *columns;
+
+	/*
+	 * The identity says which local row is meant: the primary key, or without
+	 * one the natural key.  It is what the log keeps of each change.  Indexes
+	 * of columns.
+	 */
+	int			nidentity;
+	int		   *identity;
+	bool		has_primary_key;
+
+	/* the natural key's own columns, none in mode reference */
+	int			nkey;
+	int		   *key;
+
+	int			nfks;
+	SynchroForeignKey *fks;
+
+	/*
+	 * Stored with logged keys.  High half: fingerprint of the identity's
+	 * columns; then 11 bits of the natural key's, and its number of values.
+	 */
+	uint32		layout;
+
+	MemoryContext context;		/* holds all of the above */
+} SynchroTable;
+
+#define SYNCHRO_LAYOUT_IDENTITY(layout) ((layout) >> 16)
+#define SYNCHRO_LAYOUT_KEY(layout)		((layout) & 0xffff)
+#define SYNCHRO_LAYOUT_NKEY(layout)		((layout) & 0x1f)
+
+extern void synchro_table_init(void);
+extern uint64 synchro_table_generation(void);
+extern const SynchroTable *synchro_table_get(Oid relid, bool missing_ok);
+extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
+extern Oid	synchro_table_by_name(const char *qualified);
+extern Oid	synchro_table_root(Oid relid);
+extern int	synchro_table_column(const SynchroTable *table, const char *name);
+extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
+extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);
+extern const char *synchro_mode_name(SynchroMode mode);
+
+#endif							/* SYNCHRO_TABLEINFO_H */

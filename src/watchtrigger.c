@@ -1,0 +1,438 @@
+/*-------------------------------------------------------------------------
+ *
+ * watchtrigger.c
+ *	  The triggers of watched tables and of tables inside a natural key: made
+ *	  and dropped as registry and foreign keys ask for it.
+ *
+ * A watched table has a row trigger for all three operations.  A table that
+ * stands inside another one's key, at any depth, has one for UPDATE and
+ * DELETE: only the log knows the old key of a parent that went together with
+ * its child.  PostgreSQL itself copies a row trigger of a partition root to
+ * the partitions; it does not do so with a statement trigger, so the truncate
+ * trigger is on each leaf, which TRUNCATE of the root reaches, too.
+ *
+ * All of them are ENABLE ALWAYS, so that rows applied by replication are
+ * logged, and depend on the extension in a way that lets DROP EXTENSION take
+ * them along.
+ *
+ * What is wanted is worked out from the catalogs each time and compared with
+ * what is there; so everything here may be repeated at will.  A trigger that
+ * nothing needs any more does no harm but cost: its entries are never pushed.
+ * So after DDL we only add what is missing, and leave the rest to the next
+ * registration: to look at all watched tables could wait for locks that the
+ * user's DDL has nothing to do with.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "localsql.h"
+#include "tableinfo.h"
+#include "watchtrigger.h"
+
+#define ROW_FUNCTION		"capture"
+#define TRUNCATE_FUNCTION	"capture_truncate"
+
+/* the types of trigger that we make, as pg_trigger.tgtype has them */
+#define TYPE_WATCHED \
+	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
+#define TYPE_KEY_ONLY \
+	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
+#define TYPE_TRUNCATE \
+	(TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE)
+
+/* which triggers a table is to have */
+typedef struct WantedTable
+{
+	Oid			relid;			/* hash key */
+	int16		row_type;		/* TYPE_WATCHED, TYPE_KEY_ONLY or 0: none */
+	bool		truncate;
+	bool		row_found;		/* it has it already, just so */
+	bool		truncate_found;
+} WantedTable;
+
+/* a trigger of ours that nothing asks for any more */
+typedef struct SurplusTrigger
+{
+	Oid			relid;
+	char	   *name;
+} SurplusTrigger;
+
+/*
+ * Oid of one of our trigger functions; InvalidOid while the extension is on
+ * its way in or out.
+ */
+static Oid
+trigger_function(const char *name)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+	oidvector  *no_arguments = buildoidvector(NULL, 0);
+
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name), PointerGetDatum(no_arguments),
+						   ObjectIdGetDatum(schema));
+}
+
+static WantedTable *
+wanted_entry(HTAB *wanted, Oid relid)
+{
+	bool		found;
+	WantedTable *entry = hash_search(wanted, &relid, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		memset(entry, 0, sizeof(WantedTable));
+		entry->relid = relid;
+	}
+	return entry;
+}
+
+/*
+ * Enter a table with its leaf partitions; true if it is new here.
+ */
+static bool
+want_table(HTAB *wanted, Oid relid, int16 row_type)
+{
+	WantedTable *entry = wanted_entry(wanted, relid);
+	ListCell   *cell;
+
+	if (entry->row_type != 0)
+		return false;
+	entry->row_type = row_type;
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		entry->truncate = true;
+	else
+		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+			if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
+				wanted_entry(wanted, lfirst_oid(cell))->truncate = true;
+	return true;
+}
+
+/*
+ * All tables that are to have triggers of ours: those given, if they are
+ * watched, and from each the parents that its key stands for, and theirs.
+ */
+static HTAB *
+collect_wanted(List *from)
+{
+	HASHCTL		ctl = {0};
+	HTAB	   *wanted;
+	List	   *queue = list_copy(from);
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(WantedTable);
+	ctl.hcxt = CurrentMemoryContext;
+	wanted = hash_create("synchro triggers", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	/* grows while we go */
+	for (int i = 0; i < list_length(queue); i++)
+	{
+		Oid			relid = list_nth_oid(queue, i);
+		const SynchroTable *table = synchro_table_get(relid, true);
+		List	   *parents = NIL;
+		int16		type;
+
+		if (table == NULL)
+			continue;
+		for (int fk = 0; fk < table->nfks; fk++)
+			if (synchro_table_fk_in_key(table, fk))
+				parents = lappend_oid(parents, table->fks[fk].parent);
+
+		/* without a key as yet, it may get one: capture waits for that */
+		type = table->watched ? TYPE_WATCHED : TYPE_KEY_ONLY;
+		if (want_table(wanted, relid, type))
+			queue = list_concat(queue, parents);
+	}
+	return wanted;
+}
+
+/*
+ * Does a trigger go with the extension when that is dropped?
+ */
+static bool
+depends_on_extension(Oid trigger)
+{
+	return list_member_oid(getAutoExtensionsOfObject(TriggerRelationId, trigger),
+						   synchro_extension_oid());
+}
+
+/*
+ * Compare one trigger of ours with what is wanted: mark it as found, or
+ * return true if it is to go.
+ */
+static bool
+match_trigger(HTAB *wanted, Form_pg_trigger trigger, bool is_row)
+{
+	WantedTable *entry = hash_search(wanted, &trigger->tgrelid, HASH_FIND, NULL);
+	const char *name = is_row ? SYNCHRO_ROW_TRIGGER : SYNCHRO_TRUNCATE_TRIGGER;
+	int16		type = entry == NULL ? 0 :
+		is_row ? entry->row_type : entry->truncate ? TYPE_TRUNCATE : 0;
+
+	/* one made by hand with another name would log everything twice */
+	if (type == 0 || strcmp(NameStr(trigger->tgname), name) != 0)
+		return true;
+	if (trigger->tgtype == type && trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
+		depends_on_extension(trigger->oid))
+	{
+		if (is_row)
+			entry->row_found = true;
+		else
+			entry->truncate_found = true;
+	}
+	return false;
+}
+
+/*
+ * Mark in wanted what is there already; returns the triggers of ours that
+ * nothing asks for.
+ */
+static List *
+match_existing(HTAB *wanted)
+{
+	Oid			row_function = trigger_function(ROW_FUNCTION);
+	Oid			truncate_function = trigger_function(TRUNCATE_FUNCTION);
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	List	   *surplus = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		/* those of partitions come and go with their root's */
+		if (OidIsValid(trigger->tgparentid) ||
+			(trigger->tgfoid != row_function && trigger->tgfoid != truncate_function))
+			continue;
+		if (match_trigger(wanted, trigger, trigger->tgfoid == row_function))
+		{
+			SurplusTrigger *drop = palloc(sizeof(SurplusTrigger));
+
+			drop->relid = trigger->tgrelid;
+			drop->name = pstrdup(NameStr(trigger->tgname));
+			surplus = lappend(surplus, drop);
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return surplus;
+}
+
+/*
+ * The function that a table's trigger of the given name runs; InvalidOid if
+ * there is no such trigger.  Needs no lock of the table.
+ */
+static Oid
+function_of_trigger(Oid relid, const char *name)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			function = InvalidOid;
+
+	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum(name));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		function = ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return function;
+}
+
+/*
+ * Has a table our row trigger, of its own or as a partition?
+ */
+bool
+synchro_watchtrigger_present(Oid relid)
+{
+	Oid			function = function_of_trigger(relid, SYNCHRO_ROW_TRIGGER);
+
+	return OidIsValid(function) && function == trigger_function(ROW_FUNCTION);
+}
+
+/*
+ * Error if there is a trigger of the given name that runs another function:
+ * CREATE OR REPLACE would take it away from its owner.
+ */
+static void
+refuse_foreign_trigger(Oid relid, const char *name, Oid function)
+{
+	Oid			present = function_of_trigger(relid, name);
+
+	if (OidIsValid(present) && present != function)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("trigger \"%s\" on table \"%s\" is not one of synchro's",
+						name, get_rel_name(relid)),
+				 errhint("Rename it: synchro makes a trigger of that name.")));
+}
+
+/*
+ * Make one trigger, or put it right.
+ */
+static void
+make_trigger(Oid relid, int16 type)
+{
+	bool		truncate = type == TYPE_TRUNCATE;
+	const char *name = truncate ? SYNCHRO_TRUNCATE_TRIGGER : SYNCHRO_ROW_TRIGGER;
+	const char *function = truncate ? TRUNCATE_FUNCTION : ROW_FUNCTION;
+	const char *events = truncate ? "BEFORE TRUNCATE" :
+		type == TYPE_KEY_ONLY ? "AFTER UPDATE OR DELETE" : "AFTER INSERT OR UPDATE OR DELETE";
+	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+												   get_rel_name(relid));
+	SynchroSqlScope scope;
+
+	refuse_foreign_trigger(relid, name, trigger_function(function));
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run(psprintf("CREATE OR REPLACE TRIGGER %s %s ON %s FOR EACH %s"
+							 " EXECUTE FUNCTION " SYNCHRO_SCHEMA ".%s()",
+							 name, events, table, truncate ? "STATEMENT" : "ROW", function),
+					0, NULL, NULL, NULL);
+	synchro_sql_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name),
+					0, NULL, NULL, NULL);
+	synchro_sql_run(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION " SYNCHRO_EXTENSION,
+							 name, table),
+					0, NULL, NULL, NULL);
+	synchro_sql_close(&scope);
+	CacheInvalidateRelcacheByRelid(relid);
+}
+
+static void
+drop_trigger(Oid relid, const char *trigger)
+{
+	char	   *name = get_rel_name(relid);
+	SynchroSqlScope scope;
+
+	if (name == NULL)
+		return;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run(psprintf("DROP TRIGGER IF EXISTS %s ON %s", quote_identifier(trigger),
+							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+														name)),
+					0, NULL, NULL, NULL);
+	synchro_sql_close(&scope);
+	CacheInvalidateRelcacheByRelid(relid);
+}
+
+static int
+compare_wanted(const void *a, const void *b)
+{
+	Oid			x = (*(WantedTable *const *) a)->relid;
+	Oid			y = (*(WantedTable *const *) b)->relid;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * Make what is wanted and not there yet, in the order of oids, so that two
+ * sessions take their locks alike.
+ */
+static void
+make_missing(HTAB *wanted)
+{
+	long		n = 0;
+	WantedTable **entries = palloc(sizeof(WantedTable *) * Max(hash_get_num_entries(wanted), 1));
+	HASH_SEQ_STATUS status;
+	WantedTable *entry;
+
+	hash_seq_init(&status, wanted);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		entries[n++] = entry;
+	qsort(entries, n, sizeof(WantedTable *), compare_wanted);
+	for (long i = 0; i < n; i++)
+	{
+		entry = entries[i];
+		if (entry->row_type != 0 && !entry->row_found)
+			make_trigger(entry->relid, entry->row_type);
+		if (entry->truncate && !entry->truncate_found)
+			make_trigger(entry->relid, TYPE_TRUNCATE);
+	}
+}
+
+/*
+ * Bring triggers in line.
+ *
+ * from: oids of tables to begin with; from there it goes on to the tables
+ * inside their keys.
+ * drop: also drop all triggers of ours that were not met on the way.  Then
+ * from must be all watched tables, and the caller must hold the registry's
+ * lock: another session's registration, not yet committed, may ask for them.
+ */
+void
+synchro_watchtrigger_renew(List *from, bool drop)
+{
+	HTAB	   *wanted;
+	List	   *surplus;
+	ListCell   *cell;
+
+	/* the extension may be on its way out */
+	if (!OidIsValid(trigger_function(ROW_FUNCTION)) ||
+		!OidIsValid(trigger_function(TRUNCATE_FUNCTION)))
+		return;
+
+	wanted = collect_wanted(from);
+	surplus = match_existing(wanted);
+	if (drop)
+		foreach(cell, surplus)
+		{
+			SurplusTrigger *trigger = lfirst(cell);
+
+			drop_trigger(trigger->relid, trigger->name);
+		}
+	make_missing(wanted);
+	hash_destroy(wanted);
+}
+
+/*
+ * Bring only the truncate triggers of a table and its partitions in line:
+ * where PostgreSQL has put, or taken away, the row trigger, the truncate
+ * trigger follows.
+ */
+void
+synchro_watchtrigger_renew_partitions(Oid relid)
+{
+	Oid			row_function = trigger_function(ROW_FUNCTION);
+	Oid			truncate_function = trigger_function(TRUNCATE_FUNCTION);
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Oid			leaf = lfirst_oid(cell);
+		bool		has_row;
+		bool		has_truncate;
+
+		if (get_rel_relkind(leaf) != RELKIND_RELATION)
+			continue;
+		has_row = function_of_trigger(leaf, SYNCHRO_ROW_TRIGGER) == row_function;
+		has_truncate = function_of_trigger(leaf, SYNCHRO_TRUNCATE_TRIGGER) == truncate_function;
+		if (has_row && !has_truncate)
+			make_trigger(leaf, TYPE_TRUNCATE);
+		else if (!has_row && has_truncate)
+			drop_trigger(leaf, SYNCHRO_TRUNCATE_TRIGGER);
+	}
+}
