@@ -73,9 +73,9 @@ else
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# clang does not know all of gcc's warnings.
+# clang does not know all of gcc's options, with which the server may have been built.
 ifneq ($(findstring clang,$(CC)),)
-override CFLAGS += -Wno-unknown-warning-option
+override CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
 endif
 
 # Since PostgreSQL 16 the expected files of the specs are not looked for beside the specs.

@@ -19,6 +19,11 @@
 #endif
 #include "access/tupmacs.h"
 
+/* written in front of the declaration since 18 */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* foreign keys over periods came with 18 */
 #if PG_VERSION_NUM >= 180000
 #define synchro_constraint_has_period(con) ((con)->conperiod)

@@ -3,13 +3,156 @@
  * parksql.c
  *	  SQL that frees unique values before they are taken.
  *
+ * If two rows swap a unique value, or a new row takes the value of one that
+ * is about to be deleted, no order of single statements passes a constraint
+ * that is checked at once.  So when a batch has failed for that reason, it is
+ * run again with these statements: a row that holds a value which another row
+ * of the batch is to get, and that is itself to be rewritten or deleted in
+ * this batch, is first given some other value.  A row that the batch leaves
+ * alone keeps its value: that clash is real, and the batch fails.
+ *
+ * The value in between must pass the remote's rules as any other: NULL where
+ * the column may be that, else one that nobody is likely to have.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+
 #include "applysql.h"
 
+static const char *
+column_name(const SynchroLinkTable *lt, int column)
+{
+	return quote_identifier(lt->table->columns[column].name);
+}
+
+/*
+ * A free value for a column, as SQL: n counts the rows to be parked.  NULL if
+ * there is none to be had.
+ */
+static char *
+free_value(const SynchroLinkTable *lt, int column)
+{
+	const SynchroRemoteColumn *there = &lt->remote->columns[column];
+	const char *name = column_name(lt, column);
+
+	if (synchro_column_fk(lt, column) >= 0)
+		return there->not_null ? NULL : "NULL";
+	if (!there->not_null)
+		return "NULL";
+	if (there->category == 'S')
+		return "chr(1) || to_hex(x.n)";
+	if (there->category == 'N')
+		return psprintf("(SELECT least(min(%s), 0) FROM %s) - x.n", name, lt->table->qualified);
+	if (strcmp(there->base, "uuid") == 0)
+		return "gen_random_uuid()";
+	if (strcmp(there->base, "date") == 0 || strncmp(there->base, "timestamp", 9) == 0)
+		return psprintf("(SELECT max(%s) FROM %s WHERE isfinite(%s)) + x.n * interval '1 day'",
+						name, lt->table->qualified, name);
+	return NULL;
+}
+
+/*
+ * The column of a unique index that is to be changed, or -1 if the index
+ * cannot be or need not be cared for.
+ */
+static int
+choose_column(const SynchroLinkTable *lt, const SynchroRemoteIndex *index)
+{
+	int			chosen = -1;
+
+	if (!index->immediate)
+		return -1;
+	for (int i = 0; i < index->ncolumns; i++)
+	{
+		int			column = index->columns[i];
+		char	   *value;
+
+		/* what we do not write, we do not know */
+		if (column < 0 || !synchro_column_updatable(lt, column))
+			return -1;
+		value = free_value(lt, column);
+		if (value == NULL)
+			continue;
+		if (chosen < 0 || strcmp(value, "NULL") == 0)
+			chosen = column;
+	}
+	return chosen;
+}
+
+static void
+append_identities(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *as)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfo(sql, "%s%s.%s", i > 0 ? ", " : "", alias,
+						 column_name(lt, lt->table->identity[i]));
+		if (as != NULL)
+			appendStringInfo(sql, " AS %s%d", as, i);
+	}
+}
+
+/*
+ * Append "the remote rows that hold what others of the batch are to get".
+ */
+static void
+append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIndex *index)
+{
+	appendStringInfoString(sql, "SELECT DISTINCT ");
+	append_identities(sql, lt, "h", "h");
+	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
+	synchro_sql_join_parents(sql, lt, "s", false);
+	appendStringInfo(sql, " JOIN %s h ON ", lt->table->qualified);
+	for (int i = 0; i < index->ncolumns; i++)
+	{
+		appendStringInfo(sql, "%sh.%s %s ", i > 0 ? " AND " : "",
+						 column_name(lt, index->columns[i]),
+						 lt->remote->columns[index->columns[i]].equals);
+		synchro_sql_value(sql, lt, index->columns[i], "s", "v");
+	}
+	appendStringInfoString(sql, " WHERE NOT s.ensure AND NOT (");
+	synchro_sql_identity_equal(sql, lt, "h", "m.r");
+	appendStringInfo(sql, ") AND EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd') AND ",
+					 lt->number);
+	synchro_sql_identity_equal(sql, lt, "h", "y.r");
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append statements that free the unique values of a table which rows of the
+ * batch are to get.  Where a value is part of the rows' identity, the map
+ * follows.
+ */
 void
 synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt)
 {
+	ListCell   *cell;
+
+	foreach(cell, lt->remote->unique_indexes)
+	{
+		const SynchroRemoteIndex *index = lfirst(cell);
+		int			column = choose_column(lt, index);
+
+		if (column < 0)
+			continue;
+		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT row_number() OVER () AS n, g.* FROM (",
+						 lt->table->qualified, column_name(lt, column), free_value(lt, column));
+		append_holders(sql, lt, index);
+		appendStringInfoString(sql, ") g) x WHERE ");
+		synchro_sql_identity_equal(sql, lt, "t", "x.h");
+		appendStringInfoString(sql, " RETURNING ");
+		synchro_sql_list(sql, "x.h", lt->table->nidentity);
+		appendStringInfoString(sql, ", ");
+		append_identities(sql, lt, "t", "i");
+		appendStringInfo(sql, ") UPDATE pg_temp.m_%d m SET ", lt->number);
+		for (int i = 0; i < lt->table->nidentity; i++)
+			appendStringInfo(sql, "%sr%d = p.i%d", i > 0 ? ", " : "", i, i);
+		appendStringInfoString(sql, " FROM p WHERE NOT m.fresh AND ");
+		synchro_sql_equal(sql, "m.r", "p.h", lt->table->nidentity);
+		appendStringInfoChar(sql, ';');
+	}
 }

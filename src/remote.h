@@ -9,6 +9,8 @@
 #define SYNCHRO_REMOTE_H
 
 #include "nodes/pg_list.h"
+
+#include "compat.h"
 #include "spool.h"
 
 typedef struct SynchroRemote SynchroRemote;
@@ -48,8 +50,8 @@ extern SynchroRows *synchro_remote_query(SynchroRemote *remote, const char *sql,
 										 int nparams, const char *const *params);
 extern SynchroRemoteError *synchro_remote_script(SynchroRemote *remote, const char *sql,
 												 List *spools, List **results);
-extern void synchro_remote_report(const SynchroRemote *remote,
-								  const SynchroRemoteError *error,
-								  const char *context) pg_attribute_noreturn();
+pg_noreturn extern void synchro_remote_report(const SynchroRemote *remote,
+											  const SynchroRemoteError *error,
+											  const char *context);
 
 #endif							/* SYNCHRO_REMOTE_H */
