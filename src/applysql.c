@@ -32,11 +32,14 @@
 
 /*
  * Type in which the given value of a table's identity is staged.  Equal
- * values must be equal there whatever type a referencing column has.
+ * values must be equal there whatever type a referencing column has, and
+ * NULLs as well: see rowstream.c.
  */
 const char *
 synchro_stage_type(const SynchroTable *table, int identity)
 {
+	if (!table->columns[table->identity[identity]].not_null)
+		return "text";
 	switch (table->columns[table->identity[identity]].type)
 	{
 		case INT2OID:
@@ -77,6 +80,23 @@ column_name(const SynchroLinkTable *lt, int column)
 }
 
 /*
+ * Append "left and right are equal", values of the remote's identity number i.
+ */
+static void
+append_identity_equal(StringInfo sql, const SynchroLinkTable *lt, int i,
+					  const char *left, const char *right)
+{
+	int			column = lt->table->identity[i];
+
+	appendStringInfo(sql, "%s(%s %s %s", i > 0 ? " AND " : "",
+					 left, lt->remote->columns[column].equals, right);
+	if (!lt->table->columns[column].not_null)
+		appendStringInfo(sql, " OR (%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")",
+						 left, right);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * Append "the remote row alias is the one that mapped0.. names".
  */
 void
@@ -84,15 +104,9 @@ synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 						   const char *alias, const char *mapped)
 {
 	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		int			column = lt->table->identity[i];
-
-		appendStringInfo(sql, "%s%s.%s %s %s%d", i > 0 ? " AND " : "",
-						 alias, column_name(lt, column),
-						 lt->table->columns[column].not_null ?
-						 lt->remote->columns[column].equals : "IS NOT DISTINCT FROM",
-						 mapped, i);
-	}
+		append_identity_equal(sql, lt, i,
+							  psprintf("%s.%s", alias, column_name(lt, lt->table->identity[i])),
+							  psprintf("%s%d", mapped, i));
 }
 
 bool
@@ -417,8 +431,9 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(&set, "%s%s = ", comma, column_name(lt, i));
 		synchro_sql_value(&set, lt, i, "s", "v");
 		appendStringInfo(&there, "%st.%s", comma, column_name(lt, i));
-		appendStringInfoString(&here, comma);
+		appendStringInfo(&here, "%sCAST(", comma);
 		synchro_sql_value(&here, lt, i, "s", "v");
+		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
 		any = true;
 	}
 	if (!any)
@@ -426,7 +441,8 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 
 	/*
 	 * Rows are compared as images, byte by byte: that works for every type,
-	 * and 1.0 becomes 1.00 where that is what the row says here.
+	 * and 1.0 becomes 1.00 where that is what the row says here.  A foreign
+	 * key's column may have another type than what it references.
 	 */
 	appendStringInfo(sql, "u%d AS (UPDATE %s t SET %s", lt->number, lt->table->qualified, set.data);
 	append_from_staged(sql, lt);
@@ -533,7 +549,8 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')"
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);
-	synchro_sql_equal(sql, "n.r", "o.r", lt->table->nidentity);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		append_identity_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
 	appendStringInfoChar(sql, ')');
 }
 

@@ -16,6 +16,9 @@
 #define SYNCHRO_MISSING_PARENTS "SY001"
 #define SYNCHRO_AMBIGUOUS_KEY	"SY002"
 
+/* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
+#define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
+
 /* first column of the results that count rows */
 #define SYNCHRO_UPSERT_TAG		"upsert"
 #define SYNCHRO_DELETE_TAG		"delete"

@@ -51,6 +51,7 @@
 #include "compat.h"
 #include "keycodec.h"
 #include "settings.h"
+#include "sharedstate.h"
 #include "tableinfo.h"
 
 PG_FUNCTION_INFO_V1(synchro_capture);
@@ -233,6 +234,7 @@ flush_buffer(int offset)
 {
 	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
 	int			pos = offset;
+	int64		entries = 0;
 
 	while (pos < buffer.len)
 	{
@@ -244,7 +246,9 @@ flush_buffer(int offset)
 						tx_tables[header.table].layout,
 						buffer.data + pos, header.len);
 		pos += header.len;
+		entries++;
 	}
+	synchro_shared_wake_at_commit(entries);
 	if (tx_flushed_early && tx_closing)
 		synchro_log_put_stamp(writer);
 	tx_segment = synchro_log_close(writer, &tx_part);
@@ -319,6 +323,11 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 			   header->identity_len) != 0)
 		return false;
 	if (flags & SYNCHRO_KEY_MOVED)
+		return false;
+
+	/* where there is no old key, only the operation tells that it is gone */
+	if ((flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_DELETE &&
+		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_UPDATE)
 		return false;
 	return (flags & SYNCHRO_KEY_HAS_OLD) == 0 ||
 		(earlier.flags & SYNCHRO_KEY_HAS_OLD) != 0 ||
@@ -498,7 +507,7 @@ synchro_capture_truncate(PG_FUNCTION_ARGS)
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(data->tg_relation, NULL);
-	scan = table_beginscan(data->tg_relation, snapshot, 0, NULL);
+	scan = table_beginscan(data->tg_relation, snapshot, 0, NULL, SO_NONE);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -34,6 +34,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -41,13 +42,12 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "changelog.h"
 #include "compat.h"
 #include "localsql.h"
-
-#define LOG_SEGMENTS	3
 
 /*
  * Keys of a chunk and their bytes.  A chunk row must fit on a page, since
@@ -55,9 +55,6 @@
  */
 #define CHUNK_KEYS		500
 #define CHUNK_BYTES		7600
-
-/* rows handed to table_multi_insert at once */
-#define INSERT_ROWS		16
 
 enum
 {
@@ -83,12 +80,14 @@ struct SynchroLogWriter
 	IndexInfo  *index_info;
 	List	   *chunks;
 	Chunk	   *last;			/* most recently used */
-	TupleTableSlot *slots[INSERT_ROWS];
-	int			nslots;
+	TupleTableSlot *slot;
+	bool		snapshot_pushed;
 	int64		txid;
 	TimestampTz stamp;
 	int			part;
 };
+
+static void write_chunk(SynchroLogWriter *writer, Chunk *chunk);
 
 static Oid
 our_relation(const char *name)
@@ -106,8 +105,8 @@ our_relation(const char *name)
 /*
  * Number of the live segment, straight from the sequence's page.
  */
-static int
-live_segment(void)
+int
+synchro_log_live(void)
 {
 	Relation	rel = sequence_open(our_relation("log_switch"), AccessShareLock);
 	Buffer		buf = ReadBuffer(rel, 0);
@@ -126,13 +125,22 @@ live_segment(void)
 	return (int) value;
 }
 
-static Relation
-open_segment(int segment)
+/*
+ * Oid of a segment's table.
+ */
+Oid
+synchro_log_segment(int segment)
 {
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d", segment);
-	return table_open(our_relation(name), RowExclusiveLock);
+	return our_relation(name);
+}
+
+static Relation
+open_segment(int segment)
+{
+	return table_open(synchro_log_segment(segment), RowExclusiveLock);
 }
 
 /*
@@ -157,9 +165,9 @@ synchro_log_open(int segment, int first_part)
 		writer->rel = open_segment(segment);
 	while (writer->rel == NULL)
 	{
-		writer->segment = live_segment();
+		writer->segment = synchro_log_live();
 		writer->rel = open_segment(writer->segment);
-		if (live_segment() != writer->segment)
+		if (synchro_log_live() != writer->segment)
 		{
 			/* a rotation came in between; nobody saw us write */
 			table_close(writer->rel, RowExclusiveLock);
@@ -169,55 +177,52 @@ synchro_log_open(int segment, int first_part)
 	writer->index = index_open(linitial_oid(RelationGetIndexList(writer->rel)),
 							   RowExclusiveLock);
 	writer->index_info = BuildIndexInfo(writer->index);
+	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+
+	/* at commit there is none left, which a table with TOAST asks for */
+	if (!HaveRegisteredOrActiveSnapshot())
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		writer->snapshot_pushed = true;
+	}
 	writer->txid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
 	writer->stamp = GetCurrentTimestamp();
 	MemoryContextSwitchTo(old);
 	return writer;
 }
 
-static void
-insert_rows(SynchroLogWriter *writer)
+/*
+ * From now on write rows that bear another transaction's id and time: for
+ * folding, which keeps entries as they are.
+ */
+void
+synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp)
 {
-	if (writer->nslots == 0)
-		return;
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	ListCell   *cell;
 
-	/*
-	 * Nothing of the log is for logical decoding: a FOR ALL TABLES
-	 * publication shall not carry it.
-	 */
-	table_multi_insert(writer->rel, writer->slots, writer->nslots,
-					   GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);
-
-	/* table_multi_insert leaves indexes to its caller */
-	for (int i = 0; i < writer->nslots; i++)
+	if ((uint64) writer->txid != txid || writer->stamp != stamp)
 	{
-		Datum		value = Int64GetDatum(writer->txid);
-		bool		isnull = false;
-
-		index_insert(writer->index, &value, &isnull, &writer->slots[i]->tts_tid,
-					 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
-		ExecClearTuple(writer->slots[i]);
+		foreach(cell, writer->chunks)
+			write_chunk(writer, lfirst(cell));
+		writer->txid = (int64) txid;
+		writer->stamp = stamp;
 	}
-	writer->nslots = 0;
+	MemoryContextSwitchTo(old);
 }
 
 static void
 add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 		struct varlena *keys, struct varlena *long_key)
 {
-	TupleTableSlot *slot;
-
-	if (writer->nslots == INSERT_ROWS)
-		insert_rows(writer);
-	if (writer->slots[writer->nslots] == NULL)
-		writer->slots[writer->nslots] =
-			MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
-	slot = writer->slots[writer->nslots++];
+	TupleTableSlot *slot = ExecClearTuple(writer->slot);
+	Datum		txid = Int64GetDatum(writer->txid);
+	bool		txid_isnull = false;
 
 	memset(slot->tts_isnull, 0, sizeof(bool) * LOG_COLUMNS);
 	slot->tts_values[LOG_RELATION] = ObjectIdGetDatum(relation);
 	slot->tts_values[LOG_LAYOUT] = Int32GetDatum((int32) layout);
-	slot->tts_values[LOG_TXID] = Int64GetDatum(writer->txid);
+	slot->tts_values[LOG_TXID] = txid;
 	slot->tts_values[LOG_CHANGED_AT] = TimestampTzGetDatum(writer->stamp);
 	slot->tts_values[LOG_PART] = Int32GetDatum(writer->part++);
 	slot->tts_isnull[LOG_ORIGIN] = true;
@@ -227,8 +232,14 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 	slot->tts_isnull[LOG_LONG_KEY] = long_key == NULL;
 	ExecStoreVirtualTuple(slot);
 
-	/* the chunk's memory is used again: the slot needs its own copy */
-	ExecMaterializeSlot(slot);
+	/*
+	 * Nothing of the log is for logical decoding: a FOR ALL TABLES
+	 * publication shall not carry it.  table_multi_insert() could not say so.
+	 */
+	table_tuple_insert(writer->rel, slot, GetCurrentCommandId(true),
+					   TABLE_INSERT_NO_LOGICAL, NULL);
+	index_insert(writer->index, &txid, &txid_isnull, &slot->tts_tid,
+				 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
 }
 
 static void
@@ -315,10 +326,10 @@ synchro_log_close(SynchroLogWriter *writer, int *next_part)
 
 	foreach(cell, writer->chunks)
 		write_chunk(writer, lfirst(cell));
-	insert_rows(writer);
 	*next_part = writer->part;
-	for (int i = 0; i < INSERT_ROWS && writer->slots[i] != NULL; i++)
-		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	if (writer->snapshot_pushed)
+		PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(writer->slot);
 	synchro_index_insert_cleanup(writer->index, writer->index_info);
 	index_close(writer->index, NoLock);
 	table_close(writer->rel, NoLock);
@@ -455,6 +466,34 @@ xip_array(const SynchroSnapshot *snapshot)
 }
 
 /*
+ * Lock the segments for reading.  To be called before the snapshot is taken
+ * by which the log is read: folding and truncating a segment are not seen
+ * with the eyes of an older snapshot, which would miss what they wrote anew.
+ */
+void
+synchro_log_lock(void)
+{
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+		LockRelationOid(synchro_log_segment(i), AccessShareLock);
+}
+
+static const char *const log_columns =
+"SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key) FROM synchro.log_%d";
+
+/*
+ * Call back for every row of one segment.  Needs a scope of
+ * synchro_sql_open().
+ */
+void
+synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg)
+{
+	LogScan		state = {callback, arg};
+
+	synchro_sql_query(psprintf(log_columns, segment), 0, NULL, NULL, NULL,
+					  synchro_sql_callback(receive_row, &state));
+}
+
+/*
  * Call back for every row of the log that the active snapshot sees and the
  * stored one did not; all rows if since is NULL.  Rows come in no order.
  * Needs a scope of synchro_sql_open().
@@ -462,8 +501,6 @@ xip_array(const SynchroSnapshot *snapshot)
 void
 synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void *arg)
 {
-	static const char *const columns =
-		"SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key) FROM synchro.log_%d";
 	LogScan	state = {callback, arg};
 	DestReceiver *dest = synchro_sql_callback(receive_row, &state);
 	int			guc_level = NewGUCNestLevel();
@@ -476,12 +513,12 @@ synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void
 		(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	}
-	for (int i = 0; i < LOG_SEGMENTS; i++)
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
 	{
 		Oid			type = INT8OID;
 		Oid			array_type = INT8ARRAYOID;
 		Datum		value;
-		char	   *select = psprintf(columns, i);
+		char	   *select = psprintf(log_columns, i);
 
 		if (since == NULL)
 		{

@@ -27,10 +27,16 @@ extern SynchroSnapshot *synchro_snapshot_parse(const char *text);
 extern char *synchro_snapshot_current(void);
 extern bool synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid);
 
+#define SYNCHRO_LOG_SEGMENTS	3
+
+extern int	synchro_log_live(void);
+extern Oid	synchro_log_segment(int segment);
+
 /* writing */
 typedef struct SynchroLogWriter SynchroLogWriter;
 
 extern SynchroLogWriter *synchro_log_open(int segment, int first_part);
+extern void synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp);
 extern void synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
 							const char *record, int len);
 extern void synchro_log_put_stamp(SynchroLogWriter *writer);
@@ -49,6 +55,8 @@ typedef struct SynchroLogRow
 
 typedef void (*SynchroLogCallback) (const SynchroLogRow *row, void *arg);
 
+extern void synchro_log_lock(void);
+extern void synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan(const SynchroSnapshot *since,
 							 SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan_backlog(const char *server,

@@ -585,19 +585,19 @@ static bool
 next_stored(Tuplestorestate *store, TupleTableSlot **slot)
 {
 	static TupleTableSlot *shared = NULL;
+	MemoryContext old;
+	bool		found;
 
+	/* the slot frees its tuple at the next call: that must not be gone before */
+	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (shared == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
 		shared = MakeSingleTupleTableSlot(store_descriptor(), &TTSOpsMinimalTuple);
-		MemoryContextSwitchTo(old);
-	}
+	found = tuplestore_gettupleslot(store, true, true, shared);
+	if (found)
+		slot_getallattrs(shared);
+	MemoryContextSwitchTo(old);
 	*slot = shared;
-	if (!tuplestore_gettupleslot(store, true, true, shared))
-		return false;
-	slot_getallattrs(shared);
-	return true;
+	return found;
 }
 
 /*

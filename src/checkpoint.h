@@ -11,6 +11,7 @@
 #include "lib/stringinfo.h"
 #include "datatype/timestamp.h"
 #include "link.h"
+#include "sharedstate.h"
 
 typedef struct SynchroPosition
 {
@@ -21,16 +22,6 @@ typedef struct SynchroPosition
 	bool		rebased;		/* these snapshots count, not the remote's */
 	bool		forget_references;
 } SynchroPosition;
-
-/* what a pass did */
-typedef struct SynchroCounts
-{
-	int64		inserted;
-	int64		updated;
-	int64		deleted;
-	int64		skipped;
-	int64		failed;
-} SynchroCounts;
 
 extern SynchroPosition *synchro_position_read(const char *server);
 extern char *synchro_position_attempt(const char *server);

@@ -31,6 +31,14 @@
 #define synchro_constraint_has_period(con) (false)
 #endif
 
+/* a NOT NULL constraint that is not valid says nothing of older rows; since 18 */
+#if PG_VERSION_NUM >= 180000
+#define synchro_attribute_not_null(desc, i) \
+	(TupleDescCompactAttr(desc, i)->attnullability == ATTNULLABLE_VALID)
+#else
+#define synchro_attribute_not_null(desc, i) (TupleDescAttr(desc, i)->attnotnull)
+#endif
+
 /* sequences have had open and close functions of their own since 17 */
 #if PG_VERSION_NUM >= 170000
 #include "access/sequence.h"
@@ -74,11 +82,29 @@
 static inline uint32 synchro_wait_connect(void) SYNCHRO_WAIT_EVENT("SynchroConnect")
 static inline uint32 synchro_wait_send(void) SYNCHRO_WAIT_EVENT("SynchroSend")
 static inline uint32 synchro_wait_result(void) SYNCHRO_WAIT_EVENT("SynchroResult")
+static inline uint32 synchro_wait_work(void) SYNCHRO_WAIT_EVENT("SynchroPusherMain")
+static inline uint32 synchro_wait_launcher(void) SYNCHRO_WAIT_EVENT("SynchroLauncherMain")
 static inline uint32 synchro_wait_worker(void) SYNCHRO_WAIT_EVENT("SynchroWorker")
+
+/* a database whose DROP was cut off is marked since 16, and in late 15 */
+#include "catalog/pg_database.h"
+#ifdef DATCONNLIMIT_INVALID_DB
+#define synchro_database_is_valid(database) ((database)->datconnlimit != DATCONNLIMIT_INVALID_DB)
+#else
+#define synchro_database_is_valid(database) (true)
+#endif
 
 /* names are parsed with soft errors since 16 */
 #if PG_VERSION_NUM < 160000
+#include "utils/regproc.h"
 #define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
+#endif
+
+/* scans take flags since 19 */
+#if PG_VERSION_NUM < 190000
+#include "access/tableam.h"
+#define SO_NONE 0
+#define table_beginscan(rel, snapshot, nkeys, key, flags) table_beginscan(rel, snapshot, nkeys, key)
 #endif
 
 /* a descriptor made by hand is to be finished since 19 */

@@ -264,10 +264,21 @@ synchro_sql_callback(SynchroRowCallback callback, void *arg)
 void
 synchro_local_begin(const char *activity)
 {
+	synchro_local_begin_locked(activity, NULL);
+}
+
+/*
+ * The same; lock is called before the snapshot is taken.
+ */
+void
+synchro_local_begin_locked(const char *activity, void (*lock) (void))
+{
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, activity);
+	if (lock != NULL)
+		lock();
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 /*

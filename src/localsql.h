@@ -43,6 +43,7 @@ extern Oid	synchro_extension_owner(void);
 extern Oid	synchro_extension_oid(void);
 
 extern void synchro_local_begin(const char *activity);
+extern void synchro_local_begin_locked(const char *activity, void (*lock) (void));
 extern void synchro_local_commit(void);
 
 #endif							/* SYNCHRO_LOCALSQL_H */

@@ -8,9 +8,13 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "capture.h"
+#include "ddlhook.h"
+#include "launcher.h"
 #include "settings.h"
+#include "sharedstate.h"
 #include "tableinfo.h"
 
 PG_MODULE_MAGIC;
@@ -27,4 +31,10 @@ _PG_init(void)
 	synchro_settings_init();
 	synchro_table_init();
 	synchro_capture_init();
+	if (process_shared_preload_libraries_in_progress)
+	{
+		synchro_shared_init();
+		synchro_ddlhook_init();
+		synchro_launcher_register();
+	}
 }

@@ -44,6 +44,7 @@ typedef struct Pass
 	List	   *ensured;		/* tables whose missing rows are pushed along */
 	MemoryContext batch_context;
 	SynchroCounts counts;
+	int64		keys_done;
 } Pass;
 
 static void order_tables(Pass *pass);
@@ -58,7 +59,7 @@ collect(Pass *pass)
 	SynchroSnapshot *since = synchro_snapshot_parse(pass->position->snapshot);
 	SynchroSnapshot *named = synchro_snapshot_parse(pass->position->keys_snapshot);
 
-	synchro_local_begin("synchro: reading the log");
+	synchro_local_begin_locked("synchro: reading the log", synchro_log_lock);
 	synchro_link_refresh(pass->link);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->context);
@@ -194,7 +195,7 @@ read_batch(Pass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 		bool		ready;
 
 		CHECK_FOR_INTERRUPTS();
-		synchro_local_begin("synchro: reading changed rows");
+		synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
 		MemoryContextSwitchTo(pass->batch_context);
 		batch->olds = collect_olds(pass);
 		ready = synchro_batch_describe(batch);
@@ -448,6 +449,20 @@ acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
 	pass->counts.deleted += batch->counts.deleted;
 }
 
+static void
+publish_progress(Pass *pass, const SynchroBatch *batch)
+{
+	ListCell   *cell;
+	Oid			relid = InvalidOid;
+
+	foreach(cell, batch->keys)
+	{
+		pass->keys_done += ((SynchroBatchKeys *) lfirst(cell))->identities->count;
+		relid = ((SynchroBatchKeys *) lfirst(cell))->relid;
+	}
+	synchro_shared_publish_progress("pushing", relid, Max(pass->keys_done, 1), pass->changes->nkeys);
+}
+
 /*
  * Push one batch.  Returns whether there are more.
  */
@@ -476,6 +491,7 @@ run_batch(Pass *pass)
 		handle_error(pass, batch, error, token, &retries);
 	}
 	acknowledge(pass, batch, token);
+	publish_progress(pass, batch);
 	synchro_link_clear_batch(pass->link);
 	return more;
 }
@@ -504,6 +520,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult
 	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL)
 	{
 		result->had_changes = true;
+		synchro_shared_publish_progress("pushing", InvalidOid, 0, pass->changes->nkeys);
 		while (run_batch(pass))
 			CHECK_FOR_INTERRUPTS();
 		result->counts = pass->counts;

@@ -18,12 +18,13 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "capture.h"
 #include "changelog.h"
 #include "checkpoint.h"
 #include "localsql.h"
-#include "pusher.h"
+#include "pushcall.h"
 #include "synchro.h"
 
 PG_FUNCTION_INFO_V1(synchro_synchronize);
@@ -85,7 +86,7 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 		Datum		values[7];
 		bool		nulls[7] = {0};
 
-		synchro_pusher_call(target, &result);
+		synchro_pushcall(target, &result);
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(target->name));
 		values[1] = Int64GetDatum(result.counts.inserted);
 		values[2] = Int64GetDatum(result.counts.updated);
@@ -205,7 +206,7 @@ synchro_peer_setup(PG_FUNCTION_ARGS)
 						"\nGRANT SELECT, INSERT, UPDATE, DELETE ON %1$I.%2$I TO PUBLIC;', n.nspname, c.relname),"
 						" (SELECT string_agg(format(E'\\nGRANT USAGE ON SEQUENCE %s TO PUBLIC;', s), '') FROM"
 						"  (SELECT pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) AS s"
-						"   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) x)"
+						"   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) x WHERE s IS NOT NULL)"
 						" FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
 						" ORDER BY n.nspname, c.relname", 0, NULL, NULL, NULL);
 	for (uint64 i = 0; i < n; i++)

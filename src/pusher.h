@@ -9,8 +9,43 @@
 #define SYNCHRO_PUSHER_H
 
 #include "pass.h"
+#include "sharedstate.h"
 
-extern void synchro_pusher_call(const SynchroTarget *target, SynchroPassResult *result);
+struct BackgroundWorkerHandle;
+
+/*
+ * What a caller of synchronize() and the worker started for it share, in
+ * dynamic shared memory.  The caller fills in the upper part before the
+ * worker starts; the worker the rest, and sets state last, after a barrier.
+ */
+typedef enum SynchroCallState
+{
+	SYNCHRO_CALL_RUNNING,
+	SYNCHRO_CALL_DONE,
+	SYNCHRO_CALL_FAILED
+} SynchroCallState;
+
+typedef struct SynchroPusherCall
+{
+	Oid			database;
+	char		server[NAMEDATALEN];
+
+	volatile SynchroCallState state;
+	SynchroPassResult result;
+	SynchroKeptError error;
+} SynchroPusherCall;
+
+/* what an always-on worker is told by the launcher, in bgw_extra */
+typedef struct SynchroPusherOrder
+{
+	Oid			database;
+	char		server[NAMEDATALEN];
+} SynchroPusherOrder;
+
 extern PGDLLEXPORT void synchro_pusher_main(Datum main_arg);
+extern bool synchro_worker_start(const char *function, const char *name, Datum arg,
+								 const SynchroPusherOrder *order,
+								 struct BackgroundWorkerHandle **handle);
+extern void synchro_worker_connect(Oid database, const char *name);
 
 #endif							/* SYNCHRO_PUSHER_H */

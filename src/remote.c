@@ -129,7 +129,10 @@ pin_session(SynchroRemote *remote)
 							   "SET idle_in_transaction_session_timeout = 0;"
 							   "SET client_min_messages = warning;"
 							   "SET jit = off;"
-							   "SET statement_timeout = %d",
+							   "SET statement_timeout = %d;"
+							   /* not every version has these */
+							   "SELECT set_config(name, '0', false) FROM pg_settings"
+							   " WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
 							   synchro_statement_timeout);
 	SynchroRemoteError *error = synchro_remote_script(remote, sql, NIL, NULL);
 
@@ -141,14 +144,12 @@ pin_session(SynchroRemote *remote)
  * The peer's notices go to our log at a level where they do not disturb.
  */
 static void
-receive_notice(void *arg, const PGresult *result)
+receive_notice(void *arg, const char *message)
 {
 	SynchroRemote *remote = arg;
-	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 
 	ereport(DEBUG1,
-			(errmsg_internal("remote \"%s\": %s", remote->name,
-							 message != NULL ? message : "notice without a message")));
+			(errmsg_internal("remote \"%s\": %s", remote->name, pchomp(message))));
 }
 
 /*
@@ -193,7 +194,7 @@ synchro_remote_open(const char *name, const char **keywords, const char **values
 					 errdetail("The remote did not ask for the password of the user mapping."),
 					 errhint("Have the remote demand a password, or let a superuser own the server.")));
 		PQsetnonblocking(remote->conn, 1);
-		PQsetNoticeReceiver(remote->conn, receive_notice, remote);
+		PQsetNoticeProcessor(remote->conn, receive_notice, remote);
 		pin_session(remote);
 	}
 	PG_CATCH();

@@ -18,7 +18,7 @@
 
 static const char *const columns_query =
 	"SELECT a.attname, format_type(a.atttypid, a.atttypmod),"
-	"       format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL), t.typcategory,"
+	"       format_type(b.oid, -1), t.typcategory,"
 	"       a.attnotnull, a.attidentity, a.attgenerated <> '',"
 	"       CASE WHEN a.attgenerated <> '' THEN NULL"
 	"            WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', (SELECT s.oid::regclass"
@@ -27,8 +27,11 @@ static const char *const columns_query =
 	"                AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i'))"
 	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
 	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
-	"         WHERE o.oprname = '=' AND o.oprleft = t.oid AND o.oprright = t.oid AND o.oprnamespace = t.typnamespace)"
+	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
+	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
+	"   SELECT * FROM base WHERE typbasetype = 0) b"
 	" LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
 	" WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 

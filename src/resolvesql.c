@@ -119,7 +119,7 @@ append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 			appendStringInfo(sql, "%s.%s %s %s", alias, column_name(lt, column),
 							 lt->remote->columns[column].equals, value);
 		else
-			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s IS NULL AND %s.%s IS NULL))",
+			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s " SYNCHRO_SQL_IS_NULL " AND %s.%s " SYNCHRO_SQL_IS_NULL "))",
 							 alias, column_name(lt, column),
 							 lt->remote->columns[column].equals, value,
 							 alias, column_name(lt, column), source,
@@ -164,7 +164,7 @@ append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
 	appendStringInfoString(sql, " UNION ALL SELECT x.tableoid");
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
-	appendStringInfo(sql, " FROM %s x WHERE %s.%s IS NULL AND x.%s IS NULL AND ",
+	appendStringInfo(sql, " FROM %s x WHERE %s.%s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
 					 table->qualified, source,
 					 fk < 0 ? psprintf("c%d", table->key[0]) : psprintf("f%d_0", fk), first);
 	append_key_equal(sql, lt, "x", source, view, 1);
@@ -230,8 +230,17 @@ append_found(StringInfo sql, const SynchroLinkTable *lt)
 static void
 resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
+	bool		first_of_many = lt->table->allow_many && !lt->remote->key_is_unique;
+
 	append_insert_head(sql, lt);
-	appendStringInfoString(sql, "SELECT q.kind, false, ");
+	appendStringInfoString(sql, "SELECT ");
+	if (first_of_many)
+	{
+		appendStringInfoString(sql, "DISTINCT ON (q.kind, ");
+		synchro_sql_list(sql, "q.l", lt->table->nidentity);
+		appendStringInfoString(sql, ") ");
+	}
+	appendStringInfoString(sql, "q.kind, false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
 	append_found(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
@@ -242,7 +251,15 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		join_parents_before(sql, lt, "q", -1);
 		append_key_join(sql, lt, "q", PARENT_BEFORE, false);
 	}
-	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "');");
+	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
+	if (first_of_many)
+	{
+		appendStringInfoString(sql, " ORDER BY q.kind, ");
+		synchro_sql_list(sql, "q.l", lt->table->nidentity);
+		for (int i = 0; i < lt->table->nidentity; i++)
+			appendStringInfo(sql, ", t.%s", column_name(lt, lt->table->identity[i]));
+	}
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -383,9 +400,8 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	StringInfoData from;
 
 	initStringInfo(&doomed);
-	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd')", lt->number);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&doomed, " AND g.r%d = t.%s", i, column_name(lt, table->identity[i]));
+	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd') AND ", lt->number);
+	synchro_sql_identity_equal(&doomed, lt, "t", "g.r");
 	appendStringInfoChar(&doomed, ')');
 	use_old = psprintf("o.kind IS NOT NULL AND (t.tableoid IS NULL OR %s)", doomed.data);
 
@@ -423,9 +439,8 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	synchro_sql_equal(&from, "i.l", "h.l", n);
 	appendStringInfoString(&from, " WHERE h.kind = 'o' AND NOT (");
 	synchro_sql_equal(&from, "h.l", "q.l", n);
-	appendStringInfoChar(&from, ')');
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&from, " AND h.r%d = t.%s", i, column_name(lt, table->identity[i]));
+	appendStringInfoString(&from, ") AND ");
+	synchro_sql_identity_equal(&from, lt, "t", "h.r");
 	appendStringInfoChar(&from, ')');
 	if (!lt->remote->key_is_unique && table->allow_many)
 	{
@@ -615,14 +630,18 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 			if (fk == self && level == 0)
 				appendStringInfo(sql, "t.%s IS NULL", name);
 			else if (fk == self)
-				appendStringInfo(sql, "t.%s = x.r%d", name,
+				appendStringInfo(sql, "t.%s %s x.r%d", name, lt->remote->columns[column].equals,
 								 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
 			else if (table->columns[column].not_null)
 				appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
 								 key_value(lt, column, "q", PARENT_BEFORE));
 			else
-				appendStringInfo(sql, "t.%s IS NOT DISTINCT FROM %s", name,
-								 key_value(lt, column, "q", PARENT_BEFORE));
+			{
+				char	   *value = key_value(lt, column, "q", PARENT_BEFORE);
+
+				appendStringInfo(sql, "(t.%s %s %s OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
+								 name, lt->remote->columns[column].equals, value, name, value);
+			}
 		}
 		if (level == 0)
 		{
@@ -671,7 +690,7 @@ append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
 					 lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%sl%d::text", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind = 'n' GROUP BY ", lt->number);
+	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d GROUP BY kind, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	appendStringInfoString(sql, " HAVING count(*) > 1;");
 }

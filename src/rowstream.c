@@ -9,6 +9,11 @@
  * must be sent with the batch, too.  The columns come in the order of
  * synchro_sql_copy_rows() and synchro_sql_copy_names().
  *
+ * Staged identities are compared with each other as they are, and a NULL
+ * among those of a parent would look like no parent.  So where a column of
+ * the identity may hold NULL (a natural key without primary key), its values
+ * are staged as text, a NULL as '' and any other value with '=' before it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -235,7 +240,42 @@ synchro_identities_text(const SynchroIdentities *identities, int position)
 }
 
 /*
- * Note that the natural key of a row of lt, with that identity, is needed.
+ * A value of an identity as it is staged.
+ */
+static char *
+staged_value(const SynchroTable *table, int identity, char *value)
+{
+	if (table->columns[table->identity[identity]].not_null)
+		return value;
+	return value != NULL ? psprintf("=%s", value) : "";
+}
+
+/*
+ * The same as SQL, of an expression for the value.
+ */
+static char *
+staged_expression(const SynchroTable *table, int identity, const char *value)
+{
+	if (table->columns[table->identity[identity]].not_null)
+		return pstrdup(value);
+	return psprintf("CASE WHEN %s " SYNCHRO_SQL_IS_NULL " THEN '' ELSE format('=%%s', %s) END",
+					value, value);
+}
+
+/*
+ * And back.
+ */
+static char *
+unstaged_value(const SynchroTable *table, int identity, char *value)
+{
+	if (value == NULL || table->columns[table->identity[identity]].not_null)
+		return value;
+	return value[0] == '=' ? value + 1 : NULL;
+}
+
+/*
+ * Note that the natural key of a row of lt, with that identity as it is
+ * staged, is needed.
  */
 static void
 request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
@@ -255,6 +295,10 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 		MemoryContextSwitchTo(old);
 	}
 	lt->involved = true;
+	values = memcpy(palloc(sizeof(char *) * lt->table->nidentity), values,
+					sizeof(char *) * lt->table->nidentity);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		values[i] = unstaged_value(lt->table, i, values[i]);
 	key = join_values(values, lt->table->nidentity);
 	if (hash_search(requests->seen, &key, HASH_FIND, NULL) != NULL)
 		return;
@@ -306,6 +350,22 @@ is_direct(const SynchroLinkTable *lt, int fk)
 }
 
 /*
+ * Append "the foreign key references a row".  One that is NULL in part
+ * references nothing.
+ */
+static void
+append_references(StringInfo sql, const SynchroLinkTable *lt, int fk, bool direct)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+
+	if (!direct)
+		appendStringInfo(sql, "t%d.tableoid IS NOT NULL", fk);
+	for (int i = 0; direct && i < key->ncols; i++)
+		appendStringInfo(sql, "%st.%s IS NOT NULL", i > 0 ? " AND " : "",
+						 quote_identifier(lt->table->columns[key->cols[i]].name));
+}
+
+/*
  * Append the identity of the row that a foreign key references, from alias t,
  * or from the joined parent t<fk> where values do not tell.
  */
@@ -319,30 +379,19 @@ append_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk)
 	for (int x = 0; x < parent->nidentity; x++)
 	{
 		const SynchroColumn *column = &parent->columns[parent->identity[x]];
+		char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
 
-		if (!direct)
+		for (int i = 0; direct && i < key->ncols; i++)
+			if (key->refcols[i] == column->attnum)
+				value = psprintf("t.%s", quote_identifier(lt->table->columns[key->cols[i]].name));
+		if (column->not_null && !(direct && key->ncols > 1))
 		{
-			appendStringInfo(sql, ", t%d.%s", fk, quote_identifier(column->name));
+			appendStringInfo(sql, ", %s", value);
 			continue;
 		}
-		for (int i = 0; i < key->ncols; i++)
-		{
-			if (key->refcols[i] != column->attnum)
-				continue;
-			appendStringInfoString(sql, ", ");
-			/* a key that is NULL in part references nothing */
-			if (key->ncols > 1)
-			{
-				appendStringInfoString(sql, "CASE WHEN true");
-				for (int j = 0; j < key->ncols; j++)
-					appendStringInfo(sql, " AND t.%s IS NOT NULL",
-									 quote_identifier(lt->table->columns[key->cols[j]].name));
-				appendStringInfoString(sql, " THEN ");
-			}
-			appendStringInfo(sql, "t.%s%s", quote_identifier(lt->table->columns[key->cols[i]].name),
-							 key->ncols > 1 ? " END" : "");
-			break;
-		}
+		appendStringInfoString(sql, ", CASE WHEN ");
+		append_references(sql, lt, fk, direct);
+		appendStringInfo(sql, " THEN %s END", staged_expression(parent, x, value));
 	}
 }
 
@@ -382,6 +431,19 @@ append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 }
 
 /*
+ * The type of an identity's value, so named that no length is implied: plain
+ * character and bit would mean one of length 1.
+ */
+static char *
+identity_type(const SynchroTable *table, int identity)
+{
+	Oid			type = table->columns[table->identity[identity]].type;
+
+	return format_type_extended(getBaseType(type), -1,
+								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+/*
  * Append FROM and WHERE: the rows whose identities are in the parameters, an
  * array of text for each value.
  */
@@ -389,37 +451,40 @@ static void
 append_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	const SynchroTable *table = lt->table;
+	const char *only = table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
 
-	if (table->nidentity == 1)
+	/* there is no array of arrays */
+	if (table->nidentity == 1 &&
+		!OidIsValid(get_base_element_type(table->columns[table->identity[0]].type)))
 	{
 		const SynchroColumn *column = &table->columns[table->identity[0]];
 
-		appendStringInfo(sql, " FROM %s%s t", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
-						 table->qualified);
+		appendStringInfo(sql, " FROM %s%s t", only, table->qualified);
 		append_parent_joins(sql, lt, key_only);
 		appendStringInfo(sql, " WHERE t.%s %s ANY ($1::text[]::%s[])",
 						 quote_identifier(column->name), equality_of(column->type),
-						 format_type_extended(getBaseType(column->type), -1, FORMAT_TYPE_FORCE_QUALIFY));
+						 identity_type(table, 0));
 		if (!column->not_null)
-			appendStringInfo(sql, " OR (t.%s IS NULL AND array_position($1, NULL) IS NOT NULL)",
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
 							 quote_identifier(column->name));
 		return;
 	}
-	appendStringInfoString(sql, " FROM ROWS FROM (");
+	appendStringInfoString(sql, " FROM unnest(");
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%sunnest($%d::text[]::%s[])", i > 0 ? ", " : "", i + 1,
-						 format_type_extended(getBaseType(table->columns[table->identity[i]].type),
-											  -1, FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
 	appendStringInfoString(sql, ") k(");
 	synchro_sql_list(sql, "k", table->nidentity);
-	appendStringInfo(sql, ") JOIN %s%s t ON ", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
-					 table->qualified);
+	appendStringInfo(sql, ") JOIN %s%s t ON ", only, table->qualified);
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[i]];
+		const char *name = quote_identifier(column->name);
 
-		appendStringInfo(sql, "%st.%s %s k.k%d", i > 0 ? " AND " : "", quote_identifier(column->name),
-						 column->not_null ? equality_of(column->type) : "IS NOT DISTINCT FROM", i);
+		appendStringInfo(sql, "%s(t.%s %s k.k%d::%s", i > 0 ? " AND " : "", name,
+						 equality_of(column->type), i, identity_type(table, i));
+		if (!column->not_null)
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND k.k%d IS NULL)", name, i);
+		appendStringInfoChar(sql, ')');
 	}
 	append_parent_joins(sql, lt, key_only);
 }
@@ -513,7 +578,9 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	for (int n = 0; n < times; n++)
 		for (int i = 0; i < table->nidentity; i++)
 		{
-			appendStringInfo(&sql, ", t.%s", quote_identifier(table->columns[table->identity[i]].name));
+			const char *name = quote_identifier(table->columns[table->identity[i]].name);
+
+			appendStringInfo(&sql, ", %s", staged_expression(table, i, psprintf("t.%s", name)));
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
 	for (int fk = 0; fk < table->nfks; fk++)
@@ -616,7 +683,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 	initStringInfo(&line);
 	appendStringInfoChar(&line, kind);
 	for (int i = 0; i < table->nidentity; i++)
-		put_value(&line, here[i]);
+		put_value(&line, staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
 	{
 		char	  **former = decode_values(table, table->identity, table->nidentity, value);
@@ -642,8 +709,8 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 				for (int i = 0; i < table->fks[fk].ncols; i++)
 					for (int j = 0; j < table->nkey; j++)
 						if (table->fks[fk].refcols[i] == parent->columns[parent->identity[x]].attnum &&
-							table->key[j] == table->fks[fk].cols[i])
-							request[x] = key[j];
+							table->key[j] == table->fks[fk].cols[i] && key[j] != NULL)
+							request[x] = staged_value(parent, x, key[j]);
 				put_value(&line, request[x]);
 			}
 			if (request[0] != NULL)

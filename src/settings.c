@@ -21,6 +21,9 @@
 #define MAX_BUFFER_SIZE			(512 * 1024)	/* half of what a StringInfo holds */
 #define DEFAULT_CONNECT_TIMEOUT 10
 #define MAX_CONNECT_TIMEOUT		3600
+#define DEFAULT_LOG_RETENTION	(24 * 60 * 60)
+#define DEFAULT_RETRY_INTERVAL	(5 * 60)
+#define MAX_RETRY_INTERVAL		(24 * 60 * 60)
 #define DEFAULT_STATEMENT_TIMEOUT (10 * 60 * 1000)
 
 bool		synchro_atomic_pass = false;
@@ -28,6 +31,8 @@ int			synchro_batch_size = DEFAULT_BATCH_SIZE;
 int			synchro_buffer_size = DEFAULT_BUFFER_SIZE;
 int			synchro_connect_timeout = DEFAULT_CONNECT_TIMEOUT;
 bool		synchro_log_changes = true;
+int			synchro_log_retention = DEFAULT_LOG_RETENTION;
+int			synchro_retry_max_interval = DEFAULT_RETRY_INTERVAL;
 int			synchro_statement_timeout = DEFAULT_STATEMENT_TIMEOUT;
 
 /*
@@ -64,6 +69,18 @@ synchro_settings_init(void)
 							 "Set it off for a transaction, a function or a role whose changes are not to be pushed.",
 							 &synchro_log_changes, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.log_retention",
+							"Sets how long changes are kept in the log after every remote has got them.",
+							"They are kept longer as long as a remote needs them.",
+							&synchro_log_retention, DEFAULT_LOG_RETENTION,
+							0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.retry_max_interval",
+							"Sets the longest time between two attempts to reach a remote.",
+							"The first attempts come sooner after each other.",
+							&synchro_retry_max_interval, DEFAULT_RETRY_INTERVAL,
+							1, MAX_RETRY_INTERVAL,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("synchro.statement_timeout",
 							"Sets how long one statement may take on a remote.",
 							"Zero turns this off.",

@@ -340,3 +340,41 @@ CREATE FUNCTION synchro.peer_setup()
 	AS 'MODULE_PATHNAME', 'synchro_peer_setup';
 COMMENT ON FUNCTION synchro.peer_setup() IS 'SQL for an administrator of a remote whose user may not create schema synchro_peer';
 REVOKE ALL ON FUNCTION synchro.peer_setup() FROM PUBLIC;
+
+--
+-- State of the remotes
+--
+CREATE FUNCTION synchro.pause(remote name)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_pause';
+COMMENT ON FUNCTION synchro.pause(name) IS 'nothing is pushed to a remote until resume(); its changes are kept';
+REVOKE ALL ON FUNCTION synchro.pause(name) FROM PUBLIC;
+
+CREATE FUNCTION synchro.resume(remote name)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_resume';
+COMMENT ON FUNCTION synchro.resume(name) IS 'takes back pause()';
+REVOKE ALL ON FUNCTION synchro.resume(name) FROM PUBLIC;
+
+CREATE FUNCTION synchro.pusher_status(OUT remote name, OUT state text, OUT pending bigint, OUT lag interval,
+		OUT last_error text, OUT last_error_at timestamptz, OUT attempts integer, OUT next_attempt timestamptz,
+		OUT worker_pid integer, OUT phase text, OUT relation regclass, OUT rows_done bigint, OUT rows_total bigint,
+		OUT started_at timestamptz)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_pusher_status';
+COMMENT ON FUNCTION synchro.pusher_status() IS 'what the pusher of each remote is doing: for the views remotes and progress';
+REVOKE ALL ON FUNCTION synchro.pusher_status() FROM PUBLIC;
+
+CREATE VIEW synchro.remotes AS
+	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
+		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped, s.failed, p.worker_pid,
+		   NULL::interval AS clock_offset
+	FROM synchro.pusher_status() p
+		 JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
+COMMENT ON VIEW synchro.remotes IS 'state of each remote: what is pending (log entries) and since when, the last success and error, rows pushed so far';
+
+CREATE VIEW synchro.progress AS
+	SELECT p.remote, p.phase, p.relation, p.rows_done, p.rows_total, p.started_at
+	FROM synchro.pusher_status() p
+	WHERE p.phase IS NOT NULL;
+COMMENT ON VIEW synchro.progress IS 'passes that are under way';

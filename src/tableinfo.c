@@ -191,7 +191,7 @@ build_columns(SynchroTable *table, Relation rel)
 		column->typmod = att->atttypmod;
 		column->typlen = att->attlen;
 		column->typbyval = att->attbyval;
-		column->not_null = att->attnotnull;
+		column->not_null = synchro_attribute_not_null(desc, i);
 		column->generated = att->attgenerated != '\0';
 		column->identity = att->attidentity;
 		column->from_sequence = att->attidentity != '\0' ||
@@ -237,18 +237,25 @@ registered_columns(Datum names)
 static void
 build_primary_key(SynchroTable *table, Relation rel)
 {
-	Relation	index;
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
 
-	list_free(RelationGetIndexList(rel));	/* sets rd_pkindex */
-	if (!OidIsValid(rel->rd_pkindex))
-		return;
-	index = index_open(rel->rd_pkindex, AccessShareLock);
-	table->nidentity = IndexRelationGetNumberOfKeyAttributes(index);
-	table->identity = palloc(sizeof(int) * table->nidentity);
-	for (int i = 0; i < table->nidentity; i++)
-		table->identity[i] = column_by_attnum(table, index->rd_index->indkey.values[i]);
-	table->has_primary_key = true;
-	index_close(index, AccessShareLock);
+	/* rd_pkindex names a deferrable one in some server versions only */
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (index->rd_index->indisprimary && index->rd_index->indisvalid)
+		{
+			table->nidentity = IndexRelationGetNumberOfKeyAttributes(index);
+			table->identity = palloc(sizeof(int) * table->nidentity);
+			for (int i = 0; i < table->nidentity; i++)
+				table->identity[i] = column_by_attnum(table, index->rd_index->indkey.values[i]);
+			table->has_primary_key = true;
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
 }
 
 /*

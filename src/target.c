@@ -39,6 +39,7 @@
 
 #include "fdwoption.h"
 #include "localsql.h"
+#include "sharedstate.h"
 #include "synchro.h"
 #include "target.h"
 
@@ -75,6 +76,8 @@ write_remote(const char *sql, const char *name, const char *other)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	rows = synchro_sql_run(sql, 2, types, values, NULL);
 	synchro_sql_close(&scope);
+	if (rows > 0)
+		synchro_shared_look_at_commit(MyDatabaseId);
 	return rows;
 }
 
@@ -188,6 +191,19 @@ synchro_target_remove(const char *name)
 	(void) synchro_target_get(name, false);
 	(void) require_own_server(name);
 	write_remote("DELETE FROM synchro.remote WHERE server = $1", name, "");
+}
+
+/*
+ * Let nothing be pushed to a remote until further notice, or let it again.
+ * The caller must own the server.
+ */
+void
+synchro_target_pause(const char *name, bool paused)
+{
+	(void) synchro_target_get(name, false);
+	(void) require_own_server(name);
+	write_remote(paused ? "UPDATE synchro.remote SET paused = true WHERE server = $1" :
+				 "UPDATE synchro.remote SET paused = false WHERE server = $1", name, "");
 }
 
 /*

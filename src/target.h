@@ -21,6 +21,7 @@ typedef struct SynchroTarget
 
 extern void synchro_target_add(const char *name);
 extern void synchro_target_remove(const char *name);
+extern void synchro_target_pause(const char *name, bool paused);
 extern SynchroTarget *synchro_target_get(const char *name, bool missing_ok);
 extern List *synchro_target_list(void);
 

@@ -1,0 +1,310 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The worker that has pushers running wherever they are wanted.
+ *
+ * The launcher knows the databases, but not what is in them: a short-lived
+ * worker looks into each once, and again when remotes of that database have
+ * changed, and notes in shared memory for which of them it wants pushers.
+ * The launcher starts those that are wanted and not running.  It sleeps until
+ * it is told that something has changed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "launcher.h"
+#include "localsql.h"
+#include "pusher.h"
+#include "sharedstate.h"
+#include "target.h"
+
+/* how long to wait when all worker slots are taken, ms */
+#define SLOT_DELAY	10000
+
+typedef struct LookedDatabase
+{
+	Oid			database;
+	BackgroundWorkerHandle *handle; /* of the worker that looks, or NULL */
+	bool		again;			/* asked for while one was looking */
+} LookedDatabase;
+
+static List *databases = NIL;	/* of LookedDatabase; those looked into */
+static bool slots_exhausted = false;
+
+/*
+ * Have the postmaster start the launcher; called when it preloads the library.
+ */
+void
+synchro_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "synchro", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "synchro_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "synchro launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "synchro launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Databases that can be connected to.  A transaction of its own.
+ */
+static List *
+list_databases(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!database->datallowconn || !synchro_database_is_valid(database))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		result = lappend_oid(result, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+static LookedDatabase *
+find_database(Oid oid)
+{
+	ListCell   *cell;
+
+	foreach(cell, databases)
+		if (((LookedDatabase *) lfirst(cell))->database == oid)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * Say once that the workers do not suffice.
+ */
+static void
+report_exhausted(void)
+{
+	if (!slots_exhausted)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start all workers of synchro: all background worker slots are in use"),
+				 errhint("Increase max_worker_processes, and restart the server.")));
+	slots_exhausted = true;
+}
+
+static bool
+start_looking(Oid database)
+{
+	LookedDatabase *looked = find_database(database);
+	SynchroPusherOrder order = {0};
+	pid_t		pid;
+
+	if (looked == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		looked = palloc0(sizeof(LookedDatabase));
+		looked->database = database;
+		databases = lappend(databases, looked);
+		MemoryContextSwitchTo(old);
+	}
+	if (looked->handle != NULL && GetBackgroundWorkerPid(looked->handle, &pid) != BGWH_STOPPED)
+	{
+		looked->again = true;
+		return true;
+	}
+	if (looked->handle != NULL)
+		pfree(looked->handle);
+	looked->handle = NULL;
+	looked->again = false;
+	order.database = database;
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (synchro_worker_start("synchro_look_main", "looking", (Datum) 0, &order, &looked->handle))
+		return true;
+	looked->again = true;
+	report_exhausted();
+	return false;
+}
+
+/*
+ * Look for databases that are new or gone; into all of them at the start.
+ */
+static void
+look_for_databases(void)
+{
+	List	   *existing = list_databases();
+	ListCell   *cell;
+
+	synchro_shared_forget_databases(existing);
+	foreach(cell, databases)
+	{
+		LookedDatabase *looked = lfirst(cell);
+
+		if (!list_member_oid(existing, looked->database))
+		{
+			databases = foreach_delete_current(databases, cell);
+			pfree(looked);
+		}
+	}
+	foreach(cell, existing)
+		if (find_database(lfirst_oid(cell)) == NULL)
+			start_looking(lfirst_oid(cell));
+	list_free(existing);
+}
+
+/*
+ * Do what is to be done.  Returns how long to sleep then, in ms, or -1.
+ */
+static long
+launch(void)
+{
+	SynchroPusherOrder order;
+	TimestampTz not_before;
+	ListCell   *cell;
+	Oid			database;
+	bool		exhausted = false;
+
+	while (synchro_shared_next_look(&database))
+	{
+		if (!OidIsValid(database))
+			look_for_databases();
+		else if (!start_looking(database))
+			exhausted = true;
+	}
+	foreach(cell, databases)
+	{
+		LookedDatabase *looked = lfirst(cell);
+
+		if (looked->again && !start_looking(looked->database))
+			exhausted = true;
+	}
+	while (!exhausted && synchro_shared_next_start(&order.database, order.server, &not_before))
+	{
+		BackgroundWorkerHandle *handle;
+
+		if (synchro_worker_start("synchro_pusher_main", order.server, (Datum) 0, &order, &handle))
+		{
+			pfree(handle);
+			continue;
+		}
+		report_exhausted();
+		exhausted = true;
+	}
+	if (exhausted)
+		return SLOT_DELAY;
+	slots_exhausted = false;
+	if (not_before != 0)
+		return Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), not_before), 10);
+	return -1;
+}
+
+static void
+launcher_exit(int code, Datum arg)
+{
+	synchro_shared_launcher(false);
+}
+
+/*
+ * Entry point of the launcher.
+ */
+void
+synchro_launcher_main(Datum main_arg)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "synchro launcher",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	SetConfigOption("application_name", "synchro launcher", PGC_USERSET, PGC_S_OVERRIDE);
+	pgstat_report_appname("synchro launcher");
+	before_shmem_exit(launcher_exit, (Datum) 0);
+	synchro_shared_launcher(true);
+
+	for (;;)
+	{
+		long		timeout;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		timeout = launch();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, synchro_wait_launcher());
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * Entry point of the worker that looks into a database: which remotes does
+ * it want pushers for?
+ */
+void
+synchro_look_main(Datum main_arg)
+{
+	const SynchroPusherOrder *order = (const SynchroPusherOrder *) MyBgworkerEntry->bgw_extra;
+	List	   *wanted = NIL;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	synchro_worker_connect(order->database, "looking for remotes");
+
+	synchro_local_begin("synchro: looking for remotes");
+	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
+	{
+		ListCell   *cell;
+
+		foreach(cell, synchro_target_list())
+			if (!((SynchroTarget *) lfirst(cell))->paused)
+				wanted = lappend(wanted, MemoryContextStrdup(TopMemoryContext,
+															 ((SynchroTarget *) lfirst(cell))->name));
+	}
+	synchro_local_commit();
+	synchro_shared_want(order->database, wanted);
+	proc_exit(0);
+}

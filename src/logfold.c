@@ -1,0 +1,250 @@
+/*-------------------------------------------------------------------------
+ *
+ * logfold.c
+ *	  Folds two segments of the log into one that keeps what has to be known
+ *	  of each row.
+ *
+ * Of each key the entry that committed last is kept, and all that say more
+ * than "changed": inserts, deletes, old keys and moves.  Each keeps its own
+ * transaction id, time and order.  So whatever snapshot a remote has, it finds
+ * the key if it was changed since, and what the row was called then; and the
+ * newest entry of a key tells whether it was changed after a given time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_operator_d.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplesort.h"
+
+#include "changelog.h"
+#include "compat.h"
+#include "localsql.h"
+#include "logkeeper.h"
+
+#define SORT_MEMORY		(16 * 1024) /* kB */
+
+enum
+{
+	FOLD_RELATION, FOLD_LAYOUT, FOLD_IDENTITY, FOLD_TIME, FOLD_TXID, FOLD_PART,
+	FOLD_POSITION, FOLD_KEEP, FOLD_RECORD, FOLD_COLUMNS
+};
+
+typedef struct Folder
+{
+	TupleDesc	desc;
+	Tuplesortstate *by_key;
+	Tuplesortstate *by_time;
+	TupleTableSlot *slot;
+	MemoryContext row_context;
+} Folder;
+
+static TupleDesc
+make_descriptor(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(FOLD_COLUMNS);
+
+	TupleDescInitEntry(desc, FOLD_RELATION + 1, "relation", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_LAYOUT + 1, "layout", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_TIME + 1, "time", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_TXID + 1, "txid", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_PART + 1, "part", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_POSITION + 1, "position", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_KEEP + 1, "keep", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_RECORD + 1, "record", BYTEAOID, -1, 0);
+	synchro_finish_tupledesc(desc);
+	return desc;
+}
+
+static Datum
+bytes_datum(const char *data, int len)
+{
+	return PointerGetDatum(cstring_to_text_with_len(data, len));
+}
+
+static void
+put(Folder *folder, const SynchroLogRow *row, SynchroBytes identity, int position,
+	bool keep, const char *record, int len)
+{
+	TupleTableSlot *slot = folder->slot;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, 0, sizeof(bool) * FOLD_COLUMNS);
+	slot->tts_values[FOLD_RELATION] = Int64GetDatum(row->relation);
+	slot->tts_values[FOLD_LAYOUT] = Int32GetDatum((int32) row->layout);
+	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
+	slot->tts_values[FOLD_TIME] = Int64GetDatum(row->changed_at);
+	slot->tts_values[FOLD_TXID] = Int64GetDatum((int64) row->txid);
+	slot->tts_values[FOLD_PART] = Int32GetDatum(row->part);
+	slot->tts_values[FOLD_POSITION] = Int32GetDatum(position);
+	slot->tts_values[FOLD_KEEP] = BoolGetDatum(keep);
+	slot->tts_values[FOLD_RECORD] = bytes_datum(record, len);
+	ExecStoreVirtualTuple(slot);
+	tuplesort_puttupleslot(folder->by_key, slot);
+}
+
+static void
+fold_row(const SynchroLogRow *row, void *arg)
+{
+	Folder	   *folder = arg;
+	const SynchroTable *table;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+	MemoryContext old;
+
+	/* what is gone from here cannot be pushed any more */
+	if (row->relation == SYNCHRO_STAMP_RELATION)
+		return;
+	table = synchro_table_get(row->relation, true);
+	if (table == NULL)
+		return;
+
+	old = MemoryContextSwitchTo(folder->row_context);
+	if (SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
+		put(folder, row, row->keys, 0, true, row->keys.data, row->keys.len);
+	else
+	{
+		for (int position = 0; pos < end; position++)
+		{
+			SynchroKeyRecord record;
+			const char *start = pos;
+
+			CHECK_FOR_INTERRUPTS();
+			pos = synchro_key_next(pos, end, table->nidentity,
+								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+			put(folder, row, record.identity, position,
+				record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
+				start, pos - start);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(folder->row_context);
+}
+
+static bool
+same_key(TupleTableSlot *a, TupleTableSlot *b)
+{
+	struct varlena *x = (struct varlena *) DatumGetPointer(a->tts_values[FOLD_IDENTITY]);
+	struct varlena *y = (struct varlena *) DatumGetPointer(b->tts_values[FOLD_IDENTITY]);
+
+	return a->tts_values[FOLD_RELATION] == b->tts_values[FOLD_RELATION] &&
+		a->tts_values[FOLD_LAYOUT] == b->tts_values[FOLD_LAYOUT] &&
+		VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+}
+
+/*
+ * From the sort by key into the sort by time: the last entry of each key, and
+ * those that say more.
+ */
+static void
+choose(Folder *folder)
+{
+	TupleTableSlot *previous = MakeSingleTupleTableSlot(folder->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *next = MakeSingleTupleTableSlot(folder->desc, &TTSOpsMinimalTuple);
+	bool		any = false;
+
+	tuplesort_performsort(folder->by_key);
+	while (tuplesort_gettupleslot(folder->by_key, true, true, next, NULL))
+	{
+		TupleTableSlot *swap = previous;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(next);
+		if (any && (DatumGetBool(previous->tts_values[FOLD_KEEP]) || !same_key(previous, next)))
+			tuplesort_puttupleslot(folder->by_time, previous);
+		previous = next;
+		next = swap;
+		any = true;
+	}
+	if (any)
+		tuplesort_puttupleslot(folder->by_time, previous);
+	tuplesort_performsort(folder->by_time);
+	ExecDropSingleTupleTableSlot(previous);
+	ExecDropSingleTupleTableSlot(next);
+}
+
+/*
+ * Write what was chosen, with the ids and times it had.
+ */
+static void
+write_chosen(Folder *folder, int target)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(folder->desc, &TTSOpsMinimalTuple);
+	SynchroLogWriter *writer = synchro_log_open(target, 0);
+	int			parts;
+
+	while (tuplesort_gettupleslot(folder->by_time, true, false, slot, NULL))
+	{
+		struct varlena *record;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		record = (struct varlena *) DatumGetPointer(slot->tts_values[FOLD_RECORD]);
+		synchro_log_pose(writer, (uint64) DatumGetInt64(slot->tts_values[FOLD_TXID]),
+						 DatumGetInt64(slot->tts_values[FOLD_TIME]));
+		synchro_log_put(writer, (Oid) DatumGetInt64(slot->tts_values[FOLD_RELATION]),
+						(uint32) DatumGetInt32(slot->tts_values[FOLD_LAYOUT]),
+						VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record));
+	}
+	synchro_log_close(writer, &parts);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static Tuplesortstate *
+begin_sort(TupleDesc desc, int ncolumns, AttrNumber *columns, Oid *operators)
+{
+	Oid			collations[FOLD_COLUMNS] = {0};
+	bool		nulls_first[FOLD_COLUMNS] = {0};
+
+	return tuplesort_begin_heap(desc, ncolumns, columns, operators, collations,
+								nulls_first, SORT_MEMORY, NULL, TUPLESORT_NONE);
+}
+
+/*
+ * Fold two segments into target; the other is empty then.  The caller holds
+ * ACCESS EXCLUSIVE on both, has an active snapshot taken after that, and a
+ * scope of synchro_sql_open().
+ */
+void
+synchro_log_fold(int target, int other)
+{
+	AttrNumber	key_columns[] = {
+		FOLD_RELATION + 1, FOLD_LAYOUT + 1, FOLD_IDENTITY + 1, FOLD_TIME + 1,
+		FOLD_TXID + 1, FOLD_PART + 1, FOLD_POSITION + 1
+	};
+	Oid			key_operators[] = {
+		Int8LessOperator, Int4LessOperator, ByteaLessOperator, Int8LessOperator,
+		Int8LessOperator, Int4LessOperator, Int4LessOperator
+	};
+	AttrNumber	time_columns[] = {
+		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_PART + 1, FOLD_POSITION + 1
+	};
+	Oid			time_operators[] = {
+		Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
+	};
+	Folder		folder = {0};
+
+	folder.desc = make_descriptor();
+	folder.slot = MakeSingleTupleTableSlot(folder.desc, &TTSOpsVirtual);
+	folder.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro fold",
+											   ALLOCSET_DEFAULT_SIZES);
+	folder.by_key = begin_sort(folder.desc, lengthof(key_columns), key_columns, key_operators);
+	folder.by_time = begin_sort(folder.desc, lengthof(time_columns), time_columns, time_operators);
+	synchro_log_scan_segment(target, fold_row, &folder);
+	synchro_log_scan_segment(other, fold_row, &folder);
+	choose(&folder);
+	synchro_sql_run(psprintf("TRUNCATE synchro.log_%d, synchro.log_%d", target, other),
+					0, NULL, NULL, NULL);
+	write_chosen(&folder, target);
+	tuplesort_end(folder.by_key);
+	tuplesort_end(folder.by_time);
+	ExecDropSingleTupleTableSlot(folder.slot);
+}

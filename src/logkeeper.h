@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * logkeeper.h
+ *	  Keeps the log small: rotates, folds and truncates its segments.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_LOGKEEPER_H
+#define SYNCHRO_LOGKEEPER_H
+
+extern void synchro_logkeeper_run(void);
+extern long synchro_logkeeper_timeout(void);
+
+/* in logfold.c */
+extern void synchro_log_fold(int target, int other);
+
+#endif							/* SYNCHRO_LOGKEEPER_H */

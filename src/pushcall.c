@@ -1,0 +1,171 @@
+/*-------------------------------------------------------------------------
+ *
+ * pushcall.c
+ *	  What synchronize() does in the caller's backend: have a worker push,
+ *	  and wait for it.
+ *
+ * Pushing never runs in the caller's transaction: so it sees what is
+ * committed, and holds none of the caller's locks.  If a pusher is running,
+ * it is asked for a pass; else a worker is started that makes one pass and
+ * ends.  For that the library need not be preloaded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "storage/dsm.h"
+#include "storage/latch.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "pushcall.h"
+#include "pusher.h"
+
+/* how often a waiting caller looks whether the worker waits for it, ms */
+#define BLOCKED_CHECK_INTERVAL 500
+
+/*
+ * Raise an error if that worker waits for a lock that we hold.
+ */
+static void
+check_not_blocked(pid_t pid)
+{
+	ArrayType  *blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids,
+																  Int32GetDatum(pid)));
+	int		   *pids = (int *) ARR_DATA_PTR(blockers);
+
+	for (int i = 0; i < ArrayGetNItems(ARR_NDIM(blockers), ARR_DIMS(blockers)); i++)
+		if (pids[i] == MyProcPid)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("synchronize() cannot go on because this transaction holds a lock that it needs"),
+					 errhint("Commit before you call synchronize().")));
+}
+
+static void
+report_kept(const SynchroKeptError *error)
+{
+	ereport(ERROR,
+			(errcode(error->sqlerrcode),
+			 errmsg_internal("%s", pstrdup(error->message)),
+			 error->detail[0] != '\0' ? errdetail_internal("%s", pstrdup(error->detail)) : 0,
+			 error->hint[0] != '\0' ? errhint("%s", pstrdup(error->hint)) : 0));
+}
+
+/*
+ * Ask the running pusher.  False if there is none, or it has gone before it
+ * served us.
+ */
+static bool
+ask_pusher(const SynchroTarget *target, SynchroPassResult *result)
+{
+	uint64		ticket;
+	int			pid;
+	bool		failed = false;
+	bool		served = false;
+	SynchroKeptError error;
+
+	if (!synchro_shared_request(MyDatabaseId, target->name, &ticket))
+		return false;
+	for (;;)
+	{
+		served = synchro_shared_served(MyDatabaseId, target->name, ticket, &pid,
+									   &result->counts, &result->had_changes, &error, &failed);
+		if (served || pid == 0)
+			break;
+		check_not_blocked(pid);
+		synchro_shared_wait(BLOCKED_CHECK_INTERVAL, synchro_wait_worker());
+		CHECK_FOR_INTERRUPTS();
+	}
+	synchro_shared_wait(0, 0);
+	if (served && failed)
+		report_kept(&error);
+	return served;
+}
+
+static void
+wait_for_worker(BackgroundWorkerHandle *handle)
+{
+	TimestampTz checked = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		pid_t		pid;
+		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
+
+		if (status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED)
+			return;
+		if (status == BGWH_STARTED &&
+			TimestampDifferenceExceeds(checked, GetCurrentTimestamp(), BLOCKED_CHECK_INTERVAL))
+		{
+			check_not_blocked(pid);
+			checked = GetCurrentTimestamp();
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 BLOCKED_CHECK_INTERVAL, synchro_wait_worker());
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Have a worker started for this call alone.
+ */
+static void
+run_worker(const SynchroTarget *target, SynchroPassResult *result)
+{
+	dsm_segment *segment = dsm_create(sizeof(SynchroPusherCall), 0);
+	SynchroPusherCall *call = dsm_segment_address(segment);
+	BackgroundWorkerHandle *handle;
+
+	memset(call, 0, sizeof(*call));
+	call->database = MyDatabaseId;
+	strlcpy(call->server, target->name, sizeof(call->server));
+	call->state = SYNCHRO_CALL_RUNNING;
+	if (!synchro_worker_start("synchro_pusher_main", target->name,
+							  UInt32GetDatum(dsm_segment_handle(segment)), NULL, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a worker to push to remote \"%s\"", target->name),
+				 errdetail("All background worker slots are in use."),
+				 errhint("Increase max_worker_processes, and restart the server.")));
+	PG_TRY();
+	{
+		wait_for_worker(handle);
+	}
+	PG_CATCH();
+	{
+		TerminateBackgroundWorker(handle);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	pg_read_barrier();
+	if (call->state == SYNCHRO_CALL_FAILED)
+		report_kept(&call->error);
+	if (call->state != SYNCHRO_CALL_DONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OPERATOR_INTERVENTION),
+				 errmsg("the worker that pushes to remote \"%s\" ended before it was done", target->name),
+				 errhint("See the server's log. Nothing is lost: synchronize again.")));
+	*result = call->result;
+	dsm_detach(segment);
+}
+
+/*
+ * Have all that is committed pushed to a remote, and wait for it.
+ *
+ * Errors of the pass are raised here, with their SQLSTATE.
+ */
+void
+synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result)
+{
+	if (!ask_pusher(target, result))
+		run_worker(target, result);
+}
