@@ -215,6 +215,7 @@ synchro_peer_tables(StringInfo sql)
 						   "	remote_key text[]\n"
 						   ");\n"
 						   "CREATE INDEX unapplied_node ON " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation);\n"
+						   "ALTER TABLE " SYNCHRO_PEER_SCHEMA ".unapplied REPLICA IDENTITY FULL;\n"
 						   "COMMENT ON SCHEMA " SYNCHRO_PEER_SCHEMA " IS 'what the extension synchro of other servers keeps here';\n"
 						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".position IS 'how far each node has brought this database';\n"
 						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".reference IS 'which row here stands for which row of a node, where no natural key tells';\n"

@@ -151,6 +151,7 @@ add_to_backlog(const SynchroLogRow *row, void *arg)
 	const Backlogger *backlogger = arg;
 	Oid			types[] = {TEXTOID, OIDOID, INT4OID, TIMESTAMPTZOID, INT4OID, BYTEAOID};
 	Datum		values[lengthof(types)];
+	SynchroSqlScope scope;
 
 	if (row->relation == SYNCHRO_STAMP_RELATION || row->changed_at < backlogger->at)
 		return;
@@ -160,8 +161,12 @@ add_to_backlog(const SynchroLogRow *row, void *arg)
 	values[3] = TimestampTzGetDatum(row->changed_at);
 	values[4] = Int32GetDatum(row->part);
 	values[5] = PointerGetDatum(cstring_to_text_with_len(row->keys.data, row->keys.len));
+
+	/* within the query that calls us: that one's memory goes with the end of another in the same scope */
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
 					" VALUES ($1::name, $2, $3, $4, $5, $6)", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
 }
 
 /*

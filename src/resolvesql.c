@@ -148,6 +148,20 @@ append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
 
 	for (int i = 0; i < table->nkey; i++)
 		nullable &= !table->columns[table->key[i]].not_null;
+	if (!nullable && lt->remote->key_is_unique)
+	{
+		/*
+		 * The index finds each row by itself.  LIMIT keeps the planner from
+		 * reading the whole table into a hash for the sake of a batch.
+		 */
+		appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
+		for (int i = 0; i < table->nidentity; i++)
+			appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
+		appendStringInfo(sql, " FROM %s x WHERE ", table->qualified);
+		append_key_equal(sql, lt, "x", source, view, 0);
+		appendStringInfoString(sql, " LIMIT 1) t ON true");
+		return;
+	}
 	if (!nullable)
 	{
 		appendStringInfo(sql, "%s %s t ON ", join, table->qualified);
@@ -171,20 +185,28 @@ append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
 	appendStringInfoString(sql, ") t ON true");
 }
 
+/*
+ * Append the join of the remote table, alias t, by stored reference.  LIMIT:
+ * see append_key_join().
+ */
 static void
 append_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
 					  const char *source, const char *key)
 {
-	appendStringInfo(sql, " JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
-					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	appendStringInfoString(sql, " JOIN LATERAL (SELECT x.tableoid");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);
-	appendStringInfo(sql, "] JOIN %s t ON ", lt->table->qualified);
+		appendStringInfo(sql, ", x.%s", column_name(lt, lt->table->identity[i]));
+	appendStringInfo(sql, " FROM %s.reference y JOIN %s x ON ", link->peer, lt->table->qualified);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%st.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
+		appendStringInfo(sql, "%sx.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
 						 column_name(lt, lt->table->identity[i]),
 						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
 						 lt->remote->columns[lt->table->identity[i]].base);
+	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
+					 link->node, quote_literal_cstr(lt->table->qualified));
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);
+	appendStringInfoString(sql, "] LIMIT 1) t ON true");
 }
 
 static void

@@ -11,7 +11,7 @@ COMMENT ON SCHEMA synchro IS 'keeps another database in step with this one by na
 -- This database as one of a group of nodes
 --
 CREATE TABLE synchro.node_identity (
-	id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+	id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL
 );
@@ -126,6 +126,8 @@ CREATE TABLE synchro.backlog (
 );
 COMMENT ON TABLE synchro.backlog IS 'keys to be pushed to one remote besides those that are new in the log';
 CREATE INDEX backlog_server ON synchro.backlog (server);
+-- with a publication FOR ALL TABLES, nothing could be deleted otherwise
+ALTER TABLE synchro.backlog REPLICA IDENTITY FULL;
 
 --
 -- Registration: which tables are watched, and by which natural keys

@@ -280,12 +280,13 @@ subtest 'savepoints, with a buffer that is written early' => sub {
 		UPDATE k SET name = 'interim 1' WHERE name = 's1';
 		INSERT INTO k (name, cash) VALUES ('theirs', 1);
 		SAVEPOINT a;
+		INSERT INTO t (name) SELECT 'inner ' || i FROM generate_series(1, 10000) i;
 		UPDATE k SET name = 's1 renamed' WHERE name = 'interim 1';
 		UPDATE k SET name = 's4' WHERE name = 'theirs';
 		INSERT INTO t (name) SELECT 'inner ' || i FROM generate_series(1, 10000) i;
 		RELEASE a;
 		COMMIT});
-	arrive('10001/1/0', 'renamed in the transaction and in a savepoint', 't');
+	arrive('20001/1/0', 'renamed in the transaction and in a savepoint', 't');
 	same($local, $remote, q{SELECT name, cash FROM k WHERE name <> 'theirs' ORDER BY 1}, 'renamed: k');
 	is(there(q{SELECT name, cash FROM k WHERE id = 77}), 'theirs|7', 'a row that bore the name for a moment only is not taken for it');
 	is(there(q{SELECT count(*) FROM k WHERE name = 's1 renamed' AND id IN (} . join(',', split /\n/, $before) . ')'), 1, 'the renamed one is');

@@ -140,7 +140,7 @@ SQL
 	is(rows($remote, q{SELECT (SELECT count(*) FROM one_null WHERE a = 'z'), (SELECT count(*) FROM all_null WHERE a = 'z'),
 		(SELECT count(*) FROM null_fk_first WHERE parent = 101)}), '1|1|1', "the remote's own rows are as they were");
 	$local->safe_psql('postgres', 'DELETE FROM no_pk; DELETE FROM null_fk; DELETE FROM null_fk_first; DELETE FROM all_null');
-	is_deeply(counts(), [ 0, 0, 12 ], 'rows with NULLs in their keys are deleted');
+	is_deeply(counts(), [ 0, 0, 13 ], 'rows with NULLs in their keys are deleted');
 	is(rows($remote, 'SELECT (SELECT count(*) FROM no_pk), (SELECT count(*) FROM null_fk), (SELECT count(*) FROM all_null)'),
 		'0|0|1', 'and only those');
 }
