@@ -73,9 +73,9 @@ else
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# clang does not know all of gcc's options, with which the server may have been built.
+# clang does not know all of gcc's options and attributes, with which the server may have been built.
 ifneq ($(findstring clang,$(CC)),)
-override CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+override CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
 
 # Since PostgreSQL 16 the expected files of the specs are not looked for beside the specs.

@@ -13,8 +13,9 @@
  *			columns; in mode reference the former identity as k0..
  *	  m_N	the map that resolving makes of them: local identity l0.. ->
  *			remote identity r0.. ; v0.. is what the identity will be when the
- *			batch has been applied.  Kind n: rows as they are now; o, d: as
- *			they were called before.  fresh: r is a value made for a row to
+ *			batch has been applied, w0.. what it was before, where others
+ *			follow it.  Kind n: rows as they are now; o, d: as they were
+ *			called before.  fresh: r is a value made for a row to
  *			be inserted.
  *
  * Because new rows get their identities while they are resolved, rows of
@@ -88,8 +89,7 @@ append_identity_equal(StringInfo sql, const SynchroLinkTable *lt, int i,
 {
 	int			column = lt->table->identity[i];
 
-	appendStringInfo(sql, "%s(%s %s %s", i > 0 ? " AND " : "",
-					 left, lt->remote->columns[column].equals, right);
+	appendStringInfo(sql, "(%s %s %s", left, lt->remote->columns[column].equals, right);
 	if (!lt->table->columns[column].not_null)
 		appendStringInfo(sql, " OR (%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")",
 						 left, right);
@@ -104,9 +104,12 @@ synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 						   const char *alias, const char *mapped)
 {
 	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		append_identity_equal(sql, lt, i,
 							  psprintf("%s.%s", alias, column_name(lt, lt->table->identity[i])),
 							  psprintf("%s%d", mapped, i));
+	}
 }
 
 bool
@@ -299,9 +302,12 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_columns(sql, lt, true, true);
 	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, ", l%d %s, r%d %s, v%d %s", i, synchro_stage_type(table, i),
-						 i, lt->remote->columns[table->identity[i]].base,
-						 i, lt->remote->columns[table->identity[i]].base);
+	{
+		const char *base = lt->remote->columns[table->identity[i]].base;
+
+		appendStringInfo(sql, ", l%d %s, r%d %s, v%d %s, w%d %s", i, synchro_stage_type(table, i),
+						 i, base, i, base, i, base);
+	}
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
 }
 
@@ -517,15 +523,122 @@ synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component)
 }
 
 /*
- * Append a correction of the map for a table whose identity contains foreign
- * keys: if the remote's ON UPDATE CASCADE has moved rows along with their
- * parents, they are found where they are now.
+ * Does a foreign key translate only columns of the identity, into the
+ * parent's identity?
+ */
+static bool
+fk_is_identity(const SynchroLinkTable *lt, int fk)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+
+	for (int i = 0; i < key->ncols; i++)
+		if (synchro_identity_position(lt->table, lt->table->columns[key->cols[i]].attnum) < 0 ||
+			synchro_identity_position(lt->parents[fk]->table, key->refcols[i]) < 0)
+			return false;
+	return true;
+}
+
+/*
+ * Append "the foreign key has ON UPDATE CASCADE on the remote".
+ */
+static void
+append_cascades(StringInfo sql, const SynchroLinkTable *lt, int fk)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+
+	appendStringInfo(sql, "EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = %s::regclass AND k.confrelid = %s::regclass"
+					 " AND k.contype = 'f' AND k.confupdtype = 'c' AND cardinality(k.conkey) = %d",
+					 quote_literal_cstr(lt->table->qualified),
+					 quote_literal_cstr(lt->parents[fk]->table->qualified), key->ncols);
+	for (int i = 0; i < key->ncols; i++)
+		appendStringInfo(sql, " AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attname = %s)",
+						 quote_literal_cstr(lt->table->columns[key->cols[i]].name));
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append the moves that the remote's ON UPDATE CASCADE made of a table's rows
+ * when a parent's rows were renamed: from where the parent was at first, w,
+ * to where it is now.
+ */
+static void
+follow_parent(StringInfo sql, const SynchroLinkTable *lt, int fk)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+	const SynchroLinkTable *parent = lt->parents[fk];
+
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET ", lt->number);
+	for (int i = 0; i < key->ncols; i++)
+	{
+		int			position = synchro_identity_position(parent->table, key->refcols[i]);
+
+		appendStringInfo(sql, "%sr%d = CASE WHEN p.kind = 'n' THEN p.v%d ELSE p.r%d END", i > 0 ? ", " : "",
+						 synchro_identity_position(lt->table, lt->table->columns[key->cols[i]].attnum),
+						 position, position);
+	}
+	appendStringInfo(sql, " FROM pg_temp.m_%d p WHERE NOT m.fresh AND NOT p.fresh", parent->number);
+	for (int i = 0; i < key->ncols; i++)
+	{
+		int			position = synchro_identity_position(parent->table, key->refcols[i]);
+
+		appendStringInfo(sql, " AND p.w%d %s m.r%d", position,
+						 parent->remote->columns[parent->table->identity[position]].equals,
+						 synchro_identity_position(lt->table, lt->table->columns[key->cols[i]].attnum));
+	}
+	appendStringInfo(sql, " AND (p.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = 'n' AND NOT o.fresh",
+					 parent->number);
+	for (int i = 0; i < parent->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, " AND ");
+		append_identity_equal(sql, parent, i, psprintf("o.w%d", i), psprintf("p.w%d", i));
+	}
+	appendStringInfoString(sql, ")) AND ");
+	append_cascades(sql, lt, fk);
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append that a table's rows are now where they were found, for
+ * synchro_sql_follow() of tables that refer to it.
  */
 void
-synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_mark(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d SET ", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%sw%d = r%d", i > 0 ? ", " : "", i, i);
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Does the identity of a table's rows change with a parent's in this batch?
+ */
+bool
+synchro_fk_moves(const SynchroLinkTable *lt, int fk)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+		if (synchro_column_fk(lt, lt->table->identity[i]) == fk)
+			return lt->parents[fk]->nolds > 0;
+	return false;
+}
+
+/*
+ * Append a correction of the map for a table whose identity contains foreign
+ * keys: if the remote has moved rows along with their parents, they are found
+ * where they are now.  component: the tables that are written together with
+ * this one, so whose rows have not moved yet.
+ */
+void
+synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component)
 {
 	int			n = lt->table->nidentity;
 
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (synchro_fk_moves(lt, fk) && fk_is_identity(lt, fk) &&
+			!list_member_ptr(component, lt->parents[fk]))
+			follow_parent(sql, lt, fk);
+
+	/* whatever else has moved them */
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET ", lt->number);
 	for (int i = 0; i < n; i++)
 		appendStringInfo(sql, "%sr%d = v%d", i > 0 ? ", " : "", i, i);
@@ -550,7 +663,10 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		append_identity_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
+	}
 	appendStringInfoChar(sql, ')');
 }
 
@@ -652,10 +768,12 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 		return;
 	if (lt->nolds > 0 && by_reference)
 	{
-		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q WHERE x.node = '%s' AND x.relation = %s"
-						 " AND q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "') AND x.local_key = ",
-						 link->peer, lt->number, link->node, relation);
+		/* LIMIT: one look into the index for each, whatever the statistics say */
+		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q, LATERAL (SELECT y.ctid AS place FROM %s.reference y"
+						 " WHERE y.node = '%s' AND y.relation = %s AND y.local_key = ",
+						 link->peer, lt->number, link->peer, link->node, relation);
 		append_remote_key(sql, lt, "q.k");
+		appendStringInfoString(sql, " LIMIT 1) y WHERE x.ctid = y.place AND q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
 		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
 		for (int i = 0; i < lt->table->nidentity; i++)
 			appendStringInfo(sql, "%sm.l%d::text = q.k%d", i > 0 ? " AND " : "", i, i);

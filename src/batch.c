@@ -197,14 +197,31 @@ involved_tables(SynchroLink *link)
 static bool
 identity_may_move(const SynchroLinkTable *lt)
 {
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		int			fk = synchro_column_fk(lt, lt->table->identity[i]);
-
-		if (fk >= 0 && lt->parents[fk]->nolds > 0)
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (synchro_fk_moves(lt, fk))
 			return true;
-	}
 	return false;
+}
+
+/*
+ * Mark where rows are whose moves others will follow.
+ */
+static void
+append_marks(StringInfo sql, List *tables)
+{
+	List	   *marked = NIL;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		for (int fk = 0; fk < lt->table->nfks; fk++)
+			if (synchro_fk_moves(lt, fk))
+				marked = list_append_unique_ptr(marked, lt->parents[fk]);
+	}
+	foreach(cell, marked)
+		synchro_sql_mark(sql, lfirst(cell));
 }
 
 static void
@@ -264,6 +281,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	foreach(cell, synchro_order_by_names(tables))
 		synchro_sql_resolve(&sql, link, lfirst(cell));
 	synchro_sql_missing(&sql, tables);
+	append_marks(&sql, tables);
 
 	components = synchro_order_by_references(link->leftovers != NIL && batch->snapshot != NULL ?
 											 link->tables : tables);
@@ -271,7 +289,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	{
 		foreach(member, lfirst(cell))
 			if (identity_may_move(lfirst(member)))
-				synchro_sql_follow(&sql, lfirst(member));
+				synchro_sql_follow(&sql, lfirst(member), lfirst(cell));
 		foreach(member, lfirst(cell))
 			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
 				synchro_sql_park(&sql, lfirst(member));

@@ -86,28 +86,36 @@ synchro_position_read(const char *server)
 /*
  * Keep the token of a batch about to be sent, and flush WAL.  Returns the
  * token, in the current memory context.  A transaction of its own.
+ *
+ * previous: the token kept so far, or NULL.  If that is no longer so, then
+ * reset() or set_checkpoint() has been called meanwhile: an error, the pass
+ * has to begin anew.
  */
 char *
-synchro_position_attempt(const char *server)
+synchro_position_attempt(const char *server, const char *previous)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
-	Oid			type = TEXTOID;
-	Datum		value;
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
 	char	   *token;
 
 	synchro_local_begin("synchro: keeping the position");
 	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	value = CStringGetTextDatum(server);
+	values[0] = CStringGetTextDatum(server);
+	nulls[1] = previous == NULL;
+	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(previous);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("UPDATE synchro.remote_state SET attempted = gen_random_uuid()"
-					" WHERE server = $1::name RETURNING attempted",
-					1, &type, &value, NULL);
+					" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid RETURNING attempted",
+					lengthof(types), types, values, nulls);
 	if (SPI_processed != 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("remote \"%s\" has been removed", server)));
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("remote \"%s\" was reset or removed while it was being pushed to", server),
+				 errhint("Synchronize again.")));
 	token = copy_in(context, spi_text(1));
 	synchro_sql_close(&scope);
 	synchro_local_commit();
@@ -151,9 +159,11 @@ synchro_position_acknowledge(const char *server, const char *token,
 					" checkpoint = CASE WHEN $3 IS NULL THEN checkpoint ELSE $5 END,"
 					" rebased = rebased AND $3 IS NULL, forget_references = false, last_success = clock_timestamp(),"
 					" inserted = inserted + $6, updated = updated + $7, deleted = deleted + $8"
-					" WHERE server = $1::name",
+					" WHERE server = $1::name AND attempted = $2::uuid",
 					lengthof(types), types, values, nulls);
-	if (snapshot != NULL)
+
+	/* not if the position was reset meanwhile: then that counts */
+	if (snapshot != NULL && SPI_processed == 1)
 		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name",
 						1, types, values, NULL);
 	synchro_sql_close(&scope);
@@ -253,7 +263,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 {
 	const char *params[4];
 
-	position->attempted = synchro_position_attempt(link->target->name);
+	position->attempted = synchro_position_attempt(link->target->name, NULL);
 	params[0] = link->node;
 	params[1] = position->attempted;
 	params[2] = position->snapshot;
@@ -264,6 +274,15 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
+	if (link->previous_node == NULL)
+		return;
+
+	/* we had another id before: what stood for our rows still does */
+	params[1] = link->previous_node;
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key)"
+						 " SELECT $1::uuid, relation, local_key, remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference"
+						 " WHERE node = $2::uuid ON CONFLICT DO NOTHING", 2, params);
 }
 
 /*

@@ -24,7 +24,7 @@ typedef struct SynchroPosition
 } SynchroPosition;
 
 extern SynchroPosition *synchro_position_read(const char *server);
-extern char *synchro_position_attempt(const char *server);
+extern char *synchro_position_attempt(const char *server, const char *previous);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts);

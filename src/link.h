@@ -45,6 +45,7 @@ typedef struct SynchroLink
 	SynchroTarget *target;
 	SynchroRemote *remote;
 	char	   *node;			/* our id, as the remote knows it */
+	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
 	const char *peer;			/* schema with position and references */
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;

@@ -92,7 +92,10 @@ visit_component(Components *components, SynchroLinkTable *lt)
 			continue;
 		parent = find_visit(components, lt->parents[fk]);
 		if (parent == NULL)
-			visit->low = Min(visit->low, visit_component(components, lt->parents[fk])->low);
+		{
+			parent = visit_component(components, lt->parents[fk]);
+			visit->low = Min(visit->low, parent->low);
+		}
 		else if (parent->on_stack)
 			visit->low = Min(visit->low, parent->index);
 	}

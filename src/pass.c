@@ -126,6 +126,7 @@ static bool
 take_keys(Pass *pass, SynchroBatch *batch)
 {
 	int			count = 0;
+	int			limit = synchro_atomic_pass ? PG_INT32_MAX : synchro_batch_size;
 
 	batch->keys = NIL;
 	while (pass->current < list_length(pass->order))
@@ -137,12 +138,12 @@ take_keys(Pass *pass, SynchroBatch *batch)
 		keys->relid = changed->relid;
 		keys->identities = synchro_identities_create(changed->table);
 		batch->keys = lappend(batch->keys, keys);
-		while (count < synchro_batch_size && synchro_changes_next_key(changed, &identity))
+		while (count < limit && synchro_changes_next_key(changed, &identity))
 		{
 			synchro_identities_decode(keys->identities, changed->table, identity);
 			count++;
 		}
-		if (count >= synchro_batch_size)
+		if (count >= limit)
 			return true;
 		pass->current++;
 	}
@@ -484,7 +485,8 @@ run_batch(Pass *pass)
 	for (bool first = true;; first = false)
 	{
 		read_batch(pass, batch, first, &more);
-		token = synchro_position_attempt(pass->link->target->name);
+		token = synchro_position_attempt(pass->link->target->name, pass->position->attempted);
+		pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
 		error = synchro_batch_apply(batch, token, true);
 		if (error == NULL)
 			break;

@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(synchro_reset);
 PG_FUNCTION_INFO_V1(synchro_checkpoint);
 PG_FUNCTION_INFO_V1(synchro_set_checkpoint);
 PG_FUNCTION_INFO_V1(synchro_peer_setup);
+PG_FUNCTION_INFO_V1(synchro_confirm_node);
 PG_FUNCTION_INFO_V1(synchro_log_entries);
 
 #define DONE_MESSAGE	"Synchronization performed successfully."
@@ -71,11 +72,18 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	List	   *targets;
 	ListCell   *cell;
+	SynchroKeptError error;
+	SynchroKeptError first_error = {0};
 
 	PreventCommandIfReadOnly("synchronize()");
 	PreventCommandDuringRecovery("synchronize()");
 	InitMaterializedSRF(fcinfo, 0);
 	targets = targets_of(fcinfo);
+	if (!PG_ARGISNULL(0) && ((SynchroTarget *) linitial(targets))->paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("remote \"%s\" is paused", NameStr(*PG_GETARG_NAME(0))),
+				 errhint("Run synchro.resume(%s).", quote_literal_cstr(NameStr(*PG_GETARG_NAME(0))))));
 	if (synchro_capture_pending())
 		ereport(NOTICE,
 				(errmsg("changes of this transaction are not committed yet, so they are not pushed")));
@@ -86,7 +94,17 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 		Datum		values[7];
 		bool		nulls[7] = {0};
 
-		synchro_pushcall(target, &result);
+		/* one remote that fails does not keep the others waiting */
+		if (!synchro_pushcall(target, &result, &error))
+		{
+			if (list_length(targets) > 1)
+				ereport(WARNING,
+						(errcode(error.sqlerrcode),
+						 errmsg("could not push to remote \"%s\"", target->name)));
+			if (first_error.sqlerrcode == 0)
+				first_error = error;
+			continue;
+		}
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(target->name));
 		values[1] = Int64GetDatum(result.counts.inserted);
 		values[2] = Int64GetDatum(result.counts.updated);
@@ -96,6 +114,8 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 		values[6] = CStringGetTextDatum(result.had_changes ? DONE_MESSAGE : NOTHING_MESSAGE);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+	if (first_error.sqlerrcode != 0)
+		synchro_pushcall_report(&first_error);
 	return (Datum) 0;
 }
 
@@ -190,37 +210,87 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 }
 
 /*
+ * confirm_node(): let this database push, as a node of its own.  Remotes are
+ * met as at the first contact, and told whose references are ours.
+ */
+Datum
+synchro_confirm_node(PG_FUNCTION_ARGS)
+{
+	SynchroSqlScope scope;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("WITH old AS (DELETE FROM synchro.node_identity RETURNING *)"
+					" INSERT INTO synchro.node_identity (previous, system_identifier, database)"
+					" SELECT (SELECT id FROM old ORDER BY system_identifier = s.system_identifier AND database = d.oid LIMIT 1),"
+					" s.system_identifier, d.oid FROM pg_control_system() s, pg_database d"
+					" WHERE d.datname = current_database()",
+					0, NULL, NULL, NULL);
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = NULL, rebased = true",
+					0, NULL, NULL, NULL);
+
+	/* of a database that was restored from a dump, only the remotes are there */
+	synchro_sql_run("INSERT INTO synchro.remote_state (server, snapshot, keys_snapshot, checkpoint)"
+					" SELECT server, '1:1:', '1:1:', now() FROM synchro.remote ON CONFLICT DO NOTHING",
+					0, NULL, NULL, NULL);
+	synchro_sql_close(&scope);
+	synchro_shared_look_at_commit(MyDatabaseId);
+	PG_RETURN_VOID();
+}
+
+/*
  * peer_setup(): SQL for an administrator of a remote whose user may not
  * create our schema.
  */
 Datum
 synchro_peer_setup(PG_FUNCTION_ARGS)
 {
+	MemoryContext context = CurrentMemoryContext;
 	StringInfoData sql;
 	SynchroSqlScope scope;
-	uint64		n;
+	char	   *roles = "'PUBLIC'";
+	char	   *tables = "";
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "-- in place of PUBLIC, name the role that pushes\n");
 	synchro_peer_tables(&sql);
-	appendStringInfoString(&sql,
-						   "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA " TO PUBLIC;\n"
-						   "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO PUBLIC;\n");
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	n = synchro_sql_run("SELECT format('GRANT USAGE ON SCHEMA %1$I TO PUBLIC;"
-						"\nGRANT SELECT, INSERT, UPDATE, DELETE ON %1$I.%2$I TO PUBLIC;', n.nspname, c.relname),"
-						" (SELECT string_agg(format(E'\\nGRANT USAGE ON SEQUENCE %s TO PUBLIC;', s), '') FROM"
-						"  (SELECT pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) AS s"
-						"   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) x WHERE s IS NOT NULL)"
-						" FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
-						" ORDER BY n.nspname, c.relname", 0, NULL, NULL, NULL);
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *sequences = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 
-		appendStringInfo(&sql, "%s%s\n", SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1),
-						 sequences != NULL ? sequences : "");
-	}
+	/* the roles that our remotes are mapped to, and tables with all parents */
+	if (synchro_sql_run("SELECT coalesce(string_agg(DISTINCT quote_literal(quote_ident(o.option_value)), ', '), quote_literal('PUBLIC'))"
+						" FROM synchro.remote r JOIN pg_foreign_server s ON s.srvname = r.server"
+						" JOIN pg_user_mapping m ON m.umserver = s.oid"
+						" CROSS JOIN pg_options_to_table(m.umoptions) o WHERE o.option_name = 'user'",
+						0, NULL, NULL, NULL) == 1)
+		roles = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	if (synchro_sql_run("WITH RECURSIVE t AS (SELECT relation::oid AS id FROM synchro.watched UNION"
+						" SELECT c.confrelid FROM t JOIN pg_constraint c ON c.conrelid = t.id AND c.contype = 'f')"
+						" SELECT coalesce(string_agg(quote_literal(format('%I.%I', n.nspname, c.relname)), ', ' ORDER BY n.nspname, c.relname), '')"
+						" FROM t JOIN pg_class c ON c.oid = t.id JOIN pg_namespace n ON n.oid = c.relnamespace",
+						0, NULL, NULL, NULL) == 1)
+		tables = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	appendStringInfo(&sql,
+					 "DO $synchro$\n"
+					 "DECLARE\n"
+					 "	pusher text;\n"
+					 "	watched regclass;\n"
+					 "	sequence text;\n"
+					 "BEGIN\n"
+					 "	FOREACH pusher IN ARRAY ARRAY[%s] LOOP\n"
+					 "		EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %%I TO %%s', current_database(), pusher);\n"
+					 "		EXECUTE format('GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA " TO %%s', pusher);\n"
+					 "		EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %%s', pusher);\n"
+					 "		FOR watched IN SELECT to_regclass(n) FROM unnest(ARRAY[%s]::text[]) n WHERE to_regclass(n) IS NOT NULL LOOP\n"
+					 "			EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%s',\n"
+					 "				(SELECT relnamespace::regnamespace FROM pg_class WHERE oid = watched), pusher);\n"
+					 "			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %%s TO %%s', watched, pusher);\n"
+					 "			FOR sequence IN SELECT pg_get_serial_sequence(watched::text, attname) FROM pg_attribute\n"
+					 "				WHERE attrelid = watched AND attnum > 0 AND NOT attisdropped LOOP\n"
+					 "				CONTINUE WHEN sequence IS NULL;\n"
+					 "				EXECUTE format('GRANT USAGE ON SEQUENCE %%s TO %%s', sequence, pusher);\n"
+					 "			END LOOP;\n"
+					 "		END LOOP;\n"
+					 "	END LOOP;\n"
+					 "END\n"
+					 "$synchro$;\n", roles, tables);
 	synchro_sql_close(&scope);
 	PG_RETURN_TEXT_P(cstring_to_text(sql.data));
 }

@@ -48,8 +48,11 @@ check_not_blocked(pid_t pid)
 					 errhint("Commit before you call synchronize().")));
 }
 
-static void
-report_kept(const SynchroKeptError *error)
+/*
+ * Raise an error that a pass has met, with its SQLSTATE.
+ */
+void
+synchro_pushcall_report(const SynchroKeptError *error)
 {
 	ereport(ERROR,
 			(errcode(error->sqlerrcode),
@@ -63,20 +66,19 @@ report_kept(const SynchroKeptError *error)
  * served us.
  */
 static bool
-ask_pusher(const SynchroTarget *target, SynchroPassResult *result)
+ask_pusher(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error,
+		   bool *failed)
 {
 	uint64		ticket;
 	int			pid;
-	bool		failed = false;
 	bool		served = false;
-	SynchroKeptError error;
 
 	if (!synchro_shared_request(MyDatabaseId, target->name, &ticket))
 		return false;
 	for (;;)
 	{
 		served = synchro_shared_served(MyDatabaseId, target->name, ticket, &pid,
-									   &result->counts, &result->had_changes, &error, &failed);
+									   &result->counts, &result->had_changes, error, failed);
 		if (served || pid == 0)
 			break;
 		check_not_blocked(pid);
@@ -84,8 +86,6 @@ ask_pusher(const SynchroTarget *target, SynchroPassResult *result)
 		CHECK_FOR_INTERRUPTS();
 	}
 	synchro_shared_wait(0, 0);
-	if (served && failed)
-		report_kept(&error);
 	return served;
 }
 
@@ -117,12 +117,13 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 /*
  * Have a worker started for this call alone.
  */
-static void
-run_worker(const SynchroTarget *target, SynchroPassResult *result)
+static bool
+run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error)
 {
 	dsm_segment *segment = dsm_create(sizeof(SynchroPusherCall), 0);
 	SynchroPusherCall *call = dsm_segment_address(segment);
 	BackgroundWorkerHandle *handle;
+	bool		failed;
 
 	memset(call, 0, sizeof(*call));
 	call->database = MyDatabaseId;
@@ -147,25 +148,29 @@ run_worker(const SynchroTarget *target, SynchroPassResult *result)
 	PG_END_TRY();
 
 	pg_read_barrier();
-	if (call->state == SYNCHRO_CALL_FAILED)
-		report_kept(&call->error);
-	if (call->state != SYNCHRO_CALL_DONE)
+	failed = call->state == SYNCHRO_CALL_FAILED;
+	if (!failed && call->state != SYNCHRO_CALL_DONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OPERATOR_INTERVENTION),
 				 errmsg("the worker that pushes to remote \"%s\" ended before it was done", target->name),
 				 errhint("See the server's log. Nothing is lost: synchronize again.")));
 	*result = call->result;
+	*error = call->error;
 	dsm_detach(segment);
+	return !failed;
 }
 
 /*
  * Have all that is committed pushed to a remote, and wait for it.
  *
- * Errors of the pass are raised here, with their SQLSTATE.
+ * Returns false if the pass has failed, with the reason in *error.
  */
-void
-synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result)
+bool
+synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error)
 {
-	if (!ask_pusher(target, result))
-		run_worker(target, result);
+	bool		failed = false;
+
+	if (ask_pusher(target, result, error, &failed))
+		return !failed;
+	return run_worker(target, result, error);
 }

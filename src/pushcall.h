@@ -11,6 +11,8 @@
 
 #include "pass.h"
 
-extern void synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result);
+extern bool synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result,
+							 SynchroKeptError *error);
+extern void synchro_pushcall_report(const SynchroKeptError *error) pg_attribute_noreturn();
 
 #endif							/* SYNCHRO_PUSHCALL_H */

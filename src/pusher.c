@@ -163,19 +163,22 @@ unlock_remote(Pusher *pusher)
  * Our node's id; an error if this database is a copy that must not push.
  */
 static char *
-active_node(MemoryContext context)
+active_node(MemoryContext context, char **previous)
 {
 	SynchroSqlScope scope;
 	char	   *node;
 	bool		active;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("SELECT id, state = 'active' FROM synchro.node", 0, NULL, NULL, NULL) != 1)
+	if (synchro_sql_run("SELECT n.id, n.state = 'active', i.previous FROM synchro.node n JOIN synchro.node_identity i USING (id)", 0, NULL, NULL, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this database has no identity as a node"),
 				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
 	node = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	*previous = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
+	if (*previous != NULL)
+		*previous = MemoryContextStrdup(context, *previous);
 	active = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)[0] == 't';
 	synchro_sql_close(&scope);
 	if (!active)
@@ -208,7 +211,8 @@ same_token(const char *a, const char *b)
  * position: as it is kept here; on return, what counts.
  */
 static void
-connect_remote(Pusher *pusher, SynchroTarget *target, char *node, SynchroPosition *position)
+connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const char *previous,
+			   SynchroPosition *position)
 {
 	if (conninfo_changed || !same_token(pusher->token, position->acknowledged))
 		disconnect(pusher);
@@ -220,6 +224,8 @@ connect_remote(Pusher *pusher, SynchroTarget *target, char *node, SynchroPositio
 	pusher->fresh = true;
 	pusher->link = synchro_link_open(target);
 	pusher->link->node = MemoryContextStrdup(pusher->link->context, node);
+	if (previous != NULL)
+		pusher->link->previous_node = MemoryContextStrdup(pusher->link->context, previous);
 	synchro_peer_open(pusher->link, position);
 }
 
@@ -232,6 +238,7 @@ push(Pusher *pusher, SynchroPassResult *result)
 	SynchroTarget *target;
 	SynchroPosition *position;
 	char	   *node;
+	char	   *previous;
 	uint64		logged;
 
 	MemoryContextSwitchTo(pusher->context);
@@ -240,7 +247,7 @@ push(Pusher *pusher, SynchroPassResult *result)
 	MemoryContextSwitchTo(pusher->context);
 	target = synchro_target_get(pusher->server, false);
 	lock_remote(pusher, target);
-	node = active_node(pusher->context);
+	node = active_node(pusher->context, &previous);
 	synchro_local_commit();
 
 	/* anew: the snapshot above is from before we got the lock */
@@ -251,7 +258,7 @@ push(Pusher *pusher, SynchroPassResult *result)
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
 
-	connect_remote(pusher, target, node, position);
+	connect_remote(pusher, target, node, previous, position);
 	synchro_shared_publish_state(SYNCHRO_PUSHING);
 	synchro_pass_run(pusher->link, position, result);
 	pusher->fresh = false;

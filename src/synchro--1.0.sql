@@ -12,21 +12,30 @@ COMMENT ON SCHEMA synchro IS 'keeps another database in step with this one by na
 --
 CREATE TABLE synchro.node_identity (
 	id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	previous uuid,
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL
 );
 COMMENT ON TABLE synchro.node_identity IS 'who this node is, and in which cluster and database it was last seen';
+COMMENT ON COLUMN synchro.node_identity.previous IS 'its id before confirm_node()';
 INSERT INTO synchro.node_identity (system_identifier, database)
 	SELECT s.system_identifier, d.oid
 	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
 	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 
+-- After pg_restore there are two rows: the one that CREATE EXTENSION made, and
+-- the dumped one.  Only a single row that is of this database makes an active
+-- node.
 CREATE VIEW synchro.node AS
 	SELECT n.id, n.system_identifier, n.database,
-		   CASE WHEN n.system_identifier OPERATOR(pg_catalog.=) s.system_identifier AND n.database OPERATOR(pg_catalog.=) d.oid
-				THEN 'active' ELSE 'held' END AS state
-	FROM synchro.node_identity n, pg_catalog.pg_control_system() s, pg_catalog.pg_database d
-	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+		   CASE WHEN n.is_here AND n.rows OPERATOR(pg_catalog.=) 1 THEN 'active' ELSE 'held' END AS state
+	FROM (SELECT i.id, i.system_identifier, i.database,
+				 i.system_identifier OPERATOR(pg_catalog.=) s.system_identifier AND i.database OPERATOR(pg_catalog.=) d.oid AS is_here,
+				 pg_catalog.count(*) OVER () AS rows
+		  FROM synchro.node_identity i, pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+		  WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+		  ORDER BY 4
+		  LIMIT 1) n;
 COMMENT ON VIEW synchro.node IS 'this node; state held: a copy or restored database that pushes nothing until confirm_node()';
 
 --
@@ -306,7 +315,7 @@ REVOKE ALL ON FUNCTION synchro.log_entries() FROM PUBLIC;
 
 CREATE VIEW synchro.changes AS
 	SELECT l.changed_at, l.relation, l.key, l.operation, COALESCE(l.origin, n.id) AS origin, l.xid
-	FROM synchro.log_entries() l CROSS JOIN synchro.node_identity n;
+	FROM synchro.log_entries() l CROSS JOIN synchro.node n;
 COMMENT ON VIEW synchro.changes IS 'the log: which rows of watched tables have changed, and when';
 
 --
@@ -336,6 +345,12 @@ CREATE FUNCTION synchro.set_checkpoint(remote name, at timestamptz)
 	AS 'MODULE_PATHNAME', 'synchro_set_checkpoint';
 COMMENT ON FUNCTION synchro.set_checkpoint(name, timestamptz) IS 'what the log has since that time is sent again to a remote, and nothing else that is pending';
 REVOKE ALL ON FUNCTION synchro.set_checkpoint(name, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION synchro.confirm_node()
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_confirm_node';
+COMMENT ON FUNCTION synchro.confirm_node() IS 'lets a copy or a restored database push, as a node with an id of its own';
+REVOKE ALL ON FUNCTION synchro.confirm_node() FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_setup()
 	RETURNS text LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE

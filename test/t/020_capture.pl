@@ -246,9 +246,39 @@ subtest 'the same, the parent not watched' => sub {
 	here(q{UPDATE site SET cash = 2; INSERT INTO site (area, name, cash) VALUES (1, 'new', 2)});
 	arrive('1/7/0', 'and later');
 	is(there($sites), "A|A2|2\nA|A4|2\nA|B1|2\nA|new|2\nB|A1|2\nB|B2|2\nB|B3|2\nB|B4|2", 'too');
+	here(q{UPDATE area SET name = 'A renamed again' WHERE id = 1; UPDATE site SET cash = 3 WHERE name = 'new'});
+	arrive('0/1/0', 'renamed once more, in its own transaction');
+	is(there(q{SELECT area.name, cash FROM site JOIN area ON area.id = area WHERE site.name = 'new'}), 'A|3', 'still that one');
+	here(q{
+		INSERT INTO area (id, name) VALUES (4, 'D');
+		INSERT INTO site (area, name, cash) VALUES (4, 'D1', 0), (1, 'newer', 0)});
+	arrive('3/0/0', 'together with an area that is missing there');
+	is(there(q{SELECT area.name, site.name FROM site JOIN area ON area.id = area WHERE site.name IN ('D1', 'newer') ORDER BY 1}),
+		"A|newer\nD|D1", 'which alone is made');
+	here(q{DELETE FROM site WHERE name = 'newer'; DELETE FROM area WHERE id = 4});
+	arrive('0/0/2', 'and deleted');
 	here(q{BEGIN; DELETE FROM site WHERE name = 'new'; DELETE FROM area WHERE id = 1; COMMIT});
 	arrive('0/0/4', 'deleted');
 	is(there($sites), "B|A1|2\nB|B2|2\nB|B3|2\nB|B4|2", 'with its children');
+
+	# ids that are used again stand for other rows: those of a deleted one, of one just renamed, and in one transaction
+	here(q{
+		INSERT INTO area (id, name) VALUES (1, 'E'), (3, 'F');
+		INSERT INTO site (area, name, cash) VALUES (1, 'E1', 0), (3, 'F1', 0)});
+	arrive('4/0/0', 'the ids of deleted areas given to others');
+	is(there(q{SELECT area.name, site.name FROM site JOIN area ON area.id = area WHERE site.name IN ('E1', 'F1') ORDER BY 1}),
+		"E|E1\nF|F1", 'are not mistaken for them');
+	here(q{
+		BEGIN;
+		DELETE FROM area WHERE id IN (1, 3);
+		INSERT INTO area (id, name) VALUES (1, 'F'), (3, 'E');
+		INSERT INTO site (area, name, cash) VALUES (1, 'F2', 0), (3, 'E2', 0);
+		COMMIT});
+	arrive('2/0/2', 'ids exchanged');
+	is(there(q{SELECT area.name, site.name FROM site JOIN area ON area.id = area WHERE site.name ~ '^[EF]' ORDER BY 1}),
+		"E|E2\nF|F2", 'are not mistaken, too');
+	here(q{DELETE FROM area WHERE id IN (1, 3)});
+	arrive('0/0/2', 'clean up');
 	is(there('SELECT id, name FROM area WHERE id < 1000 ORDER BY 1'), "501|A\n502|B", 'the areas of the remote are as they were');
 };
 
@@ -329,6 +359,7 @@ subtest 'TRUNCATE' => sub {
 	here(q{INSERT INTO k (name) VALUES ('seen')});
 	sync($local, 'office');
 	my $session = $local->background_psql('postgres', on_error_stop => 1);
+	$session->query_safe('SET client_min_messages = warning');
 	$session->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM k');
 	here(q{INSERT INTO k (name) VALUES ('not seen')});
 	sync($local, 'office');

@@ -179,27 +179,4 @@ SQL
 	both($local, $remote, 'DROP PUBLICATION everything');
 };
 
-subtest 'partitions that are split and merged' => sub {
-	plan skip_all => 'since PostgreSQL 19' if $version < 19;
-	both($local, $remote, <<'SQL');
-CREATE TABLE parts (code int PRIMARY KEY, n int) PARTITION BY RANGE (code);
-CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
-CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
-SQL
-	watch('parts');
-	$local->safe_psql('postgres', <<'SQL');
-INSERT INTO parts SELECT i, i FROM generate_series(10, 190, 10) i;
-ALTER TABLE parts SPLIT PARTITION parts_1 INTO (PARTITION parts_1a FOR VALUES FROM (0) TO (50), PARTITION parts_1b FOR VALUES FROM (50) TO (100));
-ALTER TABLE parts MERGE PARTITIONS (parts_1b, parts_2) INTO parts_12;
-SQL
-	sync($local, 'office');
-	same($local, $remote, 'SELECT * FROM parts ORDER BY code', 'all rows');
-	is($local->safe_psql('postgres', <<'SQL'), "parts_12|synchro_capture\nparts_12|synchro_truncate\nparts_1a|synchro_capture\nparts_1a|synchro_truncate", 'triggers of the new partitions');
-SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgrelid IN (SELECT relid FROM pg_partition_tree('parts') WHERE isleaf) ORDER BY tgrelid::regclass::text, tgname
-SQL
-	$local->safe_psql('postgres', 'UPDATE parts SET n = -n; TRUNCATE parts_1a');
-	sync($local, 'office');
-	same($local, $remote, 'SELECT * FROM parts ORDER BY code', 'changed and truncated');
-};
-
 done_testing();
