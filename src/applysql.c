@@ -10,7 +10,9 @@
  *			j references).  ensure: the row shall only be there.
  *	  n_N	natural keys of rows that others reference (kind p), and of
  *			rows as they were called before (kinds o and d), in the same
- *			columns; in mode reference the former identity as k0..
+ *			columns; in mode reference the former identity as k0.. ; where a
+ *			foreign key of the natural key references other columns than the
+ *			parent's identity, o and d have its value as b<i> instead
  *	  m_N	the map that resolving makes of them: local identity l0.. ->
  *			remote identity r0.. ; v0.. is what the identity will be when the
  *			batch has been applied, w0.. what it was before, where others
@@ -157,6 +159,32 @@ synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
 	return -1;
 }
 
+/*
+ * Is a column of the identity a value like any other, beside one that a
+ * sequence makes?  So is the partition key in a primary key.
+ */
+bool
+synchro_identity_beside_sequence(const SynchroTable *table, int column)
+{
+	if (table->columns[column].from_sequence)
+		return false;
+	for (int i = 0; i < table->nidentity; i++)
+		if (table->columns[table->identity[i]].from_sequence)
+			return true;
+	return false;
+}
+
+/*
+ * Does a column of the identity take the value that it has here?  Else it is
+ * the remote's own.
+ */
+bool
+synchro_identity_is_value(const SynchroLinkTable *lt, int column)
+{
+	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
+		(lt->pushed[column] && synchro_identity_beside_sequence(lt->table, column));
+}
+
 static int
 column_of_attnum(const SynchroTable *table, AttrNumber attnum)
 {
@@ -194,8 +222,11 @@ synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
 						 column_name(lt->parents[fk], column_of_attnum(lt->parents[fk]->table, refcol)));
 }
 
-static bool
-refers_beyond_identity(const SynchroLinkTable *lt, int fk)
+/*
+ * Does a foreign key reference other columns than the parent's identity?
+ */
+bool
+synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk)
 {
 	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
 		if (synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
@@ -221,7 +252,7 @@ synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 						 parent->number, fk, fk);
 		synchro_sql_equal(sql, psprintf("p%d.l", fk), psprintf("%s.f%d_", source, fk),
 						  parent->table->nidentity);
-		if (refers_beyond_identity(lt, fk))
+		if (synchro_fk_beyond_identity(lt, fk))
 		{
 			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->table->qualified, fk);
 			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
@@ -272,6 +303,25 @@ append_staged_columns(StringInfo sql, const SynchroLinkTable *lt, bool key_only,
 }
 
 /*
+ * Key columns that reference other columns than the parent's identity: of a
+ * name of before the value is known, but not whose it was.
+ */
+static void
+append_staged_values(StringInfo sql, const SynchroLinkTable *lt, bool types)
+{
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		int			fk = synchro_column_fk(lt, i);
+
+		if (fk < 0 || !synchro_column_is_key(lt->table, i) || !synchro_fk_beyond_identity(lt, fk))
+			continue;
+		appendStringInfo(sql, ", b%d", i);
+		if (types)
+			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
+	}
+}
+
+/*
  * Append the creation of a table's staging table for rows.
  */
 void
@@ -300,6 +350,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(sql, ", k%d text", i);
 	append_staged_parents(sql, lt, true, true);
 	append_staged_columns(sql, lt, true, true);
+	append_staged_values(sql, lt, true);
 	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 	{
@@ -335,7 +386,7 @@ synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
 
 /*
  * Append the COPY of names: kind, identity, (reference: former identity,)
- * parents, key columns.
+ * parents, key columns, values of key columns.
  */
 void
 synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
@@ -349,6 +400,7 @@ synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
 	}
 	append_staged_parents(sql, lt, true, false);
 	append_staged_columns(sql, lt, true, false);
+	append_staged_values(sql, lt, false);
 	appendStringInfoString(sql, ") FROM STDIN;");
 }
 
@@ -402,10 +454,8 @@ synchro_column_updatable(const SynchroLinkTable *lt, int column)
 	if (!lt->pushed[column] || lt->remote->columns[column].identity == 'a')
 		return false;
 
-	/* an identity that is no natural key is the remote's own */
 	return synchro_identity_position(lt->table, lt->table->columns[column].attnum) < 0 ||
-		synchro_column_is_key(lt->table, column) ||
-		synchro_column_fk(lt, column) >= 0;
+		synchro_identity_is_value(lt, column);
 }
 
 static void
@@ -754,6 +804,19 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 }
 
 /*
+ * Append "the row of the map m will have another identity on the remote".
+ */
+static void
+append_moved(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfoString(sql, "ROW(");
+	synchro_sql_list(sql, "m.r", lt->table->nidentity);
+	appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
+	synchro_sql_list(sql, "m.v", lt->table->nidentity);
+	appendStringInfoString(sql, ")::record");
+}
+
+/*
  * Append statements that remember which remote row stands for which local
  * one, where no natural key tells: new rows in mode reference, and rows of
  * tables that are not watched whose natural key has changed here only.
@@ -779,24 +842,37 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 			appendStringInfo(sql, "%sm.l%d::text = q.k%d", i > 0 ? " AND " : "", i, i);
 		appendStringInfoString(sql, ");");
 	}
+	if (lt->nolds > 0 && !by_reference)
+	{
+		/* its id may be another's next time */
+		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q WHERE x.node = '%s' AND x.relation = %s"
+						 " AND q.kind = '" SYNCHRO_KIND_DEAD "' AND x.local_key = ",
+						 link->peer, lt->number, link->node, relation);
+		append_remote_key(sql, lt, "q.l");
+		appendStringInfoChar(sql, ';');
+	}
 	if (lt->rows == NULL && lt->nolds == 0)
 		return;
 	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, local_key, remote_key) SELECT '%s', %s, ",
 					 link->peer, link->node, relation);
 	append_remote_key(sql, lt, "m.l");
 	appendStringInfoString(sql, ", ");
-	append_remote_key(sql, lt, "m.r");
+	append_remote_key(sql, lt, by_reference ? "m.v" : "m.r");
 	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE ", lt->number);
 	if (!by_reference)
 		appendStringInfoString(sql, "m.kind = '" SYNCHRO_KIND_OLD "'");
-	else if (lt->nolds == 0)
-		appendStringInfoString(sql, "m.kind = 'n' AND m.fresh");
 	else
 	{
-		appendStringInfo(sql, "m.kind = 'n' AND (m.fresh OR EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
-						 SYNCHRO_KIND_OLD "' AND ", lt->number);
-		synchro_sql_equal(sql, "o.l", "m.l", lt->table->nidentity);
-		appendStringInfoString(sql, "))");
+		appendStringInfoString(sql, "m.kind = 'n' AND (m.fresh OR ");
+		append_moved(sql, lt);
+		if (lt->nolds > 0)
+		{
+			appendStringInfo(sql, " OR EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
+							 SYNCHRO_KIND_OLD "' AND ", lt->number);
+			synchro_sql_equal(sql, "o.l", "m.l", lt->table->nidentity);
+			appendStringInfoChar(sql, ')');
+		}
+		appendStringInfoChar(sql, ')');
 	}
 	appendStringInfoString(sql, " ON CONFLICT (node, relation, local_key) DO UPDATE SET remote_key = EXCLUDED.remote_key;");
 }

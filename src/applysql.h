@@ -58,7 +58,10 @@ extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *l
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
+extern bool synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk);
 extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
+extern bool synchro_identity_beside_sequence(const SynchroTable *table, int column);
+extern bool synchro_identity_is_value(const SynchroLinkTable *lt, int column);
 extern void synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
 							  const char *source, const char *part);
 extern void synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,

@@ -28,6 +28,13 @@
 #define READ_ROWS	1000
 
 /*
+ * From that many rows on, the planner is told what is in a table's map: it
+ * takes an unknown table's few kinds for many, so a few rows for each, and
+ * joins large maps by nested loops.
+ */
+#define ANALYZE_ROWS	500
+
+/*
  * Note what the batch needs to know of its tables.  In a local transaction.
  *
  * Returns false if the remote has to be asked first, outside of it:
@@ -279,7 +286,13 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		}
 	}
 	foreach(cell, synchro_order_by_names(tables))
-		synchro_sql_resolve(&sql, link, lfirst(cell));
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		synchro_sql_resolve(&sql, link, lt);
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
+			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
+	}
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);
 

@@ -14,7 +14,8 @@
  * back when it aborts.  If the buffer outgrows synchro.buffer_size, what the
  * current subtransaction added itself is written early: those log rows bear
  * its xid and vanish with it.  Keys of its parents stay in memory, since they
- * must survive its abort.
+ * must survive its abort.  When these are written at last they bear a time
+ * before what was written early, so that the reader sees the true order.
  *
  * A key that the transaction logged a moment ago is not logged again: a
  * direct-mapped table of recent keys knows most of them.  It may forget, never
@@ -45,6 +46,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "capture.h"
 #include "changelog.h"
@@ -112,6 +114,13 @@ typedef struct SubxactMark
 	int			disabled;
 } SubxactMark;
 
+/* what lies in the buffer before offset is older than time */
+typedef struct BufferBreak
+{
+	int			offset;
+	TimestampTz time;
+} BufferBreak;
+
 #define RECENT_KEYS 4096		/* power of two; 64 kB per backend */
 
 typedef struct RecentKey
@@ -130,6 +139,9 @@ static int	tx_ntables = 0;
 static int	tx_maxtables = 0;
 static SubxactMark *marks = NULL;	/* by nest level */
 static int	nmarks = 0;
+static BufferBreak *breaks = NULL;	/* ascending, in both */
+static int	nbreaks = 0;
+static int	maxbreaks = 0;
 static int	disabled = 0;		/* depth of disable_log() */
 static int	tx_segment = -1;	/* the segment this transaction writes to */
 static int	tx_part = 0;
@@ -227,15 +239,47 @@ get_capture_table(Relation rel)
 }
 
 /*
+ * What follows after offset is about to be written: what lies before it in
+ * the buffer is older than time.
+ */
+static void
+note_break(int offset, TimestampTz time)
+{
+	/* and older than what was written from further on, or from here, before */
+	while (nbreaks > 0 && breaks[nbreaks - 1].offset >= offset)
+		time = breaks[--nbreaks].time;
+	if (offset == 0)
+		return;
+	if (nbreaks == maxbreaks)
+	{
+		int			newmax = Max(16, maxbreaks * 2);
+
+		breaks = breaks == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(BufferBreak) * newmax) :
+			repalloc(breaks, sizeof(BufferBreak) * newmax);
+		maxbreaks = newmax;
+	}
+	breaks[nbreaks].offset = offset;
+	breaks[nbreaks++].time = time;
+}
+
+/*
  * Write the buffer from offset on to the log, and cut it back to there.
  */
 static void
 flush_buffer(int offset)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
+	uint64		txid = U64FromFullTransactionId(GetTopFullTransactionId());
 	int			pos = offset;
+	int			next = 0;		/* break that the record lies before */
 	int64		entries = 0;
 
+	while (next < nbreaks && breaks[next].offset <= pos)
+		next++;
+	if (next < nbreaks)
+		synchro_log_pose(writer, txid, breaks[next].time);
 	while (pos < buffer.len)
 	{
 		BufferHeader header;
@@ -247,11 +291,17 @@ flush_buffer(int offset)
 						buffer.data + pos, header.len);
 		pos += header.len;
 		entries++;
+		if (next < nbreaks && pos >= breaks[next].offset)
+		{
+			next++;
+			synchro_log_pose(writer, txid, next < nbreaks ? breaks[next].time : now);
+		}
 	}
 	synchro_shared_wake_at_commit(entries);
 	if (tx_flushed_early && tx_closing)
 		synchro_log_put_stamp(writer);
 	tx_segment = synchro_log_close(writer, &tx_part);
+	note_break(offset, now - 1);
 	buffer.len = offset;
 	epoch++;
 }
@@ -571,6 +621,7 @@ forget_transaction(void)
 	tx_epoch++;
 	tx_ntables = 0;
 	nmarks = 0;
+	nbreaks = 0;
 	disabled = 0;
 	tx_segment = -1;
 	tx_part = 0;
@@ -642,6 +693,8 @@ at_subtransaction_event(SubXactEvent event, SubTransactionId mySubid,
 				if (buffer.len > marks[level - 1].len)
 				{
 					buffer.len = marks[level - 1].len;
+					while (nbreaks > 0 && breaks[nbreaks - 1].offset > buffer.len)
+						nbreaks--;
 					epoch++;
 				}
 			}

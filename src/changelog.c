@@ -56,6 +56,8 @@
 #define CHUNK_KEYS		500
 #define CHUNK_BYTES		7600
 
+#define RANGE_GAP		64		/* transactions, see unseen_condition() */
+
 enum
 {
 	LOG_RELATION, LOG_LAYOUT, LOG_TXID, LOG_CHANGED_AT, LOG_PART, LOG_ORIGIN,
@@ -137,10 +139,32 @@ synchro_log_segment(int segment)
 	return our_relation(name);
 }
 
-static Relation
-open_segment(int segment)
+/*
+ * Lock the live segment for writing, and return its number.
+ *
+ * Folding may hold a segment that is no longer live for seconds: we do not
+ * wait for it, but look again which one is live.
+ */
+static int
+lock_live_segment(void)
 {
-	return table_open(synchro_log_segment(segment), RowExclusiveLock);
+	for (;;)
+	{
+		int			segment = synchro_log_live();
+		Oid			relid = synchro_log_segment(segment);
+
+		if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		{
+			if (synchro_log_live() != segment)
+				continue;
+			LockRelationOid(relid, RowExclusiveLock);
+		}
+		if (synchro_log_live() == segment)
+			return segment;
+
+		/* a rotation came in between; nobody saw us write */
+		UnlockRelationOid(relid, RowExclusiveLock);
+	}
 }
 
 /*
@@ -160,20 +184,8 @@ synchro_log_open(int segment, int first_part)
 
 	writer->context = context;
 	writer->part = first_part;
-	writer->segment = segment;
-	if (segment >= 0)
-		writer->rel = open_segment(segment);
-	while (writer->rel == NULL)
-	{
-		writer->segment = synchro_log_live();
-		writer->rel = open_segment(writer->segment);
-		if (synchro_log_live() != writer->segment)
-		{
-			/* a rotation came in between; nobody saw us write */
-			table_close(writer->rel, RowExclusiveLock);
-			writer->rel = NULL;
-		}
-	}
+	writer->segment = segment >= 0 ? segment : lock_live_segment();
+	writer->rel = table_open(synchro_log_segment(writer->segment), RowExclusiveLock);
 	writer->index = index_open(linitial_oid(RelationGetIndexList(writer->rel)),
 							   RowExclusiveLock);
 	writer->index_info = BuildIndexInfo(writer->index);
@@ -421,12 +433,13 @@ typedef struct LogScan
 {
 	SynchroLogCallback callback;
 	void	   *arg;
+	const SynchroSnapshot *since;	/* without what it saw; NULL: all */
 } LogScan;
 
 static void
 receive_row(TupleTableSlot *slot, void *arg)
 {
-	LogScan  *state = arg;
+	LogScan    *state = arg;
 	SynchroLogRow row;
 	struct varlena *keys;
 	Datum		stored;
@@ -435,6 +448,8 @@ receive_row(TupleTableSlot *slot, void *arg)
 	row.relation = DatumGetObjectId(slot->tts_values[0]);
 	row.layout = (uint32) DatumGetInt32(slot->tts_values[1]);
 	row.txid = (uint64) DatumGetInt64(slot->tts_values[2]);
+	if (state->since != NULL && synchro_snapshot_has(state->since, row.txid))
+		return;
 	row.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
 	row.part = DatumGetInt32(slot->tts_values[4]);
 	row.keys.data = NULL;
@@ -454,15 +469,58 @@ receive_row(TupleTableSlot *slot, void *arg)
 }
 
 static Datum
-xip_array(const SynchroSnapshot *snapshot)
+xid_array(const uint64 *xids, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(snapshot->nxip, 1));
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
 
-	for (int i = 0; i < snapshot->nxip; i++)
-		elements[i] = Int64GetDatum((int64) snapshot->xip[i]);
-	return PointerGetDatum(construct_array(elements, snapshot->nxip, INT8OID,
-										   sizeof(int64), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum((int64) xids[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * Condition, with its parameters, for rows of the log that the active
+ * snapshot may see and an earlier one did not, and for some more.
+ *
+ * Of the transactions that were in progress then, those that still are have
+ * nothing to be seen: so an old transaction costs nothing as long as it is
+ * open.  Each of the others would cost a look into all of the index.  Most of
+ * them are young, so a range takes them in, with transactions in between that
+ * the earlier snapshot did see.
+ */
+static const char *
+unseen_condition(const SynchroSnapshot *since, Datum *values)
+{
+	SynchroSnapshot *now = synchro_snapshot_parse(synchro_snapshot_current());
+	uint64	   *ended = palloc(sizeof(uint64) * Max(since->nxip, 1));
+	int			nended = 0;
+	uint64		from = since->xmax;
+
+	for (int i = 0; i < since->nxip; i++)
+		if (synchro_snapshot_has(now, since->xip[i]))
+			ended[nended++] = since->xip[i];
+	while (nended > 0 && from - ended[nended - 1] <= RANGE_GAP)
+		from = ended[--nended];
+	values[0] = Int64GetDatum((int64) from);
+	values[1] = xid_array(ended, nended);
+	return nended > 0 ? "txid >= $1 OR txid = ANY ($2)" : "txid >= $1";
+}
+
+/*
+ * Have queries on the log find rows by the index, whatever the statistics
+ * say: there are none.  Returns the level for AtEOXact_GUC().
+ */
+static int
+use_index(void)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return guc_level;
 }
 
 /*
@@ -476,6 +534,8 @@ synchro_log_lock(void)
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
 		LockRelationOid(synchro_log_segment(i), AccessShareLock);
 }
+
+static const Oid unseen_types[] = {INT8OID, INT8ARRAYOID};
 
 static const char *const log_columns =
 "SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key) FROM synchro.log_%d";
@@ -501,40 +561,46 @@ synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg)
 void
 synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void *arg)
 {
-	LogScan	state = {callback, arg};
+	LogScan		state = {callback, arg, since};
 	DestReceiver *dest = synchro_sql_callback(receive_row, &state);
-	int			guc_level = NewGUCNestLevel();
+	Datum		values[lengthof(unseen_types)];
+	const char *condition;
+	int			guc_level;
 
-	/* the index is right whatever the statistics say: there are none */
-	if (since != NULL)
+	if (since == NULL)
 	{
-		(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+			synchro_log_scan_segment(i, callback, arg);
+		return;
 	}
+	condition = unseen_condition(since, values);
+	guc_level = use_index();
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-	{
-		Oid			type = INT8OID;
-		Oid			array_type = INT8ARRAYOID;
-		Datum		value;
-		char	   *select = psprintf(log_columns, i);
-
-		if (since == NULL)
-		{
-			synchro_sql_query(select, 0, NULL, NULL, NULL, dest);
-			continue;
-		}
-		value = Int64GetDatum((int64) since->xmax);
-		synchro_sql_query(psprintf("%s WHERE txid >= $1", select), 1, &type,
-						  &value, NULL, dest);
-		if (since->nxip == 0)
-			continue;
-		value = xip_array(since);
-		synchro_sql_query(psprintf("%s WHERE txid = ANY ($1)", select), 1, &array_type,
-						  &value, NULL, dest);
-	}
+		synchro_sql_query(psprintf("%s WHERE %s", psprintf(log_columns, i), condition),
+						  lengthof(unseen_types), unseen_types, values, NULL, dest);
 	AtEOXact_GUC(false, guc_level);
+}
+
+/*
+ * Has a segment a row that is visible now, and was not to the snapshot, and
+ * that was logged before a given time?  Needs a scope of synchro_sql_open().
+ */
+bool
+synchro_log_has_unseen(int segment, const SynchroSnapshot *since, TimestampTz before)
+{
+	Oid			types[] = {INT8OID, INT8ARRAYOID, TIMESTAMPTZOID};
+	Datum		values[lengthof(types)];
+	int			guc_level = use_index();
+	bool		found;
+
+	values[0] = Int64GetDatum((int64) since->xmax);
+	values[1] = xid_array(since->xip, since->nxip);
+	values[2] = TimestampTzGetDatum(before);
+	found = synchro_sql_run(psprintf("SELECT FROM synchro.log_%d WHERE (txid >= $1 OR txid = ANY ($2))"
+									 " AND changed_at < $3 LIMIT 1", segment),
+							lengthof(types), types, values, NULL) > 0;
+	AtEOXact_GUC(false, guc_level);
+	return found;
 }
 
 /*

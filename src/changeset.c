@@ -511,7 +511,11 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 			put_old(changed, 'd', group->identity, name);
 	}
 	else if (name_of_before(changed, group, &name))
-		put_old(changed, 'o', group->identity, name);
+	{
+		/* what is gone of a table that is not watched leaves no successor */
+		put_old(changed, group->removed && !changed->table->watched ? 'd' : 'o',
+				group->identity, name);
+	}
 
 	/* a row with a name of before is in the batch because of that */
 	if (changed->nolds == nolds && emitter->with_keys && changed->table->watched)

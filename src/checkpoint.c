@@ -164,8 +164,9 @@ synchro_position_acknowledge(const char *server, const char *token,
 
 	/* not if the position was reset meanwhile: then that counts */
 	if (snapshot != NULL && SPI_processed == 1)
-		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name",
-						1, types, values, NULL);
+		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name"
+						" AND pg_visible_in_snapshot(queued_by, $3::pg_snapshot)",
+						3, types, values, NULL);
 	synchro_sql_close(&scope);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
@@ -192,6 +193,7 @@ synchro_position_rebase(const char *server, bool forget_references)
 					lengthof(types), types, values, NULL);
 	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);
 	synchro_sql_close(&scope);
+	synchro_shared_retry_at_commit();
 }
 
 /*

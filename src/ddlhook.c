@@ -1,29 +1,35 @@
 /*-------------------------------------------------------------------------
  *
  * ddlhook.c
- *	  Commands on whole databases, and COMMIT PREPARED, as the always-on
- *	  workers are concerned.
+ *	  Commands that concern the always-on workers, before they run.
  *
  * DROP DATABASE, CREATE DATABASE ... TEMPLATE and some forms of ALTER
  * DATABASE want nobody else to be connected: the pushers of that database are
- * ended first, and the launcher starts them again a little later if the
- * database is still there.  Event triggers do not fire for these commands.
+ * ended first, and started again when the command's transaction has ended,
+ * if the database is still there.  So they are for DROP EXTENSION, which would
+ * have to wait for what they are doing.  Only a role that may run the command
+ * makes us do so.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 
 #include "compat.h"
 #include "ddlhook.h"
 #include "sharedstate.h"
+#include "synchro.h"
 
 #define STOP_TIMEOUT	4000	/* ms; PostgreSQL itself then waits five
 								 * seconds more */
@@ -34,15 +40,11 @@ static ProcessUtility_hook_type previous_hook = NULL;
  * End the pushers of a database and wait until they are gone.
  */
 static void
-stop_pushers(const char *name)
+stop_pushers(Oid database)
 {
-	Oid			database = get_database_oid(name, true);
-	List	   *pids;
+	List	   *pids = synchro_shared_stop(database);
 	int			waited = 0;
 
-	if (!OidIsValid(database))
-		return;
-	pids = synchro_shared_stop(database, NULL);
 	while (pids != NIL && waited < STOP_TIMEOUT)
 	{
 		List	   *left = NIL;
@@ -83,6 +85,82 @@ template_of(const CreatedbStmt *statement)
 }
 
 /*
+ * A command wants to be alone with a database.
+ */
+static void
+leave_alone(const char *name, bool may_copy)
+{
+	Oid			database = get_database_oid(name, true);
+
+	if (OidIsValid(database) &&
+		(synchro_database_ownercheck(database, GetUserId()) ||
+		 (may_copy && have_createdb_privilege())))
+		stop_pushers(database);
+}
+
+static bool
+has_option(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+		if (strcmp(((DefElem *) lfirst(cell))->defname, name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * DROP of objects that are not databases.
+ */
+static void
+prepare_for_drop(DropStmt *drop)
+{
+	ListCell   *cell;
+
+	if (drop->removeType != OBJECT_EXTENSION)
+		return;
+	foreach(cell, drop->objects)
+	{
+		Oid			extension = get_extension_oid(strVal(lfirst(cell)), true);
+
+		if (strcmp(strVal(lfirst(cell)), SYNCHRO_EXTENSION) != 0 ||
+			!synchro_extension_ownercheck(extension, GetUserId()))
+			continue;
+		stop_pushers(MyDatabaseId);
+		synchro_shared_look_at_commit(MyDatabaseId);
+	}
+}
+
+/*
+ * Commands on databases.
+ */
+static void
+prepare_for_database(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			leave_alone(((DropdbStmt *) statement)->dbname, false);
+			break;
+		case T_CreatedbStmt:
+			leave_alone(template_of((CreatedbStmt *) statement), true);
+			break;
+		case T_AlterDatabaseStmt:
+			if (has_option(((AlterDatabaseStmt *) statement)->options, "tablespace"))
+				leave_alone(((AlterDatabaseStmt *) statement)->dbname, false);
+			break;
+		case T_RenameStmt:
+			leave_alone(((RenameStmt *) statement)->subname, false);
+			break;
+		default:
+			break;
+	}
+
+	/* there may be one more, one less, or one that can be connected to now */
+	synchro_shared_look_at_commit(InvalidOid);
+}
+
+/*
  * Before the command.
  */
 static void
@@ -91,19 +169,21 @@ prepare_for(Node *statement)
 	switch (nodeTag(statement))
 	{
 		case T_DropdbStmt:
-			stop_pushers(((DropdbStmt *) statement)->dbname);
-			synchro_shared_look_at_commit(InvalidOid);
-			break;
 		case T_CreatedbStmt:
-			stop_pushers(template_of((CreatedbStmt *) statement));
-			synchro_shared_look_at_commit(InvalidOid);
-			break;
 		case T_AlterDatabaseStmt:
-			stop_pushers(((AlterDatabaseStmt *) statement)->dbname);
+			prepare_for_database(statement);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
-				stop_pushers(((RenameStmt *) statement)->subname);
+				prepare_for_database(statement);
+			break;
+		case T_DropStmt:
+			prepare_for_drop((DropStmt *) statement);
+			break;
+		case T_AlterForeignServerStmt:
+		case T_CreateUserMappingStmt:
+		case T_AlterUserMappingStmt:
+			synchro_shared_retry_at_commit();
 			break;
 		case T_TransactionStmt:
 			/* what a prepared transaction logged counts from now on */

@@ -9,6 +9,9 @@
  * The launcher starts those that are wanted and not running.  It sleeps until
  * it is told that something has changed.
  *
+ * A database that has the extension, but no pusher that would look after its
+ * log, is looked into now and then for that.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -37,12 +40,18 @@
 #include "compat.h"
 #include "launcher.h"
 #include "localsql.h"
+#include "logkeeper.h"
 #include "pusher.h"
+#include "settings.h"
 #include "sharedstate.h"
 #include "target.h"
 
 /* how long to wait when all worker slots are taken, ms */
 #define SLOT_DELAY	10000
+
+/* how often to look after the log of a database without pushers, ms */
+#define MIN_LOOK_INTERVAL	5000
+#define MAX_LOOK_INTERVAL	(60 * 60 * 1000)
 
 typedef struct LookedDatabase
 {
@@ -131,17 +140,22 @@ report_exhausted(void)
 	slots_exhausted = true;
 }
 
+/*
+ * Have a worker look into a database.  False if there is none to be had.
+ */
 static bool
 start_looking(Oid database)
 {
 	LookedDatabase *looked = find_database(database);
 	SynchroPusherOrder order = {0};
+	MemoryContext old;
+	char	   *name;
+	bool		started;
 	pid_t		pid;
 
 	if (looked == NULL)
 	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
+		old = MemoryContextSwitchTo(TopMemoryContext);
 		looked = palloc0(sizeof(LookedDatabase));
 		looked->database = database;
 		databases = lappend(databases, looked);
@@ -153,12 +167,19 @@ start_looking(Oid database)
 		return true;
 	}
 	if (looked->handle != NULL)
+	{
+		/* it may have failed, and be about to be started again */
+		TerminateBackgroundWorker(looked->handle);
 		pfree(looked->handle);
+	}
 	looked->handle = NULL;
 	looked->again = false;
 	order.database = database;
-	MemoryContextSwitchTo(TopMemoryContext);
-	if (synchro_worker_start("synchro_look_main", "looking", (Datum) 0, &order, &looked->handle))
+	name = psprintf("database %u", database);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = synchro_worker_start("synchro_look_main", name, (Datum) 0, &order, &looked->handle);
+	MemoryContextSwitchTo(old);
+	if (started)
 		return true;
 	looked->again = true;
 	report_exhausted();
@@ -166,10 +187,10 @@ start_looking(Oid database)
 }
 
 /*
- * Look for databases that are new or gone; into all of them at the start.
+ * Look for databases that are new or gone, and look into those, or all.
  */
 static void
-look_for_databases(void)
+look_for_databases(bool into_all)
 {
 	List	   *existing = list_databases();
 	ListCell   *cell;
@@ -181,14 +202,54 @@ look_for_databases(void)
 
 		if (!list_member_oid(existing, looked->database))
 		{
+			/* it would be started again and again, since it cannot connect */
+			if (looked->handle != NULL)
+				TerminateBackgroundWorker(looked->handle);
 			databases = foreach_delete_current(databases, cell);
 			pfree(looked);
 		}
 	}
 	foreach(cell, existing)
-		if (find_database(lfirst_oid(cell)) == NULL)
+		if (into_all || find_database(lfirst_oid(cell)) == NULL)
 			start_looking(lfirst_oid(cell));
 	list_free(existing);
+}
+
+static TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	if (a == 0 || b == 0)
+		return a + b;
+	return Min(a, b);
+}
+
+/*
+ * Look where that is asked for.  False if workers do not suffice; *next is
+ * set to when the next look is due, 0 for never.
+ */
+static bool
+look(TimestampTz *next)
+{
+	ListCell   *cell;
+	Oid			database;
+	bool		into_all;
+	bool		done = true;
+
+	while (synchro_shared_next_look(&database, &into_all, next))
+	{
+		if (!OidIsValid(database))
+			look_for_databases(into_all);
+		else
+			done &= start_looking(database);
+	}
+	foreach(cell, databases)
+	{
+		LookedDatabase *looked = lfirst(cell);
+
+		if (looked->again)
+			done &= start_looking(looked->database);
+	}
+	return done;
 }
 
 /*
@@ -198,26 +259,12 @@ static long
 launch(void)
 {
 	SynchroPusherOrder order;
-	TimestampTz not_before;
-	ListCell   *cell;
-	Oid			database;
-	bool		exhausted = false;
+	TimestampTz next_look;
+	TimestampTz next_start = 0;
+	TimestampTz next;
+	bool		exhausted = !look(&next_look);
 
-	while (synchro_shared_next_look(&database))
-	{
-		if (!OidIsValid(database))
-			look_for_databases();
-		else if (!start_looking(database))
-			exhausted = true;
-	}
-	foreach(cell, databases)
-	{
-		LookedDatabase *looked = lfirst(cell);
-
-		if (looked->again && !start_looking(looked->database))
-			exhausted = true;
-	}
-	while (!exhausted && synchro_shared_next_start(&order.database, order.server, &not_before))
+	while (!exhausted && synchro_shared_next_start(&order.database, order.server, &next_start))
 	{
 		BackgroundWorkerHandle *handle;
 
@@ -232,9 +279,10 @@ launch(void)
 	if (exhausted)
 		return SLOT_DELAY;
 	slots_exhausted = false;
-	if (not_before != 0)
-		return Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), not_before), 10);
-	return -1;
+	next = earlier(next_look, next_start);
+	if (next == 0)
+		return -1;
+	return Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 10);
 }
 
 static void
@@ -281,21 +329,32 @@ synchro_launcher_main(Datum main_arg)
 }
 
 /*
+ * How soon to look again into a database without pushers, ms.
+ */
+static int64
+look_interval(void)
+{
+	return Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_LOOK_INTERVAL), MAX_LOOK_INTERVAL);
+}
+
+/*
  * Entry point of the worker that looks into a database: which remotes does
- * it want pushers for?
+ * it want pushers for?  Where there are none it looks after the log.
  */
 void
 synchro_look_main(Datum main_arg)
 {
 	const SynchroPusherOrder *order = (const SynchroPusherOrder *) MyBgworkerEntry->bgw_extra;
 	List	   *wanted = NIL;
+	bool		installed;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	synchro_worker_connect(order->database, "looking for remotes");
 
 	synchro_local_begin("synchro: looking for remotes");
-	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
+	installed = OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true));
+	if (installed)
 	{
 		ListCell   *cell;
 
@@ -306,5 +365,11 @@ synchro_look_main(Datum main_arg)
 	}
 	synchro_local_commit();
 	synchro_shared_want(order->database, wanted);
+	if (installed && wanted == NIL)
+	{
+		synchro_logkeeper_run(true, false);
+		synchro_shared_look_later(order->database,
+								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), look_interval()));
+	}
 	proc_exit(0);
 }

@@ -13,13 +13,54 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "applysql.h"
 #include "link.h"
 #include "localsql.h"
+#include "settings.h"
+
+static uint64 conninfo_generation = 0;
+
+static void
+invalidate_conninfo(Datum arg, int cacheid, uint32 hashvalue)
+{
+	conninfo_generation++;
+}
+
+/*
+ * A number that changes whenever a server or a user mapping may have been
+ * altered.
+ */
+uint64
+synchro_link_conninfo_generation(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_conninfo, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate_conninfo, (Datum) 0);
+	}
+	registered = true;
+	return conninfo_generation;
+}
+
+/*
+ * Would we connect in another way now?
+ */
+bool
+synchro_link_is_outdated(const SynchroLink *link)
+{
+	return link->conninfo_generation != synchro_link_conninfo_generation() ||
+		link->statement_timeout != synchro_statement_timeout;
+}
 
 /*
  * Connect to a remote.  Begins and ends a local transaction of its own.
@@ -49,6 +90,8 @@ synchro_link_open(SynchroTarget *target)
 
 	synchro_local_begin("synchro: looking up the remote");
 	MemoryContextSwitchTo(context);
+	link->conninfo_generation = synchro_link_conninfo_generation();
+	link->statement_timeout = synchro_statement_timeout;
 	synchro_target_conninfo(link->target, &keywords, &values, &password_required);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
@@ -213,7 +256,8 @@ choose_columns(SynchroLink *link, SynchroLinkTable *lt)
 		/* what the remote hands out itself is not pushed */
 		if (!in_key && there->identity == 'a' && !in_identity)
 			continue;
-		if (in_identity && !in_key && synchro_column_fk(lt, i) < 0 && there->fresh_value != NULL)
+		if (in_identity && !in_key && synchro_column_fk(lt, i) < 0 && there->fresh_value != NULL &&
+			!synchro_identity_beside_sequence(lt->table, i))
 			continue;
 		lt->pushed[i] = true;
 	}

@@ -22,6 +22,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -257,7 +258,8 @@ synchro_sql_callback(SynchroRowCallback callback, void *arg)
 }
 
 /*
- * Begin a transaction of a background worker's, with an active snapshot.
+ * Begin a transaction of a background worker's, with an active snapshot, and
+ * with the settings of now: SIGHUP counts from the next batch on.
  *
  * activity: what pg_stat_activity shows meanwhile.
  */
@@ -273,6 +275,11 @@ synchro_local_begin(const char *activity)
 void
 synchro_local_begin_locked(const char *activity, void (*lock) (void))
 {
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, activity);

@@ -20,6 +20,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/tuplesort.h"
 
@@ -43,7 +44,15 @@ typedef struct Folder
 	Tuplesortstate *by_time;
 	TupleTableSlot *slot;
 	MemoryContext row_context;
+	HTAB	   *stamps;			/* of Stamp */
 } Folder;
+
+/* when a transaction committed that had written some of its rows before */
+typedef struct Stamp
+{
+	uint64		txid;			/* hash key */
+	TimestampTz at;
+} Stamp;
 
 static TupleDesc
 make_descriptor(void)
@@ -70,6 +79,46 @@ bytes_datum(const char *data, int len)
 }
 
 static void
+note_stamp(const SynchroLogRow *row, void *arg)
+{
+	Stamp	   *stamp;
+
+	if (row->relation != SYNCHRO_STAMP_RELATION)
+		return;
+	stamp = hash_search(arg, &row->txid, HASH_ENTER, NULL);
+	stamp->at = row->changed_at;
+}
+
+/*
+ * The stamp rows of a segment.  A transaction's rows are all in one segment.
+ */
+static HTAB *
+read_stamps(int segment)
+{
+	HASHCTL		ctl = {0};
+	HTAB	   *stamps;
+
+	ctl.keysize = sizeof(uint64);
+	ctl.entrysize = sizeof(Stamp);
+	ctl.hcxt = CurrentMemoryContext;
+	stamps = hash_create("synchro stamps", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	synchro_log_scan_segment(segment, note_stamp, stamps);
+	return stamps;
+}
+
+/*
+ * A row's time, which its transaction's stamp overrides: so the stamp rows
+ * need not be kept.
+ */
+static TimestampTz
+commit_time(const Folder *folder, const SynchroLogRow *row)
+{
+	Stamp	   *stamp = hash_search(folder->stamps, &row->txid, HASH_FIND, NULL);
+
+	return stamp != NULL ? stamp->at : row->changed_at;
+}
+
+static void
 put(Folder *folder, const SynchroLogRow *row, SynchroBytes identity, int position,
 	bool keep, const char *record, int len)
 {
@@ -80,7 +129,7 @@ put(Folder *folder, const SynchroLogRow *row, SynchroBytes identity, int positio
 	slot->tts_values[FOLD_RELATION] = Int64GetDatum(row->relation);
 	slot->tts_values[FOLD_LAYOUT] = Int32GetDatum((int32) row->layout);
 	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
-	slot->tts_values[FOLD_TIME] = Int64GetDatum(row->changed_at);
+	slot->tts_values[FOLD_TIME] = Int64GetDatum(commit_time(folder, row));
 	slot->tts_values[FOLD_TXID] = Int64GetDatum((int64) row->txid);
 	slot->tts_values[FOLD_PART] = Int32GetDatum(row->part);
 	slot->tts_values[FOLD_POSITION] = Int32GetDatum(position);
@@ -209,9 +258,9 @@ begin_sort(TupleDesc desc, int ncolumns, AttrNumber *columns, Oid *operators)
 }
 
 /*
- * Fold two segments into target; the other is empty then.  The caller holds
- * ACCESS EXCLUSIVE on both, has an active snapshot taken after that, and a
- * scope of synchro_sql_open().
+ * Fold two segments into target; the other is empty then.  other: -1 to fold
+ * one in place.  The caller holds ACCESS EXCLUSIVE on them, has an active
+ * snapshot taken after that, and a scope of synchro_sql_open().
  */
 void
 synchro_log_fold(int target, int other)
@@ -230,6 +279,7 @@ synchro_log_fold(int target, int other)
 	Oid			time_operators[] = {
 		Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
 	};
+	const int	segments[] = {target, other};
 	Folder		folder = {0};
 
 	folder.desc = make_descriptor();
@@ -238,11 +288,18 @@ synchro_log_fold(int target, int other)
 											   ALLOCSET_DEFAULT_SIZES);
 	folder.by_key = begin_sort(folder.desc, lengthof(key_columns), key_columns, key_operators);
 	folder.by_time = begin_sort(folder.desc, lengthof(time_columns), time_columns, time_operators);
-	synchro_log_scan_segment(target, fold_row, &folder);
-	synchro_log_scan_segment(other, fold_row, &folder);
+	for (int i = 0; i < lengthof(segments); i++)
+	{
+		if (segments[i] < 0)
+			continue;
+		folder.stamps = read_stamps(segments[i]);
+		synchro_log_scan_segment(segments[i], fold_row, &folder);
+		hash_destroy(folder.stamps);
+	}
 	choose(&folder);
-	synchro_sql_run(psprintf("TRUNCATE synchro.log_%d, synchro.log_%d", target, other),
-					0, NULL, NULL, NULL);
+	for (int i = 0; i < lengthof(segments); i++)
+		if (segments[i] >= 0)
+			synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segments[i]), 0, NULL, NULL, NULL);
 	write_chosen(&folder, target);
 	tuplesort_end(folder.by_key);
 	tuplesort_end(folder.by_time);

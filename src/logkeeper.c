@@ -9,11 +9,23 @@
  *   segment comes to cover about that time, and is truncated when its newest
  *   entry is older, too, and every remote has got all of it;
  * - when a remote is behind and the segment has grown as large as what is
- *   kept already (a megabyte at least): then the segments that are not live
- *   are folded into one, which keeps of each row what has to be known.  So
- *   the log of a remote that is down stays within some four times of what its
- *   distinct changed rows take, plus two megabytes, and each entry is folded
- *   twice on average.
+ *   kept already (FOLD_BLOCKS at least): then the segments that are not live
+ *   are folded into one, which keeps of each row what has to be known.
+ *
+ * A remote is behind if it has been waiting for something for some seconds:
+ * one that is served as fast as changes come is not.
+ *
+ * So with D for what folding leaves of the changes that a remote is behind by
+ * (the entry that committed last for each distinct row, and those that tell
+ * what it was called before), the log takes at most D + max(D, FOLD_BLOCKS),
+ * and what is written between two looks; with entries of a single integer
+ * FOLD_BLOCKS are some 16,000.  Each entry is folded twice on average.  While a
+ * remote is down its own pusher does this; others step in only if the log gets
+ * four times as large, lest they keep their remotes waiting.
+ *
+ * A transaction pins the segment that it has written to until it ends.  Then
+ * that segment stays as it is, and the other two take turns: the one that is
+ * not live is folded in place, and written to again though it is not empty.
  *
  * A segment is truncated or folded under ACCESS EXCLUSIVE, which we only take
  * if it is free at once.  Then no writer is left: whoever comes later writes
@@ -21,16 +33,22 @@
  * not see what folding has written.  Remotes' positions are looked at after
  * the lock is there, since only then nobody can add what they have not seen.
  *
+ * The log's indexes say for ranges of pages which transactions they hold, but
+ * do not learn of new ranges by themselves: full ones are added here before
+ * each pass.  One that is not full would cost writers more.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/pg_type.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -40,14 +58,37 @@
 #include "logkeeper.h"
 #include "settings.h"
 
-#define FOLD_BLOCKS		((BlockNumber) (1024 * 1024 / BLCKSZ))
-#define LOOK_INTERVAL	5000	/* ms between two looks while there is work */
-#define MIN_INTERVAL	1000	/* ms until the next look while there is none */
+#define RANGE_BLOCKS	16		/* as the install script says */
+#define MANY_RANGES		16		/* rather have all looked at than one by one */
+#define FOLD_BLOCKS		((BlockNumber) (128 * 1024 / BLCKSZ))
+#define BUSY_FACTOR		4
+#define BEHIND			5000	/* ms that a remote may take to get a change */
+#define LOOK_INTERVAL	5000	/* ms between two looks while there are changes */
+#define MIN_INTERVAL	1000	/* ms until the next look while there are none */
 #define MAX_INTERVAL	(60 * 60 * 1000)
 
+/* what we remember of a segment; nothing depends on it but speed */
+typedef struct SegmentNote
+{
+	Oid			file;			/* it is about this file */
+	BlockNumber summarized;		/* the index knows the blocks below */
+	BlockNumber folded;			/* size when it was folded last, 0: not yet */
+	TimestampTz newest;			/* time of its newest entry; 0: not looked at */
+} SegmentNote;
+
+/* one step of keeping, which is a local transaction */
+typedef struct Keeping
+{
+	bool		busy;			/* a remote is waiting for us */
+	SynchroSqlScope scope;
+	int			live;
+	BlockNumber blocks[SYNCHRO_LOG_SEGMENTS];
+	bool		anything;
+} Keeping;
+
+static SegmentNote notes[SYNCHRO_LOG_SEGMENTS];
 static TimestampTz last_look = 0;
-static TimestampTz next_look = 0;
-static bool anything_kept = true;
+static TimestampTz next_look = 0;	/* 0: at once; -1: the log is empty */
 
 /*
  * Milliseconds until there may be something to do, -1 if the log is empty.
@@ -55,48 +96,144 @@ static bool anything_kept = true;
 long
 synchro_logkeeper_timeout(void)
 {
-	if (!anything_kept)
+	if (next_look < 0)
 		return -1;
 	return Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_look), 0);
 }
 
+/*
+ * Size of a segment; what we remember of it is dropped if that was about an
+ * earlier file.
+ */
 static BlockNumber
 segment_blocks(int segment)
 {
 	Relation	rel = table_open(synchro_log_segment(segment), AccessShareLock);
 	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
 
+	if (notes[segment].file != rel->rd_rel->relfilenode)
+	{
+		memset(&notes[segment], 0, sizeof(SegmentNote));
+		notes[segment].file = rel->rd_rel->relfilenode;
+	}
 	table_close(rel, AccessShareLock);
 	return blocks;
 }
 
-/*
- * Does a query on a segment, given with one %d for its number, return a row?
- */
-static bool
-segment_has(int segment, const char *condition)
+static void
+summarize_segment(int segment, BlockNumber end)
 {
-	return synchro_sql_run(psprintf("SELECT FROM synchro.log_%d WHERE %s LIMIT 1", segment, condition),
-						   0, NULL, NULL, NULL) > 0;
+	Relation	rel = table_open(synchro_log_segment(segment), AccessShareLock);
+	Datum		index = ObjectIdGetDatum(linitial_oid(RelationGetIndexList(rel)));
+	BlockNumber begin = notes[segment].summarized;
+
+	if (end - begin > MANY_RANGES * RANGE_BLOCKS)
+		(void) DirectFunctionCall1(brin_summarize_new_values, index);
+	else
+		for (BlockNumber block = begin; block < end; block += RANGE_BLOCKS)
+			(void) DirectFunctionCall2(brin_summarize_range, index, Int64GetDatum(block));
+	notes[segment].summarized = end;
+	table_close(rel, AccessShareLock);
 }
 
 /*
- * Is a remote waiting for something in the segment?
+ * Have the log's indexes cover what is new.  A local transaction of its own.
  */
-static bool
-is_needed(int segment)
+void
+synchro_logkeeper_summarize(void)
 {
-	return synchro_sql_run(psprintf("SELECT FROM synchro.remote_state r WHERE EXISTS (SELECT FROM synchro.log_%d l"
-									" WHERE l.txid >= pg_snapshot_xmax(r.snapshot)::text::bigint)"
-									" OR EXISTS (SELECT FROM pg_snapshot_xip(r.snapshot) x JOIN synchro.log_%d l"
-									" ON l.txid = x::text::bigint) LIMIT 1", segment, segment),
-						   0, NULL, NULL, NULL) > 0;
+	synchro_local_begin("synchro: indexing the log");
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+	{
+		BlockNumber blocks = segment_blocks(i);
+
+		/* the lock that summarizing takes, if it is free at once */
+		if (blocks - blocks % RANGE_BLOCKS > notes[i].summarized &&
+			ConditionalLockRelationOid(synchro_log_segment(i), ShareUpdateExclusiveLock))
+			summarize_segment(i, blocks - blocks % RANGE_BLOCKS);
+	}
+	synchro_local_commit();
 }
 
-static char *
-is_young(void)
+/*
+ * The positions of all remotes: a list of SynchroSnapshot.
+ */
+static List *
+read_positions(void)
 {
-	return psprintf("changed_at > clock_timestamp() - interval '%d s'", synchro_log_retention);
+	List	   *positions = NIL;
+	uint64		n = synchro_sql_run("SELECT DISTINCT snapshot::text FROM synchro.remote_state",
+									0, NULL, NULL, NULL);
+
+	for (uint64 i = 0; i < n; i++)
+		positions = lappend(positions,
+							synchro_snapshot_parse(SPI_getvalue(SPI_tuptable->vals[i],
+																SPI_tuptable->tupdesc, 1)));
+	return positions;
+}
+
+/*
+ * Is a remote waiting for something in the segment that was logged before a
+ * given time?
+ */
+static bool
+is_needed(int segment, TimestampTz before)
+{
+	ListCell   *cell;
+
+	foreach(cell, read_positions())
+		if (synchro_log_has_unseen(segment, lfirst(cell), before))
+			return true;
+	return false;
+}
+
+/*
+ * Has a remote been waiting for something in the segment for some time?
+ */
+static bool
+is_behind(int segment)
+{
+	return is_needed(segment, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BEHIND));
+}
+
+static bool
+is_old(TimestampTz time)
+{
+	return TimestampTzPlusMilliseconds(time, (int64) synchro_log_retention * 1000) <= GetCurrentTimestamp();
+}
+
+/*
+ * A time that a query on the segment, with %d for its number, returns; 0 if
+ * it returns none.
+ */
+static TimestampTz
+query_time(const char *sql, int segment)
+{
+	bool		isnull = true;
+	Datum		value = (Datum) 0;
+
+	if (synchro_sql_run(psprintf(sql, segment), 0, NULL, NULL, NULL) > 0)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/*
+ * Has the segment an entry that is younger than log_retention?  We look only
+ * once at all of them, not again before the newest has become old: nobody
+ * adds to a segment that is not live but transactions that pin it.
+ */
+static bool
+has_young(int segment)
+{
+	if (notes[segment].newest == 0 || is_old(notes[segment].newest))
+		notes[segment].newest = query_time("SELECT max(changed_at) FROM synchro.log_%d", segment);
+	return notes[segment].newest != 0 && !is_old(notes[segment].newest);
+}
+
+static bool
+lock_segment(int segment)
+{
+	return ConditionalLockRelationOid(synchro_log_segment(segment), AccessExclusiveLock);
 }
 
 static void
@@ -108,37 +245,54 @@ rotate_to(int segment)
 	synchro_sql_run("SELECT setval('synchro.log_switch', $1)", 1, &type, &value, NULL);
 }
 
+/*
+ * The segment to write to next, or -1.
+ *
+ * crowded: it need not be empty, but nobody may have pinned it.
+ */
 static int
-empty_segment(const BlockNumber *blocks, int live)
+next_segment(const Keeping *keeping, bool crowded)
 {
+	int			best = -1;
+
 	for (int i = 1; i < SYNCHRO_LOG_SEGMENTS; i++)
-		if (blocks[(live + i) % SYNCHRO_LOG_SEGMENTS] == 0)
-			return (live + i) % SYNCHRO_LOG_SEGMENTS;
-	return -1;
+	{
+		int			segment = (keeping->live + i) % SYNCHRO_LOG_SEGMENTS;
+
+		if (keeping->blocks[segment] == 0)
+			return segment;
+		if (crowded && (best < 0 || keeping->blocks[segment] < keeping->blocks[best]) &&
+			lock_segment(segment))
+			best = segment;
+	}
+	return best;
 }
 
 /*
  * Leave the live segment if it is time.
  */
 static void
-rotate(const BlockNumber *blocks, int live)
+rotate(const Keeping *keeping)
 {
-	int			next = empty_segment(blocks, live);
+	BlockNumber size = keeping->blocks[keeping->live];
 	BlockNumber kept = 0;
-	Oid			old_type = INT4OID;
-	Datum		retention = Int32GetDatum(synchro_log_retention);
+	TimestampTz first;
+	bool		large;
+	int			next;
 
-	if (next < 0 || blocks[live] == 0)
+	if (size == 0)
 		return;
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-		if (i != live)
-			kept += blocks[i];
+		if (i != keeping->live)
+			kept += keeping->blocks[i];
+	large = size > Max(FOLD_BLOCKS, kept) * (keeping->busy ? BUSY_FACTOR : 1) && is_behind(keeping->live);
 
-	/* the first row on disk is about the oldest */
-	if (synchro_sql_run(psprintf("SELECT FROM (SELECT changed_at FROM synchro.log_%d LIMIT 1) f"
-								 " WHERE changed_at <= clock_timestamp() - $1 * interval '1 s'", live),
-						1, &old_type, &retention, NULL) > 0 ||
-		(blocks[live] > Max(FOLD_BLOCKS, kept) && is_needed(live)))
+	/* the first row on disk is about the oldest; none: all were rolled back */
+	first = query_time("SELECT changed_at FROM synchro.log_%d LIMIT 1", keeping->live);
+	if (!large && first != 0 && !is_old(first))
+		return;
+	next = next_segment(keeping, large);
+	if (next >= 0)
 		rotate_to(next);
 }
 
@@ -148,85 +302,104 @@ rotate(const BlockNumber *blocks, int live)
 static void
 truncate_segment(int segment)
 {
-	if (segment_has(segment, is_young()) || is_needed(segment) ||
-		!ConditionalLockRelationOid(synchro_log_segment(segment), AccessExclusiveLock))
+	if (has_young(segment) || is_needed(segment, DT_NOEND) || !lock_segment(segment))
 		return;
 
-	/* again, with a snapshot that sees all who have written to it */
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (synchro_log_live() != segment && !segment_has(segment, is_young()) && !is_needed(segment))
+	/* again, with snapshots that see all who have written to it */
+	notes[segment].newest = 0;
+	if (synchro_log_live() != segment && !has_young(segment) && !is_needed(segment, DT_NOEND))
 		synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segment), 0, NULL, NULL, NULL);
+}
+
+/*
+ * Fold the segments that are not live into one, or, if somebody has pinned
+ * one, the other in place.
+ */
+static void
+fold(const Keeping *keeping)
+{
+	int			mine[SYNCHRO_LOG_SEGMENTS];
+	int			n = 0;
+	bool		behind = false;
+
+	for (int i = 1; i < SYNCHRO_LOG_SEGMENTS; i++)
+	{
+		int			segment = (keeping->live + i) % SYNCHRO_LOG_SEGMENTS;
+
+		if (keeping->blocks[segment] > 0 && is_behind(segment) && lock_segment(segment))
+			mine[n++] = segment;
+	}
+	if (n == 0 || synchro_log_live() != keeping->live ||
+		(n == 1 && keeping->blocks[mine[0]] <= Max(FOLD_BLOCKS, notes[mine[0]].folded)))
+		return;
+	for (int i = 0; i < n; i++)
+		behind |= is_behind(mine[i]);
+	if (!behind)
+		return;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_fold(mine[0], n > 1 ? mine[1] : -1);
 	PopActiveSnapshot();
+	CommandCounterIncrement();
+	notes[mine[0]].folded = segment_blocks(mine[0]);
 }
 
 static void
-fold(const BlockNumber *blocks, int live)
+begin_step(Keeping *keeping)
 {
-	int			target = (live + 1) % SYNCHRO_LOG_SEGMENTS;
-	int			other = (live + 2) % SYNCHRO_LOG_SEGMENTS;
+	synchro_local_begin("synchro: keeping the log");
+	synchro_sql_open(&keeping->scope, SYNCHRO_AS_OWNER);
+	keeping->live = synchro_log_live();
+	keeping->anything = false;
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+	{
+		keeping->blocks[i] = segment_blocks(i);
+		keeping->anything |= keeping->blocks[i] > 0;
+	}
+}
 
-	/* one of them is to be empty, for the next rotation */
-	if (blocks[target] == 0 || blocks[other] == 0 ||
-		!ConditionalLockRelationOid(synchro_log_segment(target), AccessExclusiveLock) ||
-		!ConditionalLockRelationOid(synchro_log_segment(other), AccessExclusiveLock))
-		return;
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (synchro_log_live() == live)
-		synchro_log_fold(target, other);
-	PopActiveSnapshot();
+static void
+end_step(Keeping *keeping)
+{
+	synchro_sql_close(&keeping->scope);
+	synchro_local_commit();
 }
 
 /*
  * Look after the log, if the last time is not too recent.  Local
  * transactions of its own.
+ *
+ * written: something may have been added to the log since the last call.
+ * busy: a remote is waiting for us.
  */
 void
-synchro_logkeeper_run(void)
+synchro_logkeeper_run(bool written, bool busy)
 {
-	BlockNumber blocks[SYNCHRO_LOG_SEGMENTS];
-	SynchroSqlScope scope;
-	int			live;
+	TimestampTz now = GetCurrentTimestamp();
 	int64		interval = Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_INTERVAL), MAX_INTERVAL);
+	TimestampTz soon = TimestampTzPlusMilliseconds(last_look, Min(LOOK_INTERVAL, interval));
+	Keeping		keeping = {.busy = busy};
 
-	if (next_look != 0 && GetCurrentTimestamp() < next_look &&
-		!TimestampDifferenceExceeds(last_look, GetCurrentTimestamp(), LOOK_INTERVAL))
-		return;
-	last_look = GetCurrentTimestamp();
-	next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), interval);
-
-	synchro_local_begin("synchro: keeping the log");
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	live = synchro_log_live();
-	anything_kept = false;
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-	{
-		blocks[i] = segment_blocks(i);
-		anything_kept |= blocks[i] > 0;
-	}
-	rotate(blocks, live);
-	synchro_sql_close(&scope);
-	synchro_local_commit();
-	if (!anything_kept)
+	if (written)
+		next_look = next_look < 0 ? soon : Min(next_look, soon);
+	if (next_look < 0 || now < next_look)
 		return;
 
-	/* the lock on a segment is given back at once, so one at a time */
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+	begin_step(&keeping);
+	rotate(&keeping);
+	end_step(&keeping);
+
+	/* the lock on a segment is to be given back soon, so one at a time */
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS && keeping.anything; i++)
 	{
-		synchro_local_begin("synchro: keeping the log");
-		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-		live = synchro_log_live();
-		if (i != live && segment_blocks(i) > 0)
+		begin_step(&keeping);
+		if (i != keeping.live && keeping.blocks[i] > 0)
 			truncate_segment(i);
-		synchro_sql_close(&scope);
-		synchro_local_commit();
+		end_step(&keeping);
 	}
-	synchro_local_begin("synchro: folding the log");
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	live = synchro_log_live();
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-		blocks[i] = segment_blocks(i);
-	if (blocks[live] > FOLD_BLOCKS / 2)
-		fold(blocks, live);
-	synchro_sql_close(&scope);
-	synchro_local_commit();
+	begin_step(&keeping);
+	fold(&keeping);
+	end_step(&keeping);
+	last_look = now;
+	next_look = keeping.anything ? TimestampTzPlusMilliseconds(now, interval) : -1;
 }

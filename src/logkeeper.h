@@ -8,10 +8,11 @@
 #ifndef SYNCHRO_LOGKEEPER_H
 #define SYNCHRO_LOGKEEPER_H
 
-extern void synchro_logkeeper_run(void);
+extern void synchro_logkeeper_summarize(void);
+extern void synchro_logkeeper_run(bool written, bool busy);
 extern long synchro_logkeeper_timeout(void);
 
-/* in logfold.c */
+/* in logfold.c; other: -1 for none */
 extern void synchro_log_fold(int target, int other);
 
 #endif							/* SYNCHRO_LOGKEEPER_H */

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -487,6 +488,7 @@ run_batch(Pass *pass)
 		read_batch(pass, batch, first, &more);
 		token = synchro_position_attempt(pass->link->target->name, pass->position->attempted);
 		pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
+		pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
 		error = synchro_batch_apply(batch, token, true);
 		if (error == NULL)
 			break;
@@ -502,7 +504,9 @@ run_batch(Pass *pass)
  * Push all that is pending for the link's remote.
  *
  * position: as synchro_peer_open() left it; moved on here.  Errors of the
- * remote are raised as ours; what batches before have committed stays.
+ * remote are raised as ours; what batches before have committed stays.  If
+ * the result is unfinished, the link is not to be used any more, or the remote
+ * no longer wanted; another pass goes on.
  */
 void
 synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult *result)
@@ -524,7 +528,14 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult
 		result->had_changes = true;
 		synchro_shared_publish_progress("pushing", InvalidOid, 0, pass->changes->nkeys);
 		while (run_batch(pass))
+		{
 			CHECK_FOR_INTERRUPTS();
+
+			/* an altered server, or pause(), counts from the next batch on */
+			result->unfinished = synchro_link_is_outdated(link) || !synchro_shared_wanted();
+			if (result->unfinished)
+				break;
+		}
 		result->counts = pass->counts;
 	}
 	MemoryContextSwitchTo(old);

@@ -14,6 +14,7 @@ typedef struct SynchroPassResult
 {
 	SynchroCounts counts;
 	bool		had_changes;
+	bool		unfinished;		/* stopped between two batches, see there */
 } SynchroPassResult;
 
 extern void synchro_pass_run(SynchroLink *link, SynchroPosition *position,

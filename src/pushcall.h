@@ -13,6 +13,6 @@
 
 extern bool synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result,
 							 SynchroKeptError *error);
-extern void synchro_pushcall_report(const SynchroKeptError *error) pg_attribute_noreturn();
+pg_noreturn extern void synchro_pushcall_report(const SynchroKeptError *error);
 
 #endif							/* SYNCHRO_PUSHCALL_H */

@@ -15,31 +15,29 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_foreign_server.h"
-#include "catalog/pg_user_mapping.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/condition_variable.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
-#include "storage/proc.h"
+#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "changelog.h"
 #include "compat.h"
 #include "localsql.h"
 #include "logkeeper.h"
+#include "pending.h"
 #include "pusher.h"
 #include "settings.h"
 
@@ -63,82 +61,10 @@ typedef struct Pusher
 	int			failures;
 	int			last_code;		/* SQLSTATE of the last error logged */
 	bool		retry_now;		/* the error was only a stale connection */
+	bool		count_failed;	/* counting what is pending raises errors */
+	TimestampTz next_attempt;
 	uint64		ticket;			/* requests up to it are served by the pass */
 } Pusher;
-
-/* a server or a user mapping was altered: connect anew */
-static bool conninfo_changed = false;
-
-static void
-invalidate_conninfo(Datum arg, int cacheid, uint32 hashvalue)
-{
-	conninfo_changed = true;
-}
-
-/*
- * Register a worker.
- *
- * arg and order: what it is told.  Returns false if there is no free slot.
- */
-bool
-synchro_worker_start(const char *function, const char *name, Datum arg,
-					 const SynchroPusherOrder *order, BackgroundWorkerHandle **handle)
-{
-	BackgroundWorker worker = {0};
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "synchro", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "synchro pusher: %s", name);
-	strlcpy(worker.bgw_type, "synchro pusher", sizeof(worker.bgw_type));
-	worker.bgw_main_arg = arg;
-	worker.bgw_notify_pid = MyProcPid;
-	if (order != NULL)
-		memcpy(worker.bgw_extra, order, sizeof(*order));
-	return RegisterDynamicBackgroundWorker(&worker, handle);
-}
-
-/*
- * What every worker of ours does first: signals, database, and settings that
- * reading and pushing depend on, whatever the database or the server has been
- * given.
- *
- * name: shown as application_name, after "synchro ".
- */
-void
-synchro_worker_connect(Oid database, const char *name)
-{
-	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		{"datestyle", "ISO, YMD"},
-		{"intervalstyle", "postgres"},
-		{"timezone", "UTC"},
-		{"extra_float_digits", "3"},
-		{"bytea_output", "hex"},
-		{"lc_monetary", "C"},
-		{"row_security", "off"},
-		{"jit", "off"},
-		{"max_parallel_workers_per_gather", "0"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"transaction_timeout", "0"},
-		{"synchro.log_changes", "off"}
-	};
-
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	for (int i = 0; i < lengthof(settings); i++)
-	{
-		/* not every server version has them all */
-		if (GetConfigOption(settings[i][0], true, false) != NULL)
-			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	}
-	SetConfigOption("application_name", psprintf("synchro %s", name), PGC_USERSET, PGC_S_OVERRIDE);
-}
 
 /*
  * One pass to a remote at a time: a second one waits.
@@ -190,6 +116,25 @@ active_node(MemoryContext context, char **previous)
 	return node;
 }
 
+/*
+ * Publish what we are doing, also in pg_stat_activity.
+ */
+static void
+say(SynchroPusherState state)
+{
+	static const char *const texts[] = {
+		[SYNCHRO_STARTING] = "synchro: starting",
+		[SYNCHRO_CONNECTING] = "synchro: connecting",
+		[SYNCHRO_PUSHING] = "synchro: pushing",
+		[SYNCHRO_IDLE] = "synchro: waiting for changes",
+		[SYNCHRO_WAITING] = "synchro: waiting to try again"
+	};
+	bool		waits = state == SYNCHRO_IDLE || state == SYNCHRO_WAITING;
+
+	synchro_shared_publish_state(state);
+	pgstat_report_activity(waits ? STATE_IDLE : STATE_RUNNING, texts[state]);
+}
+
 static void
 disconnect(Pusher *pusher)
 {
@@ -214,13 +159,13 @@ static void
 connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const char *previous,
 			   SynchroPosition *position)
 {
-	if (conninfo_changed || !same_token(pusher->token, position->acknowledged))
+	if ((pusher->link != NULL && synchro_link_is_outdated(pusher->link)) ||
+		!same_token(pusher->token, position->acknowledged))
 		disconnect(pusher);
-	conninfo_changed = false;
 	if (pusher->link != NULL)
 		return;
 
-	synchro_shared_publish_state(SYNCHRO_CONNECTING);
+	say(SYNCHRO_CONNECTING);
 	pusher->fresh = true;
 	pusher->link = synchro_link_open(target);
 	pusher->link->node = MemoryContextStrdup(pusher->link->context, node);
@@ -229,8 +174,21 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 	synchro_peer_open(pusher->link, position);
 }
 
+static void
+add_result(SynchroPassResult *sum, const SynchroPassResult *part)
+{
+	sum->counts.inserted += part->counts.inserted;
+	sum->counts.updated += part->counts.updated;
+	sum->counts.deleted += part->counts.deleted;
+	sum->counts.skipped += part->counts.skipped;
+	sum->counts.failed += part->counts.failed;
+	sum->had_changes |= part->had_changes;
+	sum->unfinished = part->unfinished;
+}
+
 /*
- * One pass.
+ * Push all that is pending: one pass, or more where the remote's connection
+ * data change meanwhile.
  */
 static void
 push(Pusher *pusher, SynchroPassResult *result)
@@ -258,16 +216,24 @@ push(Pusher *pusher, SynchroPassResult *result)
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
 
-	connect_remote(pusher, target, node, previous, position);
-	synchro_shared_publish_state(SYNCHRO_PUSHING);
-	synchro_pass_run(pusher->link, position, result);
-	pusher->fresh = false;
-	if (pusher->token != NULL)
-		pfree(pusher->token);
-	pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
-	synchro_shared_publish_pushed(logged);
+	synchro_logkeeper_summarize();
+	do
+	{
+		SynchroPassResult part;
+
+		connect_remote(pusher, target, node, previous, position);
+		say(SYNCHRO_PUSHING);
+		synchro_pass_run(pusher->link, position, &part);
+		pusher->fresh = false;
+		if (pusher->token != NULL)
+			pfree(pusher->token);
+		pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
+		add_result(result, &part);
+	} while (result->unfinished && synchro_shared_wanted());
+	if (!result->unfinished)
+		synchro_shared_publish_pushed(logged);
 	unlock_remote(pusher);
-	synchro_logkeeper_run();
+	synchro_logkeeper_run(true, true);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 }
@@ -294,7 +260,10 @@ recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
 
 	/* a connection that was idle may have been closed since: no real error */
 	*lost = pusher->link != NULL && !pusher->fresh &&
-		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION;
+		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION ||
+		 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN || error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
+	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
 	AbortOutOfAnyTransaction();
 	unlock_remote(pusher);
 	disconnect(pusher);
@@ -335,45 +304,49 @@ log_failure(Pusher *pusher, const SynchroKeptError *error)
 }
 
 /*
- * Sleep until there is something to do.  until: 0, or the time to try again.
- * Returns at once if somebody asks for a pass.
+ * Milliseconds to sleep at most, -1 for ever.  until: 0, or the time to try
+ * again.
+ */
+static long
+sleep_time(TimestampTz until)
+{
+	long		timeout = synchro_logkeeper_timeout();
+	long		left;
+
+	if (until == 0)
+		return timeout;
+	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	return timeout < 0 ? left : Min(timeout, left);
+}
+
+/*
+ * Sleep until there is something to do.  until: 0, or the time to try again,
+ * which new changes do not hasten.  Returns at once if somebody asks for a
+ * pass.
  */
 static void
-wait_for_work(TimestampTz until)
+wait_for_work(Pusher *pusher, TimestampTz until)
 {
-	bool		busy = false;
+	uint64		ticket;
+	int			rc = 0;
 
+	pgstat_report_stat(true);
 	for (;;)
 	{
-		uint64		ticket;
-		long		timeout = -1;
-		int			rc;
+		CHECK_FOR_INTERRUPTS();
+		if (!synchro_shared_wanted() || synchro_shared_take_request(&ticket))
+			return;
+		if (ConfigReloadPending)
+			return;				/* the new settings may be what it takes */
+		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() :
+			GetCurrentTimestamp() >= until)
+			return;
 
 		/* a remote that is down for long shall not let the log grow */
-		if (until != 0 && busy)
-			synchro_logkeeper_run();
-
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
-		if (synchro_shared_take_request(&ticket))
-			return;
-		if (until != 0)
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-		else
-			timeout = synchro_logkeeper_timeout();
-		if (until != 0 && timeout <= 0)
-			return;
-		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
-					   timeout, synchro_wait_work());
+		synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, false);
+		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
+					   sleep_time(until), synchro_wait_work());
 		ResetLatch(MyLatch);
-		AcceptInvalidationMessages();
-		if (until == 0 || conninfo_changed || (rc & WL_TIMEOUT))
-			return;
-		busy = true;
 	}
 }
 
@@ -397,6 +370,55 @@ still_wanted(Pusher *pusher)
 }
 
 /*
+ * The remote is gone or paused; look again, in case it has just come back.
+ */
+static void
+quit(void)
+{
+	synchro_shared_detach(true);
+	synchro_shared_look(MyDatabaseId);
+	proc_exit(0);
+}
+
+/*
+ * An attempt has failed: tell whoever asked for it, and when the next one
+ * will be.
+ */
+static void
+note_failure(Pusher *pusher, const SynchroKeptError *error)
+{
+	SynchroCounts none = {0};
+
+	pusher->failures++;
+	pusher->next_attempt = next_attempt(pusher->failures);
+	log_failure(pusher, error);
+	synchro_shared_serve(pusher->ticket, &none, true, error);
+	synchro_shared_publish_failure(error, pusher->failures, pusher->next_attempt);
+}
+
+/*
+ * After a failure: wait for the time to try again.
+ */
+static void
+wait_to_retry(Pusher *pusher)
+{
+	if (!synchro_shared_counted() && !pusher->count_failed)
+	{
+		uint64		logged = synchro_shared_logged();
+		SynchroPending pending;
+
+		pusher->count_failed = true;
+		synchro_local_begin("synchro: counting what is pending");
+		synchro_pending_count(pusher->server, &pending);
+		synchro_local_commit();
+		synchro_shared_publish_pending(logged, pending.entries, pending.oldest);
+		pusher->count_failed = false;
+	}
+	say(SYNCHRO_WAITING);
+	wait_for_work(pusher, pusher->next_attempt);
+}
+
+/*
  * The always-on worker.
  */
 static void
@@ -413,49 +435,35 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	if (sigsetjmp(on_error, 1) != 0)
 	{
 		SynchroKeptError error;
-		SynchroCounts none = {0};
-		bool		lost;
 
-		recover(pusher, &error, &lost);
+		recover(pusher, &error, &pusher->retry_now);
 		failed = true;
-		if (!lost)
-		{
-			pusher->failures++;
-			log_failure(pusher, &error);
-			synchro_shared_serve(pusher->ticket, &none, true, &error);
-			synchro_shared_publish_failure(&error, pusher->failures, next_attempt(pusher->failures));
-			synchro_shared_publish_state(SYNCHRO_WAITING);
-		}
-		pusher->retry_now = lost;
+		if (!pusher->retry_now)
+			note_failure(pusher, &error);
 	}
 	PG_exception_stack = &on_error;
 
 	for (;;)
 	{
 		SynchroPassResult result = {{0}};
-		SynchroPusherStatus status;
 
 		if (failed && !pusher->retry_now)
-		{
-			synchro_shared_status(MyDatabaseId, pusher->server, &status);
-			wait_for_work(status.next_attempt);
-		}
+			wait_to_retry(pusher);
 		failed = pusher->retry_now = false;
 		(void) synchro_shared_take_request(&pusher->ticket);
-		if (!still_wanted(pusher))
-		{
-			synchro_shared_detach(true);
-			proc_exit(0);
-		}
+		if (!synchro_shared_wanted() || !still_wanted(pusher))
+			quit();
 		push(pusher, &result);
+		if (result.unfinished)
+			continue;
 		if (pusher->failures > 0)
 			ereport(LOG,
 					(errmsg("remote \"%s\" is served again", pusher->server)));
 		pusher->failures = 0;
 		pusher->last_code = 0;
 		synchro_shared_serve(pusher->ticket, &result.counts, result.had_changes, NULL);
-		synchro_shared_publish_state(SYNCHRO_IDLE);
-		wait_for_work(0);
+		say(SYNCHRO_IDLE);
+		wait_for_work(pusher, 0);
 	}
 }
 
@@ -508,8 +516,6 @@ synchro_pusher_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	pusher->context = AllocSetContextCreate(TopMemoryContext, "synchro pusher",
 											ALLOCSET_DEFAULT_SIZES);
-	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_conninfo, (Datum) 0);
-	CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate_conninfo, (Datum) 0);
 	if (DatumGetUInt32(main_arg) != 0)
 		run_call(pusher, DatumGetUInt32(main_arg));
 	else

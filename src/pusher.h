@@ -10,8 +10,7 @@
 
 #include "pass.h"
 #include "sharedstate.h"
-
-struct BackgroundWorkerHandle;
+#include "worker.h"
 
 /*
  * What a caller of synchronize() and the worker started for it share, in
@@ -35,17 +34,6 @@ typedef struct SynchroPusherCall
 	SynchroKeptError error;
 } SynchroPusherCall;
 
-/* what an always-on worker is told by the launcher, in bgw_extra */
-typedef struct SynchroPusherOrder
-{
-	Oid			database;
-	char		server[NAMEDATALEN];
-} SynchroPusherOrder;
-
 extern PGDLLEXPORT void synchro_pusher_main(Datum main_arg);
-extern bool synchro_worker_start(const char *function, const char *name, Datum arg,
-								 const SynchroPusherOrder *order,
-								 struct BackgroundWorkerHandle **handle);
-extern void synchro_worker_connect(Oid database, const char *name);
 
 #endif							/* SYNCHRO_PUSHER_H */

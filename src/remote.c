@@ -7,6 +7,11 @@
  * once when it is told to, whatever the network does.  A connection whose
  * transaction state is unknown is closed, never used again.
  *
+ * A peer's host that is gone is noticed by TCP itself, see the options below.
+ * A proxy in between answers for it, though: so when the peer has been silent
+ * for long, which a long statement may be as well, we try whether it still
+ * takes connections.
+ *
  * Connection strings hold passwords: neither they nor libpq's own messages
  * about them are put into errors, except libpq's message of why a connection
  * failed, which does not contain the password.
@@ -22,6 +27,7 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "remote.h"
@@ -31,8 +37,17 @@ struct SynchroRemote
 {
 	MemoryContext context;
 	char	   *name;			/* of the foreign server */
+	const char **keywords;		/* what we connected with */
+	const char **values;
 	PGconn	   *conn;
+	TimestampTz heard;			/* when the peer last gave a sign of life */
 };
+
+/*
+ * A peer that has been silent for so many times connect_timeout while we wait
+ * for it is asked whether it is there, by a second connection.
+ */
+#define SILENCE_FACTOR 3
 
 /*
  * Is that a libpq option that a server or user mapping may set?
@@ -106,7 +121,135 @@ merge_conninfo(const char **keywords, const char **values,
 	(*all_keywords)[n] = (*all_values)[n] = NULL;
 }
 
-static SynchroRemoteError *make_error(SynchroRemote *remote, PGresult *result, int statement);
+/*
+ * Wait for the socket and our latch.  Returns the events.  timeout: in ms.
+ */
+static int
+wait_for_events(PGconn *conn, int events, long timeout, uint32 wait_event)
+{
+	int			rc = WaitLatchOrSocket(MyLatch,
+									   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT | events,
+									   PQsocket(conn), Max(timeout, 0), wait_event);
+
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return rc;
+}
+
+/*
+ * How long a connection may take to be made, in ms: connect_timeout, which
+ * libpq leaves to callers like us, for each of the hosts.
+ */
+static long
+connect_time(const char **keywords, const char **values)
+{
+	long		seconds = 0;
+	long		hosts = 1;
+
+	for (int i = 0; keywords[i] != NULL; i++)
+	{
+		if (strcmp(keywords[i], "connect_timeout") == 0)
+			seconds = strtol(values[i], NULL, 10);
+		else if (strcmp(keywords[i], "host") == 0 || strcmp(keywords[i], "hostaddr") == 0)
+		{
+			hosts = 1;
+			for (const char *c = values[i]; *c != '\0'; c++)
+				hosts += *c == ',';
+		}
+	}
+	if (seconds <= 0)
+		seconds = synchro_connect_timeout;
+	return Min(seconds, 3600) * hosts * 1000;
+}
+
+/*
+ * Wait until a connection begun by PQconnectStartParams() is made or has
+ * failed.  False if it takes too long.
+ */
+static bool
+finish_connecting(PGconn *conn, long timeout)
+{
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+
+	while (PQstatus(conn) != CONNECTION_BAD &&
+		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
+	{
+		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+
+		if (left <= 0)
+			return false;
+		if (wait_for_events(conn, events, left, synchro_wait_connect()) & events)
+			status = PQconnectPoll(conn);
+	}
+	return true;
+}
+
+/*
+ * Does the peer still take connections?  That one is refused is an answer,
+ * too.
+ */
+static bool
+peer_answers(SynchroRemote *remote)
+{
+	PGconn	   *volatile conn = NULL;
+	volatile bool answers = true;
+
+	libpqsrv_connect_prepare();
+	PG_TRY();
+	{
+		conn = PQconnectStartParams(remote->keywords, remote->values, false);
+		if (conn != NULL)
+			answers = finish_connecting(conn, connect_time(remote->keywords, remote->values));
+	}
+	PG_FINALLY();
+	{
+		ReleaseExternalFD();
+		PQfinish(conn);
+	}
+	PG_END_TRY();
+	return answers;
+}
+
+/*
+ * Wait until the socket is ready for what we want to do, or the latch is set.
+ */
+static void
+wait_for_socket(SynchroRemote *remote, int events, uint32 wait_event)
+{
+	long		patience = SILENCE_FACTOR * connect_time(remote->keywords, remote->values);
+	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													   TimestampTzPlusMilliseconds(remote->heard, patience));
+	int			rc = wait_for_events(remote->conn, events, left, wait_event);
+
+	if (rc & WL_SOCKET_READABLE)
+		PQconsumeInput(remote->conn);
+	if (rc & WL_SOCKET_MASK)
+		remote->heard = GetCurrentTimestamp();
+	if (!TimestampDifferenceExceeds(remote->heard, GetCurrentTimestamp(), patience))
+		return;
+	if (!peer_answers(remote))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("remote \"%s\" does not answer any more", remote->name),
+				 errdetail("It has been silent for %ld seconds, and takes no new connection.", patience / 1000)));
+	remote->heard = GetCurrentTimestamp();
+}
+
+/*
+ * PQgetResult() that waits in our way.
+ */
+static PGresult *
+get_result(SynchroRemote *remote)
+{
+	while (PQisBusy(remote->conn) && PQstatus(remote->conn) == CONNECTION_OK)
+		wait_for_socket(remote, WL_SOCKET_READABLE, synchro_wait_result());
+	return PQgetResult(remote->conn);
+}
 
 /*
  * Pin what the session's SQL and its text forms of values depend on.
@@ -167,21 +310,29 @@ synchro_remote_open(const char *name, const char **keywords, const char **values
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroRemote *remote = palloc0(sizeof(SynchroRemote));
-	const char **all_keywords;
-	const char **all_values;
 
 	remote->context = context;
 	remote->name = pstrdup(name);
+	merge_conninfo(keywords, values, &remote->keywords, &remote->values);
 	MemoryContextSwitchTo(old);
 
-	merge_conninfo(keywords, values, &all_keywords, &all_values);
 	PG_TRY();
 	{
-		remote->conn = libpqsrv_connect_params(all_keywords, all_values, false,
-											   synchro_wait_connect());
+		long		timeout = connect_time(remote->keywords, remote->values);
+
+		libpqsrv_connect_prepare();
+		remote->conn = PQconnectStartParams(remote->keywords, remote->values, false);
 		if (remote->conn == NULL)
+		{
+			ReleaseExternalFD();
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		}
+		if (!finish_connecting(remote->conn, timeout))
+			ereport(ERROR,
+					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+					 errmsg("could not connect to remote \"%s\"", name),
+					 errdetail("It has not answered within %ld seconds.", timeout / 1000)));
 		if (PQstatus(remote->conn) != CONNECTION_OK)
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
@@ -285,26 +436,6 @@ make_rows(PGresult *result)
 }
 
 /*
- * Wait until the socket is ready for what we want to do.
- */
-static void
-wait_for_socket(SynchroRemote *remote, int events)
-{
-	int			rc = WaitLatchOrSocket(MyLatch,
-									   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events,
-									   PQsocket(remote->conn), -1L,
-									   synchro_wait_send());
-
-	if (rc & WL_LATCH_SET)
-	{
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (rc & WL_SOCKET_READABLE)
-		PQconsumeInput(remote->conn);
-}
-
-/*
  * Send what libpq has buffered.  Input is taken meanwhile, since a server
  * that cannot send its messages does not read ours.
  */
@@ -314,8 +445,27 @@ flush_output(SynchroRemote *remote)
 	int			rc;
 
 	while ((rc = PQflush(remote->conn)) > 0)
-		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, synchro_wait_send());
 	return rc == 0;
+}
+
+/*
+ * The result of one statement that was sent; NULL if that failed.
+ */
+static PGresult *
+last_result(SynchroRemote *remote)
+{
+	PGresult   *last = NULL;
+	PGresult   *result;
+
+	if (!flush_output(remote))
+		return NULL;
+	while ((result = get_result(remote)) != NULL)
+	{
+		PQclear(last);
+		last = result;
+	}
+	return last;
 }
 
 /*
@@ -332,12 +482,12 @@ send_spool(SynchroRemote *remote, SynchroSpool *spool)
 	while ((len = synchro_spool_read(spool, &data)) > 0)
 	{
 		while ((rc = PQputCopyData(remote->conn, data, len)) == 0)
-			wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+			wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, synchro_wait_send());
 		if (rc < 0 || !flush_output(remote))
 			return false;
 	}
 	while ((rc = PQputCopyEnd(remote->conn, NULL)) == 0)
-		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, synchro_wait_send());
 	return rc > 0 && flush_output(remote);
 }
 
@@ -362,6 +512,7 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 
 	if (results != NULL)
 		*results = NIL;
+	remote->heard = GetCurrentTimestamp();
 	if (!PQsendQuery(remote->conn, sql) || !flush_output(remote))
 		error = make_error(remote, NULL, 0);
 
@@ -369,7 +520,7 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 	{
 		ExecStatusType status;
 
-		result = libpqsrv_get_result(remote->conn, synchro_wait_result());
+		result = get_result(remote);
 		if (result == NULL)
 			break;
 		status = PQresultStatus(result);
@@ -398,7 +549,8 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 	if (error != NULL && !error->lost &&
 		PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 	{
-		result = libpqsrv_exec(remote->conn, "ROLLBACK", synchro_wait_result());
+		(void) PQsendQuery(remote->conn, "ROLLBACK");
+		result = last_result(remote);
 		error->lost = PQresultStatus(result) != PGRES_COMMAND_OK;
 		PQclear(result);
 	}
@@ -412,11 +564,13 @@ SynchroRows *
 synchro_remote_query(SynchroRemote *remote, const char *sql, int nparams,
 					 const char *const *params)
 {
-	PGresult   *result = libpqsrv_exec_params(remote->conn, sql, nparams, NULL, params,
-											  NULL, NULL, 0, synchro_wait_result());
+	PGresult   *result;
 	SynchroRows *rows = NULL;
 	SynchroRemoteError *error = NULL;
 
+	remote->heard = GetCurrentTimestamp();
+	(void) PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0);
+	result = last_result(remote);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
 		rows = make_rows(result);
 	else

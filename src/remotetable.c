@@ -122,7 +122,11 @@ fetch_indexes(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 				synchro_table_column(table, SYNCHRO_VALUE(rows, i, 2));
 	}
 	foreach(cell, result->unique_indexes)
-		result->key_is_unique |= covers_key(table, lfirst(cell));
+		result->key_is_indexed |= covers_key(table, lfirst(cell));
+	result->key_is_unique = result->key_is_indexed;
+	for (int i = 0; i < table->nkey; i++)
+		result->key_is_unique &= table->columns[table->key[i]].not_null ||
+			result->columns[table->key[i]].not_null;
 }
 
 /*

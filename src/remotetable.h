@@ -39,7 +39,8 @@ typedef struct SynchroRemoteTable
 	/* one for each column of the local description; type NULL: not there */
 	SynchroRemoteColumn *columns;
 	List	   *unique_indexes; /* of SynchroRemoteIndex */
-	bool		key_is_unique;	/* a unique index covers just the key */
+	bool		key_is_indexed; /* a unique index covers just the key */
+	bool		key_is_unique;	/* and no NULL gets round it */
 } SynchroRemoteTable;
 
 extern SynchroRemoteTable *synchro_remote_table_fetch(SynchroRemote *remote,

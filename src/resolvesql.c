@@ -36,6 +36,32 @@ column_name(const SynchroLinkTable *lt, int column)
 	return quote_identifier(lt->table->columns[column].name);
 }
 
+/*
+ * May the remote call rows of the table otherwise than they are called here,
+ * since changes of their names are not pushed?  They are remembered by
+ * reference then.
+ */
+static bool
+may_be_remembered(const SynchroLinkTable *lt)
+{
+	return !lt->table->watched && lt->table->key_only &&
+		lt->table->mode != SYNCHRO_MODE_REFERENCE;
+}
+
+/*
+ * Is a row of the table nothing but a pair of references?  Between two pairs
+ * there is no free value that a row could be given until another has left its
+ * place, so they are not moved where that can be helped.
+ */
+static bool
+is_pair(const SynchroLinkTable *lt)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+		if (synchro_column_fk(lt, lt->table->identity[i]) < 0)
+			return false;
+	return lt->table->mode == SYNCHRO_MODE_PRIMARY_KEY;
+}
+
 static int
 self_fk_in_key(const SynchroLinkTable *lt)
 {
@@ -82,6 +108,11 @@ key_value(const SynchroLinkTable *lt, int column, const char *source, ParentView
 	int			position;
 
 	initStringInfo(&value);
+	if (view == PARENT_BEFORE && fk >= 0 && synchro_fk_beyond_identity(lt, fk))
+	{
+		appendStringInfo(&value, "%s.b%d", source, column);
+		return value.data;
+	}
 	if (fk < 0 || view == PARENT_NOW || lt->parents[fk]->nolds == 0)
 	{
 		synchro_sql_value(&value, lt, column, source, "r");
@@ -89,12 +120,24 @@ key_value(const SynchroLinkTable *lt, int column, const char *source, ParentView
 	}
 	position = synchro_identity_position(lt->parents[fk]->table,
 										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
-	if (position < 0)
-		synchro_sql_value(&value, lt, column, source, "r");
-	else
-		appendStringInfo(&value, "coalesce(d%d.r%d, o%d.r%d, p%d.r%d)",
-						 fk, position, fk, position, fk, position);
+	appendStringInfo(&value, "coalesce(d%d.r%d, o%d.r%d, p%d.r%d)",
+					 fk, position, fk, position, fk, position);
 	return value.data;
+}
+
+/*
+ * The staged value that is NULL where the key column is, as SQL.
+ */
+static char *
+key_null(const SynchroLinkTable *lt, int column, const char *source, ParentView view)
+{
+	int			fk = synchro_column_fk(lt, column);
+
+	if (fk < 0)
+		return psprintf("%s.c%d", source, column);
+	if (view == PARENT_BEFORE && synchro_fk_beyond_identity(lt, fk))
+		return psprintf("%s.b%d", source, column);
+	return psprintf("%s.f%d_0", source, fk);
 }
 
 /*
@@ -110,7 +153,6 @@ append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 	for (int i = first; i < lt->table->nkey; i++)
 	{
 		int			column = lt->table->key[i];
-		int			fk = synchro_column_fk(lt, column);
 		char	   *value = key_value(lt, column, source, view);
 
 		appendStringInfoString(sql, any ? " AND " : "");
@@ -119,11 +161,10 @@ append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 			appendStringInfo(sql, "%s.%s %s %s", alias, column_name(lt, column),
 							 lt->remote->columns[column].equals, value);
 		else
-			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s " SYNCHRO_SQL_IS_NULL " AND %s.%s " SYNCHRO_SQL_IS_NULL "))",
+			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
 							 alias, column_name(lt, column),
 							 lt->remote->columns[column].equals, value,
-							 alias, column_name(lt, column), source,
-							 fk < 0 ? psprintf("c%d", column) : psprintf("f%d_0", fk));
+							 alias, column_name(lt, column), key_null(lt, column, source, view));
 	}
 	if (!any)
 		appendStringInfoString(sql, "true");
@@ -143,23 +184,24 @@ append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
 	const SynchroTable *table = lt->table;
 	const char *join = outer ? " LEFT JOIN" : " JOIN";
 	const char *first = column_name(lt, table->key[0]);
-	int			fk = synchro_column_fk(lt, table->key[0]);
 	bool		nullable = true;
 
 	for (int i = 0; i < table->nkey; i++)
 		nullable &= !table->columns[table->key[i]].not_null;
-	if (!nullable && lt->remote->key_is_unique)
+	if (!nullable && lt->remote->key_is_indexed &&
+		(lt->remote->key_is_unique || !table->allow_many))
 	{
 		/*
 		 * The index finds each row by itself.  LIMIT keeps the planner from
-		 * reading the whole table into a hash for the sake of a batch.
+		 * reading the whole table into a hash for the sake of a batch; two
+		 * rows are too many already.
 		 */
 		appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
 		for (int i = 0; i < table->nidentity; i++)
 			appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
 		appendStringInfo(sql, " FROM %s x WHERE ", table->qualified);
 		append_key_equal(sql, lt, "x", source, view, 0);
-		appendStringInfoString(sql, " LIMIT 1) t ON true");
+		appendStringInfoString(sql, " LIMIT 2) t ON true");
 		return;
 	}
 	if (!nullable)
@@ -178,9 +220,8 @@ append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
 	appendStringInfoString(sql, " UNION ALL SELECT x.tableoid");
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
-	appendStringInfo(sql, " FROM %s x WHERE %s.%s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
-					 table->qualified, source,
-					 fk < 0 ? psprintf("c%d", table->key[0]) : psprintf("f%d_0", fk), first);
+	appendStringInfo(sql, " FROM %s x WHERE %s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
+					 table->qualified, key_null(lt, table->key[0], source, view), first);
 	append_key_equal(sql, lt, "x", source, view, 1);
 	appendStringInfoString(sql, ") t ON true");
 }
@@ -247,6 +288,70 @@ append_found(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append "the row alias is not in the map yet", of that kind.
+ */
+static void
+append_not_mapped(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *kind)
+{
+	appendStringInfo(sql, "NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = %s AND ",
+					 lt->number, kind);
+	synchro_sql_equal(sql, "m.l", psprintf("%s.l", alias), lt->table->nidentity);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append "the row alias is not one that has got the identity of another,
+ * which is gone".
+ */
+static void
+append_not_reborn(StringInfo sql, const SynchroLinkTable *lt, const char *alias)
+{
+	appendStringInfo(sql, "NOT EXISTS (SELECT FROM pg_temp.n_%d d WHERE d.kind = '" SYNCHRO_KIND_DEAD "' AND ",
+					 lt->number);
+	synchro_sql_equal(sql, "d.l", psprintf("%s.l", alias), lt->table->nidentity);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Rows that are remembered by reference -> m: names of before, rows and names
+ * of rows that others reference.
+ */
+static void
+resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	if (lt->nolds > 0 || lt->nnames > 0)
+	{
+		append_insert_head(sql, lt);
+		appendStringInfo(sql, "SELECT CASE q.kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE q.kind END, false, ");
+		synchro_sql_list(sql, "q.l", n);
+		append_found(sql, lt);
+		appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
+		synchro_sql_join_parents(sql, lt, "q", true);
+		append_reference_join(sql, link, lt, "q", "l");
+		appendStringInfoString(sql, " WHERE q.kind <> '" SYNCHRO_KIND_PRESENT "' OR ");
+		append_not_reborn(sql, lt, "q");
+		appendStringInfoChar(sql, ';');
+	}
+	if (lt->rows != NULL)
+	{
+		append_insert_head(sql, lt);
+		appendStringInfoString(sql, "SELECT 'n', false, ");
+		synchro_sql_list(sql, "q.l", n);
+		append_found(sql, lt);
+		appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
+		synchro_sql_join_parents(sql, lt, "q", true);
+		append_reference_join(sql, link, lt, "q", "l");
+		appendStringInfoString(sql, " WHERE ");
+		append_not_mapped(sql, lt, "q", "'n'");
+		appendStringInfoString(sql, " AND ");
+		append_not_reborn(sql, lt, "q");
+		appendStringInfoChar(sql, ';');
+	}
+}
+
+/*
  * Names of before -> m, kinds o and d.
  */
 static void
@@ -274,6 +379,11 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		append_key_join(sql, lt, "q", PARENT_BEFORE, false);
 	}
 	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
+	if (may_be_remembered(lt))
+	{
+		appendStringInfoString(sql, " AND ");
+		append_not_mapped(sql, lt, "q", "q.kind");
+	}
 	if (first_of_many)
 	{
 		appendStringInfoString(sql, " ORDER BY q.kind, ");
@@ -293,7 +403,7 @@ append_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
 {
 	int			column = lt->table->identity[identity];
 
-	if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+	if (synchro_identity_is_value(lt, column))
 		synchro_sql_value(sql, lt, column, "q", "v");
 	else if (!lt->pushed[column])
 		appendStringInfo(sql, "(%s)", lt->remote->columns[column].fresh_value);
@@ -309,7 +419,7 @@ append_final_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, 
 {
 	int			column = lt->table->identity[identity];
 
-	if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+	if (synchro_identity_is_value(lt, column))
 		synchro_sql_value(sql, lt, column, "q", "v");
 	else
 		appendStringInfo(sql, "%s%d", found, identity);
@@ -334,12 +444,18 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 		int			column = lt->table->identity[i];
 
 		/* what is no natural key stays as it was found or made */
-		if (synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0)
+		if (synchro_identity_is_value(lt, column))
 			appendStringInfo(sql, ", z.v%d", i);
 		else
 			appendStringInfo(sql, ", z.r%d", i);
 	}
-	appendStringInfo(sql, " FROM (%s) z;", from);
+	appendStringInfo(sql, " FROM (%s) z", from);
+	if (may_be_remembered(lt) || (is_pair(lt) && lt->nolds > 0))
+	{
+		appendStringInfoString(sql, " WHERE ");
+		append_not_mapped(sql, lt, "z", "'n'");
+	}
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -370,8 +486,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 						 column_name(lt, table->identity[i]));
 		append_fresh_identity(&from, lt, i);
 		appendStringInfo(&from, " END AS r%d", i);
-		if (synchro_column_is_key(table, table->identity[i]) ||
-			synchro_column_fk(lt, table->identity[i]) >= 0)
+		if (synchro_identity_is_value(lt, table->identity[i]))
 		{
 			appendStringInfoString(&from, ", ");
 			append_final_identity(&from, lt, i, "");
@@ -402,6 +517,22 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
 	}
 	append_rows_from(sql, lt, from.data);
+}
+
+/*
+ * Pairs that are there already, whatever they were before -> m, kind n.
+ */
+static void
+resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
+{
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "q.l", lt->table->nidentity);
+	append_found(sql, lt);
+	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
+	synchro_sql_join_parents(sql, lt, "q", false);
+	append_key_join(sql, lt, "q", PARENT_NOW, false);
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -443,8 +574,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 						 use_old, i, column_name(lt, table->identity[i]));
 		append_fresh_identity(&from, lt, i);
 		appendStringInfo(&from, " END AS r%d", i);
-		if (synchro_column_is_key(table, table->identity[i]) ||
-			synchro_column_fk(lt, table->identity[i]) >= 0)
+		if (synchro_identity_is_value(lt, table->identity[i]))
 		{
 			appendStringInfoString(&from, ", ");
 			append_final_identity(&from, lt, i, "");
@@ -455,6 +585,12 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	synchro_sql_join_parents(&from, lt, "q", false);
 	appendStringInfo(&from, " LEFT JOIN pg_temp.m_%d o ON o.kind = 'o' AND ", lt->number);
 	synchro_sql_equal(&from, "o.l", "q.l", n);
+	if (is_pair(lt))
+	{
+		appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d c WHERE c.kind = 'n' AND ", lt->number);
+		synchro_sql_equal(&from, "c.r", "o.r", n);
+		appendStringInfoChar(&from, ')');
+	}
 	append_key_join(&from, lt, "q", PARENT_NOW, true);
 	appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
 					 lt->number, lt->number);
@@ -515,8 +651,7 @@ resolve_rows_known(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(&from, ", CASE WHEN o.kind IS NOT NULL THEN o.r%d ELSE ", i);
 		append_fresh_identity(&from, lt, i);
 		appendStringInfo(&from, " END AS r%d", i);
-		if (synchro_column_is_key(table, table->identity[i]) ||
-			synchro_column_fk(lt, table->identity[i]) >= 0)
+		if (synchro_identity_is_value(lt, table->identity[i]))
 		{
 			appendStringInfoString(&from, ", ");
 			append_final_identity(&from, lt, i, "");
@@ -539,41 +674,40 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 {
 	const SynchroTable *table = lt->table;
 	int			n = table->nidentity;
-	bool		remembered = !table->watched && table->mode != SYNCHRO_MODE_REFERENCE &&
-		table->key_only;
+	bool		first_of_many = table->allow_many && !lt->remote->key_is_unique;
 
-	for (int step = remembered ? 0 : 1; step < 2; step++)
+	append_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT ");
+	if (first_of_many)
 	{
-		append_insert_head(sql, lt);
-		appendStringInfoString(sql, "SELECT ");
-		if (step == 1 && table->allow_many && !lt->remote->key_is_unique)
-		{
-			appendStringInfoString(sql, "DISTINCT ON (");
-			synchro_sql_list(sql, "q.l", n);
-			appendStringInfoString(sql, ") ");
-		}
-		appendStringInfoString(sql, "'n', false, ");
+		appendStringInfoString(sql, "DISTINCT ON (");
 		synchro_sql_list(sql, "q.l", n);
-		append_found(sql, lt);
-		appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
-		synchro_sql_join_parents(sql, lt, "q", true);
-		if (table->mode == SYNCHRO_MODE_REFERENCE || step == 0)
-			append_reference_join(sql, link, lt, "q", "l");
-		else
-			append_key_join(sql, lt, "q", PARENT_NOW, false);
-		appendStringInfo(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT
-						 "' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
-		synchro_sql_equal(sql, "m.l", "q.l", n);
-		appendStringInfoChar(sql, ')');
-		if (step == 1 && table->allow_many && !lt->remote->key_is_unique)
-		{
-			appendStringInfoString(sql, " ORDER BY ");
-			synchro_sql_list(sql, "q.l", n);
-			for (int i = 0; i < n; i++)
-				appendStringInfo(sql, ", t.%s", column_name(lt, table->identity[i]));
-		}
-		appendStringInfoChar(sql, ';');
+		appendStringInfoString(sql, ") ");
 	}
+	appendStringInfoString(sql, "'n', false, ");
+	synchro_sql_list(sql, "q.l", n);
+	append_found(sql, lt);
+	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
+	synchro_sql_join_parents(sql, lt, "q", true);
+	if (table->mode == SYNCHRO_MODE_REFERENCE)
+		append_reference_join(sql, link, lt, "q", "l");
+	else
+		append_key_join(sql, lt, "q", PARENT_NOW, false);
+	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
+	append_not_mapped(sql, lt, "q", "'n'");
+	if (table->mode == SYNCHRO_MODE_REFERENCE && !table->watched)
+	{
+		appendStringInfoString(sql, " AND ");
+		append_not_reborn(sql, lt, "q");
+	}
+	if (first_of_many)
+	{
+		appendStringInfoString(sql, " ORDER BY ");
+		synchro_sql_list(sql, "q.l", n);
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, ", t.%s", column_name(lt, table->identity[i]));
+	}
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -731,6 +865,8 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 		resolve_tree(sql, link, lt, self);
 		return;
 	}
+	if (may_be_remembered(lt))
+		resolve_remembered(sql, link, lt);
 	if (lt->nolds > 0)
 		resolve_olds(sql, link, lt);
 	if (lt->rows != NULL)
@@ -743,7 +879,11 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 			resolve_rows_known(sql, lt);
 		}
 		else
+		{
+			if (is_pair(lt))
+				resolve_pairs(sql, lt);
 			resolve_rows_renamed(sql, link, lt);
+		}
 	}
 	if (lt->nolds > 0 && !lt->table->watched)
 		adopt_olds(sql, lt);

@@ -553,6 +553,42 @@ receive_row(TupleTableSlot *slot, void *arg)
 }
 
 /*
+ * Is a name of before known by the value of that column, since a foreign key
+ * references another column with it than the parent's identity?
+ */
+static bool
+is_value_of_before(const SynchroLinkTable *lt, int column)
+{
+	int			fk = synchro_column_fk(lt, column);
+
+	return fk >= 0 && synchro_column_is_key(lt->table, column) &&
+		synchro_fk_beyond_identity(lt, fk);
+}
+
+/*
+ * Such a value is the same on the remote, unless the referenced column is a
+ * reference or a local id itself.
+ */
+static void
+check_value_of_before(const SynchroLinkTable *lt, int column)
+{
+	const SynchroColumn *here = &lt->table->columns[column];
+	const SynchroTable *parent = lt->parents[here->fk]->table;
+	AttrNumber	refcol = lt->table->fks[here->fk].refcols[here->fk_pos];
+
+	for (int i = 0; i < parent->ncolumns; i++)
+		if (parent->columns[i].attnum == refcol &&
+			(parent->columns[i].fk >= 0 || parent->columns[i].from_sequence))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("renamed or deleted rows of table %s cannot be found on the remote",
+							lt->table->qualified),
+					 errdetail("Column \"%s\" of its natural key references column \"%s\" of table %s, which is a reference or an id itself.",
+							   here->name, parent->columns[i].name, parent->qualified),
+					 errhint("Let a foreign key in a natural key reference the primary key.")));
+}
+
+/*
  * Run the query that reads rows, or names if key_only, and encode its result.
  * Returns the number of rows.
  */
@@ -599,6 +635,12 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		appendStringInfo(&sql, ", t.%s", quote_identifier(table->columns[i].name));
 		stream.request_fk[stream.ncolumns++] = -1;
 	}
+	for (int i = 0; key_only && i < table->ncolumns; i++)
+		if (is_value_of_before(lt, i))
+		{
+			appendStringInfoString(&sql, ", NULL");
+			stream.request_fk[stream.ncolumns++] = -1;
+		}
 	append_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
@@ -720,6 +762,13 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 			for (int j = 0; j < table->nkey; j++)
 				if (table->key[j] == i && synchro_column_fk(lt, i) < 0)
 					put_value(&line, key[j]);
+		for (int i = 0; i < table->ncolumns; i++)
+			for (int j = 0; j < table->nkey; j++)
+				if (table->key[j] == i && is_value_of_before(lt, i))
+				{
+					check_value_of_before(lt, i);
+					put_value(&line, key[j]);
+				}
 	}
 	appendStringInfoChar(&line, '\n');
 	if (lt->names == NULL)

@@ -56,6 +56,7 @@ typedef struct SynchroPusherStatus
 	TimestampTz next_attempt;	/* 0: none is planned */
 	TimestampTz last_success;
 	SynchroKeptError error;
+	bool		counted;		/* pending is known */
 	int64		pending;
 	TimestampTz pending_since;	/* 0: nothing is pending */
 	int64		clock_offset;
@@ -72,6 +73,7 @@ extern bool synchro_shared_available(void);
 /* for backends */
 extern void synchro_shared_wake_at_commit(int64 entries);
 extern void synchro_shared_look_at_commit(Oid database);
+extern void synchro_shared_retry_at_commit(void);
 extern void synchro_shared_look(Oid database);
 extern bool synchro_shared_status(Oid database, const char *server,
 								  SynchroPusherStatus *status);
@@ -80,18 +82,20 @@ extern bool synchro_shared_served(Oid database, const char *server, uint64 ticke
 								  int *pid, SynchroCounts *counts, bool *had_changes,
 								  SynchroKeptError *error, bool *failed);
 extern void synchro_shared_wait(long timeout, uint32 wait_event);
-extern List *synchro_shared_stop(Oid database, const char *server);
+extern List *synchro_shared_stop(Oid database);
 
 /* for the launcher */
 extern void synchro_shared_launcher(bool running);
-extern bool synchro_shared_next_look(Oid *database);
+extern bool synchro_shared_next_look(Oid *database, bool *into_all, TimestampTz *not_before);
 extern void synchro_shared_forget_databases(List *existing);
 extern bool synchro_shared_next_start(Oid *database, char *server, TimestampTz *not_before);
 
 /* for looking workers and pushers */
+extern void synchro_shared_look_later(Oid database, TimestampTz at);
 extern void synchro_shared_want(Oid database, List *servers);
 extern bool synchro_shared_attach(Oid database, const char *server);
 extern void synchro_shared_detach(bool for_good);
+extern bool synchro_shared_wanted(void);
 extern bool synchro_shared_take_request(uint64 *ticket);
 extern void synchro_shared_serve(uint64 ticket, const SynchroCounts *counts, bool had_changes,
 								 const SynchroKeptError *error);
@@ -102,6 +106,8 @@ extern void synchro_shared_publish_progress(const char *phase, Oid relation,
 											int64 rows_done, int64 rows_total);
 extern uint64 synchro_shared_logged(void);
 extern void synchro_shared_publish_pushed(uint64 logged);
-extern void synchro_shared_publish_pending(int64 pending);
+extern bool synchro_shared_unseen(void);
+extern bool synchro_shared_counted(void);
+extern void synchro_shared_publish_pending(uint64 logged, int64 pending, TimestampTz since);
 
 #endif							/* SYNCHRO_SHAREDSTATE_H */

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -16,9 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "changelog.h"
-#include "checkpoint.h"
-#include "localsql.h"
+#include "pending.h"
 #include "sharedstate.h"
 #include "target.h"
 
@@ -73,51 +72,6 @@ state_name(SynchroPusherState state)
 	return "unknown";
 }
 
-/* counts log entries; the time of the oldest */
-typedef struct Pending
-{
-	int64		entries;
-	TimestampTz oldest;
-} Pending;
-
-static void
-count_row(const SynchroLogRow *row, void *arg)
-{
-	Pending    *pending = arg;
-	const SynchroTable *table;
-	const char *pos = row->keys.data;
-	const char *end = row->keys.data + row->keys.len;
-
-	table = row->relation == SYNCHRO_STAMP_RELATION ? NULL : synchro_table_get(row->relation, true);
-	if (table == NULL || !table->watched ||
-		SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
-		return;
-	while (pos < end)
-	{
-		SynchroKeyRecord record;
-
-		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
-		pending->entries++;
-	}
-	if (pending->oldest == 0 || row->changed_at < pending->oldest)
-		pending->oldest = row->changed_at;
-}
-
-/*
- * Without a pusher nobody counts: look into the log.
- */
-static void
-count_pending(const char *server, Pending *pending)
-{
-	SynchroPosition *position = synchro_position_read(server);
-	SynchroSqlScope scope;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
-	synchro_log_scan_backlog(server, count_row, pending);
-	synchro_sql_close(&scope);
-}
-
 static void
 set_time(Datum *values, bool *nulls, int column, TimestampTz time)
 {
@@ -129,7 +83,6 @@ static void
 fill_from_pusher(const SynchroPusherStatus *status, Datum *values, bool *nulls)
 {
 	values[STATUS_STATE] = CStringGetTextDatum(state_name(status->state));
-	values[STATUS_PENDING] = Int64GetDatum(status->pending);
 	nulls[STATUS_LAST_ERROR] = status->error.at == 0;
 	if (!nulls[STATUS_LAST_ERROR])
 		values[STATUS_LAST_ERROR] =
@@ -180,27 +133,32 @@ synchro_pusher_status(PG_FUNCTION_ARGS)
 	{
 		SynchroTarget *target = lfirst(cell);
 		SynchroPusherStatus status;
+		SynchroPending pending;
+		bool		served;
 		Datum		values[STATUS_COLUMNS] = {0};
 		bool		nulls[STATUS_COLUMNS];
 
 		memset(nulls, true, sizeof(nulls));
 		nulls[STATUS_REMOTE] = nulls[STATUS_STATE] = nulls[STATUS_PENDING] = nulls[STATUS_ATTEMPTS] = false;
 		values[STATUS_REMOTE] = DirectFunctionCall1(namein, CStringGetDatum(target->name));
-		if (!target->paused && synchro_shared_status(MyDatabaseId, target->name, &status))
-		{
+		served = !target->paused && synchro_shared_status(MyDatabaseId, target->name, &status);
+		if (served)
 			fill_from_pusher(&status, values, nulls);
-			set_lag(values, nulls, status.pending > 0 ? status.pending_since : 0);
-		}
 		else
 		{
-			Pending		pending = {0};
-
-			count_pending(target->name, &pending);
-			values[STATUS_STATE] = CStringGetTextDatum(target->paused ? "paused" : "on call");
-			values[STATUS_PENDING] = Int64GetDatum(pending.entries);
+			values[STATUS_STATE] = CStringGetTextDatum(target->paused ? "paused" :
+													   RecoveryInProgress() ? "standby" : "on call");
 			values[STATUS_ATTEMPTS] = Int32GetDatum(0);
-			set_lag(values, nulls, pending.oldest);
 		}
+		if (served && status.counted)
+		{
+			pending.entries = status.pending;
+			pending.oldest = status.pending > 0 ? status.pending_since : 0;
+		}
+		else
+			synchro_pending_count(target->name, &pending);
+		values[STATUS_PENDING] = Int64GetDatum(pending.entries);
+		set_lag(values, nulls, pending.oldest);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

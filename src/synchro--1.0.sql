@@ -130,10 +130,12 @@ CREATE TABLE synchro.backlog (
 	layout integer NOT NULL,
 	changed_at timestamptz NOT NULL,
 	part integer NOT NULL,
+	queued_by xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	keys bytea,
 	long_key bytea
 );
 COMMENT ON TABLE synchro.backlog IS 'keys to be pushed to one remote besides those that are new in the log';
+COMMENT ON COLUMN synchro.backlog.queued_by IS 'transaction that queued the keys: a pass removes what its snapshot saw';
 CREATE INDEX backlog_server ON synchro.backlog (server);
 -- with a publication FOR ALL TABLES, nothing could be deleted otherwise
 ALTER TABLE synchro.backlog REPLICA IDENTITY FULL;

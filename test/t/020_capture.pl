@@ -391,6 +391,29 @@ subtest 'partitions' => sub {
 	is(there('SELECT count(*) FROM part'), 1, 'one row is left');
 	here('TRUNCATE part');
 	arrive('0/0/1', 'TRUNCATE of the whole', 'part');
+
+	# The usual form of such a table: beside its serial id, the partition key is a value like any other, default or not.
+	both($local, $remote, q{
+		CREATE TABLE event (id serial, at timestamptz NOT NULL DEFAULT now(), what text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+		CREATE TABLE event_2001 PARTITION OF event FOR VALUES FROM ('2001-01-01Z') TO ('2002-01-01Z');
+		CREATE TABLE event_2002 PARTITION OF event FOR VALUES FROM ('2002-01-01Z') TO ('2003-01-01Z')});
+	there(q{ALTER SEQUENCE event_id_seq RESTART 1001});
+	my $events = q{SELECT tableoid::regclass, at, what FROM event ORDER BY what};
+	here(q{SELECT synchro.add_table('event'); INSERT INTO event (at, what) VALUES ('2001-05-05Z', 'a'), ('2001-06-06Z', 'b'), ('2002-07-07Z', 'c')});
+	arrive('3/0/0', 'without natural key: add');
+	same($local, $remote, $events, 'without natural key: add');
+	here(q{UPDATE event SET at = '2001-08-08Z', what = 'b changed' WHERE what = 'b'});
+	arrive('0/1/0', 'without natural key: partition key changed');
+	same($local, $remote, $events, 'without natural key: partition key changed');
+	here(q{UPDATE event SET what = what || '!'});
+	arrive('0/3/0', 'without natural key: found again');
+	same($local, $remote, $events, 'without natural key: found again');
+	here(q{UPDATE event SET at = at + interval '1 year' WHERE what = 'a!'});
+	arrive('1/0/1', 'without natural key: moved');
+	same($local, $remote, $events, 'without natural key: moved');
+	here('TRUNCATE event');
+	arrive('0/0/3', 'without natural key: TRUNCATE');
+	is(there('SELECT count(*) FROM event'), 0, 'without natural key: none is left');
 };
 
 subtest 'keys longer than a page' => sub {

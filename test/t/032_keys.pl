@@ -175,8 +175,7 @@ SQL
 	sync($local, 'office');
 	$is->('all rows at once, their keys as well');
 
-	change(q{DELETE FROM u WHERE name = 'A'; INSERT INTO u (name, place, code, part, of) SELECT 'z', 1, 'c1', 'p', 'q' WHERE false;
-		UPDATE u SET place = place + 0});
+	change(q{DELETE FROM u WHERE name = 'A'; UPDATE u SET place = place + 0});
 	sync($local, 'office');
 	$id{u} =~ s/^\d+ //;
 	$is->('one of them goes');
@@ -312,7 +311,7 @@ SQL
 		DELETE FROM land WHERE name = 'C' AND NOT EXISTS (SELECT FROM pair WHERE a = land.id); COMMIT});
 	is_deeply(counts()->[0], 0, 'parents swap keys');
 	$is->('swapped');
-	change(q{DELETE FROM land WHERE name = 'C' AND false; DELETE FROM town WHERE name = 'Moved'});
+	change(q{DELETE FROM town WHERE name = 'Moved'});
 	is_deeply(counts(), [ 0, 0, 1 + 3 + 6 ], 'one goes with all that hangs from it');
 	$is->('cascaded');
 }
@@ -441,7 +440,7 @@ SQL
 	is(rows($remote, 'SELECT (SELECT count(*) FROM g1), (SELECT count(*) FROM gn), (SELECT count(*) FROM gb)'), '1|1|1', 'and only those that are needed');
 	change(q{UPDATE g4 SET code = NULL, blank = 'y', g3_id = NULL WHERE name = 'd'});
 	is_deeply(counts(), [ 1, 1, 0 ], 'a NULL reference is NULL there, another parent comes along');
-	same($local, $remote, 'SELECT name, g3_id IS NULL, code, blank FROM g4 ORDER BY name', 'as it is here');
+	same($local, $remote, 'SELECT name, g3_id IS NULL, trim_scale(code), blank FROM g4 ORDER BY name', 'as it is here');
 }
 
 #
@@ -449,22 +448,20 @@ SQL
 #
 {
 	my $codes = 'SELECT u.name, code, b.name, c.name FROM ucode u LEFT JOIN byu b ON code = ucode_code LEFT JOIN byuc c ON byu_id = b.id ORDER BY 1, 2, 3, 4';
-	my $pairs = 'SELECT l.name, t.name, c.name FROM pair JOIN land l ON l.id = a JOIN town t ON t.id = b LEFT JOIN pairc c ON (pa, pb) = (a, b) ORDER BY 1, 2, 3';
-	my $ids = q{SELECT (SELECT string_agg(id::text, ' ' ORDER BY id) FROM byu), (SELECT string_agg(id::text, ' ' ORDER BY id) FROM pairc)};
-	my $before = rows($remote, $ids);
+	my $before = rows($remote, q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM byu});
 
-	change(q{UPDATE byu SET name = 'xx' WHERE name = 'x'; UPDATE byuc SET name = 'L'; UPDATE pairc SET name = 'new ' || name});
-	is_deeply(counts(), [ 0, 3 + 4 + 18, 0 ], 'their own part changes');
-	same($local, $remote, $_, 'own part changed') foreach $codes, $pairs;
+	change(q{UPDATE byu SET name = 'xx' WHERE name = 'x'; UPDATE byuc SET name = 'L'});
+	is_deeply(counts(), [ 0, 3 + 4, 0 ], 'their own part changes');
+	same($local, $remote, $codes, 'own part changed');
 	change(q{UPDATE ucode SET name = 'One', code = 1.5 WHERE name = 'one'; UPDATE byuc SET name = 'M'});
 	is(counts()->[0], 0, 'what they reference changes');
 	same($local, $remote, $codes, 'referenced value changed');
-	is(rows($remote, $ids), $before, 'all rows have kept their ids');
+	is(rows($remote, q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM byu}), $before, 'all rows have kept their ids');
 	change(q{UPDATE byu SET ucode_code = 3 WHERE name = 'y'; DELETE FROM byuc WHERE byu_id IN (SELECT id FROM byu WHERE name = 'y')});
 	is_deeply(counts(), [ 0, 1, 1 ], 'they are moved to another');
 	same($local, $remote, $codes, 'moved');
-	change(q{DELETE FROM byu WHERE ucode_code = 2.5; DELETE FROM ucode WHERE code = 2.5; DELETE FROM pairc; DELETE FROM pair});
-	is_deeply(counts(), [ 0, 0, 2 + 1 + 18 + 9 ], 'and deleted with what they reference');
+	change(q{DELETE FROM byu WHERE ucode_code = 2.5; DELETE FROM ucode WHERE code = 2.5});
+	is_deeply(counts(), [ 0, 0, 2 + 1 ], 'and deleted with what they reference');
 	same($local, $remote, $codes, 'deleted');
 }
 
@@ -474,7 +471,81 @@ SQL
 {
 	change(q{DELETE FROM pt_tag WHERE note = 'eblue'; UPDATE pt_tag SET tag_id = (SELECT id FROM tag WHERE name = 'blue') WHERE note = 'egreen'});
 	sync($local, 'office');
-	same($local, $remote, 'SELECT code, name, note FROM pt_tag JOIN tag ON tag_id = tag.id ORDER BY code, name', 'a pair moves to where another was deleted');
+	my $pairs = 'SELECT code, name, note FROM pt_tag JOIN tag ON tag_id = tag.id ORDER BY code, name';
+
+	same($local, $remote, $pairs, 'a pair moves to where another was deleted');
+	change(q{BEGIN; CREATE TEMP TABLE swapped AS SELECT * FROM pt_tag WHERE note IN ('fred', 'fgreen'); INSERT INTO tag (name) VALUES ('white');
+		UPDATE pt_tag SET tag_id = (SELECT id FROM tag WHERE name = 'white') WHERE note = 'fred';
+		UPDATE pt_tag SET tag_id = (SELECT tag_id FROM swapped WHERE note = 'fred') WHERE note = 'fgreen';
+		UPDATE pt_tag SET tag_id = (SELECT tag_id FROM swapped WHERE note = 'fgreen') WHERE note = 'fred'; COMMIT});
+	is_deeply(counts(), [ 1, 2, 0 ], 'two pairs change places');
+	same($local, $remote, $pairs, 'each has what the other had');
+	change(q{UPDATE pt_tag SET tag_id = (SELECT id FROM tag WHERE name = 'white') WHERE note = 'fblue';
+		UPDATE pt_tag SET tag_id = (SELECT id FROM tag WHERE name = 'blue') WHERE note = 'fred'});
+	sync($local, 'office');
+	same($local, $remote, $pairs, 'one moves on, another takes its place');
+	change(q{DELETE FROM pt_tag WHERE note = 'fred';
+		UPDATE pt SET code = 'F' WHERE code = 'f'; UPDATE pt_tag SET tag_id = (SELECT id FROM tag WHERE name = 'blue') WHERE note = 'fgreen'});
+	sync($local, 'office');
+	same($local, $remote, $pairs, 'and with a parent that is renamed');
+}
+
+#
+# A pass of many batches
+#
+{
+	$local->safe_psql('postgres', q{LOAD 'synchro'; ALTER SYSTEM SET synchro.batch_size = 10});
+	$local->reload;
+	tables(<<'SQL', q{'bp', '{name}'}, q{'bc', '{parent_id, name}'}, q{'br'});
+CREATE TABLE bp (id serial PRIMARY KEY, name text UNIQUE NOT NULL, cash integer UNIQUE NOT NULL);
+CREATE TABLE bc (id serial PRIMARY KEY, name text NOT NULL, parent_id integer NOT NULL REFERENCES bp, UNIQUE (parent_id, name));
+CREATE TABLE br (id serial PRIMARY KEY, name text, bc_id integer REFERENCES bc);
+SQL
+	my $query = 'SELECT p.name, cash, c.name, r.name FROM bp p LEFT JOIN bc c ON parent_id = p.id LEFT JOIN br r ON bc_id = c.id ORDER BY 1, 3, 4';
+	my $ids = sub { return rows($remote, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM $_[0]") };
+
+	change(q{INSERT INTO bp (name, cash) SELECT 'p' || i, i FROM generate_series(1, 55) i;
+		INSERT INTO bc (name, parent_id) SELECT 'c' || i, 1 + i % 55 FROM generate_series(1, 101) i;
+		INSERT INTO br (name, bc_id) SELECT 'r' || i, 1 + i % 101 FROM generate_series(1, 77) i});
+	$remote->safe_psql('postgres', q{SELECT pg_stat_reset_single_table_counters('synchro_peer.position'::regclass)});
+	is_deeply(counts(), [ 55 + 101 + 77, 0, 0 ], 'in batches of ten');
+	wait_for($remote, q{SELECT n_tup_upd >= 20 FROM pg_stat_all_tables WHERE relid = 'synchro_peer.position'::regclass}, 'and those are many');
+	same($local, $remote, $query, 'all arrive');
+	my ($bp, $bc, $br) = map { $ids->($_) } qw(bp bc br);
+
+	change(q{UPDATE bp SET cash = -cash; UPDATE bp SET name = 'new ' || name; UPDATE bc SET name = 'new ' || name; UPDATE br SET name = 'new ' || name});
+	is_deeply(counts(), [ 0, 55 + 101 + 77, 0 ], 'all are renamed, across batches');
+	same($local, $remote, $query, 'renamed in batches');
+	is_deeply([ map { $ids->($_) } qw(bp bc br) ], [ $bp, $bc, $br ], 'and have kept their ids');
+
+	change(q{UPDATE bc SET parent_id = parent_id - 10 WHERE parent_id > 45; DELETE FROM bp WHERE id > 45;
+		UPDATE br SET bc_id = bc_id - 20 WHERE bc_id > 80; DELETE FROM bc WHERE id > 80; UPDATE br SET name = name || '.'});
+	is_deeply(counts(), [ 0, rows($local, 'SELECT count(*) FROM bc WHERE id IN (SELECT l.id FROM bc l WHERE (l.id % 55) + 1 > 45)') + 77, 10 + 21 ],
+		'children move away from parents that are deleted');
+	same($local, $remote, $query, 'moved in batches');
+
+	change(q{BEGIN; UPDATE bp SET cash = cash - 1000; UPDATE bp SET cash = -(cash + 1000) - 46; UPDATE bp SET name = 'x' || id; UPDATE bp SET name = 'new p' || (46 - id); COMMIT},
+		q{DELETE FROM br WHERE id % 3 = 0}, q{INSERT INTO bp (name, cash) SELECT 'p' || i, 1000 + i FROM generate_series(1, 30) i},
+		q{INSERT INTO bc (name, parent_id) SELECT 'again', id FROM bp});
+	# the one in the middle stays where it is
+	is_deeply(counts(), [ 30 + 75, 44, 25 ], 'keys and other unique values are turned round');
+	same($local, $remote, $query, 'turned round in batches');
+
+	change(q{DELETE FROM br; DELETE FROM bc; DELETE FROM bp}, q{INSERT INTO bp (name, cash) SELECT 'new p' || i, -i FROM generate_series(1, 20) i});
+	sync($local, 'office');
+	same($local, $remote, $query, 'deleted, and some made anew');
+	is(rows($remote, q{SELECT count(*) FROM synchro_peer.unapplied}), 0, 'nothing is left over');
+	$local->safe_psql('postgres', q{LOAD 'synchro'; ALTER SYSTEM RESET synchro.batch_size});
+	$local->reload;
+}
+
+#
+# What cannot be found says so: the referenced column is a reference itself
+#
+{
+	change(q{UPDATE pairc SET name = 'new ' || name});
+	sync_fails($local, 'office', qr/0A000: .*rows of table public\.pairc cannot be found.*HINT: /s, 'a key over a reference to a reference');
+	change(q{UPDATE pairc SET name = substr(name, 5)});
 }
 
 done_testing();

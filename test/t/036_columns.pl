@@ -146,6 +146,24 @@ SQL
 }
 
 #
+# A unique index lets several rows with the same NULLs pass: then the key does not tell which is meant.
+#
+{
+	both($local, $remote, 'CREATE TABLE twice (id serial PRIMARY KEY, a text NOT NULL, b text, n integer, UNIQUE (a, b)); CREATE TABLE twice_all (id serial PRIMARY KEY, a text UNIQUE, n integer)');
+	watch(q{'twice', '{a, b}'}, q{'twice_all', '{a}'});
+	$remote->safe_psql('postgres', q{INSERT INTO twice (a, b, n) VALUES ('x', NULL, -1), ('x', NULL, -2); INSERT INTO twice_all (a, n) VALUES (NULL, -1), (NULL, -2)});
+	$local->safe_psql('postgres', q{INSERT INTO twice (a, b, n) VALUES ('x', NULL, 1), ('x', 'y', 1)});
+	sync_fails($local, 'office', qr/21000: .*table public\.twice matches several rows.*HINT: .*allow_many/s, 'two remote rows with the same key and NULL');
+	$local->safe_psql('postgres', q{SELECT synchro.alter_table('twice', allow_many => true)});
+	is_deeply(counts(), [ 1, 1, 0 ], 'allow_many takes the first');
+	is(rows($remote, 'SELECT id, b, n FROM twice ORDER BY id'), "1||1\n2||-2\n3|y|1", 'by primary key');
+	$local->safe_psql('postgres', q{INSERT INTO twice_all (a, n) VALUES (NULL, 1)});
+	sync_fails($local, 'office', qr/21000: .*table public\.twice_all matches several rows/s, 'two remote rows whose key is all NULL');
+	$remote->safe_psql('postgres', 'DELETE FROM twice_all WHERE n = -1');
+	is_deeply(counts(), [ 0, 1, 0 ], 'one of them removed, the other is meant');
+}
+
+#
 # Identity and generated columns
 #
 {

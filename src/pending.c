@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending.c
+ *	  Counts what is pending for a remote.
+ *
+ * This reads all of it, so it is done once after a start, and where no pusher
+ * keeps count; see sharedstate.h for the count that is always at hand.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "changelog.h"
+#include "checkpoint.h"
+#include "localsql.h"
+#include "pending.h"
+
+static void
+count_row(const SynchroLogRow *row, void *arg)
+{
+	SynchroPending *pending = arg;
+	const SynchroTable *table;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+
+	table = row->relation == SYNCHRO_STAMP_RELATION ? NULL : synchro_table_get(row->relation, true);
+	if (table == NULL || !table->watched ||
+		SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
+		return;
+	while (pos < end)
+	{
+		SynchroKeyRecord record;
+
+		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pending->entries++;
+	}
+	if (pending->oldest == 0 || row->changed_at < pending->oldest)
+		pending->oldest = row->changed_at;
+}
+
+/*
+ * Count the log entries that are pending for a remote, under the active
+ * snapshot.
+ */
+void
+synchro_pending_count(const char *server, SynchroPending *pending)
+{
+	SynchroPosition *position = synchro_position_read(server);
+	SynchroSqlScope scope;
+
+	memset(pending, 0, sizeof(*pending));
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
+	synchro_log_scan_backlog(server, count_row, pending);
+	synchro_sql_close(&scope);
+}

@@ -1,0 +1,143 @@
+# WHY: always on means that a committed change is on the remote in milliseconds, without anybody calling anything, and that
+# a pair of servers on which nothing happens has nothing to do: no polling, neither here nor there. What the workers do must
+# be visible where an administrator looks: pg_stat_activity and the statistics views.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $local = synchro_node('local', preload => 1);
+my $remote = synchro_node('remote', conf => 'track_commit_timestamp = on');
+
+$local->safe_psql('postgres', 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, sent timestamptz)');
+$remote->safe_psql('postgres', 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, sent timestamptz)');
+$local->safe_psql('postgres', q{CREATE EXTENSION synchro; SELECT synchro.add_table('t', '{name}')});
+
+#
+# the first arrival
+#
+connect_remote($local, $remote);
+my $connected = time;
+$local->safe_psql('postgres', q{INSERT INTO t (name, sent) VALUES ('first', clock_timestamp())});
+wait_arrival($remote, 'SELECT name FROM t', 'first', 'a change arrives by itself');
+my $first = time - $connected;
+cmp_ok($first, '<', 2, sprintf 'soon after add_remote (%.2f s)', $first);
+
+#
+# 100 commits per second
+#
+$local->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1..300 LOOP
+		INSERT INTO t (name, sent) VALUES ('row ' || i, clock_timestamp());
+		COMMIT;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$
+SQL
+wait_arrival($remote, 'SELECT count(*) FROM t', '301', 'all of them arrive');
+my ($p50, $p95, $worst) = split /\|/, rows($remote, <<'SQL');
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY took), percentile_disc(0.95) WITHIN GROUP (ORDER BY took), max(took)
+FROM (SELECT round(extract(epoch FROM pg_xact_commit_timestamp(xmin) - sent) * 1000, 1) AS took FROM t WHERE name <> 'first') x
+SQL
+note("from the change to the commit on the remote: p50 $p50 ms, p95 $p95 ms, at most $worst ms");
+cmp_ok($p50, '<', 50, 'as a rule within 50 ms');
+
+#
+# what can be seen
+#
+wait_for($local, <<'SQL', 'the pusher says who it is and that it is waiting');
+SELECT count(*) = 1 FROM pg_stat_activity
+WHERE application_name = 'synchro pusher: office' AND backend_type = 'synchro pusher' AND datname = 'postgres'
+AND state = 'idle' AND query = 'synchro: waiting for changes' AND wait_event_type = 'Extension'
+AND backend_xmin IS NULL AND backend_xid IS NULL
+SQL
+is(rows($local, q{SELECT application_name FROM pg_stat_activity WHERE backend_type = 'synchro launcher'}),
+	'synchro launcher', 'so does the launcher');
+is(rows($remote, q{SELECT application_name, state FROM pg_stat_activity WHERE usename = 'sync'}),
+	'synchro|idle', 'on the remote its session says who it is, and holds no transaction');
+is( state_of($local, 'office', q{state, pending, lag, checkpoint IS NOT NULL, last_success IS NOT NULL,
+	last_error IS NULL, attempts, next_attempt IS NULL, inserted, updated, deleted, worker_pid IS NOT NULL}),
+	'idle|0|00:00:00|t|t|t|0|t|301|0|0|t', 'view remotes tells the same');
+my $version = rows($local, 'SHOW server_version_num');
+SKIP:
+{
+	skip 'wait events of extensions have no names before 17', 1 if $version < 170000;
+	is(rows($local, q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}),
+		'SynchroPusherMain', 'the wait event has a name');
+}
+
+# A pusher's own reading is in the statistics views although it goes on running.
+wait_for($local, q{SELECT idx_scan > 0 FROM pg_stat_all_tables WHERE schemaname = 'synchro' AND relname = 'remote_state'},
+	'statistics are flushed before the pusher goes to rest');
+
+#
+# nothing to do
+#
+sub activity
+{
+	my $query = q{SELECT pid, state, query_start, state_change FROM pg_stat_activity WHERE application_name LIKE 'synchro%' ORDER BY 1};
+
+	return rows($local, $query) . "\n" . rows($remote, $query);
+}
+
+sub cpu_ticks
+{
+	my $ticks = 0;
+
+	foreach my $pid (split /\n/, rows($local, q{SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'synchro%'}))
+	{
+		next unless -r "/proc/$pid/stat";
+		my @fields = split / /, slurp_file("/proc/$pid/stat") =~ s/.*\) //r;
+
+		$ticks += $fields[11] + $fields[12];
+	}
+	return $ticks;
+}
+
+wait_quiet($local);
+my $before = activity();
+my $ticks = cpu_ticks();
+my $local_log = -s $local->logfile;
+my $remote_log = -s $remote->logfile;
+sleep 30;
+is(activity(), $before, 'in 30 idle seconds no worker did anything, on neither server');
+cmp_ok(cpu_ticks() - $ticks, '<=', 1, 'nor used the processor');
+unlike(slurp_file($local->logfile, $local_log), qr/ synchro /, 'nor is there anything in the log of the local server');
+unlike(slurp_file($remote->logfile, $remote_log), qr/ synchro /, 'nor in that of the remote one');
+
+# and it was not just dead
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('last')});
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'last'}, '1', 'the next change arrives all the same');
+isnt(activity(), $before, 'which can be seen in what was compared');
+
+#
+# two-phase commit, savepoints, rollback
+#
+$local->safe_psql('postgres', <<'SQL');
+BEGIN;
+INSERT INTO t (name) VALUES ('prepared');
+PREPARE TRANSACTION 'later';
+BEGIN;
+INSERT INTO t (name) VALUES ('outer');
+SAVEPOINT s;
+INSERT INTO t (name) VALUES ('rolled back');
+ROLLBACK TO s;
+COMMIT;
+SQL
+wait_arrival($remote, q{SELECT string_agg(name, ' ') FROM t WHERE name IN ('prepared', 'outer', 'rolled back')}, 'outer',
+	'of savepoints, what was not rolled back arrives; not what is only prepared');
+$local->safe_psql('postgres', q{COMMIT PREPARED 'later'});
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'prepared'}, '1', 'a prepared transaction arrives when it is committed');
+
+$local->stop('fast');
+$remote->stop('fast');
+unlike(slurp_file($local->logfile), qr/TRAP|PANIC|terminated by signal/, 'no worker has crashed');
+done_testing();

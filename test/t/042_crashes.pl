@@ -1,0 +1,202 @@
+# WHY: workers, servers and machines die at any moment. Whatever dies and comes back, syncing must go on by itself, every
+# committed change must arrive once, and the remote must never hold what the local has lost in its own crash.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use SynchroTest;
+use Test::More;
+
+# a local that loses what was committed in the last moment
+my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+restart_after_crash = on
+synchronous_commit = off
+wal_writer_delay = 10s
+synchro.retry_max_interval = 1s
+CONF
+my $remote = synchro_node('remote');
+
+both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)');
+
+# counts what reaches the remote's tables
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE audit (name text, operation text);
+CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	INSERT INTO audit VALUES (NEW.name, TG_OP);
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER count_it AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION count_it();
+SQL
+connect_remote($local, $remote);
+$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}')});
+
+sub arrives
+{
+	my ($name, $testname) = @_;
+
+	# a server that has just crashed takes a moment to be there again
+	$local->poll_query_until('postgres', 'SELECT true') or die 'the local does not come back';
+	$local->safe_psql('postgres', "INSERT INTO t (name) VALUES ('$name')");
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	wait_arrival($remote, "SELECT count(*) FROM t WHERE name = '$name'", '1', $testname);
+	return;
+}
+
+sub nothing_doubled
+{
+	my ($testname) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is( rows($remote, 'SELECT name, operation, count(*) FROM audit GROUP BY name, operation HAVING count(*) > 1 ORDER BY 1 LIMIT 5'),
+		'', $testname);
+	return;
+}
+
+arrives('before', 'changes arrive');
+
+#
+# workers that end
+#
+my $pusher = pusher_pid($local, 'office');
+$local->safe_psql('postgres', "SELECT pg_terminate_backend($pusher)");
+arrives('pusher terminated', 'a pusher that was terminated is started again');
+isnt(pusher_pid($local, 'office'), $pusher, 'it is another one');
+
+my $launcher = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'synchro launcher'};
+my $old_launcher = rows($local, $launcher);
+$local->safe_psql('postgres', "SELECT pg_terminate_backend($old_launcher)");
+arrives('launcher terminated', 'pushers go on without a launcher');
+wait_for($local, "SELECT count(*) = 1 FROM ($launcher) l WHERE pid <> $old_launcher", 'which comes back');
+$pusher = pusher_pid($local, 'office');
+$local->safe_psql('postgres', "SELECT pg_terminate_backend($pusher)");
+arrives('pusher terminated again', 'and starts pushers as before');
+
+#
+# kill -9
+#
+kill 'KILL', pusher_pid($local, 'office');
+arrives('pusher killed', 'after kill -9 of the pusher changes arrive again');
+kill 'KILL', rows($local, $launcher);
+arrives('launcher killed', 'and of the launcher');
+nothing_doubled('nothing arrived twice');
+
+#
+# the remote crashes
+#
+$remote->stop('immediate');
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('remote down')});
+wait_for($local, <<'SQL', 'view remotes says what is waited for, since when, and when the next attempt is');
+SELECT state = 'waiting to try again' AND last_error LIKE 'could not connect to remote "office"%refused%'
+AND last_error_at > now() - interval '1 minute' AND attempts > 1 AND next_attempt > now() - interval '1 s'
+AND pending = 1 AND lag > '0' AND last_success < last_error_at
+FROM synchro.remotes
+SQL
+$remote->start;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'remote down'}, '1', 'it goes on when the remote is there again');
+wait_for($local, q{SELECT state = 'idle' AND attempts = 0 AND next_attempt IS NULL AND pending = 0 FROM synchro.remotes},
+	'and says so');
+
+#
+# a remote that is down when the local starts
+#
+$remote->stop('immediate');
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('down at start 1'), ('down at start 2')});
+$local->safe_psql('postgres', 'CHECKPOINT');
+$local->restart;
+wait_for($local, q{SELECT state = 'waiting to try again' AND pending = 2 AND lag > '0' FROM synchro.remotes},
+	'a remote that is down at start: what is pending is known all the same');
+$remote->start;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name LIKE 'down at start %'}, '2', 'it goes on when it is there');
+
+#
+# the local crashes, and what it had not yet written is lost
+#
+foreach my $round (1 .. 3)
+{
+	arrives("round $round row $_", "row $_ of round $round arrives") foreach 1 .. 3;
+	$local->stop('immediate');
+	$local->start;
+	is( rows($remote, 'SELECT string_agg(name, \' \' ORDER BY name) FROM t'),
+		rows($local, 'SELECT string_agg(name, \' \' ORDER BY name) FROM t'),
+		'the remote has nothing that the local has lost in its crash');
+}
+
+# Commits that are lost before anything of them was sent: their transaction ids are handed out again.
+my $reused = 0;
+foreach my $round (1 .. 3)
+{
+	$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
+	wait_for($local, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}, 'a paused remote has no pusher');
+
+	# the first wakes a WAL writer that is fast asleep
+	$local->safe_psql('postgres', "INSERT INTO t (name) VALUES ('awake $round')");
+	my $lost = $local->safe_psql('postgres', "INSERT INTO t (name) VALUES ('lost $round') RETURNING pg_current_xact_id()");
+	$local->stop('immediate');
+	$local->start;
+	$local->safe_psql('postgres', q{SELECT synchro.resume('office')});
+	foreach my $i (1 .. 3)
+	{
+		my $xid = $local->safe_psql('postgres', "INSERT INTO t (name) VALUES ('new $round $i') RETURNING pg_current_xact_id()");
+
+		$reused++ if $xid <= $lost;
+	}
+	wait_arrival($remote, "SELECT count(*) FROM t WHERE name LIKE 'new $round %'", '3', 'what was committed after a crash arrives');
+	wait_for($local, q{SELECT pending = 0 FROM synchro.remotes}, 'all of it');
+	is( rows($remote, q{SELECT string_agg(name, ' ' ORDER BY name) FROM t}),
+		rows($local, q{SELECT string_agg(name, ' ' ORDER BY name) FROM t}),
+		'both sides are the same');
+}
+cmp_ok($reused, '>', 0, "transaction ids were handed out again ($reused)");
+nothing_doubled('nothing arrived twice in all of that');
+
+#
+# in the middle of a pass
+#
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 100');
+$local->reload;
+
+my %ends = (
+	'a restart of the local' => sub { $local->restart },
+	'a crash of the local' => sub { $local->stop('immediate'); $local->start },
+	'a crash of the remote' => sub { $remote->stop('immediate'); $remote->start },
+	'kill -9 of the pusher' => sub { kill 'KILL', pusher_pid($local, 'office') });
+my $number = 0;
+foreach my $end (sort keys %ends)
+{
+	$number++;
+	$local->safe_psql('postgres',
+		"SET synchronous_commit = on; INSERT INTO t (name) SELECT 'pass $number ' || i FROM generate_series(1, 10000) i");
+	$remote->poll_query_until('postgres',
+		"SELECT count(*) >= 1000 AND count(*) < 10000 FROM t WHERE name LIKE 'pass $number %'")
+	  or die 'missed the middle of the pass';
+	$ends{$end}->();
+	wait_arrival($remote, "SELECT count(*) FROM t WHERE name LIKE 'pass $number %'", '10000',
+		"$end in the middle of a pass: all arrives");
+	nothing_doubled('nothing twice');
+}
+same($local, $remote, 'SELECT name FROM t ORDER BY name', 'at last both sides are the same');
+
+#
+# a password that is changed on the remote
+#
+$remote->safe_psql('postgres', <<'SQL');
+ALTER ROLE sync PASSWORD 'changed';
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync';
+SQL
+$local->poll_query_until('postgres', 'SELECT true');
+$local->append_conf('postgresql.conf', 'synchro.retry_max_interval = 1h');
+$local->reload;
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('password changed')});
+wait_for($local, q{SELECT state = 'waiting to try again' AND attempts >= 4 AND last_error LIKE '%password%' FROM synchro.remotes},
+	'a password that is no longer right: view remotes says so');
+unlike(state_of($local, 'office', 'last_error'), qr/secret/, 'without telling it');
+$local->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET password 'changed')});
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'password changed'}, '1', 'the new one is taken up at once');
+nothing_doubled('nothing arrived twice');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();

@@ -1,0 +1,306 @@
+
+=pod
+
+=head1 NAME
+
+AlwaysOn - what the tests of the always-on workers have in common
+
+=head1 SYNOPSIS
+
+  use AlwaysOn;
+
+  my $proxy = start_proxy($remote->port);
+  connect_remote($local, $remote, options => { port => $proxy->{port} });
+  $proxy->command('swallow');
+
+=cut
+
+package AlwaysOn;
+
+use strict;
+use warnings;
+
+use Carp;
+use Exporter 'import';
+use IO::Select;
+use IO::Socket::INET;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(
+  wait_arrival
+  wait_quiet
+  state_of
+  pusher_pid
+  within
+  stops_fast
+  start_proxy
+  silent_port
+);
+
+=head1 FUNCTIONS
+
+=head2 wait_arrival($remote, $query, $expected, $testname, %opts)
+
+Polls the remote until the query returns the string, as rows() returns it. Returns how long it took, in seconds. Options:
+dbname.
+
+=cut
+
+sub wait_arrival
+{
+	my ($remote, $query, $expected, $testname, %opts) = @_;
+	my $started = time;
+	my $dbname = $opts{dbname} || 'postgres';
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $arrived = $remote->poll_query_until($dbname, $query, $expected);
+	diag('what is there instead: ' . rows($remote, $query, $dbname)) unless $arrived;
+	ok($arrived, $testname);
+	return time - $started;
+}
+
+=head2 wait_quiet($local, $dbname)
+
+Polls until no worker of ours has done anything for some seconds: it has looked after the log for the last time, too.
+
+=cut
+
+sub wait_quiet
+{
+	my ($local, $dbname) = @_;
+
+	$local->poll_query_until($dbname || 'postgres', <<'SQL')
+SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '6 s') = 0 AND count(*) > 0
+FROM pg_stat_activity WHERE application_name LIKE 'synchro pusher%'
+SQL
+	  or croak 'the pushers do not come to rest';
+	return;
+}
+
+=head2 state_of($local, $name, $columns, $dbname)
+
+Columns of view synchro.remotes for one remote, as rows() returns them.
+
+=cut
+
+sub state_of
+{
+	my ($local, $name, $columns, $dbname) = @_;
+
+	return rows($local, "SELECT $columns FROM synchro.remotes WHERE remote = '$name'", $dbname);
+}
+
+=head2 pusher_pid($local, $name, $dbname)
+
+Waits until the remote has a pusher; its process id.
+
+=cut
+
+sub pusher_pid
+{
+	my ($local, $name, $dbname) = @_;
+
+	$local->poll_query_until($dbname || 'postgres',
+		"SELECT worker_pid IS NOT NULL FROM synchro.remotes WHERE remote = '$name'")
+	  or croak "there is no pusher for $name";
+	return state_of($local, $name, 'worker_pid', $dbname);
+}
+
+=head2 within($seconds, $testname, $action)
+
+The action does not take longer than that.
+
+=cut
+
+sub within
+{
+	my ($seconds, $testname, $action) = @_;
+	my $started = time;
+
+	$action->();
+	my $took = time - $started;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	cmp_ok($took, '<', $seconds, sprintf '%s (%.1f s)', $testname, $took);
+	return;
+}
+
+=head2 stops_fast($node, $testname)
+
+C<pg_ctl stop -m fast> ends within five seconds.
+
+=cut
+
+sub stops_fast
+{
+	my ($node, $testname) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	within(5, $testname, sub { $node->stop('fast') });
+	return;
+}
+
+=head2 silent_port()
+
+A port on 127.0.0.1 where connections are taken and nothing is ever answered, like a host behind a firewall that drops
+packets. It is there as long as the returned socket is.
+
+=cut
+
+sub silent_port
+{
+	my $socket = IO::Socket::INET->new(
+		Listen => 20,
+		LocalAddr => '127.0.0.1',
+		Proto => 'tcp') or croak "could not listen: $!";
+
+	return ($socket, $socket->sockport);
+}
+
+=head2 start_proxy($port)
+
+A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> is where it listens. Ends with the test.
+
+=head2 $proxy->command($word)
+
+C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
+open. C<forward>: new connections are forwarded again; those from before stay as they are. C<cut>: all are closed.
+
+=cut
+
+sub start_proxy
+{
+	my ($port) = @_;
+	my $listener = IO::Socket::INET->new(
+		Listen => 20,
+		LocalAddr => '127.0.0.1',
+		ReuseAddr => 1,
+		Proto => 'tcp') or croak "could not listen: $!";
+	my ($reader, $writer);
+
+	pipe($reader, $writer) or croak "pipe: $!";
+	my $pid = fork;
+	croak "fork: $!" unless defined $pid;
+	if (!$pid)
+	{
+		close $writer;
+		_forward($listener, $port, $reader);
+		require POSIX;
+		POSIX::_exit(0);
+	}
+	close $reader;
+	$writer->autoflush(1);
+	return bless {
+		pid => $pid,
+		port => $listener->sockport,
+		writer => $writer
+	  },
+	  'AlwaysOn::Proxy';
+}
+
+sub _forward
+{
+	my ($listener, $port, $commands) = @_;
+	my $select = IO::Select->new($listener, $commands);
+	my (%peer, %deaf);
+	my $swallow = 0;
+
+	$SIG{PIPE} = 'IGNORE';
+	while (1)
+	{
+		foreach my $socket ($select->can_read)
+		{
+			if ($socket == $commands)
+			{
+				my $line = <$commands>;
+
+				return unless defined $line;
+				chomp $line;
+				$swallow = $line eq 'swallow';
+				if ($line eq 'swallow')
+				{
+					$select->remove($_->[0]) foreach values %peer;
+				}
+				elsif ($line eq 'cut')
+				{
+					foreach my $pair (values %peer)
+					{
+						$select->remove($pair->[0]);
+						close $pair->[0];
+					}
+					%peer = ();
+				}
+			}
+			elsif ($socket == $listener)
+			{
+				my $client = $listener->accept or next;
+
+				# kept, so that it stays open
+				if ($swallow)
+				{
+					$deaf{$client} = $client;
+					next;
+				}
+				my $server = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port", Proto => 'tcp');
+				if (!$server)
+				{
+					close $client;
+					next;
+				}
+				$peer{$client} = [ $client, $server ];
+				$peer{$server} = [ $server, $client ];
+				$select->add($client, $server);
+			}
+			elsif ($peer{$socket})
+			{
+				my $other = $peer{$socket}[1];
+				my $data;
+
+				if (sysread($socket, $data, 65536))
+				{
+					my $sent = 0;
+
+					while ($sent < length $data)
+					{
+						my $n = syswrite($other, $data, length($data) - $sent, $sent);
+
+						last unless defined $n;
+						$sent += $n;
+					}
+					next;
+				}
+				$select->remove($socket, $other);
+				delete $peer{$socket};
+				delete $peer{$other};
+				close $socket;
+				close $other;
+			}
+		}
+	}
+	return;
+}
+
+package AlwaysOn::Proxy;
+
+sub command
+{
+	my ($self, $word) = @_;
+
+	print { $self->{writer} } "$word\n";
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+
+	local ($?, $!);
+	close $self->{writer};
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	return;
+}
+
+1;
