@@ -73,7 +73,8 @@ void
 synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count)
 {
 	for (int i = 0; i < count; i++)
-		appendStringInfo(sql, "%s%s%d = %s%d", i > 0 ? " AND " : "", left, i, right, i);
+		appendStringInfo(sql, "%s%s%d OPERATOR(pg_catalog.=) %s%d", i > 0 ? " AND " : "",
+						 left, i, right, i);
 }
 
 static const char *
@@ -363,7 +364,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append the COPY of rows: ensure, identity, parents, columns; see readsql.c.
+ * Append the COPY of rows: ensure, identity, parents, columns; see rowstream.c.
  */
 void
 synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
@@ -796,7 +797,7 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	if (lt->rows != NULL)
 	{
 		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
-						 " AND m.kind = 'n' AND u.remote_key = ",
+						 " AND m.kind = 'n' AND u.remote_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->node, relation);
 		append_remote_key(sql, lt, "m.r");
 		appendStringInfoChar(sql, ';');
@@ -833,7 +834,7 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 	{
 		/* LIMIT: one look into the index for each, whatever the statistics say */
 		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q, LATERAL (SELECT y.ctid AS place FROM %s.reference y"
-						 " WHERE y.node = '%s' AND y.relation = %s AND y.local_key = ",
+						 " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->peer, link->node, relation);
 		append_remote_key(sql, lt, "q.k");
 		appendStringInfoString(sql, " LIMIT 1) y WHERE x.ctid = y.place AND q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
@@ -846,7 +847,7 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 	{
 		/* its id may be another's next time */
 		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q WHERE x.node = '%s' AND x.relation = %s"
-						 " AND q.kind = '" SYNCHRO_KIND_DEAD "' AND x.local_key = ",
+						 " AND q.kind = '" SYNCHRO_KIND_DEAD "' AND x.local_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->node, relation);
 		append_remote_key(sql, lt, "q.l");
 		appendStringInfoChar(sql, ';');

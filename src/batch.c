@@ -177,6 +177,14 @@ synchro_batch_read(SynchroBatch *batch)
 		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
 			read_olds(batch, changed);
 	}
+	foreach(cell, batch->dead)
+	{
+		SynchroBatchDead *dead = lfirst(cell);
+
+		if (synchro_table_get(dead->relid, true) != NULL)
+			synchro_stream_old(batch->link, synchro_link_table(batch->link, dead->relid, true),
+							   SYNCHRO_KIND_DEAD[0], dead->identity, dead->name);
+	}
 	foreach(cell, batch->keys)
 	{
 		SynchroBatchKeys *keys = lfirst(cell);
@@ -285,6 +293,14 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 			*spools = lappend(*spools, lt->names);
 		}
 	}
+
+	/*
+	 * Defaults, constraints and triggers of the remote run as for any other
+	 * client of this role, so with the settings that such a one would have.
+	 * Our own statements name operators with their schema.
+	 */
+	appendStringInfoString(&sql, "SET LOCAL search_path TO DEFAULT;SET LOCAL timezone TO DEFAULT;"
+						   "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;");
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);

@@ -19,11 +19,20 @@ typedef struct SynchroBatchKeys
 	SynchroIdentities *identities;
 } SynchroBatchKeys;
 
+/* a row whose delete is sent again */
+typedef struct SynchroBatchDead
+{
+	Oid			relid;
+	SynchroBytes identity;
+	SynchroBytes name;			/* its natural key */
+} SynchroBatchDead;
+
 typedef struct SynchroBatch
 {
 	SynchroLink *link;
 	SynchroPosition *position;
 	List	   *keys;			/* of SynchroBatchKeys */
+	List	   *dead;			/* of SynchroBatchDead */
 	SynchroChangeSet *olds;		/* names of before */
 	List	   *ensured;		/* oids of tables whose missing rows are pushed
 								 * when they are referenced */

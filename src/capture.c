@@ -144,6 +144,7 @@ static int	nbreaks = 0;
 static int	maxbreaks = 0;
 static int	disabled = 0;		/* depth of disable_log() */
 static int	tx_segment = -1;	/* the segment this transaction writes to */
+static int	tx_segment_level = 0;	/* of the subtransaction that locked it */
 static int	tx_part = 0;
 static bool tx_flushed_early = false;
 static bool tx_closing = false; /* PRE_COMMIT has been through */
@@ -300,6 +301,8 @@ flush_buffer(int offset)
 	synchro_shared_wake_at_commit(entries);
 	if (tx_flushed_early && tx_closing)
 		synchro_log_put_stamp(writer);
+	if (tx_segment < 0)
+		tx_segment_level = GetCurrentTransactionNestLevel();
 	tx_segment = synchro_log_close(writer, &tx_part);
 	note_break(offset, now - 1);
 	buffer.len = offset;
@@ -685,8 +688,13 @@ at_subtransaction_event(SubXactEvent event, SubTransactionId mySubid,
 			if (level <= nmarks)
 				disabled = Min(disabled, marks[level - 1].disabled);
 			nmarks = level - 1;
+			tx_segment_level = Min(tx_segment_level, level - 1);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
+
+			/* the segment's lock goes, so it may be left and truncated */
+			if (tx_segment_level >= level)
+				tx_segment = -1;
 			if (level <= nmarks)
 			{
 				disabled = marks[level - 1].disabled;

@@ -50,6 +50,7 @@ enum
 
 #define FLAG_NAMED	0x80		/* from before the keys snapshot: its names
 								 * have reached the remote */
+#define FLAG_AGAIN	0x40		/* from the backlog, so to be sent again */
 
 typedef struct Move
 {
@@ -196,7 +197,8 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	slot->tts_values[SORT_TXID] = Int64GetDatum((int64) row->txid);
 	slot->tts_values[SORT_PART] = Int32GetDatum(row->part);
 	slot->tts_values[SORT_POSITION] = Int32GetDatum(position);
-	slot->tts_values[SORT_FLAGS] = Int32GetDatum(record->op | (named ? FLAG_NAMED : 0));
+	slot->tts_values[SORT_FLAGS] = Int32GetDatum(record->op | (named ? FLAG_NAMED : 0) |
+												 (row->txid == 0 ? FLAG_AGAIN : 0));
 	slot->tts_isnull[SORT_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[SORT_OLD])
 		slot->tts_values[SORT_OLD] = bytes_datum(record->old_key);
@@ -240,8 +242,8 @@ collect_row(const SynchroLogRow *row, void *arg)
 	const char *end = row->keys.data + row->keys.len;
 	int			nkey = SYNCHRO_LAYOUT_NKEY(row->layout);
 	bool		old_is_readable;
-	bool		named = collector->named != NULL && row->txid != 0 &&
-		synchro_snapshot_has(collector->named, row->txid);
+	bool		named = collector->named != NULL &&
+		(row->txid == 0 || synchro_snapshot_has(collector->named, row->txid));
 	MemoryContext old;
 
 	if (row->relation == SYNCHRO_STAMP_RELATION)
@@ -254,7 +256,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("primary key of table %s was altered while changes were pending",
 						changed->table->qualified),
-				 errhint("Run synchro.reset(), and synchro.copy_table() for this table.")));
+				 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
 	old_is_readable = SYNCHRO_LAYOUT_KEY(row->layout) == SYNCHRO_LAYOUT_KEY(changed->table->layout);
 	old = MemoryContextSwitchTo(collector->row_context);
 	for (int position = 0; pos < end; position++)
@@ -281,6 +283,8 @@ typedef struct KeyHistory
 	bool		removed;		/* deleted, or moved to another identity */
 	bool		has_old;
 	SynchroBytes old_key;
+	bool		gone_again;		/* a delete is to be sent again, of the row that */
+	SynchroBytes last_key;		/* was called this at last */
 } KeyHistory;
 
 typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory *group, void *arg);
@@ -291,7 +295,13 @@ add_to_group(KeyHistory *group, TupleTableSlot *slot)
 	int			flags = DatumGetInt32(slot->tts_values[SORT_FLAGS]);
 
 	if (flags & FLAG_NAMED)
+	{
+		group->gone_again = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] &&
+			(flags & ~(FLAG_NAMED | FLAG_AGAIN)) == SYNCHRO_OP_DELETE;
+		if (group->gone_again)
+			group->last_key = copy_bytes(datum_bytes(slot->tts_values[SORT_OLD]));
 		return;
+	}
 	if (!group->unnamed)
 		group->first_op = (SynchroOp) flags;
 	group->unnamed = true;
@@ -519,7 +529,7 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 
 	/* a row with a name of before is in the batch because of that */
 	if (changed->nolds == nolds && emitter->with_keys && changed->table->watched)
-		put_old(changed, 0, group->identity, none);
+		put_old(changed, 0, group->identity, group->gone_again ? group->last_key : none);
 }
 
 static void
@@ -606,15 +616,21 @@ next_stored(Tuplestorestate *store, TupleTableSlot **slot)
 
 /*
  * The next key of a table, in the current memory context; false at the end.
+ * name: the natural key of a row whose delete is to be sent again, else its
+ * data is NULL.
  */
 bool
-synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity)
+synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity,
+						 SynchroBytes *name)
 {
 	TupleTableSlot *slot;
 
 	if (changed->keys == NULL || !next_stored(changed->keys, &slot))
 		return false;
 	*identity = copy_bytes(datum_bytes(slot->tts_values[0]));
+	memset(name, 0, sizeof(*name));
+	if (!slot->tts_isnull[2])
+		*name = copy_bytes(datum_bytes(slot->tts_values[2]));
 	return true;
 }
 

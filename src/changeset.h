@@ -37,7 +37,8 @@ extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
 												 bool with_keys);
-extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity);
+extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity,
+									 SynchroBytes *name);
 extern bool synchro_changes_next_old(SynchroChangedTable *changed, char *kind,
 									 SynchroBytes *identity, SynchroBytes *value);
 extern void synchro_changes_rewind(SynchroChangeSet *changes);

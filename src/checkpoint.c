@@ -55,9 +55,11 @@ copy_in(MemoryContext context, const char *value)
 /*
  * The position as it is kept here, in the current memory context.  Needs a
  * transaction.
+ *
+ * missing_ok: return NULL where there is none, instead of an error.
  */
 SynchroPosition *
-synchro_position_read(const char *server)
+synchro_position_read(const char *server, bool missing_ok)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroPosition *position = palloc0(sizeof(SynchroPosition));
@@ -69,10 +71,15 @@ synchro_position_read(const char *server)
 	if (synchro_sql_run("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references"
 						" FROM synchro.remote_state WHERE server = $1::name",
 						1, &type, &value, NULL) != 1)
+	{
+		synchro_sql_close(&scope);
+		if (missing_ok)
+			return NULL;
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("remote \"%s\" does not exist", server),
 				 errhint("Run synchro.add_remote(%s).", quote_literal_cstr(server))));
+	}
 	position->acknowledged = copy_in(context, spi_text(1));
 	position->attempted = copy_in(context, spi_text(2));
 	position->snapshot = copy_in(context, spi_text(3));
@@ -258,6 +265,30 @@ make_peer_tables(SynchroLink *link)
 }
 
 /*
+ * Note that the remote shows the token of our taking over.  Without that, the
+ * next attempt's token would be the only one that we know.
+ */
+static void
+acknowledge_taken(const char *server, const char *token)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+
+	synchro_local_begin("synchro: keeping the position");
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(token);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $2::uuid"
+					" WHERE server = $1::name AND attempted = $2::uuid",
+					lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
  * Take over the remote's position: at the first contact, or after reset().
  */
 static void
@@ -276,6 +307,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
+	acknowledge_taken(link->target->name, position->attempted);
 	if (link->previous_node == NULL)
 		return;
 

@@ -77,7 +77,7 @@ damaged(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("damaged key in the change log"),
-			 errhint("Run synchro.copy_table() for the tables concerned, then synchro.reset().")));
+			 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
 }
 
 /*

@@ -120,6 +120,17 @@ order_tables(Pass *pass)
 		}
 }
 
+static void
+add_dead(SynchroBatch *batch, Oid relid, SynchroBytes identity, SynchroBytes name)
+{
+	SynchroBatchDead *dead = palloc(sizeof(SynchroBatchDead));
+
+	dead->relid = relid;
+	dead->identity = identity;
+	dead->name = name;
+	batch->dead = lappend(batch->dead, dead);
+}
+
 /*
  * Take the next keys, up to a batch's size.  Returns whether any are left.
  */
@@ -135,13 +146,16 @@ take_keys(Pass *pass, SynchroBatch *batch)
 		SynchroChangedTable *changed = list_nth(pass->order, pass->current);
 		SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
 		SynchroBytes identity;
+		SynchroBytes name;
 
 		keys->relid = changed->relid;
 		keys->identities = synchro_identities_create(changed->table);
 		batch->keys = lappend(batch->keys, keys);
-		while (count < limit && synchro_changes_next_key(changed, &identity))
+		while (count < limit && synchro_changes_next_key(changed, &identity, &name))
 		{
 			synchro_identities_decode(keys->identities, changed->table, identity);
+			if (name.data != NULL)
+				add_dead(batch, changed->relid, identity, name);
 			count++;
 		}
 		if (count >= limit)

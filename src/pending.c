@@ -45,10 +45,14 @@ count_row(const SynchroLogRow *row, void *arg)
 void
 synchro_pending_count(const char *server, SynchroPending *pending)
 {
-	SynchroPosition *position = synchro_position_read(server);
+	SynchroPosition *position = synchro_position_read(server, true);
 	SynchroSqlScope scope;
 
 	memset(pending, 0, sizeof(*pending));
+
+	/* a restored database has no position before confirm_node() */
+	if (position == NULL)
+		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
 	synchro_log_scan_backlog(server, count_row, pending);

@@ -211,7 +211,7 @@ push(Pusher *pusher, SynchroPassResult *result)
 	/* anew: the snapshot above is from before we got the lock */
 	synchro_local_begin("synchro: reading the position");
 	MemoryContextSwitchTo(pusher->context);
-	position = synchro_position_read(pusher->server);
+	position = synchro_position_read(pusher->server, false);
 	MemoryContextSwitchTo(pusher->context);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);

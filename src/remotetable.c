@@ -78,7 +78,8 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		column->identity = SYNCHRO_VALUE(rows, i, 5)[0];
 		column->generated = is_true(SYNCHRO_VALUE(rows, i, 6));
 		column->fresh_value = SYNCHRO_VALUE(rows, i, 7);
-		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) : "=";
+		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) :
+			"OPERATOR(pg_catalog.=)";
 	}
 }
 

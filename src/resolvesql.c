@@ -243,7 +243,7 @@ append_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLink
 						 column_name(lt, lt->table->identity[i]),
 						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
 						 lt->remote->columns[lt->table->identity[i]].base);
-	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
+	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
 					 link->node, quote_literal_cstr(lt->table->qualified));
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);

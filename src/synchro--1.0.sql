@@ -389,7 +389,7 @@ CREATE VIEW synchro.remotes AS
 		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped, s.failed, p.worker_pid,
 		   NULL::interval AS clock_offset
 	FROM synchro.pusher_status() p
-		 JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
+		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
 COMMENT ON VIEW synchro.remotes IS 'state of each remote: what is pending (log entries) and since when, the last success and error, rows pushed so far';
 
 CREATE VIEW synchro.progress AS

@@ -128,6 +128,13 @@ failure('delete', 'CREATE TABLE own (item_id integer REFERENCES items); INSERT I
 	is(rows($remote, q{SELECT name, note FROM items WHERE name IN ('item 4', 'item 5', 'item 6', 'new') ORDER BY name}), "item 4|lost\nitem 5|second\nnew|",
 		'and nothing from before');
 	is(pending_after("SELECT synchro.set_checkpoint('office', '$between')"), '0 0 0', 'set back again: nothing is written twice');
+	$local->safe_psql('postgres', q{UPDATE items SET name = 'renamed 16' WHERE name = 'item 16'; UPDATE items SET name = 'renamed 17' WHERE name = 'item 17'});
+	is(pending_after(q{DELETE FROM items WHERE name = 'renamed 17'}), '0 1 1', 'one row is renamed, one renamed and deleted');
+	$remote->safe_psql('postgres', q{UPDATE items SET note = 'lost' WHERE name = 'renamed 16'; INSERT INTO items (name) VALUES ('item 17'), ('renamed 17')});
+	is(pending_after("SELECT synchro.set_checkpoint('office', '$between')"), '0 1 1', 'set back: the row that was renamed is sent again, the other deleted by its last name');
+	is(rows($remote, q{SELECT name, note FROM items WHERE name IN ('item 16', 'renamed 16', 'item 17', 'renamed 17') ORDER BY 1}), "item 17|\nrenamed 16|" . rows($local, q{SELECT note FROM items WHERE name = 'renamed 16'}),
+		'a row that bears the name of before now is not touched');
+	$remote->safe_psql('postgres', q{DELETE FROM items WHERE name = 'item 17'});
 	$local->safe_psql('postgres', q{UPDATE items SET note = 'skipped' WHERE name = 'item 4'});
 	is(pending_after(q{SELECT synchro.set_checkpoint('office', clock_timestamp())}), '0 0 0', 'set forward: what is pending is skipped');
 	is(rows($remote, q{SELECT note FROM items WHERE name = 'item 4'}), 'lost', 'for good');
