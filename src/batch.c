@@ -297,10 +297,12 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
 	 * client of this role, so with the settings that such a one would have.
-	 * Our own statements name operators with their schema.
+	 * For the sake of our own statements pg_catalog is searched first in any
+	 * case, and they name the operators of columns with their schema.
 	 */
-	appendStringInfoString(&sql, "SET LOCAL search_path TO DEFAULT;SET LOCAL timezone TO DEFAULT;"
-						   "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;");
+	appendStringInfo(&sql, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
+					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
+					 link->search_path);
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);

@@ -73,6 +73,7 @@ synchro_link_open(SynchroTarget *target)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroLink *link = palloc0(sizeof(SynchroLink));
 	SynchroRemoteError *error;
+	SynchroRows *rows;
 	StringInfoData sql;
 	const char **keywords;
 	const char **values;
@@ -102,6 +103,10 @@ synchro_link_open(SynchroTarget *target)
 	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
 	if (error != NULL)
 		synchro_remote_report(link->remote, error, "while preparing the session");
+	rows = synchro_remote_query(link->remote,
+								"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
+								" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
+	link->search_path = SYNCHRO_VALUE(rows, 0, 0);
 	MemoryContextSwitchTo(old);
 	return link;
 }

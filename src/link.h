@@ -46,6 +46,7 @@ typedef struct SynchroLink
 	SynchroRemote *remote;
 	char	   *node;			/* our id, as the remote knows it */
 	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
+	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;

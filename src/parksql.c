@@ -44,7 +44,7 @@ free_value(const SynchroLinkTable *lt, int column)
 		return "NULL";
 	if (there->category == 'S')
 		return "chr(1) || to_hex(x.n)";
-	if (there->category == 'N')
+	if (there->category == 'N' && strcmp(there->base, "money") != 0)
 		return psprintf("(SELECT least(min(%s), 0) FROM %s) - x.n", name, lt->table->qualified);
 	if (strcmp(there->base, "uuid") == 0)
 		return "gen_random_uuid()";
