@@ -290,13 +290,15 @@ acknowledge_taken(const char *server, const char *token)
 
 /*
  * Take over the remote's position: at the first contact, or after reset().
+ * Done again if a crash came before it was acknowledged: no batch has been
+ * sent by then.
  */
 static void
 take_position(SynchroLink *link, SynchroPosition *position)
 {
 	const char *params[4];
 
-	position->attempted = synchro_position_attempt(link->target->name, NULL);
+	position->attempted = synchro_position_attempt(link->target->name, position->attempted);
 	params[0] = link->node;
 	params[1] = position->attempted;
 	params[2] = position->snapshot;
@@ -306,17 +308,17 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " VALUES ($1, $2, $3, $4) ON CONFLICT (node) DO UPDATE SET token = EXCLUDED.token,"
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
+	if (link->previous_node != NULL)
+	{
+		/* we had another id before: what stood for our rows still does */
+		params[1] = link->previous_node;
+		synchro_remote_query(link->remote,
+							 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key)"
+							 " SELECT $1::uuid, relation, local_key, remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference"
+							 " WHERE node = $2::uuid ON CONFLICT DO NOTHING", 2, params);
+	}
 	position->acknowledged = position->attempted;
 	acknowledge_taken(link->target->name, position->attempted);
-	if (link->previous_node == NULL)
-		return;
-
-	/* we had another id before: what stood for our rows still does */
-	params[1] = link->previous_node;
-	synchro_remote_query(link->remote,
-						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key)"
-						 " SELECT $1::uuid, relation, local_key, remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference"
-						 " WHERE node = $2::uuid ON CONFLICT DO NOTHING", 2, params);
 }
 
 /*
@@ -339,7 +341,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
 	if (!is_true(SYNCHRO_VALUE(rows, 0, 0)))
 		make_peer_tables(link);
-	if (position->acknowledged == NULL && position->attempted == NULL)
+	if (position->acknowledged == NULL)
 		take_position(link, position);
 
 	rows = synchro_remote_query(link->remote,

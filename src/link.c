@@ -34,12 +34,8 @@ invalidate_conninfo(Datum arg, int cacheid, uint32 hashvalue)
 	conninfo_generation++;
 }
 
-/*
- * A number that changes whenever a server or a user mapping may have been
- * altered.
- */
-uint64
-synchro_link_conninfo_generation(void)
+static uint64
+current_generation(void)
 {
 	static bool registered = false;
 
@@ -53,13 +49,59 @@ synchro_link_conninfo_generation(void)
 }
 
 /*
- * Would we connect in another way now?
+ * Read what to connect with.  A local transaction of its own.
+ */
+static void
+read_conninfo(const SynchroTarget *target, MemoryContext context, const char ***keywords,
+			  const char ***values, bool *password_required)
+{
+	synchro_local_begin("synchro: looking up the remote");
+	MemoryContextSwitchTo(context);
+	synchro_target_conninfo(target, keywords, values, password_required);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+static bool
+same_strings(const char **a, const char **b)
+{
+	while (*a != NULL && *b != NULL && strcmp(*a, *b) == 0)
+	{
+		a++;
+		b++;
+	}
+	return *a == NULL && *b == NULL;
+}
+
+/*
+ * Would we connect in another way now?  Not to be called in a local
+ * transaction.
  */
 bool
-synchro_link_is_outdated(const SynchroLink *link)
+synchro_link_is_outdated(SynchroLink *link)
 {
-	return link->conninfo_generation != synchro_link_conninfo_generation() ||
-		link->statement_timeout != synchro_statement_timeout;
+	uint64		generation = current_generation();
+	MemoryContext old;
+	MemoryContext context;
+	const char **keywords;
+	const char **values;
+	bool		password_required;
+
+	if (link->statement_timeout != synchro_statement_timeout)
+		return true;
+	if (link->conninfo_generation == generation)
+		return false;
+
+	/* some server or user mapping was altered; is it ours? */
+	context = AllocSetContextCreate(CurrentMemoryContext, "synchro conninfo", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
+	read_conninfo(link->target, context, &keywords, &values, &password_required);
+	if (same_strings(keywords, link->keywords) && same_strings(values, link->values) &&
+		password_required == link->password_required)
+		link->conninfo_generation = generation;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return link->conninfo_generation != generation;
 }
 
 /*
@@ -75,9 +117,6 @@ synchro_link_open(SynchroTarget *target)
 	SynchroRemoteError *error;
 	SynchroRows *rows;
 	StringInfoData sql;
-	const char **keywords;
-	const char **values;
-	bool		password_required;
 
 	link->context = context;
 	link->target = palloc(sizeof(SynchroTarget));
@@ -89,15 +128,11 @@ synchro_link_open(SynchroTarget *target)
 	link->batch_context = AllocSetContextCreate(context, "synchro batch",
 												ALLOCSET_DEFAULT_SIZES);
 
-	synchro_local_begin("synchro: looking up the remote");
-	MemoryContextSwitchTo(context);
-	link->conninfo_generation = synchro_link_conninfo_generation();
+	link->conninfo_generation = current_generation();
 	link->statement_timeout = synchro_statement_timeout;
-	synchro_target_conninfo(link->target, &keywords, &values, &password_required);
-	synchro_local_commit();
-	MemoryContextSwitchTo(context);
-
-	link->remote = synchro_remote_open(link->target->name, keywords, values, password_required);
+	read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required);
+	link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
+									   link->password_required);
 	initStringInfo(&sql);
 	synchro_sql_session(&sql);
 	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);

@@ -51,6 +51,9 @@ typedef struct SynchroLink
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
 	uint64		generation;		/* see synchro_table_generation() */
+	const char **keywords;		/* what we connected with */
+	const char **values;
+	bool		password_required;
 	uint64		conninfo_generation;	/* see synchro_link_is_outdated() */
 	int			statement_timeout;
 	MemoryContext tables_context;
@@ -61,8 +64,7 @@ typedef struct SynchroLink
 
 extern SynchroLink *synchro_link_open(SynchroTarget *target);
 extern void synchro_link_close(SynchroLink *link);
-extern uint64 synchro_link_conninfo_generation(void);
-extern bool synchro_link_is_outdated(const SynchroLink *link);
+extern bool synchro_link_is_outdated(SynchroLink *link);
 extern void synchro_link_refresh(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);

@@ -33,8 +33,9 @@
 
 enum
 {
-	FOLD_RELATION, FOLD_LAYOUT, FOLD_IDENTITY, FOLD_TIME, FOLD_TXID, FOLD_PART,
-	FOLD_POSITION, FOLD_KEEP, FOLD_RECORD, FOLD_COLUMNS
+	FOLD_RELATION, FOLD_LAYOUT, FOLD_IDENTITY, FOLD_TIME, FOLD_TXID,
+	FOLD_WRITTEN,				/* time of its own: order within a transaction */
+	FOLD_PART, FOLD_POSITION, FOLD_KEEP, FOLD_RECORD, FOLD_COLUMNS
 };
 
 typedef struct Folder
@@ -64,6 +65,7 @@ make_descriptor(void)
 	TupleDescInitEntry(desc, FOLD_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_TIME + 1, "time", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_TXID + 1, "txid", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_WRITTEN + 1, "written", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_PART + 1, "part", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_POSITION + 1, "position", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_KEEP + 1, "keep", BOOLOID, -1, 0);
@@ -131,6 +133,7 @@ put(Folder *folder, const SynchroLogRow *row, SynchroBytes identity, int positio
 	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
 	slot->tts_values[FOLD_TIME] = Int64GetDatum(commit_time(folder, row));
 	slot->tts_values[FOLD_TXID] = Int64GetDatum((int64) row->txid);
+	slot->tts_values[FOLD_WRITTEN] = Int64GetDatum(row->changed_at);
 	slot->tts_values[FOLD_PART] = Int32GetDatum(row->part);
 	slot->tts_values[FOLD_POSITION] = Int32GetDatum(position);
 	slot->tts_values[FOLD_KEEP] = BoolGetDatum(keep);
@@ -267,17 +270,17 @@ synchro_log_fold(int target, int other)
 {
 	AttrNumber	key_columns[] = {
 		FOLD_RELATION + 1, FOLD_LAYOUT + 1, FOLD_IDENTITY + 1, FOLD_TIME + 1,
-		FOLD_TXID + 1, FOLD_PART + 1, FOLD_POSITION + 1
+		FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PART + 1, FOLD_POSITION + 1
 	};
 	Oid			key_operators[] = {
 		Int8LessOperator, Int4LessOperator, ByteaLessOperator, Int8LessOperator,
-		Int8LessOperator, Int4LessOperator, Int4LessOperator
+		Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
 	};
 	AttrNumber	time_columns[] = {
-		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_PART + 1, FOLD_POSITION + 1
+		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PART + 1, FOLD_POSITION + 1
 	};
 	Oid			time_operators[] = {
-		Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
+		Int8LessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
 	};
 	const int	segments[] = {target, other};
 	Folder		folder = {0};

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -163,7 +164,17 @@ typedef struct Backlogger
 {
 	const char *server;
 	TimestampTz at;
+	HTAB	   *committed_since;	/* transactions that wrote rows before, too */
 } Backlogger;
+
+static void
+note_late_commit(const SynchroLogRow *row, void *arg)
+{
+	const Backlogger *backlogger = arg;
+
+	if (row->relation == SYNCHRO_STAMP_RELATION && row->changed_at >= backlogger->at)
+		(void) hash_search(backlogger->committed_since, &row->txid, HASH_ENTER, NULL);
+}
 
 static void
 add_to_backlog(const SynchroLogRow *row, void *arg)
@@ -173,7 +184,9 @@ add_to_backlog(const SynchroLogRow *row, void *arg)
 	Datum		values[lengthof(types)];
 	SynchroSqlScope scope;
 
-	if (row->relation == SYNCHRO_STAMP_RELATION || row->changed_at < backlogger->at)
+	if (row->relation == SYNCHRO_STAMP_RELATION ||
+		(row->changed_at < backlogger->at &&
+		 hash_search(backlogger->committed_since, &row->txid, HASH_FIND, NULL) == NULL))
 		return;
 	values[0] = CStringGetTextDatum(backlogger->server);
 	values[1] = ObjectIdGetDatum(row->relation);
@@ -198,11 +211,17 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 {
 	SynchroTarget *target = synchro_target_get(NameStr(*PG_GETARG_NAME(0)), false);
 	Backlogger	backlogger = {target->name, PG_GETARG_TIMESTAMPTZ(1)};
+	HASHCTL		ctl = {0};
 	SynchroSqlScope scope;
 
+	ctl.keysize = ctl.entrysize = sizeof(uint64);
+	ctl.hcxt = CurrentMemoryContext;
+	backlogger.committed_since = hash_create("synchro late commits", 64, &ctl,
+											 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	PushActiveSnapshot(GetLatestSnapshot());
 	synchro_position_rebase(target->name, false);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_log_scan(NULL, note_late_commit, &backlogger);
 	synchro_log_scan(NULL, add_to_backlog, &backlogger);
 	synchro_sql_close(&scope);
 	PopActiveSnapshot();

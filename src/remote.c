@@ -264,6 +264,7 @@ pin_session(SynchroRemote *remote)
 							   "SET extra_float_digits = 3;"
 							   "SET bytea_output = hex;"
 							   "SET xmloption = content;"
+							   "SET quote_all_identifiers = off;"
 							   "SET lc_monetary = 'C';"
 							   "SET standard_conforming_strings = on;"
 							   "SET row_security = off;"

@@ -29,6 +29,7 @@
 
 #include "applysql.h"
 #include "localsql.h"
+#include "readsql.h"
 #include "rowstream.h"
 
 /* identities asked for since the last synchro_stream_requests() */
@@ -54,192 +55,6 @@ typedef struct RowStream
 } RowStream;
 
 /*
- * Make an empty list for identities of a table.
- */
-SynchroIdentities *
-synchro_identities_create(const SynchroTable *table)
-{
-	SynchroIdentities *identities = palloc0(sizeof(SynchroIdentities));
-
-	identities->nidentity = table->nidentity;
-	identities->allocated = 16;
-	identities->values = palloc(sizeof(char *) * identities->allocated * table->nidentity);
-	return identities;
-}
-
-/*
- * Add an identity; its strings are not copied.
- */
-void
-synchro_identities_add(SynchroIdentities *identities, char **values)
-{
-	int			n = identities->nidentity;
-
-	if (identities->count == identities->allocated)
-	{
-		identities->allocated *= 2;
-		identities->values = repalloc(identities->values,
-									  sizeof(char *) * identities->allocated * n);
-	}
-	for (int i = 0; i < n; i++)
-		identities->values[identities->count * n + i] = values[i];
-	identities->count++;
-}
-
-static char **
-decode_values(const SynchroTable *table, const int *columns, int ncolumns, SynchroBytes bytes)
-{
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
-	char	  **result = palloc(sizeof(char *) * Max(ncolumns, 1));
-
-	synchro_key_values(bytes, table, columns, ncolumns, values, nulls);
-	for (int i = 0; i < ncolumns; i++)
-	{
-		Oid			output;
-		bool		is_varlena;
-
-		getTypeOutputInfo(table->columns[columns[i]].type, &output, &is_varlena);
-		result[i] = nulls[i] ? NULL : OidOutputFunctionCall(output, values[i]);
-	}
-	return result;
-}
-
-/*
- * Add an identity as the log has it.
- */
-void
-synchro_identities_decode(SynchroIdentities *identities, const SynchroTable *table,
-						  SynchroBytes bytes)
-{
-	synchro_identities_add(identities,
-						   decode_values(table, table->identity, table->nidentity, bytes));
-}
-
-/*
- * Append a value in COPY's text format.
- */
-static void
-put_value(StringInfo line, const char *value)
-{
-	if (line->len > 0)
-		appendStringInfoCharMacro(line, '\t');
-	if (value == NULL)
-	{
-		appendStringInfoString(line, "\\N");
-		return;
-	}
-	for (const char *c = value; *c != '\0'; c++)
-	{
-		switch (*c)
-		{
-			case '\\':
-				appendStringInfoString(line, "\\\\");
-				break;
-			case '\n':
-				appendStringInfoString(line, "\\n");
-				break;
-			case '\r':
-				appendStringInfoString(line, "\\r");
-				break;
-			case '\t':
-				appendStringInfoString(line, "\\t");
-				break;
-			default:
-				appendStringInfoCharMacro(line, *c);
-		}
-	}
-}
-
-static uint32
-hash_string(const void *key, Size size)
-{
-	const char *string = *(const char *const *) key;
-
-	return hash_bytes((const unsigned char *) string, strlen(string));
-}
-
-static int
-match_string(const void *a, const void *b, Size size)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
-
-static HTAB *
-make_string_set(MemoryContext context)
-{
-	HASHCTL		ctl = {0};
-
-	ctl.keysize = sizeof(char *);
-	ctl.entrysize = sizeof(char *);
-	ctl.hash = hash_string;
-	ctl.match = match_string;
-	ctl.hcxt = context;
-	return hash_create("synchro identities", 256, &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-/*
- * The values of an identity as one string, different for different ones.
- */
-static char *
-join_values(char **values, int count)
-{
-	StringInfoData joined;
-
-	initStringInfo(&joined);
-	appendStringInfoChar(&joined, '=');
-	for (int i = 0; i < count; i++)
-		put_value(&joined, values[i]);
-	return joined.data;
-}
-
-/*
- * Take away from a list what is in another.
- */
-void
-synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentities *others)
-{
-	HTAB	   *set = make_string_set(CurrentMemoryContext);
-	int			n = identities->nidentity;
-	int			kept = 0;
-	char	   *key;
-
-	for (int i = 0; i < others->count; i++)
-	{
-		key = join_values(&others->values[i * n], n);
-		(void) hash_search(set, &key, HASH_ENTER, NULL);
-	}
-	for (int i = 0; i < identities->count; i++)
-	{
-		key = join_values(&identities->values[i * n], n);
-		if (hash_search(set, &key, HASH_FIND, NULL) != NULL)
-			continue;
-		memmove(&identities->values[kept++ * n], &identities->values[i * n], sizeof(char *) * n);
-	}
-	identities->count = kept;
-	hash_destroy(set);
-}
-
-/*
- * An identity for people: its values, joined by commas.
- */
-char *
-synchro_identities_text(const SynchroIdentities *identities, int position)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < identities->nidentity; i++)
-	{
-		const char *value = identities->values[position * identities->nidentity + i];
-
-		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", value != NULL ? value : "NULL");
-	}
-	return text.data;
-}
-
-/*
  * A value of an identity as it is staged.
  */
 static char *
@@ -248,18 +63,6 @@ staged_value(const SynchroTable *table, int identity, char *value)
 	if (table->columns[table->identity[identity]].not_null)
 		return value;
 	return value != NULL ? psprintf("=%s", value) : "";
-}
-
-/*
- * The same as SQL, of an expression for the value.
- */
-static char *
-staged_expression(const SynchroTable *table, int identity, const char *value)
-{
-	if (table->columns[table->identity[identity]].not_null)
-		return pstrdup(value);
-	return psprintf("CASE WHEN %s " SYNCHRO_SQL_IS_NULL " THEN '' ELSE format('=%%s', %s) END",
-					value, value);
 }
 
 /*
@@ -290,7 +93,7 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 		old = MemoryContextSwitchTo(link->batch_context);
 		requests = lt->requests = palloc0(sizeof(struct SynchroRequests));
 		requests->context = link->batch_context;
-		requests->seen = make_string_set(link->batch_context);
+		requests->seen = synchro_string_set(link->batch_context);
 		requests->fresh = synchro_identities_create(lt->table);
 		MemoryContextSwitchTo(old);
 	}
@@ -299,7 +102,7 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 					sizeof(char *) * lt->table->nidentity);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		values[i] = unstaged_value(lt->table, i, values[i]);
-	key = join_values(values, lt->table->nidentity);
+	key = synchro_identity_key(values, lt->table->nidentity);
 	if (hash_search(requests->seen, &key, HASH_FIND, NULL) != NULL)
 		return;
 	old = MemoryContextSwitchTo(requests->context);
@@ -311,201 +114,6 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 		values[i] = values[i] != NULL ? pstrdup(values[i]) : NULL;
 	synchro_identities_add(requests->fresh, values);
 	MemoryContextSwitchTo(old);
-}
-
-/*
- * Can a referencing value be compared with the parent's identity as text?
- * Only if equal values always look the same.
- */
-static bool
-is_direct(const SynchroLinkTable *lt, int fk)
-{
-	const SynchroTable *parent = lt->parents[fk]->table;
-
-	if (!synchro_table_fk_to_identity(&lt->table->fks[fk], parent))
-	{
-		/* the same columns in another order will do, too */
-		if (lt->table->fks[fk].ncols != parent->nidentity)
-			return false;
-		for (int i = 0; i < parent->nidentity; i++)
-			if (synchro_identity_position(parent, lt->table->fks[fk].refcols[i]) < 0)
-				return false;
-	}
-	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
-	{
-		Oid			here = lt->table->columns[lt->table->fks[fk].cols[i]].type;
-		Oid			there = get_atttype(parent->relid, lt->table->fks[fk].refcols[i]);
-		bool		integers = (here == INT2OID || here == INT4OID || here == INT8OID) &&
-			(there == INT2OID || there == INT4OID || there == INT8OID);
-
-		if (integers)
-			continue;
-		if (here != there || (get_typtype(here) != TYPTYPE_ENUM &&
-							  here != TEXTOID && here != VARCHAROID && here != UUIDOID &&
-							  here != DATEOID && here != TIMESTAMPOID &&
-							  here != TIMESTAMPTZOID && here != OIDOID && here != BYTEAOID))
-			return false;
-	}
-	return true;
-}
-
-/*
- * Append "the foreign key references a row".  One that is NULL in part
- * references nothing.
- */
-static void
-append_references(StringInfo sql, const SynchroLinkTable *lt, int fk, bool direct)
-{
-	const SynchroForeignKey *key = &lt->table->fks[fk];
-
-	if (!direct)
-		appendStringInfo(sql, "t%d.tableoid IS NOT NULL", fk);
-	for (int i = 0; direct && i < key->ncols; i++)
-		appendStringInfo(sql, "%st.%s IS NOT NULL", i > 0 ? " AND " : "",
-						 quote_identifier(lt->table->columns[key->cols[i]].name));
-}
-
-/*
- * Append the identity of the row that a foreign key references, from alias t,
- * or from the joined parent t<fk> where values do not tell.
- */
-static void
-append_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk)
-{
-	const SynchroForeignKey *key = &lt->table->fks[fk];
-	const SynchroTable *parent = lt->parents[fk]->table;
-	bool		direct = is_direct(lt, fk);
-
-	for (int x = 0; x < parent->nidentity; x++)
-	{
-		const SynchroColumn *column = &parent->columns[parent->identity[x]];
-		char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
-
-		for (int i = 0; direct && i < key->ncols; i++)
-			if (key->refcols[i] == column->attnum)
-				value = psprintf("t.%s", quote_identifier(lt->table->columns[key->cols[i]].name));
-		if (column->not_null && !(direct && key->ncols > 1))
-		{
-			appendStringInfo(sql, ", %s", value);
-			continue;
-		}
-		appendStringInfoString(sql, ", CASE WHEN ");
-		append_references(sql, lt, fk, direct);
-		appendStringInfo(sql, " THEN %s END", staged_expression(parent, x, value));
-	}
-}
-
-/*
- * The equality operator of a type, qualified.
- */
-static char *
-equality_of(Oid type)
-{
-	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
-
-	if (!OidIsValid(entry->eq_opr))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s",
-						format_type_be(type))));
-	return synchro_operator_name(entry->eq_opr);
-}
-
-static void
-append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-	{
-		const SynchroForeignKey *key = &lt->table->fks[fk];
-
-		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)) ||
-			is_direct(lt, fk))
-			continue;
-		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", lt->parents[fk]->table->qualified, fk);
-		for (int i = 0; i < key->ncols; i++)
-			appendStringInfo(sql, "%st%d.%s %s t.%s", i > 0 ? " AND " : "", fk,
-							 quote_identifier(get_attname(key->parent, key->refcols[i], false)),
-							 equality_of(get_atttype(key->parent, key->refcols[i])),
-							 quote_identifier(lt->table->columns[key->cols[i]].name));
-	}
-}
-
-/*
- * The type of an identity's value, so named that no length is implied: plain
- * character and bit would mean one of length 1.
- */
-static char *
-identity_type(const SynchroTable *table, int identity)
-{
-	Oid			type = table->columns[table->identity[identity]].type;
-
-	return format_type_extended(getBaseType(type), -1,
-								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-}
-
-/*
- * Append FROM and WHERE: the rows whose identities are in the parameters, an
- * array of text for each value.
- */
-static void
-append_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
-{
-	const SynchroTable *table = lt->table;
-	const char *only = table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
-
-	/* there is no array of arrays */
-	if (table->nidentity == 1 &&
-		!OidIsValid(get_base_element_type(table->columns[table->identity[0]].type)))
-	{
-		const SynchroColumn *column = &table->columns[table->identity[0]];
-
-		appendStringInfo(sql, " FROM %s%s t", only, table->qualified);
-		append_parent_joins(sql, lt, key_only);
-		appendStringInfo(sql, " WHERE t.%s %s ANY ($1::text[]::%s[])",
-						 quote_identifier(column->name), equality_of(column->type),
-						 identity_type(table, 0));
-		if (!column->not_null)
-			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
-							 quote_identifier(column->name));
-		return;
-	}
-	appendStringInfoString(sql, " FROM unnest(");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
-	appendStringInfoString(sql, ") k(");
-	synchro_sql_list(sql, "k", table->nidentity);
-	appendStringInfo(sql, ") JOIN %s%s t ON ", only, table->qualified);
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		const SynchroColumn *column = &table->columns[table->identity[i]];
-		const char *name = quote_identifier(column->name);
-
-		appendStringInfo(sql, "%s(t.%s %s k.k%d::%s", i > 0 ? " AND " : "", name,
-						 equality_of(column->type), i, identity_type(table, i));
-		if (!column->not_null)
-			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND k.k%d IS NULL)", name, i);
-		appendStringInfoChar(sql, ')');
-	}
-	append_parent_joins(sql, lt, key_only);
-}
-
-static Datum
-text_array(const SynchroIdentities *identities, int first, int count, int position)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(count, 1));
-	int			dimensions[1] = {count};
-	int			bounds[1] = {1};
-
-	for (int i = 0; i < count; i++)
-	{
-		const char *value = identities->values[(first + i) * identities->nidentity + position];
-
-		nulls[i] = value == NULL;
-		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(value);
-	}
-	return PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
-											  TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 static void
@@ -534,7 +142,7 @@ receive_row(TupleTableSlot *slot, void *arg)
 		}
 		if (!slot->tts_isnull[i])
 			value = OutputFunctionCall(&stream->output[i], slot->tts_values[i]);
-		put_value(&stream->line, value);
+		synchro_copy_put(&stream->line, value);
 		if (fk < 0)
 			continue;
 		request[nrequest++] = value;
@@ -616,14 +224,14 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		{
 			const char *name = quote_identifier(table->columns[table->identity[i]].name);
 
-			appendStringInfo(&sql, ", %s", staged_expression(table, i, psprintf("t.%s", name)));
+			appendStringInfo(&sql, ", %s", synchro_sql_staged(table, i, psprintf("t.%s", name)));
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
 	for (int fk = 0; fk < table->nfks; fk++)
 	{
 		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
 			continue;
-		append_parent_identity(&sql, lt, fk);
+		synchro_sql_parent_identity(&sql, lt, fk);
 		for (int x = 0; x < lt->parents[fk]->table->nidentity; x++)
 			stream.request_fk[stream.ncolumns++] = fk;
 	}
@@ -641,7 +249,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 			appendStringInfoString(&sql, ", NULL");
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
-	append_from(&sql, lt, key_only);
+	synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
 	stream.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
@@ -650,7 +258,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		types[i] = TEXTARRAYOID;
-		values[i] = text_array(identities, first, count, i);
+		values[i] = synchro_identities_array(identities, first, count, i);
 	}
 	synchro_sql_query(sql.data, table->nidentity, types, values, NULL,
 					  synchro_sql_callback(receive_row, &stream));
@@ -719,23 +327,23 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 				   SynchroBytes identity, SynchroBytes value)
 {
 	const SynchroTable *table = lt->table;
-	char	  **here = decode_values(table, table->identity, table->nidentity, identity);
+	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, identity);
 	StringInfoData line;
 
 	initStringInfo(&line);
 	appendStringInfoChar(&line, kind);
 	for (int i = 0; i < table->nidentity; i++)
-		put_value(&line, staged_value(table, i, here[i]));
+		synchro_copy_put(&line, staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
 	{
-		char	  **former = decode_values(table, table->identity, table->nidentity, value);
+		char	  **former = synchro_identities_values(table, table->identity, table->nidentity, value);
 
 		for (int i = 0; i < table->nidentity; i++)
-			put_value(&line, former[i]);
+			synchro_copy_put(&line, former[i]);
 	}
 	else
 	{
-		char	  **key = decode_values(table, table->key, table->nkey, value);
+		char	  **key = synchro_identities_values(table, table->key, table->nkey, value);
 
 		for (int fk = 0; fk < table->nfks; fk++)
 		{
@@ -753,7 +361,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 						if (table->fks[fk].refcols[i] == parent->columns[parent->identity[x]].attnum &&
 							table->key[j] == table->fks[fk].cols[i] && key[j] != NULL)
 							request[x] = staged_value(parent, x, key[j]);
-				put_value(&line, request[x]);
+				synchro_copy_put(&line, request[x]);
 			}
 			if (request[0] != NULL)
 				request_name(link, lt->parents[fk], request);
@@ -761,13 +369,13 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
 		for (int i = 0; i < table->ncolumns; i++)
 			for (int j = 0; j < table->nkey; j++)
 				if (table->key[j] == i && synchro_column_fk(lt, i) < 0)
-					put_value(&line, key[j]);
+					synchro_copy_put(&line, key[j]);
 		for (int i = 0; i < table->ncolumns; i++)
 			for (int j = 0; j < table->nkey; j++)
 				if (table->key[j] == i && is_value_of_before(lt, i))
 				{
 					check_value_of_before(lt, i);
-					put_value(&line, key[j]);
+					synchro_copy_put(&line, key[j]);
 				}
 	}
 	appendStringInfoChar(&line, '\n');

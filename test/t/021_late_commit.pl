@@ -181,6 +181,21 @@ subtest 'reset' => sub {
 	is(there(q{SELECT name FROM k WHERE name IN ('open', 'forgotten')}), 'open', 'it is there');
 };
 
+subtest 'set_checkpoint' => sub {
+	here('TRUNCATE t');
+	sync($local, 'office');
+	$open->query_safe(q{SET synchro.buffer_size = '64kB'});
+	$open->query_safe(q{BEGIN; INSERT INTO t (name) SELECT i FROM generate_series(1, 10000) i});
+	here(q{INSERT INTO k (name) VALUES ('committed before')});
+	my $at = rows($local, 'SELECT clock_timestamp()');
+	$open->query_safe('COMMIT');
+	sync($local, 'office');
+	there('DELETE FROM k; DELETE FROM t');
+	here("SELECT synchro.set_checkpoint('office', '$at')");
+	pushes('10000/0/0', 'all of a transaction that has committed since is sent again, though written to the log before');
+	is(there('SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM k)'), '10000|0', 'and nothing else');
+};
+
 $open->quit;
 $other->quit;
 done_testing();

@@ -24,7 +24,7 @@ $remote->safe_psql('postgres', <<'SQL');
 CREATE TABLE audit (name text, operation text);
 CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-	INSERT INTO audit VALUES (NEW.name, TG_OP);
+	INSERT INTO public.audit VALUES (NEW.name, TG_OP);
 	RETURN NULL;
 END
 $$;

@@ -1,0 +1,232 @@
+/*-------------------------------------------------------------------------
+ *
+ * identities.c
+ *	  Lists of rows' identities, as text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+
+#include "identities.h"
+
+/*
+ * Make an empty list for identities of a table.
+ */
+SynchroIdentities *
+synchro_identities_create(const SynchroTable *table)
+{
+	SynchroIdentities *identities = palloc0(sizeof(SynchroIdentities));
+
+	identities->nidentity = table->nidentity;
+	identities->allocated = 16;
+	identities->values = palloc(sizeof(char *) * identities->allocated * table->nidentity);
+	return identities;
+}
+
+/*
+ * Add an identity; its strings are not copied.
+ */
+void
+synchro_identities_add(SynchroIdentities *identities, char **values)
+{
+	int			n = identities->nidentity;
+
+	if (identities->count == identities->allocated)
+	{
+		identities->allocated *= 2;
+		identities->values = repalloc(identities->values,
+									  sizeof(char *) * identities->allocated * n);
+	}
+	for (int i = 0; i < n; i++)
+		identities->values[identities->count * n + i] = values[i];
+	identities->count++;
+}
+
+/*
+ * Encoded values of some columns (see keycodec.h) as the types write them.
+ */
+char **
+synchro_identities_values(const SynchroTable *table, const int *columns, int ncolumns, SynchroBytes bytes)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	char	  **result = palloc(sizeof(char *) * Max(ncolumns, 1));
+
+	synchro_key_values(bytes, table, columns, ncolumns, values, nulls);
+	for (int i = 0; i < ncolumns; i++)
+	{
+		Oid			output;
+		bool		is_varlena;
+
+		getTypeOutputInfo(table->columns[columns[i]].type, &output, &is_varlena);
+		result[i] = nulls[i] ? NULL : OidOutputFunctionCall(output, values[i]);
+	}
+	return result;
+}
+
+/*
+ * Add an identity as the log has it.
+ */
+void
+synchro_identities_decode(SynchroIdentities *identities, const SynchroTable *table,
+						  SynchroBytes bytes)
+{
+	synchro_identities_add(identities,
+						   synchro_identities_values(table, table->identity, table->nidentity, bytes));
+}
+
+/*
+ * Append a value in COPY's text format.
+ */
+void
+synchro_copy_put(StringInfo line, const char *value)
+{
+	if (line->len > 0)
+		appendStringInfoCharMacro(line, '\t');
+	if (value == NULL)
+	{
+		appendStringInfoString(line, "\\N");
+		return;
+	}
+	for (const char *c = value; *c != '\0'; c++)
+	{
+		switch (*c)
+		{
+			case '\\':
+				appendStringInfoString(line, "\\\\");
+				break;
+			case '\n':
+				appendStringInfoString(line, "\\n");
+				break;
+			case '\r':
+				appendStringInfoString(line, "\\r");
+				break;
+			case '\t':
+				appendStringInfoString(line, "\\t");
+				break;
+			default:
+				appendStringInfoCharMacro(line, *c);
+		}
+	}
+}
+
+static uint32
+hash_string(const void *key, Size size)
+{
+	const char *string = *(const char *const *) key;
+
+	return hash_bytes((const unsigned char *) string, strlen(string));
+}
+
+static int
+match_string(const void *a, const void *b, Size size)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/*
+ * Make a set of strings: its entries are pointers to them.
+ */
+HTAB *
+synchro_string_set(MemoryContext context)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(char *);
+	ctl.entrysize = sizeof(char *);
+	ctl.hash = hash_string;
+	ctl.match = match_string;
+	ctl.hcxt = context;
+	return hash_create("synchro identities", 256, &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * The values of an identity as one string, different for different ones.
+ */
+char *
+synchro_identity_key(char **values, int count)
+{
+	StringInfoData joined;
+
+	initStringInfo(&joined);
+	appendStringInfoChar(&joined, '=');
+	for (int i = 0; i < count; i++)
+		synchro_copy_put(&joined, values[i]);
+	return joined.data;
+}
+
+/*
+ * Take away from a list what is in another.
+ */
+void
+synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentities *others)
+{
+	HTAB	   *set = synchro_string_set(CurrentMemoryContext);
+	int			n = identities->nidentity;
+	int			kept = 0;
+	char	   *key;
+
+	for (int i = 0; i < others->count; i++)
+	{
+		key = synchro_identity_key(&others->values[i * n], n);
+		(void) hash_search(set, &key, HASH_ENTER, NULL);
+	}
+	for (int i = 0; i < identities->count; i++)
+	{
+		key = synchro_identity_key(&identities->values[i * n], n);
+		if (hash_search(set, &key, HASH_FIND, NULL) != NULL)
+			continue;
+		memmove(&identities->values[kept++ * n], &identities->values[i * n], sizeof(char *) * n);
+	}
+	identities->count = kept;
+	hash_destroy(set);
+}
+
+/*
+ * An identity for people: its values, joined by commas.
+ */
+char *
+synchro_identities_text(const SynchroIdentities *identities, int position)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < identities->nidentity; i++)
+	{
+		const char *value = identities->values[position * identities->nidentity + i];
+
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", value != NULL ? value : "NULL");
+	}
+	return text.data;
+}
+
+/*
+ * One of the values of some identities as an array of text.
+ */
+Datum
+synchro_identities_array(const SynchroIdentities *identities, int first, int count, int position)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(count, 1));
+	int			dimensions[1] = {count};
+	int			bounds[1] = {1};
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *value = identities->values[(first + i) * identities->nidentity + position];
+
+		nulls[i] = value == NULL;
+		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(value);
+	}
+	return PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
+											  TEXTOID, -1, false, TYPALIGN_INT));
+}

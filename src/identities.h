@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * identities.h
+ *	  Lists of rows' identities, as text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_IDENTITIES_H
+#define SYNCHRO_IDENTITIES_H
+
+#include "keycodec.h"
+#include "utils/hsearch.h"
+
+/* each identity is nidentity strings, NULL where null */
+typedef struct SynchroIdentities
+{
+	int			nidentity;
+	int			count;
+	int			allocated;
+	char	  **values;			/* identity by identity */
+} SynchroIdentities;
+
+extern SynchroIdentities *synchro_identities_create(const SynchroTable *table);
+extern void synchro_identities_add(SynchroIdentities *identities, char **values);
+extern void synchro_identities_decode(SynchroIdentities *identities,
+									  const SynchroTable *table, SynchroBytes bytes);
+extern void synchro_identities_subtract(SynchroIdentities *identities,
+										const SynchroIdentities *others);
+extern char *synchro_identities_text(const SynchroIdentities *identities, int position);
+extern Datum synchro_identities_array(const SynchroIdentities *identities, int first,
+									  int count, int position);
+extern char **synchro_identities_values(const SynchroTable *table, const int *columns,
+										int ncolumns, SynchroBytes bytes);
+extern char *synchro_identity_key(char **values, int count);
+extern HTAB *synchro_string_set(MemoryContext context);
+extern void synchro_copy_put(StringInfo line, const char *value);
+
+#endif							/* SYNCHRO_IDENTITIES_H */

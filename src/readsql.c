@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ *
+ * readsql.c
+ *	  SQL text that reads local rows, and the natural keys of rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "applysql.h"
+#include "localsql.h"
+#include "readsql.h"
+
+/*
+ * A value of an identity as it is staged, see rowstream.c, as SQL.
+ */
+char *
+synchro_sql_staged(const SynchroTable *table, int identity, const char *value)
+{
+	if (table->columns[table->identity[identity]].not_null)
+		return pstrdup(value);
+	return psprintf("CASE WHEN %s " SYNCHRO_SQL_IS_NULL " THEN '' ELSE format('=%%s', %s) END",
+					value, value);
+}
+
+/*
+ * Can a referencing value be compared with the parent's identity as text?
+ * Only if equal values always look the same.
+ */
+bool
+synchro_sql_is_direct(const SynchroLinkTable *lt, int fk)
+{
+	const SynchroTable *parent = lt->parents[fk]->table;
+
+	if (!synchro_table_fk_to_identity(&lt->table->fks[fk], parent))
+	{
+		/* the same columns in another order will do, too */
+		if (lt->table->fks[fk].ncols != parent->nidentity)
+			return false;
+		for (int i = 0; i < parent->nidentity; i++)
+			if (synchro_identity_position(parent, lt->table->fks[fk].refcols[i]) < 0)
+				return false;
+	}
+	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
+	{
+		Oid			here = lt->table->columns[lt->table->fks[fk].cols[i]].type;
+		Oid			there = get_atttype(parent->relid, lt->table->fks[fk].refcols[i]);
+		bool		integers = (here == INT2OID || here == INT4OID || here == INT8OID) &&
+			(there == INT2OID || there == INT4OID || there == INT8OID);
+
+		if (integers)
+			continue;
+		if (here != there || (get_typtype(here) != TYPTYPE_ENUM &&
+							  here != TEXTOID && here != VARCHAROID && here != UUIDOID &&
+							  here != DATEOID && here != TIMESTAMPOID &&
+							  here != TIMESTAMPTZOID && here != OIDOID && here != BYTEAOID))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Append "the foreign key references a row".  One that is NULL in part
+ * references nothing.
+ */
+static void
+append_references(StringInfo sql, const SynchroLinkTable *lt, int fk, bool direct)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+
+	if (!direct)
+		appendStringInfo(sql, "t%d.tableoid IS NOT NULL", fk);
+	for (int i = 0; direct && i < key->ncols; i++)
+		appendStringInfo(sql, "%st.%s IS NOT NULL", i > 0 ? " AND " : "",
+						 quote_identifier(lt->table->columns[key->cols[i]].name));
+}
+
+/*
+ * Append the identity of the row that a foreign key references, from alias t,
+ * or from the joined parent t<fk> where values do not tell.
+ */
+void
+synchro_sql_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+	const SynchroTable *parent = lt->parents[fk]->table;
+	bool		direct = synchro_sql_is_direct(lt, fk);
+
+	for (int x = 0; x < parent->nidentity; x++)
+	{
+		const SynchroColumn *column = &parent->columns[parent->identity[x]];
+		char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
+
+		for (int i = 0; direct && i < key->ncols; i++)
+			if (key->refcols[i] == column->attnum)
+				value = psprintf("t.%s", quote_identifier(lt->table->columns[key->cols[i]].name));
+		if (column->not_null && !(direct && key->ncols > 1))
+		{
+			appendStringInfo(sql, ", %s", value);
+			continue;
+		}
+		appendStringInfoString(sql, ", CASE WHEN ");
+		append_references(sql, lt, fk, direct);
+		appendStringInfo(sql, " THEN %s END", synchro_sql_staged(parent, x, value));
+	}
+}
+
+/*
+ * The equality operator of a type, qualified.
+ */
+static char *
+equality_of(Oid type)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
+
+	if (!OidIsValid(entry->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s",
+						format_type_be(type))));
+	return synchro_operator_name(entry->eq_opr);
+}
+
+static void
+append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroForeignKey *key = &lt->table->fks[fk];
+
+		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)) ||
+			synchro_sql_is_direct(lt, fk))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", lt->parents[fk]->table->qualified, fk);
+		for (int i = 0; i < key->ncols; i++)
+			appendStringInfo(sql, "%st%d.%s %s t.%s", i > 0 ? " AND " : "", fk,
+							 quote_identifier(get_attname(key->parent, key->refcols[i], false)),
+							 equality_of(get_atttype(key->parent, key->refcols[i])),
+							 quote_identifier(lt->table->columns[key->cols[i]].name));
+	}
+}
+
+/*
+ * The type of an identity's value, so named that no length is implied: plain
+ * character and bit would mean one of length 1.
+ */
+static char *
+identity_type(const SynchroTable *table, int identity)
+{
+	Oid			type = table->columns[table->identity[identity]].type;
+
+	return format_type_extended(getBaseType(type), -1,
+								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+/*
+ * Append FROM and WHERE: the rows whose identities are in the parameters, an
+ * array of text for each value.
+ */
+void
+synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
+{
+	const SynchroTable *table = lt->table;
+	const char *only = table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
+
+	/* there is no array of arrays */
+	if (table->nidentity == 1 &&
+		!OidIsValid(get_base_element_type(table->columns[table->identity[0]].type)))
+	{
+		const SynchroColumn *column = &table->columns[table->identity[0]];
+
+		appendStringInfo(sql, " FROM %s%s t", only, table->qualified);
+		append_parent_joins(sql, lt, key_only);
+		appendStringInfo(sql, " WHERE t.%s %s ANY ($1::text[]::%s[])",
+						 quote_identifier(column->name), equality_of(column->type),
+						 identity_type(table, 0));
+		if (!column->not_null)
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
+							 quote_identifier(column->name));
+		return;
+	}
+	appendStringInfoString(sql, " FROM unnest(");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
+	appendStringInfoString(sql, ") k(");
+	synchro_sql_list(sql, "k", table->nidentity);
+	appendStringInfo(sql, ") JOIN %s%s t ON ", only, table->qualified);
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		const SynchroColumn *column = &table->columns[table->identity[i]];
+		const char *name = quote_identifier(column->name);
+
+		appendStringInfo(sql, "%s(t.%s %s k.k%d::%s", i > 0 ? " AND " : "", name,
+						 equality_of(column->type), i, identity_type(table, i));
+		if (!column->not_null)
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND k.k%d IS NULL)", name, i);
+		appendStringInfoChar(sql, ')');
+	}
+	append_parent_joins(sql, lt, key_only);
+}

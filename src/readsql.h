@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * readsql.h
+ *	  SQL text that reads local rows, and the natural keys of rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_READSQL_H
+#define SYNCHRO_READSQL_H
+
+#include "lib/stringinfo.h"
+#include "link.h"
+
+extern char *synchro_sql_staged(const SynchroTable *table, int identity, const char *value);
+extern bool synchro_sql_is_direct(const SynchroLinkTable *lt, int fk);
+extern void synchro_sql_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk);
+extern void synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only);
+
+#endif							/* SYNCHRO_READSQL_H */
