@@ -1,24 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * applysql.c
- *	  SQL text that stages a batch on the remote and applies it.
- *
- * For each table with number N the remote session has three temporary tables:
- *
- *	  s_N	rows as they are here: l0.. (local identity), c<i> (column i of
- *			the description), f<j>_<x> (identity of the row that foreign key
- *			j references).  ensure: the row shall only be there.
- *	  n_N	natural keys of rows that others reference (kind p), and of
- *			rows as they were called before (kinds o and d), in the same
- *			columns; in mode reference the former identity as k0.. ; where a
- *			foreign key of the natural key references other columns than the
- *			parent's identity, o and d have its value as b<i> instead
- *	  m_N	the map that resolving makes of them: local identity l0.. ->
- *			remote identity r0.. ; v0.. is what the identity will be when the
- *			batch has been applied, w0.. what it was before, where others
- *			follow it.  Kind n: rows as they are now; o, d: as they were
- *			called before.  fresh: r is a value made for a row to
- *			be inserted.
+ *	  SQL text that applies a batch which has been staged and resolved.
  *
  * Because new rows get their identities while they are resolved, rows of
  * trees and cycles can refer to each other before any of them exists, and one
@@ -28,423 +11,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
 #include "applysql.h"
-
-/*
- * Type in which the given value of a table's identity is staged.  Equal
- * values must be equal there whatever type a referencing column has, and
- * NULLs as well: see rowstream.c.
- */
-const char *
-synchro_stage_type(const SynchroTable *table, int identity)
-{
-	if (!table->columns[table->identity[identity]].not_null)
-		return "text";
-	switch (table->columns[table->identity[identity]].type)
-	{
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-			return "int8";
-		case UUIDOID:
-			return "uuid";
-		default:
-			return "text";
-	}
-}
-
-/*
- * Append "prefix0, prefix1, ...".
- */
-void
-synchro_sql_list(StringInfo sql, const char *prefix, int count)
-{
-	for (int i = 0; i < count; i++)
-		appendStringInfo(sql, "%s%s%d", i > 0 ? ", " : "", prefix, i);
-}
-
-/*
- * Append "left0 = right0 AND left1 = right1 ...", of staged columns.
- */
-void
-synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count)
-{
-	for (int i = 0; i < count; i++)
-		appendStringInfo(sql, "%s%s%d OPERATOR(pg_catalog.=) %s%d", i > 0 ? " AND " : "",
-						 left, i, right, i);
-}
-
-static const char *
-column_name(const SynchroLinkTable *lt, int column)
-{
-	return quote_identifier(lt->table->columns[column].name);
-}
-
-/*
- * Append "left and right are equal", values of the remote's identity number i.
- */
-static void
-append_identity_equal(StringInfo sql, const SynchroLinkTable *lt, int i,
-					  const char *left, const char *right)
-{
-	int			column = lt->table->identity[i];
-
-	appendStringInfo(sql, "(%s %s %s", left, lt->remote->columns[column].equals, right);
-	if (!lt->table->columns[column].not_null)
-		appendStringInfo(sql, " OR (%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")",
-						 left, right);
-	appendStringInfoChar(sql, ')');
-}
-
-/*
- * Append "the remote row alias is the one that mapped0.. names".
- */
-void
-synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
-						   const char *alias, const char *mapped)
-{
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		append_identity_equal(sql, lt, i,
-							  psprintf("%s.%s", alias, column_name(lt, lt->table->identity[i])),
-							  psprintf("%s%d", mapped, i));
-	}
-}
-
-bool
-synchro_column_is_key(const SynchroTable *table, int column)
-{
-	for (int i = 0; i < table->nkey; i++)
-		if (table->key[i] == column)
-			return true;
-	return false;
-}
-
-/*
- * The foreign key that translates a column, or -1 where its value is taken
- * as it is.
- */
-int
-synchro_column_fk(const SynchroLinkTable *lt, int column)
-{
-	int			fk = lt->table->columns[column].fk;
-
-	return fk >= 0 && lt->parents[fk] != NULL ? fk : -1;
-}
-
-/*
- * Does a foreign key translate a column of the natural key?
- */
-bool
-synchro_fk_names_key(const SynchroLinkTable *lt, int fk)
-{
-	for (int i = 0; i < lt->table->nkey; i++)
-		if (synchro_column_fk(lt, lt->table->key[i]) == fk)
-			return true;
-	return false;
-}
-
-/*
- * Position in the identity of the column with that attribute number, or -1.
- */
-int
-synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
-{
-	for (int i = 0; i < table->nidentity; i++)
-		if (table->columns[table->identity[i]].attnum == attnum)
-			return i;
-	return -1;
-}
-
-/*
- * Is a column of the identity a value like any other, beside one that a
- * sequence makes?  So is the partition key in a primary key.
- */
-bool
-synchro_identity_beside_sequence(const SynchroTable *table, int column)
-{
-	if (table->columns[column].from_sequence)
-		return false;
-	for (int i = 0; i < table->nidentity; i++)
-		if (table->columns[table->identity[i]].from_sequence)
-			return true;
-	return false;
-}
-
-/*
- * Does a column of the identity take the value that it has here?  Else it is
- * the remote's own.
- */
-bool
-synchro_identity_is_value(const SynchroLinkTable *lt, int column)
-{
-	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
-		(lt->pushed[column] && synchro_identity_beside_sequence(lt->table, column));
-}
-
-static int
-column_of_attnum(const SynchroTable *table, AttrNumber attnum)
-{
-	for (int i = 0; i < table->ncolumns; i++)
-		if (table->columns[i].attnum == attnum)
-			return i;
-	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
-}
-
-/*
- * Append the value of a column on the remote.
- *
- * source: alias of the staged row.  part: "r" or "v", which identity of the
- * parent's is meant.  The parents are joined by synchro_sql_join_parents().
- */
-void
-synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
-				  const char *source, const char *part)
-{
-	int			fk = synchro_column_fk(lt, column);
-	AttrNumber	refcol;
-	int			position;
-
-	if (fk < 0)
-	{
-		appendStringInfo(sql, "%s.c%d", source, column);
-		return;
-	}
-	refcol = lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos];
-	position = synchro_identity_position(lt->parents[fk]->table, refcol);
-	if (position >= 0)
-		appendStringInfo(sql, "p%d.%s%d", fk, part, position);
-	else
-		appendStringInfo(sql, "t%d.%s", fk,
-						 column_name(lt->parents[fk], column_of_attnum(lt->parents[fk]->table, refcol)));
-}
-
-/*
- * Does a foreign key reference other columns than the parent's identity?
- */
-bool
-synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk)
-{
-	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
-		if (synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
-			return true;
-	return false;
-}
-
-/*
- * Append joins that give the mapped parents of a staged row: alias p<fk>, and
- * t<fk> for the remote row where more than its identity is referenced.
- */
-void
-synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
-						 const char *source, bool key_only)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-	{
-		const SynchroLinkTable *parent = lt->parents[fk];
-
-		if (parent == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
-			continue;
-		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d p%d ON p%d.kind = 'n' AND ",
-						 parent->number, fk, fk);
-		synchro_sql_equal(sql, psprintf("p%d.l", fk), psprintf("%s.f%d_", source, fk),
-						  parent->table->nidentity);
-		if (synchro_fk_beyond_identity(lt, fk))
-		{
-			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->table->qualified, fk);
-			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
-		}
-	}
-}
-
-/*
- * Append what a new session needs besides its settings: a function by which
- * plain SQL can raise an error.
- */
-void
-synchro_sql_session(StringInfo sql)
-{
-	appendStringInfoString(sql,
-						   "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
-						   "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail; END$$;");
-}
-
-static void
-append_staged_parents(StringInfo sql, const SynchroLinkTable *lt, bool key_only, bool types)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-	{
-		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
-			continue;
-		for (int x = 0; x < lt->parents[fk]->table->nidentity; x++)
-		{
-			appendStringInfo(sql, ", f%d_%d", fk, x);
-			if (types)
-				appendStringInfo(sql, " %s", synchro_stage_type(lt->parents[fk]->table, x));
-		}
-	}
-}
-
-static void
-append_staged_columns(StringInfo sql, const SynchroLinkTable *lt, bool key_only, bool types)
-{
-	for (int i = 0; i < lt->table->ncolumns; i++)
-	{
-		if (synchro_column_fk(lt, i) >= 0 ||
-			!(key_only ? synchro_column_is_key(lt->table, i) : lt->pushed[i]))
-			continue;
-		appendStringInfo(sql, ", c%d", i);
-		if (types)
-			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
-	}
-}
-
-/*
- * Key columns that reference other columns than the parent's identity: of a
- * name of before the value is known, but not whose it was.
- */
-static void
-append_staged_values(StringInfo sql, const SynchroLinkTable *lt, bool types)
-{
-	for (int i = 0; i < lt->table->ncolumns; i++)
-	{
-		int			fk = synchro_column_fk(lt, i);
-
-		if (fk < 0 || !synchro_column_is_key(lt->table, i) || !synchro_fk_beyond_identity(lt, fk))
-			continue;
-		appendStringInfo(sql, ", b%d", i);
-		if (types)
-			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
-	}
-}
-
-/*
- * Append the creation of a table's staging table for rows.
- */
-void
-synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt)
-{
-	appendStringInfo(sql, "CREATE TEMPORARY TABLE s_%d (ensure boolean", lt->number);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
-	append_staged_parents(sql, lt, false, true);
-	append_staged_columns(sql, lt, false, true);
-	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
-}
-
-/*
- * Append the creation of a table's staging tables for names and for the map.
- */
-void
-synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
-{
-	const SynchroTable *table = lt->table;
-
-	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\"", lt->number);
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
-	for (int i = 0; i < table->nidentity && table->mode == SYNCHRO_MODE_REFERENCE; i++)
-		appendStringInfo(sql, ", k%d text", i);
-	append_staged_parents(sql, lt, true, true);
-	append_staged_columns(sql, lt, true, true);
-	append_staged_values(sql, lt, true);
-	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean", lt->number);
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		const char *base = lt->remote->columns[table->identity[i]].base;
-
-		appendStringInfo(sql, ", l%d %s, r%d %s, v%d %s, w%d %s", i, synchro_stage_type(table, i),
-						 i, base, i, base, i, base);
-	}
-	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
-}
-
-/*
- * Append the COPY of rows: ensure, identity, parents, columns; see rowstream.c.
- */
-void
-synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
-{
-	appendStringInfo(sql, "COPY pg_temp.s_%d (ensure, ", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	append_staged_parents(sql, lt, false, false);
-	append_staged_columns(sql, lt, false, false);
-	appendStringInfoString(sql, ") FROM STDIN;");
-
-	/* a row that is there for its own sake need not be ensured */
-	if (lt->nensured > 0 && lt->nensured < lt->nrows)
-	{
-		appendStringInfo(sql, "DELETE FROM pg_temp.s_%d e USING pg_temp.s_%d s WHERE e.ensure AND NOT s.ensure AND ",
-						 lt->number, lt->number);
-		synchro_sql_equal(sql, "e.l", "s.l", lt->table->nidentity);
-		appendStringInfoChar(sql, ';');
-	}
-}
-
-/*
- * Append the COPY of names: kind, identity, (reference: former identity,)
- * parents, key columns, values of key columns.
- */
-void
-synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
-{
-	appendStringInfo(sql, "COPY pg_temp.n_%d (kind, ", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
-	{
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "k", lt->table->nidentity);
-	}
-	append_staged_parents(sql, lt, true, false);
-	append_staged_columns(sql, lt, true, false);
-	append_staged_values(sql, lt, false);
-	appendStringInfoString(sql, ") FROM STDIN;");
-}
-
-/*
- * Append a check that the parents of all staged rows are there or about to
- * be.  If not, it raises SYNCHRO_MISSING_PARENTS with a line for each: the
- * parent table's number and its local identity as an array of text.
- */
-void
-synchro_sql_missing(StringInfo sql, List *tables)
-{
-	ListCell   *cell;
-	bool		first = true;
-
-	foreach(cell, tables)
-	{
-		const SynchroLinkTable *lt = lfirst(cell);
-
-		for (int fk = 0; lt->rows != NULL && fk < lt->table->nfks; fk++)
-		{
-			const SynchroLinkTable *parent = lt->parents[fk];
-
-			if (parent == NULL)
-				continue;
-			if (first)
-				appendStringInfoString(sql,
-									   "SELECT pg_temp.synchro_raise('" SYNCHRO_MISSING_PARENTS "', 'missing parents', "
-									   "string_agg(line, E'\\n')) FROM (");
-			else
-				appendStringInfoString(sql, " UNION ALL ");
-			first = false;
-			appendStringInfo(sql, "SELECT DISTINCT '%d ' || ARRAY[", parent->number);
-			for (int x = 0; x < parent->table->nidentity; x++)
-				appendStringInfo(sql, "%ss.f%d_%d::text", x > 0 ? ", " : "", fk, x);
-			appendStringInfo(sql, "]::text AS line FROM pg_temp.s_%d s LEFT JOIN pg_temp.m_%d p ON p.kind = 'n' AND ",
-							 lt->number, parent->number);
-			synchro_sql_equal(sql, "p.l", psprintf("s.f%d_", fk), parent->table->nidentity);
-			appendStringInfo(sql, " WHERE p.l0 IS NULL AND s.f%d_0 IS NOT NULL", fk);
-		}
-	}
-	if (!first)
-		appendStringInfoString(sql, ") x HAVING count(*) > 0;");
-}
 
 /*
  * May an existing row's column be written?
@@ -485,9 +54,9 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 
 		if (!synchro_column_updatable(lt, i))
 			continue;
-		appendStringInfo(&set, "%s%s = ", comma, column_name(lt, i));
+		appendStringInfo(&set, "%s%s = ", comma, synchro_column_name(lt, i));
 		synchro_sql_value(&set, lt, i, "s", "v");
-		appendStringInfo(&there, "%st.%s", comma, column_name(lt, i));
+		appendStringInfo(&there, "%st.%s", comma, synchro_column_name(lt, i));
 		appendStringInfo(&here, "%sCAST(", comma);
 		synchro_sql_value(&here, lt, i, "s", "v");
 		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
@@ -525,7 +94,7 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 
 		if (identity < 0 && !lt->pushed[i])
 			continue;
-		appendStringInfo(&columns, "%s%s", any ? ", " : "", column_name(lt, i));
+		appendStringInfo(&columns, "%s%s", any ? ", " : "", synchro_column_name(lt, i));
 		appendStringInfoString(&values, any ? ", " : "");
 		if (identity >= 0)
 			appendStringInfo(&values, "m.v%d", identity);
@@ -641,7 +210,7 @@ follow_parent(StringInfo sql, const SynchroLinkTable *lt, int fk)
 	for (int i = 0; i < parent->table->nidentity; i++)
 	{
 		appendStringInfoString(sql, " AND ");
-		append_identity_equal(sql, parent, i, psprintf("o.w%d", i), psprintf("p.w%d", i));
+		synchro_sql_value_equal(sql, parent, i, psprintf("o.w%d", i), psprintf("p.w%d", i));
 	}
 	appendStringInfoString(sql, ")) AND ");
 	append_cascades(sql, lt, fk);
@@ -716,7 +285,7 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 	for (int i = 0; i < lt->table->nidentity; i++)
 	{
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		append_identity_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
+		synchro_sql_value_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
 	}
 	appendStringInfoChar(sql, ')');
 }

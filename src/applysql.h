@@ -28,7 +28,7 @@
 #define SYNCHRO_KIND_OLD		"o" /* name that the row bore before */
 #define SYNCHRO_KIND_DEAD		"d" /* name of a row that was there before */
 
-/* in applysql.c */
+/* in stagesql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
@@ -49,10 +49,12 @@ extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const S
 /* in parksql.c */
 extern void synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt);
 
-/* pieces that these share */
+/* pieces that these share; in stagesql.c */
+extern const char *synchro_column_name(const SynchroLinkTable *lt, int column);
 extern const char *synchro_stage_type(const SynchroTable *table, int identity);
 extern void synchro_sql_list(StringInfo sql, const char *prefix, int count);
 extern void synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count);
+extern void synchro_sql_value_equal(StringInfo sql, const SynchroLinkTable *lt, int i, const char *left, const char *right);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
 extern bool synchro_column_is_key(const SynchroTable *table, int column);

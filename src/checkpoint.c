@@ -182,19 +182,24 @@ synchro_position_acknowledge(const char *server, const char *token,
 /*
  * Let a remote's checkpoint be the active snapshot.  Part of the caller's
  * transaction; the remote learns of it at the next contact.
+ *
+ * forget_names: also what rows were called when they were last pushed; else
+ * changes of names that are pending still get there with the next batch.
  */
 void
-synchro_position_rebase(const char *server, bool forget_references)
+synchro_position_rebase(const char *server, bool forget_references, bool forget_names)
 {
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, TEXTOID, BOOLOID};
+	Oid			types[] = {TEXTOID, TEXTOID, BOOLOID, BOOLOID};
 	Datum		values[lengthof(types)];
 
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(synchro_snapshot_current());
 	values[2] = BoolGetDatum(forget_references);
+	values[3] = BoolGetDatum(forget_names);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $2::pg_snapshot,"
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot,"
+					" keys_snapshot = CASE WHEN $4 THEN $2::pg_snapshot ELSE keys_snapshot END,"
 					" checkpoint = clock_timestamp(), rebased = true, acknowledged = NULL, attempted = NULL,"
 					" forget_references = forget_references OR $3 WHERE server = $1::name",
 					lengthof(types), types, values, NULL);

@@ -28,7 +28,8 @@ extern char *synchro_position_attempt(const char *server, const char *previous);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts);
-extern void synchro_position_rebase(const char *server, bool forget_references);
+extern void synchro_position_rebase(const char *server, bool forget_references,
+									bool forget_names);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
 extern void synchro_peer_tables(StringInfo sql);
 extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link,

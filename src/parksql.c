@@ -22,12 +22,6 @@
 
 #include "applysql.h"
 
-static const char *
-column_name(const SynchroLinkTable *lt, int column)
-{
-	return quote_identifier(lt->table->columns[column].name);
-}
-
 /*
  * A free value for a column, as SQL: n counts the rows to be parked.  NULL if
  * there is none to be had.
@@ -36,7 +30,7 @@ static char *
 free_value(const SynchroLinkTable *lt, int column)
 {
 	const SynchroRemoteColumn *there = &lt->remote->columns[column];
-	const char *name = column_name(lt, column);
+	const char *name = synchro_column_name(lt, column);
 
 	if (synchro_column_fk(lt, column) >= 0)
 		return there->not_null ? NULL : "NULL";
@@ -44,11 +38,13 @@ free_value(const SynchroLinkTable *lt, int column)
 		return "NULL";
 	if (there->category == 'S')
 		return "chr(1) || to_hex(x.n)";
-	if (there->category == 'N' && strcmp(there->base, "money") != 0)
+	if (strcmp(there->base, "smallint") == 0 || strcmp(there->base, "integer") == 0 ||
+		strcmp(there->base, "bigint") == 0 || strcmp(there->base, "numeric") == 0)
 		return psprintf("(SELECT least(min(%s), 0) FROM %s) - x.n", name, lt->table->qualified);
 	if (strcmp(there->base, "uuid") == 0)
 		return "gen_random_uuid()";
-	if (strcmp(there->base, "date") == 0 || strncmp(there->base, "timestamp", 9) == 0)
+	if (there->category == 'D' &&
+		(strcmp(there->base, "date") == 0 || strncmp(there->base, "timestamp", 9) == 0))
 		return psprintf("(SELECT max(%s) FROM %s WHERE isfinite(%s)) + x.n * interval '1 day'",
 						name, lt->table->qualified, name);
 	return NULL;
@@ -88,7 +84,7 @@ append_identities(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 	for (int i = 0; i < lt->table->nidentity; i++)
 	{
 		appendStringInfo(sql, "%s%s.%s", i > 0 ? ", " : "", alias,
-						 column_name(lt, lt->table->identity[i]));
+						 synchro_column_name(lt, lt->table->identity[i]));
 		if (as != NULL)
 			appendStringInfo(sql, " AS %s%d", as, i);
 	}
@@ -110,7 +106,7 @@ append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIn
 	for (int i = 0; i < index->ncolumns; i++)
 	{
 		appendStringInfo(sql, "%sh.%s %s ", i > 0 ? " AND " : "",
-						 column_name(lt, index->columns[i]),
+						 synchro_column_name(lt, index->columns[i]),
 						 lt->remote->columns[index->columns[i]].equals);
 		synchro_sql_value(sql, lt, index->columns[i], "s", "v");
 	}
@@ -140,7 +136,7 @@ synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt)
 		if (column < 0)
 			continue;
 		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT row_number() OVER () AS n, g.* FROM (",
-						 lt->table->qualified, column_name(lt, column), free_value(lt, column));
+						 lt->table->qualified, synchro_column_name(lt, column), free_value(lt, column));
 		append_holders(sql, lt, index);
 		appendStringInfoString(sql, ") g) x WHERE ");
 		synchro_sql_identity_equal(sql, lt, "t", "x.h");

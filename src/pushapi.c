@@ -132,7 +132,7 @@ synchro_reset(PG_FUNCTION_ARGS)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(cell, targets_of(fcinfo))
-		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references);
+		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references, true);
 	PopActiveSnapshot();
 	PG_RETURN_VOID();
 }
@@ -219,7 +219,7 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 	backlogger.committed_since = hash_create("synchro late commits", 64, &ctl,
 											 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	PushActiveSnapshot(GetLatestSnapshot());
-	synchro_position_rebase(target->name, false);
+	synchro_position_rebase(target->name, false, backlogger.at >= GetCurrentTimestamp());
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, note_late_commit, &backlogger);
 	synchro_log_scan(NULL, add_to_backlog, &backlogger);

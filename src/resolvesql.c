@@ -22,295 +22,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
-
-/* how the join to the remote table sees parents in the natural key */
-typedef enum ParentView
-{
-	PARENT_NOW,					/* as they are now */
-	PARENT_BEFORE				/* as they were called before, if they were */
-} ParentView;
-
-static const char *
-column_name(const SynchroLinkTable *lt, int column)
-{
-	return quote_identifier(lt->table->columns[column].name);
-}
-
-/*
- * May the remote call rows of the table otherwise than they are called here,
- * since changes of their names are not pushed?  They are remembered by
- * reference then.
- */
-static bool
-may_be_remembered(const SynchroLinkTable *lt)
-{
-	return !lt->table->watched && lt->table->key_only &&
-		lt->table->mode != SYNCHRO_MODE_REFERENCE;
-}
-
-/*
- * Is a row of the table nothing but a pair of references?  Between two pairs
- * there is no free value that a row could be given until another has left its
- * place, so they are not moved where that can be helped.
- */
-static bool
-is_pair(const SynchroLinkTable *lt)
-{
-	for (int i = 0; i < lt->table->nidentity; i++)
-		if (synchro_column_fk(lt, lt->table->identity[i]) < 0)
-			return false;
-	return lt->table->mode == SYNCHRO_MODE_PRIMARY_KEY;
-}
-
-static int
-self_fk_in_key(const SynchroLinkTable *lt)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-		if (lt->parents[fk] == lt && synchro_fk_names_key(lt, fk))
-			return fk;
-	return -1;
-}
-
-/*
- * Append joins that give the parents of names of before: what they were
- * called before, and failing that what they are now.
- */
-static void
-join_parents_before(StringInfo sql, const SynchroLinkTable *lt, const char *source, int except)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-	{
-		const SynchroLinkTable *parent = lt->parents[fk];
-		const char *columns = psprintf("%s.f%d_", source, fk);
-
-		if (parent == NULL || fk == except || !synchro_fk_names_key(lt, fk))
-			continue;
-		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d p%d ON p%d.kind = 'n' AND NOT p%d.fresh AND ",
-						 parent->number, fk, fk, fk);
-		synchro_sql_equal(sql, psprintf("p%d.l", fk), columns, parent->table->nidentity);
-		if (parent->nolds == 0)
-			continue;
-		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d o%d ON o%d.kind = 'o' AND ", parent->number, fk, fk);
-		synchro_sql_equal(sql, psprintf("o%d.l", fk), columns, parent->table->nidentity);
-		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d d%d ON d%d.kind = 'd' AND ", parent->number, fk, fk);
-		synchro_sql_equal(sql, psprintf("d%d.l", fk), columns, parent->table->nidentity);
-	}
-}
-
-/*
- * The value that a key column of the remote row must have, as SQL.
- */
-static char *
-key_value(const SynchroLinkTable *lt, int column, const char *source, ParentView view)
-{
-	StringInfoData value;
-	int			fk = synchro_column_fk(lt, column);
-	int			position;
-
-	initStringInfo(&value);
-	if (view == PARENT_BEFORE && fk >= 0 && synchro_fk_beyond_identity(lt, fk))
-	{
-		appendStringInfo(&value, "%s.b%d", source, column);
-		return value.data;
-	}
-	if (fk < 0 || view == PARENT_NOW || lt->parents[fk]->nolds == 0)
-	{
-		synchro_sql_value(&value, lt, column, source, "r");
-		return value.data;
-	}
-	position = synchro_identity_position(lt->parents[fk]->table,
-										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
-	appendStringInfo(&value, "coalesce(d%d.r%d, o%d.r%d, p%d.r%d)",
-					 fk, position, fk, position, fk, position);
-	return value.data;
-}
-
-/*
- * The staged value that is NULL where the key column is, as SQL.
- */
-static char *
-key_null(const SynchroLinkTable *lt, int column, const char *source, ParentView view)
-{
-	int			fk = synchro_column_fk(lt, column);
-
-	if (fk < 0)
-		return psprintf("%s.c%d", source, column);
-	if (view == PARENT_BEFORE && synchro_fk_beyond_identity(lt, fk))
-		return psprintf("%s.b%d", source, column);
-	return psprintf("%s.f%d_0", source, fk);
-}
-
-/*
- * Append "the remote row alias bears the staged row's natural key", for key
- * columns from number first on.
- */
-static void
-append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
-				 const char *source, ParentView view, int first)
-{
-	bool		any = false;
-
-	for (int i = first; i < lt->table->nkey; i++)
-	{
-		int			column = lt->table->key[i];
-		char	   *value = key_value(lt, column, source, view);
-
-		appendStringInfoString(sql, any ? " AND " : "");
-		any = true;
-		if (lt->table->columns[column].not_null)
-			appendStringInfo(sql, "%s.%s %s %s", alias, column_name(lt, column),
-							 lt->remote->columns[column].equals, value);
-		else
-			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
-							 alias, column_name(lt, column),
-							 lt->remote->columns[column].equals, value,
-							 alias, column_name(lt, column), key_null(lt, column, source, view));
-	}
-	if (!any)
-		appendStringInfoString(sql, "true");
-}
-
-/*
- * Append the join of the remote table, alias t, by natural key.
- *
- * A key column that may hold NULL cannot be looked up in an index together
- * with its NULLs.  Where another column is NOT NULL, that one is looked up;
- * else values and NULLs are looked up apart.
- */
-static void
-append_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source,
-				ParentView view, bool outer)
-{
-	const SynchroTable *table = lt->table;
-	const char *join = outer ? " LEFT JOIN" : " JOIN";
-	const char *first = column_name(lt, table->key[0]);
-	bool		nullable = true;
-
-	for (int i = 0; i < table->nkey; i++)
-		nullable &= !table->columns[table->key[i]].not_null;
-	if (!nullable && lt->remote->key_is_indexed &&
-		(lt->remote->key_is_unique || !table->allow_many))
-	{
-		/*
-		 * The index finds each row by itself.  LIMIT keeps the planner from
-		 * reading the whole table into a hash for the sake of a batch; two
-		 * rows are too many already.
-		 */
-		appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
-		for (int i = 0; i < table->nidentity; i++)
-			appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
-		appendStringInfo(sql, " FROM %s x WHERE ", table->qualified);
-		append_key_equal(sql, lt, "x", source, view, 0);
-		appendStringInfoString(sql, " LIMIT 2) t ON true");
-		return;
-	}
-	if (!nullable)
-	{
-		appendStringInfo(sql, "%s %s t ON ", join, table->qualified);
-		append_key_equal(sql, lt, "t", source, view, 0);
-		return;
-	}
-	appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
-	appendStringInfo(sql, " FROM %s x WHERE x.%s %s %s AND ", table->qualified, first,
-					 lt->remote->columns[table->key[0]].equals,
-					 key_value(lt, table->key[0], source, view));
-	append_key_equal(sql, lt, "x", source, view, 1);
-	appendStringInfoString(sql, " UNION ALL SELECT x.tableoid");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, ", x.%s", column_name(lt, table->identity[i]));
-	appendStringInfo(sql, " FROM %s x WHERE %s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
-					 table->qualified, key_null(lt, table->key[0], source, view), first);
-	append_key_equal(sql, lt, "x", source, view, 1);
-	appendStringInfoString(sql, ") t ON true");
-}
-
-/*
- * Append the join of the remote table, alias t, by stored reference.  LIMIT:
- * see append_key_join().
- */
-static void
-append_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
-					  const char *source, const char *key)
-{
-	appendStringInfoString(sql, " JOIN LATERAL (SELECT x.tableoid");
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, ", x.%s", column_name(lt, lt->table->identity[i]));
-	appendStringInfo(sql, " FROM %s.reference y JOIN %s x ON ", link->peer, lt->table->qualified);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sx.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
-						 column_name(lt, lt->table->identity[i]),
-						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
-						 lt->remote->columns[lt->table->identity[i]].base);
-	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
-					 link->node, quote_literal_cstr(lt->table->qualified));
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);
-	appendStringInfoString(sql, "] LIMIT 1) t ON true");
-}
-
-static void
-append_insert_head(StringInfo sql, const SynchroLinkTable *lt)
-{
-	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", lt->table->nidentity);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "v", lt->table->nidentity);
-	appendStringInfoString(sql, ") ");
-}
-
-/*
- * Append the remote row's identity, twice: as it is, and as it will be when
- * its parents have been renamed.
- */
-static void
-append_found(StringInfo sql, const SynchroLinkTable *lt)
-{
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, ", t.%s", column_name(lt, lt->table->identity[i]));
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		int			column = lt->table->identity[i];
-		int			fk = synchro_column_fk(lt, column);
-
-		if (fk < 0 || !synchro_fk_names_key(lt, fk) || lt->parents[fk] == lt)
-			appendStringInfo(sql, ", t.%s", column_name(lt, column));
-		else
-		{
-			appendStringInfoString(sql, ", coalesce(");
-			synchro_sql_value(sql, lt, column, "q", "v");
-			appendStringInfo(sql, ", t.%s)", column_name(lt, column));
-		}
-	}
-}
-
-/*
- * Append "the row alias is not in the map yet", of that kind.
- */
-static void
-append_not_mapped(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *kind)
-{
-	appendStringInfo(sql, "NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = %s AND ",
-					 lt->number, kind);
-	synchro_sql_equal(sql, "m.l", psprintf("%s.l", alias), lt->table->nidentity);
-	appendStringInfoChar(sql, ')');
-}
-
-/*
- * Append "the row alias is not one that has got the identity of another,
- * which is gone".
- */
-static void
-append_not_reborn(StringInfo sql, const SynchroLinkTable *lt, const char *alias)
-{
-	appendStringInfo(sql, "NOT EXISTS (SELECT FROM pg_temp.n_%d d WHERE d.kind = '" SYNCHRO_KIND_DEAD "' AND ",
-					 lt->number);
-	synchro_sql_equal(sql, "d.l", psprintf("%s.l", alias), lt->table->nidentity);
-	appendStringInfoChar(sql, ')');
-}
+#include "resolvejoin.h"
 
 /*
  * Rows that are remembered by reference -> m: names of before, rows and names
@@ -323,30 +35,30 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 
 	if (lt->nolds > 0 || lt->nnames > 0)
 	{
-		append_insert_head(sql, lt);
+		synchro_resolve_insert_head(sql, lt);
 		appendStringInfo(sql, "SELECT CASE q.kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE q.kind END, false, ");
 		synchro_sql_list(sql, "q.l", n);
-		append_found(sql, lt);
+		synchro_resolve_found(sql, lt);
 		appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
 		synchro_sql_join_parents(sql, lt, "q", true);
-		append_reference_join(sql, link, lt, "q", "l");
+		synchro_resolve_reference_join(sql, link, lt, "q", "l");
 		appendStringInfoString(sql, " WHERE q.kind <> '" SYNCHRO_KIND_PRESENT "' OR ");
-		append_not_reborn(sql, lt, "q");
+		synchro_resolve_not_reborn(sql, lt, "q");
 		appendStringInfoChar(sql, ';');
 	}
 	if (lt->rows != NULL)
 	{
-		append_insert_head(sql, lt);
+		synchro_resolve_insert_head(sql, lt);
 		appendStringInfoString(sql, "SELECT 'n', false, ");
 		synchro_sql_list(sql, "q.l", n);
-		append_found(sql, lt);
+		synchro_resolve_found(sql, lt);
 		appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
 		synchro_sql_join_parents(sql, lt, "q", true);
-		append_reference_join(sql, link, lt, "q", "l");
+		synchro_resolve_reference_join(sql, link, lt, "q", "l");
 		appendStringInfoString(sql, " WHERE ");
-		append_not_mapped(sql, lt, "q", "'n'");
+		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
 		appendStringInfoString(sql, " AND ");
-		append_not_reborn(sql, lt, "q");
+		synchro_resolve_not_reborn(sql, lt, "q");
 		appendStringInfoChar(sql, ';');
 	}
 }
@@ -359,7 +71,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 {
 	bool		first_of_many = lt->table->allow_many && !lt->remote->key_is_unique;
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -369,27 +81,27 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	}
 	appendStringInfoString(sql, "q.kind, false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
-	append_found(sql, lt);
+	synchro_resolve_found(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
-		append_reference_join(sql, link, lt, "q", "k");
+		synchro_resolve_reference_join(sql, link, lt, "q", "k");
 	else
 	{
-		join_parents_before(sql, lt, "q", -1);
-		append_key_join(sql, lt, "q", PARENT_BEFORE, false);
+		synchro_resolve_join_parents_before(sql, lt, "q", -1);
+		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_BEFORE, false);
 	}
 	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
-	if (may_be_remembered(lt))
+	if (synchro_resolve_may_be_remembered(lt))
 	{
 		appendStringInfoString(sql, " AND ");
-		append_not_mapped(sql, lt, "q", "q.kind");
+		synchro_resolve_not_mapped(sql, lt, "q", "q.kind");
 	}
 	if (first_of_many)
 	{
 		appendStringInfoString(sql, " ORDER BY q.kind, ");
 		synchro_sql_list(sql, "q.l", lt->table->nidentity);
 		for (int i = 0; i < lt->table->nidentity; i++)
-			appendStringInfo(sql, ", t.%s", column_name(lt, lt->table->identity[i]));
+			appendStringInfo(sql, ", t.%s", synchro_column_name(lt, lt->table->identity[i]));
 	}
 	appendStringInfoChar(sql, ';');
 }
@@ -434,7 +146,7 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 {
 	int			n = lt->table->nidentity;
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT 'n', z.fresh, ");
 	synchro_sql_list(sql, "z.l", n);
 	appendStringInfoString(sql, ", ");
@@ -450,10 +162,10 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 			appendStringInfo(sql, ", z.r%d", i);
 	}
 	appendStringInfo(sql, " FROM (%s) z", from);
-	if (may_be_remembered(lt) || (is_pair(lt) && lt->nolds > 0))
+	if (synchro_resolve_may_be_remembered(lt) || (synchro_resolve_is_pair(lt) && lt->nolds > 0))
 	{
 		appendStringInfoString(sql, " WHERE ");
-		append_not_mapped(sql, lt, "z", "'n'");
+		synchro_resolve_not_mapped(sql, lt, "z", "'n'");
 	}
 	appendStringInfoChar(sql, ';');
 }
@@ -483,7 +195,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		appendStringInfo(&from, ", CASE WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
-						 column_name(lt, table->identity[i]));
+						 synchro_column_name(lt, table->identity[i]));
 		append_fresh_identity(&from, lt, i);
 		appendStringInfo(&from, " END AS r%d", i);
 		if (synchro_identity_is_value(lt, table->identity[i]))
@@ -501,20 +213,20 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		synchro_sql_list(&from, "q.l", table->nidentity);
 		appendStringInfoString(&from, ", t.tableoid");
 		for (int i = 0; i < table->nidentity; i++)
-			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+			appendStringInfo(&from, ", t.%s", synchro_column_name(lt, table->identity[i]));
 		appendStringInfo(&from, " FROM pg_temp.s_%d q", lt->number);
-		append_reference_join(&from, link, lt, "q", "l");
+		synchro_resolve_reference_join(&from, link, lt, "q", "l");
 		appendStringInfoString(&from, ") t ON ");
 		synchro_sql_equal(&from, "t.l", "q.l", table->nidentity);
 	}
 	else
-		append_key_join(&from, lt, "q", PARENT_NOW, true);
+		synchro_resolve_key_join(&from, lt, "q", SYNCHRO_PARENT_NOW, true);
 	if (first_of_many)
 	{
 		appendStringInfoString(&from, " ORDER BY ");
 		synchro_sql_list(&from, "q.l", table->nidentity);
 		for (int i = 0; i < table->nidentity; i++)
-			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+			appendStringInfo(&from, ", t.%s", synchro_column_name(lt, table->identity[i]));
 	}
 	append_rows_from(sql, lt, from.data);
 }
@@ -525,13 +237,13 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 static void
 resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
 {
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
-	append_found(sql, lt);
+	synchro_resolve_found(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
 	synchro_sql_join_parents(sql, lt, "q", false);
-	append_key_join(sql, lt, "q", PARENT_NOW, false);
+	synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
 	appendStringInfoChar(sql, ';');
 }
 
@@ -571,7 +283,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	for (int i = 0; i < n; i++)
 	{
 		appendStringInfo(&from, ", CASE WHEN %s THEN o.r%d WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
-						 use_old, i, column_name(lt, table->identity[i]));
+						 use_old, i, synchro_column_name(lt, table->identity[i]));
 		append_fresh_identity(&from, lt, i);
 		appendStringInfo(&from, " END AS r%d", i);
 		if (synchro_identity_is_value(lt, table->identity[i]))
@@ -585,13 +297,13 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	synchro_sql_join_parents(&from, lt, "q", false);
 	appendStringInfo(&from, " LEFT JOIN pg_temp.m_%d o ON o.kind = 'o' AND ", lt->number);
 	synchro_sql_equal(&from, "o.l", "q.l", n);
-	if (is_pair(lt))
+	if (synchro_resolve_is_pair(lt))
 	{
 		appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d c WHERE c.kind = 'n' AND ", lt->number);
 		synchro_sql_equal(&from, "c.r", "o.r", n);
 		appendStringInfoChar(&from, ')');
 	}
-	append_key_join(&from, lt, "q", PARENT_NOW, true);
+	synchro_resolve_key_join(&from, lt, "q", SYNCHRO_PARENT_NOW, true);
 	appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
 					 lt->number, lt->number);
 	synchro_sql_equal(&from, "i.l", "h.l", n);
@@ -605,7 +317,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		appendStringInfoString(&from, " ORDER BY ");
 		synchro_sql_list(&from, "q.l", n);
 		for (int i = 0; i < n; i++)
-			appendStringInfo(&from, ", t.%s", column_name(lt, table->identity[i]));
+			appendStringInfo(&from, ", t.%s", synchro_column_name(lt, table->identity[i]));
 	}
 	append_rows_from(sql, lt, from.data);
 }
@@ -621,12 +333,12 @@ resolve_rows_moved(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	int			n = table->nidentity;
 
 	/* the others' references are looked up as names of before, too */
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT 'x', false, ");
 	synchro_sql_list(sql, "q.l", n);
-	append_found(sql, lt);
+	synchro_resolve_found(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
-	append_reference_join(sql, link, lt, "q", "l");
+	synchro_resolve_reference_join(sql, link, lt, "q", "l");
 	appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind IN ('o', 'd') AND ", lt->number);
 	synchro_sql_equal(sql, "o.l", "q.l", n);
 	appendStringInfoString(sql, ");");
@@ -676,7 +388,7 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	int			n = table->nidentity;
 	bool		first_of_many = table->allow_many && !lt->remote->key_is_unique;
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -686,26 +398,26 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	}
 	appendStringInfoString(sql, "'n', false, ");
 	synchro_sql_list(sql, "q.l", n);
-	append_found(sql, lt);
+	synchro_resolve_found(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
 	synchro_sql_join_parents(sql, lt, "q", true);
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
-		append_reference_join(sql, link, lt, "q", "l");
+		synchro_resolve_reference_join(sql, link, lt, "q", "l");
 	else
-		append_key_join(sql, lt, "q", PARENT_NOW, false);
+		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
 	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
-	append_not_mapped(sql, lt, "q", "'n'");
+	synchro_resolve_not_mapped(sql, lt, "q", "'n'");
 	if (table->mode == SYNCHRO_MODE_REFERENCE && !table->watched)
 	{
 		appendStringInfoString(sql, " AND ");
-		append_not_reborn(sql, lt, "q");
+		synchro_resolve_not_reborn(sql, lt, "q");
 	}
 	if (first_of_many)
 	{
 		appendStringInfoString(sql, " ORDER BY ");
 		synchro_sql_list(sql, "q.l", n);
 		for (int i = 0; i < n; i++)
-			appendStringInfo(sql, ", t.%s", column_name(lt, table->identity[i]));
+			appendStringInfo(sql, ", t.%s", synchro_column_name(lt, table->identity[i]));
 	}
 	appendStringInfoChar(sql, ';');
 }
@@ -719,7 +431,7 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "o.l", n);
 	appendStringInfoString(sql, ", ");
@@ -756,7 +468,7 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		if (synchro_column_fk(lt, table->key[i]) < 0)
 			appendStringInfo(&keys, ", c%d", table->key[i]);
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s%s FROM pg_temp.n_%d WHERE kind IN ('o', 'd')), "
 					 "q AS (SELECT kind, %s%s FROM old UNION ALL SELECT 'x', %s%s FROM "
 					 "(SELECT %s%s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s%s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE ",
@@ -767,9 +479,9 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	appendStringInfo(sql, ")), ");
 	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
 	for (int i = 0; i < n; i++)
-		appendStringInfo(sql, "q.l%d, t.%s AS r%d%s", i, column_name(lt, table->identity[i]), i, i < n - 1 ? ", " : "");
+		appendStringInfo(sql, "q.l%d, t.%s AS r%d%s", i, synchro_column_name(lt, table->identity[i]), i, i < n - 1 ? ", " : "");
 	appendStringInfoString(sql, " FROM q");
-	join_parents_before(sql, lt, "q", self);
+	synchro_resolve_join_parents_before(sql, lt, "q", self);
 	appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
 	for (int level = 0; level < 2; level++)
 	{
@@ -778,7 +490,7 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		for (int i = 0; i < table->nkey; i++)
 		{
 			int			column = table->key[i];
-			const char *name = column_name(lt, column);
+			const char *name = synchro_column_name(lt, column);
 			int			fk = synchro_column_fk(lt, column);
 
 			appendStringInfoString(sql, any ? " AND " : "");
@@ -790,10 +502,10 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 								 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
 			else if (table->columns[column].not_null)
 				appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
-								 key_value(lt, column, "q", PARENT_BEFORE));
+								 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE));
 			else
 			{
-				char	   *value = key_value(lt, column, "q", PARENT_BEFORE);
+				char	   *value = synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE);
 
 				appendStringInfo(sql, "(t.%s %s %s OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
 								 name, lt->remote->columns[column].equals, value, name, value);
@@ -803,10 +515,10 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		{
 			appendStringInfo(sql, " WHERE q.f%d_0 IS NULL UNION ALL SELECT q.kind, ", self);
 			for (int i = 0; i < n; i++)
-				appendStringInfo(sql, "q.l%d, t.%s%s", i, column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
+				appendStringInfo(sql, "q.l%d, t.%s%s", i, synchro_column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
 			appendStringInfoString(sql, " FROM x JOIN q ON ");
 			synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", n);
-			join_parents_before(sql, lt, "q", self);
+			synchro_resolve_join_parents_before(sql, lt, "q", self);
 			appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
 		}
 	}
@@ -821,7 +533,7 @@ resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	if (lt->rows != NULL)
 		resolve_rows_known(sql, lt);
 
-	append_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", n);
 	appendStringInfoString(sql, ", ");
@@ -858,14 +570,14 @@ append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
 void
 synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
-	int			self = self_fk_in_key(lt);
+	int			self = synchro_resolve_self_fk_in_key(lt);
 
 	if (self >= 0)
 	{
 		resolve_tree(sql, link, lt, self);
 		return;
 	}
-	if (may_be_remembered(lt))
+	if (synchro_resolve_may_be_remembered(lt))
 		resolve_remembered(sql, link, lt);
 	if (lt->nolds > 0)
 		resolve_olds(sql, link, lt);
@@ -880,7 +592,7 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 		}
 		else
 		{
-			if (is_pair(lt))
+			if (synchro_resolve_is_pair(lt))
 				resolve_pairs(sql, lt);
 			resolve_rows_renamed(sql, link, lt);
 		}

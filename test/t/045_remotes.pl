@@ -1,0 +1,161 @@
+# WHY: remotes are independent of each other. One that is dead or paused must not slow down one that lives, nor lose anything
+# because the other has got it already; back again, it gets each changed row once and not each change. What is pending, for
+# how long, and how far a pass has come is what an operator looks at all day: it must be right, and cost nothing to ask.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+synchro.retry_max_interval = 1s
+synchro.log_retention = 1s
+synchronous_commit = off
+CONF
+my $alive = synchro_node('alive', conf => 'synchronous_commit = off');
+my $dead = synchro_node('dead', conf => 'synchronous_commit = off');
+
+$_->safe_psql('postgres', 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)') foreach $local, $alive, $dead;
+$dead->safe_psql('postgres', <<'SQL');
+CREATE TABLE audit (name text, operation text);
+CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	INSERT INTO public.audit VALUES (coalesce(NEW.name, OLD.name), TG_OP);
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER count_it AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION count_it();
+SQL
+connect_remote($local, $alive, name => 'alive');
+connect_remote($local, $dead, name => 'dead');
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('t', '{name}');
+INSERT INTO t (name, n) SELECT 'row ' || i, 0 FROM generate_series(1, 1000) i;
+SQL
+wait_arrival($_, 'SELECT count(*) FROM t', '1000', 'both get everything') foreach $alive, $dead;
+$dead->safe_psql('postgres', 'TRUNCATE audit');
+
+#
+# one is dead
+#
+$dead->stop('immediate');
+$local->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1..20 LOOP
+		UPDATE t SET n = n + 1 WHERE id <= 500;
+		COMMIT;
+	END LOOP;
+END
+$$;
+DELETE FROM t WHERE name = 'row 1000';
+INSERT INTO t (name, n) VALUES ('new', 1);
+INSERT INTO t (name, n) VALUES ('never seen', 1);
+DELETE FROM t WHERE name = 'never seen';
+UPDATE t SET name = 'renamed' WHERE name = 'row 999';
+SQL
+wait_arrival($alive, 'SELECT sum(n), count(*) FROM t', '10001|1000', 'the living one gets everything');
+wait_for($local, q{SELECT state = 'waiting to try again' AND pending = 10005 AND lag > '0' FROM synchro.remotes WHERE remote = 'dead'},
+	'what is pending for the other is counted: entries of the log');
+wait_for($local, q{SELECT state = 'idle' AND pending = 0 AND lag = '0' FROM synchro.remotes WHERE remote = 'alive'}, 'for the living one nothing is');
+
+# as fast as ever, also while the dead one's pusher looks after the log
+my @times;
+foreach my $i (1 .. 30)
+{
+	my $took = wait_arrival($alive, "SELECT n FROM t WHERE name = 'new'", $i + 100, 'the living one is served')
+	  if $local->safe_psql('postgres', "UPDATE t SET n = $i + 100 WHERE name = 'new' RETURNING 1");
+
+	push @times, $took;
+}
+@times = sort { $a <=> $b } @times;
+cmp_ok($times[15], '<', 0.3, sprintf 'at full speed (%.0f ms with two starts of psql)', $times[15] * 1000);
+
+# the log is not pruned although all of it is older than log_retention, and needed by nobody else
+wait_for($local, q{SELECT max(changed_at) < now() - interval '3 s' FROM synchro.changes}, 'all of the log has become old');
+$dead->start;
+wait_arrival($dead, 'SELECT sum(n), count(*) FROM t', '10130|1000', 'back again, the dead one gets everything');
+same($alive, $dead, 'SELECT name, n FROM t ORDER BY name', 'both are the same');
+is(rows($dead, 'SELECT count(*), count(DISTINCT name), count(*) FILTER (WHERE operation = \'UPDATE\'), count(*) FILTER (WHERE operation = \'DELETE\') FROM audit'),
+	'503|503|501|1', 'each changed row came once');
+wait_for($local, q{SELECT count(*) = 2 FROM synchro.remotes WHERE pending = 0 AND lag = '0' AND state = 'idle'}, 'nothing is pending');
+
+#
+# paused
+#
+$local->safe_psql('postgres', q{SELECT synchro.pause('dead')});
+$local->safe_psql('postgres', q{UPDATE t SET n = -1 WHERE id <= 10});
+wait_arrival($alive, 'SELECT count(*) FROM t WHERE n = -1', '10', 'while one is paused the other is served');
+is(rows($dead, 'SELECT count(*) FROM t WHERE n = -1'), '0', 'and the paused one is not');
+is(state_of($local, 'dead', 'state, pending, worker_pid IS NULL'), 'paused|10|t', 'view remotes says so');
+$local->restart;
+wait_for($local, q{SELECT state = 'idle' FROM synchro.remotes WHERE remote = 'alive'}, 'after a restart');
+is(state_of($local, 'dead', 'state, pending, worker_pid IS NULL'), 'paused|10|t', 'it still is');
+$local->safe_psql('postgres', q{SELECT synchro.resume('dead')});
+wait_arrival($dead, 'SELECT count(*) FROM t WHERE n = -1', '10', 'resumed, it gets what it has missed');
+
+#
+# many rows in small batches
+#
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 500');
+$local->reload;
+my $watcher = $local->background_psql('postgres');
+$local->safe_psql('postgres', q{INSERT INTO t (name, n) SELECT 'many ' || i, 0 FROM generate_series(1, 100000) i});
+my (%seen, $lag);
+my $last = 0;
+my $monotonous = 1;
+for (;;)
+{
+	my ($phase, $relation, $done, $total) = split /\|/,
+	  $watcher->query_safe(q{SELECT phase, relation, rows_done, rows_total FROM synchro.progress WHERE remote = 'alive'});
+
+	if (($phase // '') eq 'pushing' && $total == 100000)
+	{
+		$monotonous = 0 if $done < $last;
+		$last = $done;
+		$seen{$done} = 1;
+		$lag ||= $watcher->query_safe(q{SELECT lag > '0' AND pending >= 100000 FROM synchro.remotes WHERE remote = 'alive'});
+	}
+	last if $watcher->query_safe(q{SELECT pending = 0 FROM synchro.remotes WHERE remote = 'alive'}) eq 't';
+}
+cmp_ok(scalar keys %seen, '>', 10, 'progress is seen to move: ' . scalar(keys %seen) . ' times');
+ok($monotonous, 'forwards');
+is($lag, 't', 'and lag and what is pending are right in the middle of a pass');
+wait_arrival($_, q{SELECT count(*) FROM t WHERE name LIKE 'many %'}, '100000', 'all arrives') foreach $alive, $dead;
+wait_for($local, 'SELECT count(*) = 0 FROM synchro.progress', 'then there is no progress to be seen any more');
+is($watcher->query_safe(q{SELECT pending, lag FROM synchro.remotes WHERE remote = 'alive'}), '0|00:00:00', 'nothing is pending');
+
+#
+# pause and ALTER SERVER in the middle of a pass
+#
+$local->safe_psql('postgres', q{UPDATE t SET n = 7 WHERE name LIKE 'many %'});
+wait_arrival($dead, 'SELECT count(*) > 2000 FROM t WHERE n = 7', 't', 'in the middle of a pass');
+$local->safe_psql('postgres', q{SELECT synchro.pause('dead')});
+wait_for($local, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}, 'pause() takes effect');
+cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 100000, 'before the pass has come to its end');
+$local->safe_psql('postgres', q{SELECT synchro.resume('dead')});
+wait_arrival($dead, 'SELECT count(*) > 4000 FROM t WHERE n = 7', 't', 'resumed, the pass begins anew');
+my $session = rows($dead, q{SELECT pid FROM pg_stat_activity WHERE usename = 'sync'});
+$local->safe_psql('postgres', q{ALTER SERVER dead OPTIONS (ADD application_name 'altered')});
+wait_for($dead, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'altered'}, 'an altered server is taken up');
+cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 100000, 'with the next batch');
+wait_arrival($_, 'SELECT count(*) FROM t WHERE n = 7', '100000', 'all arrives') foreach $alive, $dead;
+
+#
+# settings of the session over there follow a reload
+#
+$local->append_conf('postgresql.conf', 'synchro.statement_timeout = 300ms');
+$local->reload;
+my $holder = $dead->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE t');
+$local->safe_psql('postgres', q{UPDATE t SET n = 8 WHERE id = 1});
+wait_for($local, q{SELECT last_error LIKE '%statement timeout%' FROM synchro.remotes WHERE remote = 'dead'}, 'statement_timeout is applied');
+$holder->query_safe('COMMIT');
+$holder->quit;
+wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '8', 'and it is tried again');
+
+$watcher->quit;
+$_->stop('fast') foreach $local, $alive, $dead;
+done_testing();

@@ -1,0 +1,138 @@
+# WHY: a remote that is down for a week must not fill the local's disk. The log may hold what is needed to tell which rows
+# have changed, not how often they did; no WAL may be kept for it; and when everybody has got everything and the time of
+# log_retention is over, nothing may be left. Transactions that stay open, or prepared, must not change that.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+synchro.retry_max_interval = 2s
+synchro.log_retention = 1s
+synchronous_commit = off
+autovacuum = off
+CONF
+my $remote = synchro_node('remote', conf => 'synchronous_commit = off');
+
+both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int) WITH (fillfactor = 20)');
+
+my $blocks = q{(SELECT sum(pg_relation_size(('synchro.log_' || i)::regclass)) / 8192 FROM generate_series(0, 2) i)};
+my $empty = qq{SELECT $blocks = 0};
+
+#
+# without a remote
+#
+$local->safe_psql('postgres', <<'SQL');
+CREATE EXTENSION synchro;
+SELECT synchro.add_table('t', '{name}');
+INSERT INTO t (name, n) SELECT 'row ' || i, 0 FROM generate_series(1, 10000) i;
+SQL
+cmp_ok(rows($local, "SELECT $blocks"), '>', 0, 'changes are logged without a remote, too');
+wait_for($local, $empty, 'and go with log_retention');
+connect_remote($local, $remote);
+$local->safe_psql('postgres', q{UPDATE t SET n = 1});
+wait_arrival($remote, 'SELECT count(*) FROM t', '10000', 'a remote gets what changes after that');
+wait_for($local, $empty, 'what it has got goes');
+
+#
+# 1,000,000 updates of 10,000 rows while the remote is down
+#
+$remote->stop('immediate');
+$local->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1..100 LOOP
+		UPDATE t SET n = n + 1;
+		COMMIT;
+	END LOOP;
+END
+$$
+SQL
+wait_for($local, 'SELECT count(*) < 40000 FROM synchro.changes', 'the log is folded to less than four entries for each changed row');
+is(rows($local, 'SELECT count(DISTINCT key) FROM synchro.changes'), '10000', 'and not to less than one');
+cmp_ok(rows($local, "SELECT $blocks"), '<', 64, 'it has become small');
+is(rows($local, 'SELECT count(*) FROM pg_replication_slots'), '0', 'no replication slot keeps WAL');
+is( rows($local, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'synchro%' AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)}),
+	'0', 'no worker keeps VACUUM from its work while it waits');
+is(state_of($local, 'office', 'pending'), '1000000', 'what is pending is counted in changes as they were made');
+
+#
+# transactions that stay open
+#
+my $writer = $local->background_psql('postgres');
+my $prepared = $local->safe_psql('postgres', <<'SQL');
+BEGIN;
+INSERT INTO t (name) VALUES ('prepared') RETURNING pg_current_xact_id();
+PREPARE TRANSACTION 'p';
+SQL
+$writer->query_safe(q{SET synchro.buffer_size = '64kB'});
+my $open = $writer->query_safe('BEGIN; SELECT pg_current_xact_id()');
+$writer->query_safe(q{INSERT INTO t (name) SELECT 'open ' || i FROM generate_series(1, 20000) i});
+my $live = 'SELECT last_value FROM synchro.log_switch';
+
+# the log goes on being rotated and folded
+foreach my $round (1 .. 4)
+{
+	my $segment = rows($local, $live);
+
+	$local->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1..15 LOOP
+		UPDATE t SET n = n + 1 WHERE name LIKE 'row %';
+		COMMIT;
+	END LOOP;
+END
+$$
+SQL
+	wait_for($local, "SELECT last_value <> $segment FROM synchro.log_switch", "round $round: another segment is written to");
+	$writer->query_safe("INSERT INTO t (name) SELECT 'open $round ' || i FROM generate_series(1, 10000) i");
+}
+wait_for($local, 'SELECT count(*) < 80000 FROM synchro.changes', 'old transactions do not keep the log from being folded');
+$writer->query_safe('COMMIT');
+is( rows($local, "SELECT count(*) FROM (SELECT FROM synchro.log_0 WHERE txid = $open LIMIT 1) a" ),
+	rows($local, "SELECT 1 - (SELECT count(*) FROM (SELECT FROM synchro.log_1 WHERE txid = $open UNION SELECT FROM synchro.log_2 WHERE txid = $open) b)"),
+	'all that the open transaction wrote, before and after a rotation, is in one segment');
+
+#
+# back again
+#
+$remote->start;
+wait_arrival($remote, q{SELECT count(*) FILTER (WHERE name LIKE 'row %'), count(*) FILTER (WHERE name LIKE 'open%') FROM t}, '10000|60000',
+	'the remote gets everything');
+wait_for($local, qq{SELECT count(*) <= 1 FROM generate_series(0, 2) i WHERE pg_relation_size(('synchro.log_' || i)::regclass) > 0},
+	'of the log only what the prepared transaction has written to is left');
+$local->safe_psql('postgres', q{COMMIT PREPARED 'p'});
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'prepared'}, '1', 'which arrives when it is committed');
+wait_for($local, $empty, 'in the end the log is empty files');
+same($local, $remote, q{SELECT name, n FROM t ORDER BY name}, 'both sides are the same');
+
+#
+# what was rolled back goes, too
+#
+$local->safe_psql('postgres', <<'SQL');
+SET synchro.buffer_size = '64kB';
+BEGIN;
+INSERT INTO t (name) SELECT 'rolled back ' || i FROM generate_series(1, 20000) i;
+ROLLBACK;
+SQL
+cmp_ok(rows($local, "SELECT $blocks"), '>', 10, 'a transaction that is rolled back leaves pages behind');
+$local->safe_psql('postgres', q{UPDATE t SET n = 0 WHERE name = 'prepared'});
+wait_for($local, $empty, 'they go');
+
+#
+# log_retention is kept
+#
+$local->append_conf('postgresql.conf', 'synchro.log_retention = 1h');
+$local->reload;
+$local->safe_psql('postgres', q{UPDATE t SET n = n + 1 WHERE name LIKE 'row %'});
+wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, 'what has been pushed');
+wait_quiet($local);
+is(rows($local, 'SELECT count(*) FROM synchro.changes'), '10000', 'is kept for log_retention');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
