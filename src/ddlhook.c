@@ -180,6 +180,11 @@ prepare_for(Node *statement)
 		case T_DropStmt:
 			prepare_for_drop((DropStmt *) statement);
 			break;
+		case T_CreateExtensionStmt:
+			/* its log is to be looked after, though there is no remote yet */
+			if (strcmp(((CreateExtensionStmt *) statement)->extname, SYNCHRO_EXTENSION) == 0)
+				synchro_shared_look_at_commit(MyDatabaseId);
+			break;
 		case T_AlterForeignServerStmt:
 		case T_CreateUserMappingStmt:
 		case T_AlterUserMappingStmt:

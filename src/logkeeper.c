@@ -8,8 +8,8 @@
  * - when its first entry is older than synchro.log_retention: so each
  *   segment comes to cover about that time, and is truncated when its newest
  *   entry is older, too, and every remote has got all of it;
- * - when a remote is behind and the segment has grown as large as what is
- *   kept already (FOLD_BLOCKS at least): then the segments that are not live
+ * - when a remote is behind and the segment has grown as large as what was
+ *   folded before (FOLD_BLOCKS at least): then the segments that are not live
  *   are folded into one, which keeps of each row what has to be known.
  *
  * A remote is behind if it has been waiting for something for some seconds:
@@ -24,8 +24,9 @@
  * four times as large, lest they keep their remotes waiting.
  *
  * A transaction pins the segment that it has written to until it ends.  Then
- * that segment stays as it is, and the other two take turns: the one that is
- * not live is folded in place, and written to again though it is not empty.
+ * that segment stays as it is, besides what was said above, and the other two
+ * take turns: the one that is not live is folded in place, and written to again
+ * though it is not empty.
  *
  * A segment is truncated or folded under ACCESS EXCLUSIVE, which we only take
  * if it is free at once.  Then no writer is left: whoever comes later writes
@@ -269,23 +270,37 @@ next_segment(const Keeping *keeping, bool crowded)
 }
 
 /*
+ * Has the live segment grown so large that what we would fold together with
+ * it is no larger?  What is pinned would not be folded.
+ */
+static bool
+is_large(const Keeping *keeping)
+{
+	BlockNumber folded = notes[keeping->live].folded;
+	BlockNumber fresh = keeping->blocks[keeping->live] - Min(folded, keeping->blocks[keeping->live]);
+	int			factor = keeping->busy ? BUSY_FACTOR : 1;
+
+	if (fresh <= FOLD_BLOCKS * factor || !is_behind(keeping->live))
+		return false;
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+		if (i != keeping->live && keeping->blocks[i] > 0 && lock_segment(i))
+			folded += keeping->blocks[i];
+	return fresh > folded * factor;
+}
+
+/*
  * Leave the live segment if it is time.
  */
 static void
 rotate(const Keeping *keeping)
 {
-	BlockNumber size = keeping->blocks[keeping->live];
-	BlockNumber kept = 0;
 	TimestampTz first;
 	bool		large;
 	int			next;
 
-	if (size == 0)
+	if (keeping->blocks[keeping->live] == 0)
 		return;
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-		if (i != keeping->live)
-			kept += keeping->blocks[i];
-	large = size > Max(FOLD_BLOCKS, kept) * (keeping->busy ? BUSY_FACTOR : 1) && is_behind(keeping->live);
+	large = is_large(keeping);
 
 	/* the first row on disk is about the oldest; none: all were rolled back */
 	first = query_time("SELECT changed_at FROM synchro.log_%d LIMIT 1", keeping->live);
