@@ -17,6 +17,7 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "applysql.h"
@@ -170,6 +171,10 @@ synchro_batch_read(SynchroBatch *batch)
 	synchro_link_clear_batch(batch->link);
 	batch->keys_snapshot = synchro_snapshot_current();
 	synchro_sql_open(&scope, batch->link->target->owner);
+
+	/* rows are looked up by key, however young the table's statistics are */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	foreach(cell, batch->olds->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
