@@ -49,6 +49,8 @@
 /* how long to wait when all worker slots are taken, ms */
 #define SLOT_DELAY	10000
 
+#define MAX_LOOKING 2			/* databases looked into at a time */
+
 /* how often to look after the log of a database without pushers, ms */
 #define MIN_LOOK_INTERVAL	5000
 #define MAX_LOOK_INTERVAL	(60 * 60 * 1000)
@@ -126,22 +128,46 @@ find_database(Oid oid)
 	return NULL;
 }
 
-/*
- * Say once that the workers do not suffice.
- */
-static void
-report_exhausted(void)
+static bool
+is_looking(const LookedDatabase *looked)
 {
+	pid_t		pid;
+
+	return looked->handle != NULL && GetBackgroundWorkerPid(looked->handle, &pid) != BGWH_STOPPED;
+}
+
+static int
+count_looking(void)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, databases)
+		n += is_looking(lfirst(cell));
+	return n;
+}
+
+/*
+ * A worker could not be started: will there be one when those that look have
+ * ended?  If not, say so once.
+ */
+static bool
+workers_will_do(void)
+{
+	if (count_looking() > 0)
+		return true;
 	if (!slots_exhausted)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start all workers of synchro: all background worker slots are in use"),
 				 errhint("Increase max_worker_processes, and restart the server.")));
 	slots_exhausted = true;
+	return false;
 }
 
 /*
- * Have a worker look into a database.  False if there is none to be had.
+ * Have a worker look into a database, at once or when another has done so:
+ * we are told of its end.  False if there is none to be had.
  */
 static bool
 start_looking(Oid database)
@@ -151,7 +177,6 @@ start_looking(Oid database)
 	MemoryContext old;
 	char	   *name;
 	bool		started;
-	pid_t		pid;
 
 	if (looked == NULL)
 	{
@@ -161,11 +186,9 @@ start_looking(Oid database)
 		databases = lappend(databases, looked);
 		MemoryContextSwitchTo(old);
 	}
-	if (looked->handle != NULL && GetBackgroundWorkerPid(looked->handle, &pid) != BGWH_STOPPED)
-	{
-		looked->again = true;
+	looked->again = true;
+	if (is_looking(looked) || count_looking() >= MAX_LOOKING)
 		return true;
-	}
 	if (looked->handle != NULL)
 	{
 		/* it may have failed, and be about to be started again */
@@ -173,17 +196,13 @@ start_looking(Oid database)
 		pfree(looked->handle);
 	}
 	looked->handle = NULL;
-	looked->again = false;
 	order.database = database;
 	name = psprintf("database %u", database);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	started = synchro_worker_start("synchro_look_main", name, (Datum) 0, &order, &looked->handle);
 	MemoryContextSwitchTo(old);
-	if (started)
-		return true;
-	looked->again = true;
-	report_exhausted();
-	return false;
+	looked->again = !started;
+	return started || workers_will_do();
 }
 
 /*
@@ -273,12 +292,14 @@ launch(void)
 			pfree(handle);
 			continue;
 		}
-		report_exhausted();
-		exhausted = true;
+		synchro_shared_not_started(order.database, order.server);
+		exhausted = !workers_will_do();
+		if (!exhausted)
+			break;
 	}
 	if (exhausted)
 		return SLOT_DELAY;
-	slots_exhausted = false;
+	slots_exhausted &= count_looking() > 0;
 	next = earlier(next_look, next_start);
 	if (next == 0)
 		return -1;

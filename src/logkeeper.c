@@ -85,6 +85,7 @@ typedef struct Keeping
 	int			live;
 	BlockNumber blocks[SYNCHRO_LOG_SEGMENTS];
 	bool		anything;
+	bool		again;			/* look again before long */
 } Keeping;
 
 static SegmentNote notes[SYNCHRO_LOG_SEGMENTS];
@@ -274,14 +275,20 @@ next_segment(const Keeping *keeping, bool crowded)
  * it is no larger?  What is pinned would not be folded.
  */
 static bool
-is_large(const Keeping *keeping)
+is_large(Keeping *keeping)
 {
 	BlockNumber folded = notes[keeping->live].folded;
 	BlockNumber fresh = keeping->blocks[keeping->live] - Min(folded, keeping->blocks[keeping->live]);
 	int			factor = keeping->busy ? BUSY_FACTOR : 1;
 
-	if (fresh <= FOLD_BLOCKS * factor || !is_behind(keeping->live))
+	if (fresh <= FOLD_BLOCKS * factor)
 		return false;
+	if (!is_behind(keeping->live))
+	{
+		/* it may be in a moment, without a word from anybody */
+		keeping->again = is_needed(keeping->live, DT_NOEND);
+		return false;
+	}
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
 		if (i != keeping->live && keeping->blocks[i] > 0 && lock_segment(i))
 			folded += keeping->blocks[i];
@@ -292,7 +299,7 @@ is_large(const Keeping *keeping)
  * Leave the live segment if it is time.
  */
 static void
-rotate(const Keeping *keeping)
+rotate(Keeping *keeping)
 {
 	TimestampTz first;
 	bool		large;
@@ -416,5 +423,7 @@ synchro_logkeeper_run(bool written, bool busy)
 	fold(&keeping);
 	end_step(&keeping);
 	last_look = now;
+	if (keeping.again)
+		interval = Min(interval, LOOK_INTERVAL);
 	next_look = keeping.anything ? TimestampTzPlusMilliseconds(now, interval) : -1;
 }

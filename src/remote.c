@@ -274,6 +274,9 @@ pin_session(SynchroRemote *remote)
 							   "SET client_min_messages = warning;"
 							   "SET jit = off;"
 							   "SET statement_timeout = %d;"
+							   /* what is acknowledged must survive a crash over there */
+							   "SELECT set_config('synchronous_commit', 'local', false)"
+							   " WHERE current_setting('synchronous_commit') = 'off';"
 							   /* not every version has these */
 							   "SELECT set_config(name, '0', false) FROM pg_settings"
 							   " WHERE name IN ('idle_session_timeout', 'transaction_timeout')",

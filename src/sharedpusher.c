@@ -126,6 +126,21 @@ synchro_shared_next_start(Oid *database, char *server, TimestampTz *not_before)
 }
 
 /*
+ * That pusher could not be started: it may be tried again at once.
+ */
+void
+synchro_shared_not_started(Oid database, const char *server)
+{
+	Slot	   *slot;
+
+	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
+	slot = synchro_shared_find_slot(database, server);
+	if (slot != NULL)
+		slot->start_after = 0;
+	LWLockRelease(synchro_shared->lock);
+}
+
+/*
  * Say which remotes a database wants pushers for: names as char *.
  */
 void

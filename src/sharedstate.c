@@ -207,7 +207,12 @@ at_transaction_event(XactEvent event, void *arg)
 	if (committed && commit_wake)
 		wake_pushers(commit_entries, false);
 	if (committed && commit_look)
+	{
 		synchro_shared_look(commit_look_database);
+
+		/* a pusher that is not wanted any more need not wait for the look */
+		wake_pushers(0, true);
+	}
 	if (OidIsValid(stopped_database))
 		restart_pushers(stopped_database);
 	if (!committed)

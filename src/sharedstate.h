@@ -89,6 +89,7 @@ extern void synchro_shared_launcher(bool running);
 extern bool synchro_shared_next_look(Oid *database, bool *into_all, TimestampTz *not_before);
 extern void synchro_shared_forget_databases(List *existing);
 extern bool synchro_shared_next_start(Oid *database, char *server, TimestampTz *not_before);
+extern void synchro_shared_not_started(Oid database, const char *server);
 
 /* for looking workers and pushers */
 extern void synchro_shared_look_later(Oid database, TimestampTz at);

@@ -15,7 +15,9 @@ synchronous_commit = off
 wal_writer_delay = 10s
 synchro.retry_max_interval = 1s
 CONF
-my $remote = synchro_node('remote');
+
+# and a remote that would lose it, too, if the pusher did not see to it
+my $remote = synchro_node('remote', conf => "synchronous_commit = off\nwal_writer_delay = 10s");
 
 both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)');
 
@@ -30,6 +32,7 @@ END
 $$;
 CREATE TRIGGER count_it AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION count_it();
 SQL
+$remote->safe_psql('postgres', 'CHECKPOINT');
 connect_remote($local, $remote);
 $local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}')});
 
@@ -98,6 +101,19 @@ $remote->start;
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'remote down'}, '1', 'it goes on when the remote is there again');
 wait_for($local, q{SELECT state = 'idle' AND attempts = 0 AND next_attempt IS NULL AND pending = 0 FROM synchro.remotes},
 	'and says so');
+
+#
+# the remote crashes right after it has got something
+#
+foreach my $round (1 .. 2)
+{
+	arrives("remote round $round row $_", "row $_ of round $round arrives") foreach 1 .. 3;
+	wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, 'all of it');
+	$remote->stop('immediate');
+	$remote->start;
+	same($local, $remote, q{SELECT name FROM t WHERE name LIKE 'remote round%' ORDER BY name}, 'it still has it after a crash');
+}
+arrives('after those', 'and is served as before');
 
 #
 # a remote that is down when the local starts

@@ -15,7 +15,7 @@ synchro.log_retention = 1s
 synchronous_commit = off
 CONF
 my $alive = synchro_node('alive', conf => 'synchronous_commit = off');
-my $dead = synchro_node('dead', conf => 'synchronous_commit = off');
+my $dead = synchro_node('dead');
 
 $_->safe_psql('postgres', 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)') foreach $local, $alive, $dead;
 $dead->safe_psql('postgres', <<'SQL');

@@ -15,7 +15,7 @@ synchro.log_retention = 1s
 synchronous_commit = off
 autovacuum = off
 CONF
-my $remote = synchro_node('remote', conf => 'synchronous_commit = off');
+my $remote = synchro_node('remote');
 
 both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int) WITH (fillfactor = 20)');
 
