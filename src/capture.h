@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * capture.h
- *	  Row and truncate triggers, and the transaction's buffer of keys.
+ *	  Row and truncate triggers.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,6 +9,5 @@
 #define SYNCHRO_CAPTURE_H
 
 extern void synchro_capture_init(void);
-extern bool synchro_capture_pending(void);
 
 #endif							/* SYNCHRO_CAPTURE_H */

@@ -21,7 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "capture.h"
+#include "capturebuffer.h"
 #include "changelog.h"
 #include "checkpoint.h"
 #include "localsql.h"
@@ -85,7 +85,7 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("remote \"%s\" is paused", NameStr(*PG_GETARG_NAME(0))),
 				 errhint("Run synchro.resume(%s).", quote_literal_cstr(NameStr(*PG_GETARG_NAME(0))))));
-	if (synchro_capture_pending())
+	if (synchro_buffer_pending())
 		ereport(NOTICE,
 				(errmsg("changes of this transaction are not committed yet, so they are not pushed")));
 	foreach(cell, targets)

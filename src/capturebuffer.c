@@ -1,0 +1,481 @@
+/*-------------------------------------------------------------------------
+ *
+ * capturebuffer.c
+ *	  The transaction's buffer of keys, from the triggers to the log.
+ *
+ * At PRE_COMMIT (PRE_PREPARE for two-phase commit) the buffer is written to
+ * the log, in the same transaction.  That is after all deferred triggers and
+ * holdable cursors (see CommitTransaction), so nothing that they write is
+ * missed; should another extension's callback write rows still later, those
+ * are written at once.
+ *
+ * A subtransaction remembers the buffer's length at its start and cuts it
+ * back when it aborts.  If the buffer outgrows synchro.buffer_size, what the
+ * current subtransaction added itself is written early: those log rows bear
+ * its xid and vanish with it.  Keys of its parents stay in memory, since they
+ * must survive its abort.  When these are written at last they bear a time
+ * before what was written early, so that the reader sees the true order.
+ *
+ * A key that the transaction logged a moment ago is not logged again: a
+ * direct-mapped table of recent keys knows most of them.  It may forget, never
+ * be wrong: an entry counts only if it is of the present epoch, and each cut
+ * of the buffer begins a new one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "capturebuffer.h"
+#include "changelog.h"
+#include "keycodec.h"
+#include "settings.h"
+#include "sharedstate.h"
+
+PG_FUNCTION_INFO_V1(synchro_disable_log);
+PG_FUNCTION_INFO_V1(synchro_enable_log);
+
+/* precedes each record in the buffer; unaligned there, so copied in and out */
+typedef struct BufferHeader
+{
+	uint16		table;			/* index of tx_tables */
+	uint8		flags;			/* the record's first byte */
+	uint32		identity_len;
+	uint32		len;			/* of the record */
+} BufferHeader;
+
+/* table of the present transaction */
+typedef struct TxTable
+{
+	Oid			relation;
+	uint32		layout;
+} TxTable;
+
+/* where a subtransaction began; level 1 is the transaction itself */
+typedef struct SubxactMark
+{
+	int			len;
+	int			disabled;
+} SubxactMark;
+
+/* what lies in the buffer before offset is older than time */
+typedef struct BufferBreak
+{
+	int			offset;
+	TimestampTz time;
+} BufferBreak;
+
+#define RECENT_KEYS 4096		/* power of two; 64 kB per backend */
+
+typedef struct RecentKey
+{
+	uint64		epoch;
+	uint32		offset;			/* of the record's header in the buffer */
+} RecentKey;
+
+/* the record that is being appended */
+typedef struct CurrentRecord
+{
+	BufferHeader header;
+	int			start;			/* of the header in the buffer */
+	int			record;			/* of the record itself */
+	RecentKey  *recent;			/* where the record is to be remembered */
+} CurrentRecord;
+
+static StringInfoData buffer;	/* data NULL until first used */
+static RecentKey *recent_keys = NULL;
+static uint64 epoch = 1;		/* of the buffer's present contents */
+static uint64 tx_epoch = 1;
+static TxTable *tx_tables = NULL;
+static int	tx_ntables = 0;
+static int	tx_maxtables = 0;
+static SubxactMark *marks = NULL;	/* by nest level */
+static int	nmarks = 0;
+static BufferBreak *breaks = NULL;	/* ascending, in both */
+static int	nbreaks = 0;
+static int	maxbreaks = 0;
+static int	disabled = 0;		/* depth of disable_log() */
+static int	tx_segment = -1;	/* the segment this transaction writes to */
+static int	tx_segment_level = 0;	/* of the subtransaction that locked it */
+static int	tx_part = 0;
+static bool tx_flushed_early = false;
+static bool tx_closing = false; /* PRE_COMMIT has been through */
+static CurrentRecord current;
+
+#define KEEP_BUFFER (64 * 1024) /* larger ones are freed at transaction end */
+
+/*
+ * What follows after offset is about to be written: what lies before it in
+ * the buffer is older than time.
+ */
+static void
+note_break(int offset, TimestampTz time)
+{
+	/* and older than what was written from further on, or from here, before */
+	while (nbreaks > 0 && breaks[nbreaks - 1].offset >= offset)
+		time = breaks[--nbreaks].time;
+	if (offset == 0)
+		return;
+	if (nbreaks == maxbreaks)
+	{
+		int			newmax = Max(16, maxbreaks * 2);
+
+		breaks = breaks == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(BufferBreak) * newmax) :
+			repalloc(breaks, sizeof(BufferBreak) * newmax);
+		maxbreaks = newmax;
+	}
+	breaks[nbreaks].offset = offset;
+	breaks[nbreaks++].time = time;
+}
+
+/*
+ * Write the buffer from offset on to the log, and cut it back to there.
+ */
+static void
+flush_buffer(int offset)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
+	uint64		txid = U64FromFullTransactionId(GetTopFullTransactionId());
+	int			pos = offset;
+	int			next = 0;		/* break that the record lies before */
+	int64		entries = 0;
+
+	while (next < nbreaks && breaks[next].offset <= pos)
+		next++;
+	if (next < nbreaks)
+		synchro_log_pose(writer, txid, breaks[next].time);
+	while (pos < buffer.len)
+	{
+		BufferHeader header;
+
+		memcpy(&header, buffer.data + pos, sizeof(header));
+		pos += sizeof(header);
+		synchro_log_put(writer, tx_tables[header.table].relation,
+						tx_tables[header.table].layout,
+						buffer.data + pos, header.len);
+		pos += header.len;
+		entries++;
+		if (next < nbreaks && pos >= breaks[next].offset)
+		{
+			next++;
+			synchro_log_pose(writer, txid, next < nbreaks ? breaks[next].time : now);
+		}
+	}
+	synchro_shared_wake_at_commit(entries);
+	if (tx_flushed_early && tx_closing)
+		synchro_log_put_stamp(writer);
+	if (tx_segment < 0)
+		tx_segment_level = GetCurrentTransactionNestLevel();
+	tx_segment = synchro_log_close(writer, &tx_part);
+	note_break(offset, now - 1);
+	buffer.len = offset;
+	epoch++;
+}
+
+/*
+ * Where the current subtransaction's own records begin.
+ */
+static int
+current_mark(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	return level > 1 && level <= nmarks ? marks[level - 1].len : 0;
+}
+
+static void
+begin_buffer(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (buffer.data == NULL)
+		initStringInfo(&buffer);
+	if (recent_keys == NULL)
+		recent_keys = palloc0(sizeof(RecentKey) * RECENT_KEYS);
+	MemoryContextSwitchTo(old);
+}
+
+static uint16
+tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
+{
+	if (place->tx_epoch == tx_epoch)
+		return place->tx_index;
+	if (tx_ntables > PG_UINT16_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many watched tables changed in one transaction")));
+	if (tx_ntables == tx_maxtables)
+	{
+		tx_maxtables = Max(16, tx_maxtables * 2);
+		tx_tables = tx_tables == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(TxTable) * tx_maxtables) :
+			repalloc(tx_tables, sizeof(TxTable) * tx_maxtables);
+	}
+	tx_tables[tx_ntables].relation = relation;
+	tx_tables[tx_ntables].layout = layout;
+	place->tx_epoch = tx_epoch;
+	place->tx_index = tx_ntables++;
+	return place->tx_index;
+}
+
+/*
+ * Is the record at offset one of the same row that says all that a new one
+ * with these flags would say?
+ *
+ * The first operation on a row and its first old key are what the reader
+ * goes by, so an earlier record makes a later one without an old key
+ * needless.  One with an old key is needless, too, if there is an earlier old
+ * key, or if the row was inserted by this transaction and so had none.
+ */
+static bool
+says_already(uint32 offset, const BufferHeader *header, const char *identity, uint8 flags)
+{
+	BufferHeader earlier;
+
+	memcpy(&earlier, buffer.data + offset, sizeof(earlier));
+	if (earlier.table != header->table ||
+		earlier.identity_len != header->identity_len ||
+		memcmp(buffer.data + offset + sizeof(earlier) + 1, identity,
+			   header->identity_len) != 0)
+		return false;
+	if (flags & SYNCHRO_KEY_MOVED)
+		return false;
+
+	/* where there is no old key, only the operation tells that it is gone */
+	if ((flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_DELETE &&
+		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_UPDATE)
+		return false;
+	return (flags & SYNCHRO_KEY_HAS_OLD) == 0 ||
+		(earlier.flags & SYNCHRO_KEY_HAS_OLD) != 0 ||
+		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_INSERT;
+}
+
+/*
+ * Begin a record (see keycodec.h) of a table with these flags.
+ *
+ * Returns where to append the row's identity.
+ */
+StringInfo
+synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uint8 flags)
+{
+	begin_buffer();
+	memset(&current.header, 0, sizeof(current.header));
+	current.header.table = tx_table_index(place, relation, layout);
+	current.header.flags = flags;
+	current.start = buffer.len;
+	appendBinaryStringInfo(&buffer, (char *) &current.header, sizeof(current.header));
+	current.record = buffer.len;
+	appendStringInfoCharMacro(&buffer, (char) flags);
+	return &buffer;
+}
+
+/*
+ * The identity has been appended.  False if the transaction's log says
+ * already what the record would: it is taken back, and nothing is to follow.
+ * Else the rest is to be appended in the same way, then comes
+ * synchro_buffer_end().
+ */
+bool
+synchro_buffer_needs_more(void)
+{
+	const char *identity = buffer.data + current.record + 1;
+
+	current.header.identity_len = buffer.len - current.record - 1;
+	current.recent = &recent_keys[hash_bytes((const unsigned char *) identity,
+											 current.header.identity_len) & (RECENT_KEYS - 1)];
+	if (current.recent->epoch != epoch ||
+		!says_already(current.recent->offset, &current.header, identity, current.header.flags))
+		return true;
+	buffer.len = current.start;
+	return false;
+}
+
+/*
+ * The record is complete.
+ */
+void
+synchro_buffer_end(void)
+{
+	current.header.len = buffer.len - current.record;
+	memcpy(buffer.data + current.start, &current.header, sizeof(current.header));
+	current.recent->epoch = epoch;
+	current.recent->offset = current.start;
+
+	if (tx_closing)
+		flush_buffer(0);
+	else if (buffer.len - current_mark() > synchro_buffer_size * 1024)
+	{
+		tx_flushed_early = true;
+		flush_buffer(current_mark());
+	}
+}
+
+/*
+ * Are changes not to be logged just now?
+ */
+bool
+synchro_buffer_is_disabled(void)
+{
+	return disabled > 0;
+}
+
+/*
+ * disable_log(): until enable_log() or the (sub)transaction's end, changes
+ * are not logged.
+ */
+Datum
+synchro_disable_log(PG_FUNCTION_ARGS)
+{
+	disabled++;
+	PG_RETURN_VOID();
+}
+
+/*
+ * enable_log(): take back one disable_log().
+ */
+Datum
+synchro_enable_log(PG_FUNCTION_ARGS)
+{
+	if (disabled == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log is not disabled"),
+				 errhint("Each call of synchro.enable_log() takes back one synchro.disable_log() of the same transaction.")));
+	disabled--;
+	PG_RETURN_VOID();
+}
+
+/*
+ * Has the current transaction changes that are not yet committed?
+ */
+bool
+synchro_buffer_pending(void)
+{
+	return buffer.len > 0 || tx_segment >= 0;
+}
+
+static void
+forget_transaction(void)
+{
+	if (buffer.data != NULL)
+	{
+		if (buffer.maxlen > KEEP_BUFFER)
+		{
+			pfree(buffer.data);
+			buffer.data = NULL;
+			buffer.maxlen = 0;
+		}
+		buffer.len = 0;
+	}
+	epoch++;
+	tx_epoch++;
+	tx_ntables = 0;
+	nmarks = 0;
+	nbreaks = 0;
+	disabled = 0;
+	tx_segment = -1;
+	tx_part = 0;
+	tx_flushed_early = false;
+	tx_closing = false;
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			tx_closing = true;
+			if (buffer.len > 0 || tx_flushed_early)
+				flush_buffer(0);
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget_transaction();
+			break;
+		default:
+			/* parallel workers run no triggers */
+			break;
+	}
+}
+
+static void
+remember_mark(int level)
+{
+	static int	maxmarks = 0;
+
+	if (level > maxmarks)
+	{
+		int			newmax = Max(16, level * 2);
+
+		marks = marks == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(SubxactMark) * newmax) :
+			repalloc(marks, sizeof(SubxactMark) * newmax);
+		maxmarks = newmax;
+	}
+	marks[level - 1].len = buffer.len;
+	marks[level - 1].disabled = disabled;
+	nmarks = level;
+}
+
+static void
+at_subtransaction_event(SubXactEvent event, SubTransactionId mySubid,
+						SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	switch (event)
+	{
+		case SUBXACT_EVENT_START_SUB:
+			remember_mark(level);
+			break;
+		case SUBXACT_EVENT_COMMIT_SUB:
+			if (level <= nmarks)
+				disabled = Min(disabled, marks[level - 1].disabled);
+			nmarks = level - 1;
+			tx_segment_level = Min(tx_segment_level, level - 1);
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+
+			/* the segment's lock goes, so it may be left and truncated */
+			if (tx_segment_level >= level)
+				tx_segment = -1;
+			if (level <= nmarks)
+			{
+				disabled = marks[level - 1].disabled;
+				if (buffer.len > marks[level - 1].len)
+				{
+					buffer.len = marks[level - 1].len;
+					while (nbreaks > 0 && breaks[nbreaks - 1].offset > buffer.len)
+						nbreaks--;
+					epoch++;
+				}
+			}
+			nmarks = level - 1;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Follow transactions; called once per backend when the library is loaded,
+ * which may be in the middle of one.
+ */
+void
+synchro_buffer_init(void)
+{
+	RegisterXactCallback(at_transaction_event, NULL);
+	RegisterSubXactCallback(at_subtransaction_event, NULL);
+	for (int level = 1; level <= GetCurrentTransactionNestLevel(); level++)
+		remember_mark(level);
+}

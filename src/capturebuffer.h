@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * capturebuffer.h
+ *	  The transaction's buffer of keys, from the triggers to the log.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_CAPTUREBUFFER_H
+#define SYNCHRO_CAPTUREBUFFER_H
+
+#include "lib/stringinfo.h"
+
+/* kept by the caller for each table; all zero at first */
+typedef struct SynchroBufferPlace
+{
+	uint64		tx_epoch;		/* transaction for which tx_index is good */
+	uint16		tx_index;
+} SynchroBufferPlace;
+
+extern void synchro_buffer_init(void);
+extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
+									   uint32 layout, uint8 flags);
+extern bool synchro_buffer_needs_more(void);
+extern void synchro_buffer_end(void);
+extern bool synchro_buffer_is_disabled(void);
+extern bool synchro_buffer_pending(void);
+
+#endif							/* SYNCHRO_CAPTUREBUFFER_H */
