@@ -37,7 +37,6 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -348,84 +347,6 @@ synchro_log_close(SynchroLogWriter *writer, int *next_part)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(writer->context);
 	return segment;
-}
-
-/*
- * Make a snapshot of pg_snapshot's text form, in the current memory context.
- */
-SynchroSnapshot *
-synchro_snapshot_parse(const char *text)
-{
-	SynchroSnapshot *snapshot = palloc0(sizeof(SynchroSnapshot));
-	const char *pos = text;
-	char	   *end;
-	int			allocated = 16;
-
-	snapshot->xmin = strtou64(pos, &end, 10);
-	if (*end != ':')
-		goto invalid;
-	pos = end + 1;
-	snapshot->xmax = strtou64(pos, &end, 10);
-	if (end == pos || *end != ':')
-		goto invalid;
-	pos = end + 1;
-	snapshot->xip = palloc(sizeof(uint64) * allocated);
-	while (*pos != '\0')
-	{
-		if (snapshot->nxip == allocated)
-		{
-			allocated *= 2;
-			snapshot->xip = repalloc(snapshot->xip, sizeof(uint64) * allocated);
-		}
-		snapshot->xip[snapshot->nxip++] = strtou64(pos, &end, 10);
-		if (end == pos || (*end != ',' && *end != '\0'))
-			goto invalid;
-		pos = *end == ',' ? end + 1 : end;
-	}
-	return snapshot;
-
-invalid:
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("invalid snapshot \"%s\"", text)));
-}
-
-/*
- * The active snapshot in pg_snapshot's text form.
- */
-char *
-synchro_snapshot_current(void)
-{
-	return DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
-											   DirectFunctionCall1(pg_current_snapshot, (Datum) 0)));
-}
-
-/*
- * Was a transaction that has committed since, or before, seen as committed by
- * the snapshot?
- */
-bool
-synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid)
-{
-	int			low = 0;
-	int			high = snapshot->nxip;
-
-	if (xid < snapshot->xmin)
-		return true;
-	if (xid >= snapshot->xmax)
-		return false;
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (snapshot->xip[middle] == xid)
-			return false;
-		if (snapshot->xip[middle] < xid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return true;
 }
 
 /* what the row receiver of a scan hands on */

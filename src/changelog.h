@@ -10,22 +10,10 @@
 
 #include "datatype/timestamp.h"
 #include "keycodec.h"
+#include "logsnapshot.h"
 
 /* relation of a row that only gives its transaction's commit time */
 #define SYNCHRO_STAMP_RELATION	InvalidOid
-
-/* a stored transaction snapshot; xip is sorted */
-typedef struct SynchroSnapshot
-{
-	uint64		xmin;
-	uint64		xmax;
-	int			nxip;
-	uint64	   *xip;
-} SynchroSnapshot;
-
-extern SynchroSnapshot *synchro_snapshot_parse(const char *text);
-extern char *synchro_snapshot_current(void);
-extern bool synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid);
 
 #define SYNCHRO_LOG_SEGMENTS	3
 

@@ -30,9 +30,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "changelog.h"
 #include "checkpoint.h"
 #include "localsql.h"
+#include "logsnapshot.h"
 
 static char *
 spi_text(int column)
