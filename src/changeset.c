@@ -14,8 +14,7 @@
  * - the first with an old key: that is what the row was called in the earlier
  *   snapshot, so what the remote calls it;
  * - those that say that the row moved here from another identity: followed
- *   in commit order over all keys of the table, they tell which row of the
- *   earlier snapshot it is.
+ *   (changemoves.c), they tell which row of the earlier snapshot it is.
  *
  * Sets may be large: they are sorted and kept in files beyond a bounded
  * piece of memory, and outlive the transaction that collects them.
@@ -29,13 +28,12 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "common/hashfn.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/tuplesort.h"
 
+#include "changemoves.h"
 #include "changeset.h"
 #include "compat.h"
 
@@ -52,20 +50,10 @@ enum
 								 * have reached the remote */
 #define FLAG_AGAIN	0x40		/* from the backlog, so to be sent again */
 
-typedef struct Move
-{
-	int64		time;
-	int64		txid;
-	int32		part;
-	int32		position;
-	SynchroBytes from;
-	SynchroBytes to;
-} Move;
-
 struct ChangeSort
 {
 	Tuplesortstate *sort;
-	List	   *moves;			/* of Move */
+	List	   *moves;			/* see synchro_moves_add() */
 };
 
 typedef struct Collector
@@ -206,33 +194,6 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	tuplesort_puttupleslot(changed->sort->sort, slot);
 }
 
-static SynchroBytes
-copy_bytes(SynchroBytes bytes)
-{
-	SynchroBytes copy;
-
-	copy.data = memcpy(palloc(Max(bytes.len, 1)), bytes.data, bytes.len);
-	copy.len = bytes.len;
-	return copy;
-}
-
-static void
-put_move(Collector *collector, SynchroChangedTable *changed, const SynchroLogRow *row,
-		 const SynchroKeyRecord *record, int position)
-{
-	MemoryContext old = MemoryContextSwitchTo(collector->changes->context);
-	Move	   *move = palloc(sizeof(Move));
-
-	move->time = row->changed_at;
-	move->txid = (int64) row->txid;
-	move->part = row->part;
-	move->position = position;
-	move->from = copy_bytes(record->from);
-	move->to = copy_bytes(record->identity);
-	changed->sort->moves = lappend(changed->sort->moves, move);
-	MemoryContextSwitchTo(old);
-}
-
 static void
 collect_row(const SynchroLogRow *row, void *arg)
 {
@@ -267,7 +228,11 @@ collect_row(const SynchroLogRow *row, void *arg)
 		pos = synchro_key_next(pos, end, changed->table->nidentity, nkey, &record);
 		put_record(collector, changed, row, &record, position, old_is_readable, named);
 		if (record.moved && !named)
-			put_move(collector, changed, row, &record, position);
+		{
+			MemoryContextSwitchTo(collector->changes->context);
+			changed->sort->moves = synchro_moves_add(changed->sort->moves, row, &record, position);
+			MemoryContextSwitchTo(collector->row_context);
+		}
 		MemoryContextReset(collector->row_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -299,7 +264,7 @@ add_to_group(KeyHistory *group, TupleTableSlot *slot)
 		group->gone_again = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] &&
 			(flags & ~(FLAG_NAMED | FLAG_AGAIN)) == SYNCHRO_OP_DELETE;
 		if (group->gone_again)
-			group->last_key = copy_bytes(datum_bytes(slot->tts_values[SORT_OLD]));
+			group->last_key = synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
 		return;
 	}
 	if (!group->unnamed)
@@ -309,7 +274,7 @@ add_to_group(KeyHistory *group, TupleTableSlot *slot)
 	if (!group->has_old && !slot->tts_isnull[SORT_OLD])
 	{
 		group->has_old = true;
-		group->old_key = copy_bytes(datum_bytes(slot->tts_values[SORT_OLD]));
+		group->old_key = synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
 	}
 }
 
@@ -340,7 +305,7 @@ walk_groups(SynchroChangedTable *changed, TupleDesc desc, HistoryCallback callba
 				callback(changed, &group, arg);
 			MemoryContextReset(context);
 			memset(&group, 0, sizeof(group));
-			group.identity = copy_bytes(identity);
+			group.identity = synchro_key_copy(identity);
 		}
 		add_to_group(&group, slot);
 	}
@@ -349,89 +314,6 @@ walk_groups(SynchroChangedTable *changed, TupleDesc desc, HistoryCallback callba
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	ExecDropSingleTupleTableSlot(slot);
-}
-
-/* what is known of an identity that rows moved to or from */
-typedef struct Origin
-{
-	SynchroBytes identity;		/* hash key */
-	bool		arrived;		/* a row moved here since */
-	SynchroBytes from;			/* and was there in the earlier snapshot */
-	bool		known;			/* it was there in the earlier snapshot */
-	SynchroBytes name;			/* under that name */
-} Origin;
-
-static uint32
-hash_identity(const void *key, Size size)
-{
-	const SynchroBytes *bytes = key;
-
-	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
-}
-
-static int
-match_identity(const void *a, const void *b, Size size)
-{
-	const SynchroBytes *x = a;
-	const SynchroBytes *y = b;
-
-	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
-}
-
-static int
-compare_moves(const ListCell *a, const ListCell *b)
-{
-	const Move *x = lfirst(a);
-	const Move *y = lfirst(b);
-
-	if (x->time != y->time)
-		return x->time < y->time ? -1 : 1;
-	if (x->txid != y->txid)
-		return x->txid < y->txid ? -1 : 1;
-	if (x->part != y->part)
-		return x->part < y->part ? -1 : 1;
-	return x->position < y->position ? -1 : x->position > y->position;
-}
-
-/*
- * Follow the moves of a table in commit order: which row of the earlier
- * snapshot has ended where.
- */
-static HTAB *
-follow_moves(List *moves)
-{
-	HASHCTL		ctl = {0};
-	HTAB	   *origins;
-	ListCell   *cell;
-
-	ctl.keysize = sizeof(SynchroBytes);
-	ctl.entrysize = sizeof(Origin);
-	ctl.hash = hash_identity;
-	ctl.match = match_identity;
-	ctl.hcxt = CurrentMemoryContext;
-	origins = hash_create("synchro moves", 64, &ctl,
-						  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-	list_sort(moves, compare_moves);
-	foreach(cell, moves)
-	{
-		Move	   *move = lfirst(cell);
-		bool		found;
-		Origin	   *from;
-		Origin	   *to;
-		SynchroBytes origin;
-
-		from = hash_search(origins, &move->from, HASH_ENTER, &found);
-		if (!found)
-			memset((char *) from + sizeof(SynchroBytes), 0, sizeof(Origin) - sizeof(SynchroBytes));
-		origin = from->arrived ? from->from : move->from;
-		from->arrived = false;
-		to = hash_search(origins, &move->to, HASH_ENTER, &found);
-		if (!found)
-			memset((char *) to + sizeof(SynchroBytes), 0, sizeof(Origin) - sizeof(SynchroBytes));
-		to->arrived = true;
-		to->from = origin;
-	}
-	return origins;
 }
 
 static void
@@ -481,7 +363,7 @@ name_of_before(SynchroChangedTable *changed, const KeyHistory *group, SynchroByt
 static void
 learn_name(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 {
-	Origin	   *origin = hash_search(arg, &group->identity, HASH_FIND, NULL);
+	SynchroOrigin *origin = synchro_moves_find(arg, group->identity);
 	SynchroBytes name;
 
 	if (origin != NULL && name_of_before(changed, group, &name))
@@ -489,7 +371,7 @@ learn_name(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		MemoryContext old = MemoryContextSwitchTo(changed->table->context);
 
 		origin->known = true;
-		origin->name = copy_bytes(name);
+		origin->name = synchro_key_copy(name);
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -505,15 +387,15 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 {
 	const Emitter *emitter = arg;
 	const SynchroBytes none = {0};
-	Origin	   *origin = NULL;
+	SynchroOrigin *origin = NULL;
 	SynchroBytes name;
 	int64		nolds = changed->nolds;
 
 	if (emitter->origins != NULL)
-		origin = hash_search(emitter->origins, &group->identity, HASH_FIND, NULL);
+		origin = synchro_moves_find(emitter->origins, group->identity);
 	if (origin != NULL && origin->arrived)
 	{
-		Origin	   *from = hash_search(emitter->origins, &origin->from, HASH_FIND, NULL);
+		SynchroOrigin *from = synchro_moves_find(emitter->origins, origin->from);
 
 		if (from != NULL && from->known)
 			put_old(changed, 'o', group->identity, from->name);
@@ -540,7 +422,7 @@ finish_table(SynchroChangedTable *changed, TupleDesc desc, bool with_keys)
 	tuplesort_performsort(changed->sort->sort);
 	if (changed->sort->moves != NIL)
 	{
-		emitter.origins = follow_moves(changed->sort->moves);
+		emitter.origins = synchro_moves_follow(changed->sort->moves);
 		walk_groups(changed, desc, learn_name, emitter.origins);
 	}
 	walk_groups(changed, desc, emit_group, &emitter);
@@ -627,10 +509,10 @@ synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity,
 
 	if (changed->keys == NULL || !next_stored(changed->keys, &slot))
 		return false;
-	*identity = copy_bytes(datum_bytes(slot->tts_values[0]));
+	*identity = synchro_key_copy(datum_bytes(slot->tts_values[0]));
 	memset(name, 0, sizeof(*name));
 	if (!slot->tts_isnull[2])
-		*name = copy_bytes(datum_bytes(slot->tts_values[2]));
+		*name = synchro_key_copy(datum_bytes(slot->tts_values[2]));
 	return true;
 }
 
@@ -648,9 +530,9 @@ synchro_changes_next_old(SynchroChangedTable *changed, char *kind,
 
 	if (changed->olds == NULL || !next_stored(changed->olds, &slot))
 		return false;
-	*identity = copy_bytes(datum_bytes(slot->tts_values[0]));
+	*identity = synchro_key_copy(datum_bytes(slot->tts_values[0]));
 	*kind = (char) DatumGetInt32(slot->tts_values[1]);
-	*value = copy_bytes(datum_bytes(slot->tts_values[2]));
+	*value = synchro_key_copy(datum_bytes(slot->tts_values[2]));
 	return true;
 }
 

@@ -32,6 +32,19 @@ put_length(StringInfo buf, uint32 len)
 }
 
 /*
+ * A copy in the current memory context.
+ */
+SynchroBytes
+synchro_key_copy(SynchroBytes bytes)
+{
+	SynchroBytes copy;
+
+	copy.data = memcpy(palloc(Max(bytes.len, 1)), bytes.data, bytes.len);
+	copy.len = bytes.len;
+	return copy;
+}
+
+/*
  * Append one value.
  */
 void

@@ -43,6 +43,7 @@ typedef struct SynchroKeyRecord
 	SynchroBytes from;
 } SynchroKeyRecord;
 
+extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);
 extern const char *synchro_key_next(const char *pos, const char *end,

@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * changemoves.c
+ *	  Which row of an earlier snapshot a row is, whose identity has changed.
+ *
+ * A row may move several times, to identities that other rows have left.  The
+ * log says of each move from where to where; followed in the order in which
+ * their transactions committed, over all keys of the table, the moves tell
+ * which row of the earlier snapshot has ended where.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+
+#include "changemoves.h"
+
+typedef struct Move
+{
+	int64		time;
+	int64		txid;
+	int32		part;
+	int32		position;
+	SynchroBytes from;
+	SynchroBytes to;
+} Move;
+
+/*
+ * Note that a row moved, as an entry of the log says.  Returns the list, in
+ * the current memory context.
+ */
+List *
+synchro_moves_add(List *moves, const SynchroLogRow *row,
+				  const SynchroKeyRecord *record, int position)
+{
+	Move	   *move = palloc(sizeof(Move));
+
+	move->time = row->changed_at;
+	move->txid = (int64) row->txid;
+	move->part = row->part;
+	move->position = position;
+	move->from = synchro_key_copy(record->from);
+	move->to = synchro_key_copy(record->identity);
+	return lappend(moves, move);
+}
+
+static uint32
+hash_identity(const void *key, Size size)
+{
+	const SynchroBytes *bytes = key;
+
+	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
+}
+
+static int
+match_identity(const void *a, const void *b, Size size)
+{
+	const SynchroBytes *x = a;
+	const SynchroBytes *y = b;
+
+	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
+}
+
+static int
+compare_moves(const ListCell *a, const ListCell *b)
+{
+	const Move *x = lfirst(a);
+	const Move *y = lfirst(b);
+
+	if (x->time != y->time)
+		return x->time < y->time ? -1 : 1;
+	if (x->txid != y->txid)
+		return x->txid < y->txid ? -1 : 1;
+	if (x->part != y->part)
+		return x->part < y->part ? -1 : 1;
+	return x->position < y->position ? -1 : x->position > y->position;
+}
+
+/*
+ * Follow the moves of a table in commit order: which row of the earlier
+ * snapshot has ended where.  Returns SynchroOrigin by identity, in the current
+ * memory context.
+ */
+HTAB *
+synchro_moves_follow(List *moves)
+{
+	HASHCTL		ctl = {0};
+	HTAB	   *origins;
+	ListCell   *cell;
+
+	ctl.keysize = sizeof(SynchroBytes);
+	ctl.entrysize = sizeof(SynchroOrigin);
+	ctl.hash = hash_identity;
+	ctl.match = match_identity;
+	ctl.hcxt = CurrentMemoryContext;
+	origins = hash_create("synchro moves", 64, &ctl,
+						  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	list_sort(moves, compare_moves);
+	foreach(cell, moves)
+	{
+		Move	   *move = lfirst(cell);
+		bool		found;
+		SynchroOrigin *from;
+		SynchroOrigin *to;
+		SynchroBytes origin;
+
+		from = hash_search(origins, &move->from, HASH_ENTER, &found);
+		if (!found)
+			memset((char *) from + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
+		origin = from->arrived ? from->from : move->from;
+		from->arrived = false;
+		to = hash_search(origins, &move->to, HASH_ENTER, &found);
+		if (!found)
+			memset((char *) to + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
+		to->arrived = true;
+		to->from = origin;
+	}
+	return origins;
+}
+
+/*
+ * What is known of an identity, or NULL if no row moved to it or from it.
+ */
+SynchroOrigin *
+synchro_moves_find(HTAB *origins, SynchroBytes identity)
+{
+	return hash_search(origins, &identity, HASH_FIND, NULL);
+}
