@@ -25,7 +25,7 @@
 #include "utils/varlena.h"
 
 #include "fdwoption.h"
-#include "remote.h"
+#include "remoteconnect.h"
 #include "synchro.h"
 
 PG_FUNCTION_INFO_V1(synchro_fdw_validator);
@@ -100,7 +100,7 @@ option_flags(const char *name)
 {
 	bool		secret = false;
 
-	if (!synchro_remote_has_option(name, &secret))
+	if (!synchro_connect_has_option(name, &secret))
 		return 0;
 	for (int i = 0; i < lengthof(known_options); i++)
 		if (strcmp(known_options[i].name, name) == 0)

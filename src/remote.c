@@ -1,20 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * remote.c
- *	  A connection to a remote; the only room with libpq.
+ *	  The session on a remote: pinned, and scripts run in it.
  *
  * Every wait is for the socket and for our latch, so that a worker ends at
  * once when it is told to, whatever the network does.  A connection whose
  * transaction state is unknown is closed, never used again.
  *
- * A peer's host that is gone is noticed by TCP itself, see the options below.
- * A proxy in between answers for it, though: so when the peer has been silent
- * for long, which a long statement may be as well, we try whether it still
- * takes connections.
- *
- * Connection strings hold passwords: neither they nor libpq's own messages
- * about them are put into errors, except libpq's message of why a connection
- * failed, which does not contain the password.
+ * A peer's host that is gone is noticed by TCP itself, see the options in
+ * remoteconnect.c.  A proxy in between answers for it, though: so when the
+ * peer has been silent for long, which a long statement may be as well, we try
+ * whether it still takes connections.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,8 +18,6 @@
 
 #include "libpq-fe.h"
 #include "libpq/libpq-be-fe-helpers.h"
-#include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -31,6 +25,7 @@
 
 #include "compat.h"
 #include "remote.h"
+#include "remoteconnect.h"
 #include "settings.h"
 
 struct SynchroRemote
@@ -50,181 +45,15 @@ struct SynchroRemote
 #define SILENCE_FACTOR 3
 
 /*
- * Is that a libpq option that a server or user mapping may set?
- *
- * is_secret: its value must not be shown.
- */
-bool
-synchro_remote_has_option(const char *keyword, bool *is_secret)
-{
-	PQconninfoOption *options = PQconndefaults();
-	bool		found = false;
-
-	if (options == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_OUT_OF_MEMORY),
-				 errmsg("out of memory"),
-				 errdetail("Could not get libpq's default connection options.")));
-	for (PQconninfoOption *option = options; option->keyword != NULL; option++)
-	{
-		if (strcmp(option->keyword, keyword) != 0)
-			continue;
-		/* 'D': a debug option, not for users */
-		found = strchr(option->dispchar, 'D') == NULL || strcmp(keyword, "options") == 0;
-		if (is_secret != NULL)
-			*is_secret = strchr(option->dispchar, '*') != NULL;
-		break;
-	}
-	PQconninfoFree(options);
-	return found;
-}
-
-/*
- * Options of ours that come before the user's (which win) and after them
- * (which the user cannot change).
- */
-static void
-merge_conninfo(const char **keywords, const char **values,
-			   const char ***all_keywords, const char ***all_values)
-{
-	static const char *const first[][2] = {
-		/* a host that swallows packets is noticed in half a minute */
-		{"keepalives_idle", "10"},
-		{"keepalives_interval", "5"},
-		{"keepalives_count", "3"},
-		{"tcp_user_timeout", "25000"},
-		{NULL, NULL}
-	};
-	int			n = 0;
-	int			given = 0;
-
-	while (keywords[given] != NULL)
-		given++;
-	*all_keywords = palloc(sizeof(char *) * (given + lengthof(first) + 5));
-	*all_values = palloc(sizeof(char *) * (given + lengthof(first) + 5));
-	for (int i = 0; first[i][0] != NULL; i++)
-	{
-		(*all_keywords)[n] = first[i][0];
-		(*all_values)[n++] = first[i][1];
-	}
-	(*all_keywords)[n] = "connect_timeout";
-	(*all_values)[n++] = psprintf("%d", synchro_connect_timeout);
-	for (int i = 0; i < given; i++)
-	{
-		(*all_keywords)[n] = keywords[i];
-		(*all_values)[n++] = values[i];
-	}
-	(*all_keywords)[n] = "fallback_application_name";
-	(*all_values)[n++] = "synchro";
-	(*all_keywords)[n] = "client_encoding";
-	(*all_values)[n++] = GetDatabaseEncodingName();
-	(*all_keywords)[n] = (*all_values)[n] = NULL;
-}
-
-/*
- * Wait for the socket and our latch.  Returns the events.  timeout: in ms.
- */
-static int
-wait_for_events(PGconn *conn, int events, long timeout, uint32 wait_event)
-{
-	int			rc = WaitLatchOrSocket(MyLatch,
-									   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT | events,
-									   PQsocket(conn), Max(timeout, 0), wait_event);
-
-	if (rc & WL_LATCH_SET)
-	{
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return rc;
-}
-
-/*
- * How long a connection may take to be made, in ms: connect_timeout, which
- * libpq leaves to callers like us, for each of the hosts.
- */
-static long
-connect_time(const char **keywords, const char **values)
-{
-	long		seconds = 0;
-	long		hosts = 1;
-
-	for (int i = 0; keywords[i] != NULL; i++)
-	{
-		if (strcmp(keywords[i], "connect_timeout") == 0)
-			seconds = strtol(values[i], NULL, 10);
-		else if (strcmp(keywords[i], "host") == 0 || strcmp(keywords[i], "hostaddr") == 0)
-		{
-			hosts = 1;
-			for (const char *c = values[i]; *c != '\0'; c++)
-				hosts += *c == ',';
-		}
-	}
-	if (seconds <= 0)
-		seconds = synchro_connect_timeout;
-	return Min(seconds, 3600) * hosts * 1000;
-}
-
-/*
- * Wait until a connection begun by PQconnectStartParams() is made or has
- * failed.  False if it takes too long.
- */
-static bool
-finish_connecting(PGconn *conn, long timeout)
-{
-	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
-
-	while (PQstatus(conn) != CONNECTION_BAD &&
-		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
-	{
-		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
-
-		if (left <= 0)
-			return false;
-		if (wait_for_events(conn, events, left, synchro_wait_connect()) & events)
-			status = PQconnectPoll(conn);
-	}
-	return true;
-}
-
-/*
- * Does the peer still take connections?  That one is refused is an answer,
- * too.
- */
-static bool
-peer_answers(SynchroRemote *remote)
-{
-	PGconn	   *volatile conn = NULL;
-	volatile bool answers = true;
-
-	libpqsrv_connect_prepare();
-	PG_TRY();
-	{
-		conn = PQconnectStartParams(remote->keywords, remote->values, false);
-		if (conn != NULL)
-			answers = finish_connecting(conn, connect_time(remote->keywords, remote->values));
-	}
-	PG_FINALLY();
-	{
-		ReleaseExternalFD();
-		PQfinish(conn);
-	}
-	PG_END_TRY();
-	return answers;
-}
-
-/*
  * Wait until the socket is ready for what we want to do, or the latch is set.
  */
 static void
 wait_for_socket(SynchroRemote *remote, int events, uint32 wait_event)
 {
-	long		patience = SILENCE_FACTOR * connect_time(remote->keywords, remote->values);
+	long		patience = SILENCE_FACTOR * synchro_connect_time(remote->keywords, remote->values);
 	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 													   TimestampTzPlusMilliseconds(remote->heard, patience));
-	int			rc = wait_for_events(remote->conn, events, left, wait_event);
+	int			rc = synchro_connect_wait(remote->conn, events, left, wait_event);
 
 	if (rc & WL_SOCKET_READABLE)
 		PQconsumeInput(remote->conn);
@@ -232,7 +61,7 @@ wait_for_socket(SynchroRemote *remote, int events, uint32 wait_event)
 		remote->heard = GetCurrentTimestamp();
 	if (!TimestampDifferenceExceeds(remote->heard, GetCurrentTimestamp(), patience))
 		return;
-	if (!peer_answers(remote))
+	if (!synchro_connect_answers(remote->keywords, remote->values))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("remote \"%s\" does not answer any more", remote->name),
@@ -317,37 +146,13 @@ synchro_remote_open(const char *name, const char **keywords, const char **values
 
 	remote->context = context;
 	remote->name = pstrdup(name);
-	merge_conninfo(keywords, values, &remote->keywords, &remote->values);
+	synchro_connect_merge(keywords, values, &remote->keywords, &remote->values);
 	MemoryContextSwitchTo(old);
 
 	PG_TRY();
 	{
-		long		timeout = connect_time(remote->keywords, remote->values);
-
-		libpqsrv_connect_prepare();
-		remote->conn = PQconnectStartParams(remote->keywords, remote->values, false);
-		if (remote->conn == NULL)
-		{
-			ReleaseExternalFD();
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-		}
-		if (!finish_connecting(remote->conn, timeout))
-			ereport(ERROR,
-					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-					 errmsg("could not connect to remote \"%s\"", name),
-					 errdetail("It has not answered within %ld seconds.", timeout / 1000)));
-		if (PQstatus(remote->conn) != CONNECTION_OK)
-			ereport(ERROR,
-					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-					 errmsg("could not connect to remote \"%s\"", name),
-					 errdetail_internal("%s", pchomp(PQerrorMessage(remote->conn)))));
-		if (password_required && !PQconnectionUsedPassword(remote->conn))
-			ereport(ERROR,
-					(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-					 errmsg("password is required for remote \"%s\"", name),
-					 errdetail("The remote did not ask for the password of the user mapping."),
-					 errhint("Have the remote demand a password, or let a superuser own the server.")));
+		synchro_connect(&remote->conn, name, remote->keywords, remote->values,
+						password_required);
 		PQsetnonblocking(remote->conn, 1);
 		PQsetNoticeProcessor(remote->conn, receive_notice, remote);
 		pin_session(remote);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * remote.h
- *	  A connection to a remote; the only room with libpq.
+ *	  The session on a remote: pinned, and scripts run in it.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,7 +40,6 @@ typedef struct SynchroRemoteError
 	bool		lost;			/* the connection is gone */
 } SynchroRemoteError;
 
-extern bool synchro_remote_has_option(const char *keyword, bool *is_secret);
 extern SynchroRemote *synchro_remote_open(const char *name, const char **keywords,
 										  const char **values, bool password_required);
 extern void synchro_remote_close(SynchroRemote *remote);
