@@ -23,6 +23,7 @@
 
 #include "applysql.h"
 #include "resolvejoin.h"
+#include "resolvetree.h"
 
 /*
  * Rows that are remembered by reference -> m: names of before, rows and names
@@ -445,110 +446,6 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * A table whose natural key contains a reference to itself (a path in a
- * tree) is resolved from the roots down, names of before and of now at once:
- * kinds o and d as usual, x for what bears its name since before.
- */
-static void
-resolve_tree(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int self)
-{
-	const SynchroTable *table = lt->table;
-	int			n = table->nidentity;
-	StringInfoData columns;
-	StringInfoData keys;
-
-	initStringInfo(&columns);
-	synchro_sql_list(&columns, "l", n);
-	for (int fk = 0; fk < table->nfks; fk++)
-		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) &&
-			 x < lt->parents[fk]->table->nidentity; x++)
-			appendStringInfo(&columns, ", f%d_%d", fk, x);
-	initStringInfo(&keys);
-	for (int i = 0; i < table->nkey; i++)
-		if (synchro_column_fk(lt, table->key[i]) < 0)
-			appendStringInfo(&keys, ", c%d", table->key[i]);
-
-	synchro_resolve_insert_head(sql, lt);
-	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s%s FROM pg_temp.n_%d WHERE kind IN ('o', 'd')), "
-					 "q AS (SELECT kind, %s%s FROM old UNION ALL SELECT 'x', %s%s FROM "
-					 "(SELECT %s%s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s%s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE ",
-					 columns.data, keys.data, lt->number,
-					 columns.data, keys.data, columns.data, keys.data,
-					 columns.data, keys.data, lt->number, columns.data, keys.data, lt->number);
-	synchro_sql_equal(sql, "old.l", "n.l", n);
-	appendStringInfo(sql, ")), ");
-	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
-	for (int i = 0; i < n; i++)
-		appendStringInfo(sql, "q.l%d, t.%s AS r%d%s", i, synchro_column_name(lt, table->identity[i]), i, i < n - 1 ? ", " : "");
-	appendStringInfoString(sql, " FROM q");
-	synchro_resolve_join_parents_before(sql, lt, "q", self);
-	appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
-	for (int level = 0; level < 2; level++)
-	{
-		bool		any = false;
-
-		for (int i = 0; i < table->nkey; i++)
-		{
-			int			column = table->key[i];
-			const char *name = synchro_column_name(lt, column);
-			int			fk = synchro_column_fk(lt, column);
-
-			appendStringInfoString(sql, any ? " AND " : "");
-			any = true;
-			if (fk == self && level == 0)
-				appendStringInfo(sql, "t.%s IS NULL", name);
-			else if (fk == self)
-				appendStringInfo(sql, "t.%s %s x.r%d", name, lt->remote->columns[column].equals,
-								 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
-			else if (table->columns[column].not_null)
-				appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
-								 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE));
-			else
-			{
-				char	   *value = synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE);
-
-				appendStringInfo(sql, "(t.%s %s %s OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
-								 name, lt->remote->columns[column].equals, value, name, value);
-			}
-		}
-		if (level == 0)
-		{
-			appendStringInfo(sql, " WHERE q.f%d_0 IS NULL UNION ALL SELECT q.kind, ", self);
-			for (int i = 0; i < n; i++)
-				appendStringInfo(sql, "q.l%d, t.%s%s", i, synchro_column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
-			appendStringInfoString(sql, " FROM x JOIN q ON ");
-			synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", n);
-			synchro_resolve_join_parents_before(sql, lt, "q", self);
-			appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
-		}
-	}
-	appendStringInfoString(sql, ") SELECT kind, false, ");
-	synchro_sql_list(sql, "l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", n);
-	appendStringInfoString(sql, " FROM x;");
-
-	if (lt->rows != NULL)
-		resolve_rows_known(sql, lt);
-
-	synchro_resolve_insert_head(sql, lt);
-	appendStringInfoString(sql, "SELECT 'n', false, ");
-	synchro_sql_list(sql, "q.l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "o.r", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "o.r", n);
-	appendStringInfo(sql, " FROM pg_temp.n_%d q JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x') AND ",
-					 lt->number, lt->number);
-	synchro_sql_equal(sql, "o.l", "q.l", n);
-	appendStringInfo(sql, " WHERE q.kind = 'p' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
-	synchro_sql_equal(sql, "m.l", "q.l", n);
-	appendStringInfoString(sql, ");");
-}
-
-/*
  * Append a check that no staged row was found to be several remote rows.
  */
 static void
@@ -574,7 +471,10 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 
 	if (self >= 0)
 	{
-		resolve_tree(sql, link, lt, self);
+		synchro_resolve_tree(sql, lt, self);
+		if (lt->rows != NULL)
+			resolve_rows_known(sql, lt);
+		synchro_resolve_tree_names(sql, lt);
 		return;
 	}
 	if (synchro_resolve_may_be_remembered(lt))

@@ -1,0 +1,148 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolvetree.c
+ *	  SQL text that finds the remote rows of a tree.
+ *
+ * A table whose natural key contains a reference to itself (a path in a
+ * tree) is resolved by a recursive query, from the roots down: a row is found
+ * by its parent, which has been found before, and by the rest of its key.
+ * Names of before and of now are resolved at once, since a row whose own name
+ * stayed may stand below one that was renamed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "applysql.h"
+#include "resolvejoin.h"
+#include "resolvetree.h"
+
+/*
+ * The columns that staged rows and names have in common: identity, foreign
+ * keys in the natural key, and what else is in that.
+ */
+static char *
+tree_columns(const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	synchro_sql_list(&columns, "l", table->nidentity);
+	for (int fk = 0; fk < table->nfks; fk++)
+		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) &&
+			 x < lt->parents[fk]->table->nidentity; x++)
+			appendStringInfo(&columns, ", f%d_%d", fk, x);
+	for (int i = 0; i < table->nkey; i++)
+		if (synchro_column_fk(lt, table->key[i]) < 0)
+			appendStringInfo(&columns, ", c%d", table->key[i]);
+	return columns.data;
+}
+
+/*
+ * Append q, the names by which rows are looked for: those of before, and of
+ * the other rows those of now.
+ */
+static void
+append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const char *columns = tree_columns(lt);
+
+	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s FROM pg_temp.n_%d WHERE kind IN ('o', 'd')), "
+					 "q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM "
+					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE ",
+					 columns, lt->number, columns, columns, columns, lt->number, columns, lt->number);
+	synchro_sql_equal(sql, "old.l", "n.l", lt->table->nidentity);
+	appendStringInfoString(sql, ")), ");
+}
+
+/*
+ * Append the join of the names q with the remote's rows t: the roots, or
+ * those below the rows x that have been found.
+ */
+static void
+append_tree_join(StringInfo sql, const SynchroLinkTable *lt, int self, bool roots)
+{
+	const SynchroTable *table = lt->table;
+
+	synchro_resolve_join_parents_before(sql, lt, "q", self);
+	appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			column = table->key[i];
+		const char *name = synchro_column_name(lt, column);
+		int			fk = synchro_column_fk(lt, column);
+
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		if (fk == self && roots)
+			appendStringInfo(sql, "t.%s IS NULL", name);
+		else if (fk == self)
+			appendStringInfo(sql, "t.%s %s x.r%d", name, lt->remote->columns[column].equals,
+							 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
+		else if (table->columns[column].not_null)
+			appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
+							 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE));
+		else
+		{
+			char	   *value = synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE);
+
+			appendStringInfo(sql, "(t.%s %s %s OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
+							 name, lt->remote->columns[column].equals, value, name, value);
+		}
+	}
+}
+
+/*
+ * Names of before and of now -> m: kinds o and d as usual, x for what bears
+ * its name since before.  self: the foreign key that makes it a tree.
+ */
+void
+synchro_resolve_tree(StringInfo sql, const SynchroLinkTable *lt, int self)
+{
+	const SynchroTable *table = lt->table;
+	int			n = table->nidentity;
+
+	synchro_resolve_insert_head(sql, lt);
+	append_tree_names(sql, lt);
+	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "q.l%d, t.%s AS r%d%s", i, synchro_column_name(lt, table->identity[i]), i, i < n - 1 ? ", " : "");
+	appendStringInfoString(sql, " FROM q");
+	append_tree_join(sql, lt, self, true);
+	appendStringInfo(sql, " WHERE q.f%d_0 IS NULL UNION ALL SELECT q.kind, ", self);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "q.l%d, t.%s%s", i, synchro_column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
+	appendStringInfoString(sql, " FROM x JOIN q ON ");
+	synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", n);
+	append_tree_join(sql, lt, self, false);
+	appendStringInfoString(sql, ") SELECT kind, false, ");
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, " FROM x;");
+}
+
+/*
+ * After that: names of rows that others reference -> m, kind n.
+ */
+void
+synchro_resolve_tree_names(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	synchro_resolve_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "q.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfo(sql, " FROM pg_temp.n_%d q JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x') AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "o.l", "q.l", n);
+	appendStringInfo(sql, " WHERE q.kind = 'p' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
+	synchro_sql_equal(sql, "m.l", "q.l", n);
+	appendStringInfoString(sql, ");");
+}
