@@ -90,9 +90,7 @@ typedef struct SynchroTable
 #define SYNCHRO_LAYOUT_KEY(layout)		((layout) & 0xffff)
 #define SYNCHRO_LAYOUT_NKEY(layout)		((layout) & 0x1f)
 
-extern void synchro_table_init(void);
-extern uint64 synchro_table_generation(void);
-extern const SynchroTable *synchro_table_get(Oid relid, bool missing_ok);
+extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
 extern Oid	synchro_table_by_name(const char *qualified);
 extern Oid	synchro_table_root(Oid relid);
@@ -100,5 +98,10 @@ extern int	synchro_table_column(const SynchroTable *table, const char *name);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);
 extern const char *synchro_mode_name(SynchroMode mode);
+
+/* in tablecache.c */
+extern void synchro_table_init(void);
+extern uint64 synchro_table_generation(void);
+extern const SynchroTable *synchro_table_get(Oid relid, bool missing_ok);
 
 #endif							/* SYNCHRO_TABLEINFO_H */
