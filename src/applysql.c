@@ -277,9 +277,10 @@ synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component)
 static void
 append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfoString(sql, "SELECT DISTINCT ");
+	appendStringInfoString(sql, "SELECT ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);
-	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')"
+	appendStringInfo(sql, ", max(stamp) AS stamp, max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+					 " AND o.verdict IS NULL"
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
@@ -287,7 +288,8 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		synchro_sql_value_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
 	}
-	appendStringInfoChar(sql, ')');
+	appendStringInfoString(sql, ") GROUP BY ");
+	synchro_sql_list(sql, "r", lt->table->nidentity);
 }
 
 static void
@@ -323,13 +325,13 @@ synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, boo
 		appendStringInfo(sql, "%sd%d AS (DELETE FROM %s t USING (", first ? "WITH " : ", ",
 						 lt->number, lt->table->qualified);
 		append_doomed(sql, lt);
-		if (leftovers)
+		if (leftovers && !lt->decides)
 		{
 			appendStringInfoString(sql, " UNION SELECT ");
 			for (int i = 0; i < lt->table->nidentity; i++)
 				appendStringInfo(sql, "%sremote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
 								 lt->remote->columns[lt->table->identity[i]].base);
-			appendStringInfo(sql, " FROM %s.unapplied WHERE node = '%s' AND relation = %s",
+			appendStringInfo(sql, ", NULL, NULL FROM %s.unapplied WHERE node = '%s' AND relation = %s",
 							 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 		}
 		appendStringInfoString(sql, ") x WHERE ");
@@ -356,10 +358,10 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		return;
 	if (lt->nolds > 0)
 	{
-		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key) SELECT '%s', %s, 'delete', ",
+		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin) SELECT '%s', %s, 'delete', ",
 						 link->peer, link->node, relation);
 		append_remote_key(sql, lt, "x.r");
-		appendStringInfoString(sql, " FROM (");
+		appendStringInfoString(sql, ", x.stamp, x.origin FROM (");
 		append_doomed(sql, lt);
 		appendStringInfoString(sql, ") x;");
 	}

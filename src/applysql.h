@@ -27,6 +27,8 @@
 #define SYNCHRO_KIND_PRESENT	"p" /* name as it is now */
 #define SYNCHRO_KIND_OLD		"o" /* name that the row bore before */
 #define SYNCHRO_KIND_DEAD		"d" /* name of a row that was there before */
+#define SYNCHRO_KIND_GONE		"g" /* name that nobody bears any more */
+#define SYNCHRO_KIND_GHOST		"h" /* row that is gone on the remote */
 
 /* in stagesql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql);
@@ -34,6 +36,7 @@ extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
 extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_mark(StringInfo sql, const SynchroLinkTable *lt);

@@ -22,6 +22,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "decidesql.h"
 #include "localsql.h"
 #include "order.h"
 
@@ -84,6 +85,17 @@ read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *id
 }
 
 /*
+ * Rows that have changed, and when.
+ */
+static void
+read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	if (lt->decides)
+		synchro_stream_changes(batch->link, lt, identities, batch->olds->sources);
+	read_rows(batch, lt, identities, false);
+}
+
+/*
  * Names of before, and the rows that bore them if they are still there.
  */
 static void
@@ -94,32 +106,35 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroIdentities *identities = synchro_identities_create(lt->table);
-	SynchroBytes identity;
-	SynchroBytes value;
+	SynchroChangedKey old_name;
 	SynchroBytes last = {0};
-	char		kind;
 
-	while (synchro_changes_next_old(changed, &kind, &identity, &value))
+	while (synchro_changes_next_old(changed, &old_name))
 	{
-		CHECK_FOR_INTERRUPTS();
-		synchro_stream_old(batch->link, lt, kind, identity, value);
+		SynchroBytes identity = old_name.identity;
 
-		/* an identity may come twice, one after the other: as o and as d */
+		CHECK_FOR_INTERRUPTS();
+		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
+
+		/* an identity may come several times, one after the other */
 		if (last.data == NULL || last.len != identity.len ||
 			memcmp(last.data, identity.data, identity.len) != 0)
+		{
 			synchro_identities_decode(identities, lt->table, identity);
+			synchro_identities_stamp(identities, old_name.changed, old_name.born);
+		}
 		last = identity;
 		if (identities->count == READ_ROWS)
 		{
 			if (lt->table->watched)
-				read_rows(batch, lt, identities, false);
+				read_changed(batch, lt, identities);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
 			last.data = NULL;
 		}
 	}
 	if (lt->table->watched)
-		read_rows(batch, lt, identities, false);
+		read_changed(batch, lt, identities);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -188,15 +203,14 @@ synchro_batch_read(SynchroBatch *batch)
 
 		if (synchro_table_get(dead->relid, true) != NULL)
 			synchro_stream_old(batch->link, synchro_link_table(batch->link, dead->relid, true),
-							   SYNCHRO_KIND_DEAD[0], dead->identity, dead->name);
+							   &dead->key, batch->olds->sources);
 	}
 	foreach(cell, batch->keys)
 	{
 		SynchroBatchKeys *keys = lfirst(cell);
 
 		if (synchro_table_get(keys->relid, true) != NULL)
-			read_rows(batch, synchro_link_table(batch->link, keys->relid, true),
-					  keys->identities, false);
+			read_changed(batch, synchro_link_table(batch->link, keys->relid, true), keys->identities);
 	}
 	read_requests(batch);
 	synchro_sql_close(&scope);
@@ -266,6 +280,26 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 }
 
 /*
+ * Take out what has lost, children first, and say what is going to be
+ * written.
+ */
+static void
+append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
+{
+	ListCell   *cell;
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		foreach(cell, (List *) list_nth(components, i))
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+
+			synchro_sql_losers(sql, lt, tables, list_member_oid(batch->ensured, lt->table->relid));
+		}
+	foreach(cell, tables)
+		synchro_sql_winners(sql, lfirst(cell), leftovers);
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -273,6 +307,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 {
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
+	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
 	List	   *components;
 	StringInfoData sql;
 	ListCell   *cell;
@@ -282,6 +317,9 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
 	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
+
+	if (link->peer_node != NULL)
+		synchro_sql_begin_deciding(&sql, link, batch->seen);
 
 	foreach(cell, tables)
 	{
@@ -297,6 +335,11 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 			synchro_sql_copy_names(&sql, lt);
 			*spools = lappend(*spools, lt->names);
 		}
+		if (lt->changes != NULL)
+		{
+			synchro_sql_copy_changes(&sql, lt);
+			*spools = lappend(*spools, lt->changes);
+		}
 	}
 
 	/*
@@ -308,6 +351,8 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	appendStringInfo(&sql, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
 					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
 					 link->search_path);
+	if (leftovers)
+		tables = list_union_ptr(tables, link->tables);
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);
@@ -315,12 +360,13 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		synchro_sql_resolve(&sql, link, lt);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
+		synchro_sql_decide(&sql, link, lt, leftovers);
 	}
+	components = synchro_order_by_references(tables);
+	append_decisions(batch, &sql, tables, components, leftovers);
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);
 
-	components = synchro_order_by_references(link->leftovers != NIL && batch->snapshot != NULL ?
-											 link->tables : tables);
 	foreach(cell, components)
 	{
 		foreach(member, lfirst(cell))
@@ -332,6 +378,8 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		synchro_sql_upsert(&sql, link, lfirst(cell));
 	}
 	append_deletes(batch, &sql, components);
+	if (link->peer_node != NULL)
+		synchro_sql_recheck(&sql);
 	foreach(cell, tables)
 		synchro_sql_references(&sql, link, lfirst(cell));
 	appendStringInfo(&sql, "SET CONSTRAINTS ALL IMMEDIATE;%s", commit ? "COMMIT" : "ROLLBACK");
@@ -356,6 +404,8 @@ count_results(SynchroBatch *batch, List *results)
 				batch->counts.inserted += strtoll(SYNCHRO_VALUE(rows, 0, i + 1), NULL, 10);
 			}
 		}
+		else if (tag != NULL && strcmp(tag, SYNCHRO_SKIPPED_TAG) == 0)
+			batch->counts.skipped += strtoll(SYNCHRO_VALUE(rows, 0, 1), NULL, 10);
 		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
 		{
 			for (int i = 1; i < rows->ncolumns; i++)

@@ -23,8 +23,7 @@ typedef struct SynchroBatchKeys
 typedef struct SynchroBatchDead
 {
 	Oid			relid;
-	SynchroBytes identity;
-	SynchroBytes name;			/* its natural key */
+	SynchroChangedKey key;
 } SynchroBatchDead;
 
 typedef struct SynchroBatch
@@ -34,6 +33,8 @@ typedef struct SynchroBatch
 	List	   *keys;			/* of SynchroBatchKeys */
 	List	   *dead;			/* of SynchroBatchDead */
 	SynchroChangeSet *olds;		/* names of before */
+	char	   *seen;			/* what the remote has pushed here, as a
+								 * snapshot of it, or NULL */
 	List	   *ensured;		/* oids of tables whose missing rows are pushed
 								 * when they are referenced */
 	char	   *keys_snapshot;	/* when the rows were read */

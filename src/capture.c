@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "applied.h"
 #include "capture.h"
 #include "capturebuffer.h"
 #include "compat.h"
@@ -170,6 +171,26 @@ put_columns(StringInfo record, const CaptureColumn *columns, int ncolumns,
 }
 
 /*
+ * Is the row, whose identity is in the record from start on, written on behalf
+ * of another node?  Then its record bears the stamp of that one's change.
+ */
+static SynchroApplied *
+find_applied(const CaptureTable *table, StringInfo record, int start, uint8 *flags)
+{
+	SynchroBytes identity = {record->data + start, record->len - start};
+	SynchroApplied *applied = synchro_applied_find(table->root, identity);
+
+	if (applied == NULL)
+		return NULL;
+	applied->logged = true;
+	*flags |= SYNCHRO_KEY_STAMPED;
+	if (applied->derived)
+		*flags |= SYNCHRO_KEY_DERIVED;
+	synchro_buffer_set_flags(*flags);
+	return applied;
+}
+
+/*
  * Log that a row changed.
  *
  * identity: the row whose identity is logged.  old_key: the row as it was,
@@ -182,6 +203,8 @@ log_row(CaptureTable *table, SynchroOp op, TupleTableSlot *identity,
 {
 	StringInfo	record;
 	uint8		flags = op;
+	int			start;
+	SynchroApplied *applied = NULL;
 
 	if (old_key != NULL && table->nkey > 0)
 		flags |= SYNCHRO_KEY_HAS_OLD;
@@ -189,13 +212,18 @@ log_row(CaptureTable *table, SynchroOp op, TupleTableSlot *identity,
 		flags |= SYNCHRO_KEY_MOVED;
 
 	record = synchro_buffer_begin(&table->place, table->root, table->layout, flags);
+	start = record->len;
 	put_columns(record, table->identity, table->nidentity, identity);
+	if (synchro_applied_any())
+		applied = find_applied(table, record, start, &flags);
 	if (!synchro_buffer_needs_more())
 		return;
 	if (flags & SYNCHRO_KEY_HAS_OLD)
 		put_columns(record, table->key, table->nkey, old_key);
 	if (flags & SYNCHRO_KEY_MOVED)
 		put_columns(record, table->identity, table->nidentity, from);
+	if (applied != NULL)
+		synchro_key_put_stamp(record, applied->stamp);
 	synchro_buffer_end();
 }
 

@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "applied.h"
 #include "capturebuffer.h"
 #include "changelog.h"
 #include "keycodec.h"
@@ -277,6 +278,16 @@ synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uin
 }
 
 /*
+ * Set the record's flags anew, before anything follows the identity.
+ */
+void
+synchro_buffer_set_flags(uint8 flags)
+{
+	current.header.flags = flags;
+	buffer.data[current.record] = (char) flags;
+}
+
+/*
  * The identity has been appended.  False if the transaction's log says
  * already what the record would: it is taken back, and nothing is to follow.
  * Else the rest is to be appended in the same way, then comes
@@ -384,6 +395,33 @@ forget_transaction(void)
 	tx_part = 0;
 	tx_flushed_early = false;
 	tx_closing = false;
+	synchro_applied_forget();
+}
+
+/*
+ * Log rows which another node has pushed and that were as it wants them
+ * already: what it sent is newer than what the log has.
+ */
+static void
+log_touched(void)
+{
+	for (SynchroApplied *applied = synchro_applied_next(true); applied != NULL;
+		 applied = synchro_applied_next(false))
+	{
+		SynchroBufferPlace place = {0};
+		StringInfo	record;
+
+		if (!applied->touch || applied->logged)
+			continue;
+		record = synchro_buffer_begin(&place, applied->relation, applied->layout,
+									  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED);
+		appendBinaryStringInfo(record, applied->identity.data, applied->identity.len);
+		if (synchro_buffer_needs_more())
+		{
+			synchro_key_put_stamp(record, applied->stamp);
+			synchro_buffer_end();
+		}
+	}
 }
 
 static void
@@ -393,6 +431,7 @@ at_transaction_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
+			log_touched();
 			tx_closing = true;
 			if (buffer.len > 0 || tx_flushed_early)
 				flush_buffer(0);

@@ -20,6 +20,7 @@ typedef struct SynchroBufferPlace
 extern void synchro_buffer_init(void);
 extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
 									   uint32 layout, uint8 flags);
+extern void synchro_buffer_set_flags(uint8 flags);
 extern bool synchro_buffer_needs_more(void);
 extern void synchro_buffer_end(void);
 extern bool synchro_buffer_is_disabled(void);

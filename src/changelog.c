@@ -59,7 +59,7 @@
 
 enum
 {
-	LOG_RELATION, LOG_LAYOUT, LOG_TXID, LOG_CHANGED_AT, LOG_PART, LOG_ORIGIN,
+	LOG_RELATION, LOG_LAYOUT, LOG_TXID, LOG_CHANGED_AT, LOG_PART,
 	LOG_KEYS, LOG_LONG_KEY, LOG_COLUMNS
 };
 
@@ -227,16 +227,15 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 		struct varlena *keys, struct varlena *long_key)
 {
 	TupleTableSlot *slot = ExecClearTuple(writer->slot);
-	Datum		txid = Int64GetDatum(writer->txid);
-	bool		txid_isnull = false;
+	Datum		indexed[] = {Int64GetDatum(writer->txid), TimestampTzGetDatum(writer->stamp)};
+	bool		nulls[] = {false, false};
 
 	memset(slot->tts_isnull, 0, sizeof(bool) * LOG_COLUMNS);
 	slot->tts_values[LOG_RELATION] = ObjectIdGetDatum(relation);
 	slot->tts_values[LOG_LAYOUT] = Int32GetDatum((int32) layout);
-	slot->tts_values[LOG_TXID] = txid;
-	slot->tts_values[LOG_CHANGED_AT] = TimestampTzGetDatum(writer->stamp);
+	slot->tts_values[LOG_TXID] = indexed[0];
+	slot->tts_values[LOG_CHANGED_AT] = indexed[1];
 	slot->tts_values[LOG_PART] = Int32GetDatum(writer->part++);
-	slot->tts_isnull[LOG_ORIGIN] = true;
 	slot->tts_values[LOG_KEYS] = PointerGetDatum(keys);
 	slot->tts_isnull[LOG_KEYS] = keys == NULL;
 	slot->tts_values[LOG_LONG_KEY] = PointerGetDatum(long_key);
@@ -249,7 +248,7 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 	 */
 	table_tuple_insert(writer->rel, slot, GetCurrentCommandId(true),
 					   TABLE_INSERT_NO_LOGICAL, NULL);
-	index_insert(writer->index, &txid, &txid_isnull, &slot->tts_tid,
+	index_insert(writer->index, indexed, nulls, &slot->tts_tid,
 				 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
 }
 
@@ -499,6 +498,73 @@ synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
 		synchro_sql_query(psprintf("%s WHERE %s", psprintf(log_columns, i), condition),
 						  lengthof(unseen_types), unseen_types, values, NULL, dest);
+	AtEOXact_GUC(false, guc_level);
+}
+
+/* transactions whose early rows may be older than their commit */
+static void
+note_commit(const SynchroLogRow *row, void *arg)
+{
+	List	  **committed = arg;
+	uint64	   *txid;
+
+	if (row->relation != SYNCHRO_STAMP_RELATION)
+		return;
+	txid = palloc(sizeof(uint64));
+	*txid = row->txid;
+	*committed = lappend(*committed, txid);
+}
+
+/*
+ * Call back for rows of the log that the active snapshot sees and that were
+ * logged at a given time or later, or were not seen by a snapshot if one is
+ * given; also for rows of transactions that were committed since that time but
+ * written before.  Rows come in no order, and some twice.  Needs a scope of
+ * synchro_sql_open().
+ */
+void
+synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
+						SynchroLogCallback callback, void *arg)
+{
+	Oid			types[] = {INT8OID, INT8ARRAYOID, TIMESTAMPTZOID};
+	Datum		values[lengthof(types)];
+	LogScan		state = {callback, arg};
+	List	   *committed = NIL;
+	LogScan		commits = {note_commit, &committed};
+	const char *unseen = NULL;
+	int			guc_level;
+
+	if (unseen_by != NULL)
+		unseen = unseen_condition(unseen_by, values);
+	values[2] = TimestampTzGetDatum(since);
+	if (unseen == NULL)
+	{
+		values[0] = Int64GetDatum(0);
+		values[1] = xid_array(NULL, 0);
+	}
+	guc_level = use_index();
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+	{
+		const char *columns = psprintf(log_columns, i);
+
+		synchro_sql_query(psprintf("%s WHERE changed_at >= $3%s%s", columns, unseen != NULL ? " OR " : "",
+								   unseen != NULL ? unseen : ""),
+						  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &state));
+		synchro_sql_query(psprintf("%s WHERE changed_at >= $3 AND relation = 0", columns),
+						  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &commits));
+	}
+	if (committed != NIL)
+	{
+		uint64	   *xids = palloc(sizeof(uint64) * list_length(committed));
+		ListCell   *cell;
+
+		foreach(cell, committed)
+			xids[foreach_current_index(cell)] = *(uint64 *) lfirst(cell);
+		values[1] = xid_array(xids, list_length(committed));
+		for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+			synchro_sql_query(psprintf("%s WHERE txid = ANY ($2) AND changed_at < $3", psprintf(log_columns, i)),
+							  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &state));
+	}
 	AtEOXact_GUC(false, guc_level);
 }
 

@@ -47,6 +47,8 @@ extern void synchro_log_lock(void);
 extern void synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan(const SynchroSnapshot *since,
 							 SynchroLogCallback callback, void *arg);
+extern void synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
+									SynchroLogCallback callback, void *arg);
 extern bool synchro_log_has_unseen(int segment, const SynchroSnapshot *since,
 								   TimestampTz before);
 extern void synchro_log_scan_backlog(const char *server,

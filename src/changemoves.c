@@ -24,15 +24,17 @@ typedef struct Move
 	int32		position;
 	SynchroBytes from;
 	SynchroBytes to;
+	bool		known;
 } Move;
 
 /*
- * Note that a row moved, as an entry of the log says.  Returns the list, in
+ * Note that a row moved, as an entry of the log says.  known: the remote has
+ * said so itself, so it knows the row where it is now.  Returns the list, in
  * the current memory context.
  */
 List *
 synchro_moves_add(List *moves, const SynchroLogRow *row,
-				  const SynchroKeyRecord *record, int position)
+				  const SynchroKeyRecord *record, int position, bool known)
 {
 	Move	   *move = palloc(sizeof(Move));
 
@@ -42,6 +44,7 @@ synchro_moves_add(List *moves, const SynchroLogRow *row,
 	move->position = position;
 	move->from = synchro_key_copy(record->from);
 	move->to = synchro_key_copy(record->identity);
+	move->known = known;
 	return lappend(moves, move);
 }
 
@@ -113,7 +116,7 @@ synchro_moves_follow(List *moves)
 		to = hash_search(origins, &move->to, HASH_ENTER, &found);
 		if (!found)
 			memset((char *) to + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
-		to->arrived = true;
+		to->arrived = !move->known;
 		to->from = origin;
 	}
 	return origins;

@@ -24,7 +24,7 @@ typedef struct SynchroOrigin
 } SynchroOrigin;
 
 extern List *synchro_moves_add(List *moves, const SynchroLogRow *row,
-							   const SynchroKeyRecord *record, int position);
+							   const SynchroKeyRecord *record, int position, bool known);
 extern HTAB *synchro_moves_follow(List *moves);
 extern SynchroOrigin *synchro_moves_find(HTAB *origins, SynchroBytes identity);
 

@@ -16,6 +16,11 @@
  * - those that say that the row moved here from another identity: followed
  *   (changemoves.c), they tell which row of the earlier snapshot it is.
  *
+ * What the remote itself has pushed here it knows: such an entry makes the
+ * row known there as it then was, and whatever came before it does not count.
+ * Only where it changed a name that the remote does not know of (derived, see
+ * keycodec.h), that name is told to be gone.
+ *
  * Sets may be large: they are sorted and kept in files beyond a bounded
  * piece of memory, and outlive the transaction that collects them.
  *
@@ -36,6 +41,7 @@
 #include "changemoves.h"
 #include "changeset.h"
 #include "compat.h"
+#include "logstamp.h"
 
 #define SORT_MEMORY		1024	/* kB, for each table's sort and stores */
 
@@ -43,12 +49,21 @@
 enum
 {
 	SORT_IDENTITY, SORT_TIME, SORT_TXID, SORT_PART, SORT_POSITION, SORT_FLAGS,
-	SORT_OLD, SORT_COLUMNS
+	SORT_OLD, SORT_STAMP, SORT_SOURCE, SORT_COLUMNS
+};
+
+/* columns of the stores */
+enum
+{
+	STORE_IDENTITY, STORE_KIND, STORE_NAME, STORE_NAMED_AT, STORE_NAMED_SOURCE,
+	STORE_CHANGED_AT, STORE_CHANGED_SOURCE, STORE_BORN, STORE_COLUMNS
 };
 
 #define FLAG_NAMED	0x80		/* from before the keys snapshot: its names
 								 * have reached the remote */
 #define FLAG_AGAIN	0x40		/* from the backlog, so to be sent again */
+#define FLAG_DERIVED 0x20		/* see SYNCHRO_KEY_DERIVED */
+#define FLAG_OP_MASK 0x03
 
 struct ChangeSort
 {
@@ -60,6 +75,8 @@ typedef struct Collector
 {
 	SynchroChangeSet *changes;
 	const SynchroSnapshot *named;
+	const pg_uuid_t *peer;		/* the remote's id, if it is a node, too */
+	SynchroStamps *stamps;
 	TupleDesc	desc;
 	TupleTableSlot *slot;
 	SynchroChangedTable *last;
@@ -78,6 +95,8 @@ sort_descriptor(void)
 	TupleDescInitEntry(desc, SORT_POSITION + 1, "position", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, SORT_FLAGS + 1, "flags", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, SORT_OLD + 1, "old", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, SORT_STAMP + 1, "stamp", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, SORT_SOURCE + 1, "source", INT4OID, -1, 0);
 	synchro_finish_tupledesc(desc);
 	return desc;
 }
@@ -85,11 +104,16 @@ sort_descriptor(void)
 static TupleDesc
 store_descriptor(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(3);
+	TupleDesc	desc = CreateTemplateTupleDesc(STORE_COLUMNS);
 
-	TupleDescInitEntry(desc, 1, "identity", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, 2, "kind", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, 3, "value", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, STORE_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, STORE_KIND + 1, "kind", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_NAME + 1, "name", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, STORE_NAMED_AT + 1, "named_at", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_NAMED_SOURCE + 1, "named_source", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_CHANGED_AT + 1, "changed_at", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_CHANGED_SOURCE + 1, "changed_source", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_BORN + 1, "born", INT8OID, -1, 0);
 	synchro_finish_tupledesc(desc);
 	return desc;
 }
@@ -186,12 +210,25 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	slot->tts_values[SORT_PART] = Int32GetDatum(row->part);
 	slot->tts_values[SORT_POSITION] = Int32GetDatum(position);
 	slot->tts_values[SORT_FLAGS] = Int32GetDatum(record->op | (named ? FLAG_NAMED : 0) |
-												 (row->txid == 0 ? FLAG_AGAIN : 0));
+												 (row->txid == 0 ? FLAG_AGAIN : 0) |
+												 (record->derived ? FLAG_DERIVED : 0));
+	slot->tts_values[SORT_STAMP] = Int64GetDatum(record->stamp.at);
+	slot->tts_values[SORT_SOURCE] = Int32GetDatum(record->stamp.source);
 	slot->tts_isnull[SORT_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[SORT_OLD])
 		slot->tts_values[SORT_OLD] = bytes_datum(record->old_key);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(changed->sort->sort, slot);
+}
+
+/*
+ * Has the remote itself pushed a change here?
+ */
+static bool
+is_known_to_peer(const Collector *collector, SynchroStamp stamp)
+{
+	return collector->peer != NULL && stamp.source != 0 &&
+		synchro_uuid_equal(&synchro_stamps_source(collector->stamps, stamp)->via, collector->peer);
 }
 
 static void
@@ -207,7 +244,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		(row->txid == 0 || synchro_snapshot_has(collector->named, row->txid));
 	MemoryContext old;
 
-	if (row->relation == SYNCHRO_STAMP_RELATION)
+	if (synchro_stamps_note(collector->stamps, row))
 		return;
 	changed = find_changed(collector, row->relation);
 	if (changed->table == NULL)
@@ -227,10 +264,12 @@ collect_row(const SynchroLogRow *row, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		pos = synchro_key_next(pos, end, changed->table->nidentity, nkey, &record);
 		put_record(collector, changed, row, &record, position, old_is_readable, named);
+		collector->changes->nentries++;
 		if (record.moved && !named)
 		{
 			MemoryContextSwitchTo(collector->changes->context);
-			changed->sort->moves = synchro_moves_add(changed->sort->moves, row, &record, position);
+			changed->sort->moves = synchro_moves_add(changed->sort->moves, row, &record, position,
+													 is_known_to_peer(collector, record.stamp));
 			MemoryContextSwitchTo(collector->row_context);
 		}
 		MemoryContextReset(collector->row_context);
@@ -243,6 +282,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 typedef struct KeyHistory
 {
 	SynchroBytes identity;
+	bool		pending;		/* something of it is new to the remote */
 	bool		unnamed;		/* has entries that count, see FLAG_NAMED */
 	SynchroOp	first_op;		/* of those */
 	bool		removed;		/* deleted, or moved to another identity */
@@ -250,31 +290,84 @@ typedef struct KeyHistory
 	SynchroBytes old_key;
 	bool		gone_again;		/* a delete is to be sent again, of the row that */
 	SynchroBytes last_key;		/* was called this at last */
+	SynchroStamp last_stamp;
+	SynchroStamp newest;
+	TimestampTz born;
+	bool		derived;		/* a name is gone that the remote may know */
+	SynchroBytes derived_key;
+	SynchroStamp derived_stamp;
 } KeyHistory;
 
 typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory *group, void *arg);
 
+static SynchroBytes
+slot_old_key(TupleTableSlot *slot)
+{
+	return synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
+}
+
+/*
+ * The remote has sent this: it knows the row as it is now.
+ */
 static void
-add_to_group(KeyHistory *group, TupleTableSlot *slot)
+begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stamp)
+{
+	SynchroBytes identity = group->identity;
+	KeyHistory	before = *group;
+
+	memset(group, 0, sizeof(*group));
+	group->identity = identity;
+	group->newest = stamp;
+	group->derived = before.derived;
+	group->derived_key = before.derived_key;
+	group->derived_stamp = before.derived_stamp;
+	if ((flags & FLAG_DERIVED) != 0 && !slot->tts_isnull[SORT_OLD])
+	{
+		group->derived = true;
+		group->derived_key = slot_old_key(slot);
+		group->derived_stamp = stamp;
+	}
+}
+
+static void
+add_to_group(const Collector *collector, KeyHistory *group, TupleTableSlot *slot)
 {
 	int			flags = DatumGetInt32(slot->tts_values[SORT_FLAGS]);
+	SynchroOp	op = (SynchroOp) (flags & FLAG_OP_MASK);
+	SynchroStamp stamp = {DatumGetInt64(slot->tts_values[SORT_STAMP]), DatumGetInt32(slot->tts_values[SORT_SOURCE])};
 
+	if ((flags & FLAG_AGAIN) == 0 && is_known_to_peer(collector, stamp))
+	{
+		begin_anew(group, slot, flags, stamp);
+		return;
+	}
+	stamp = synchro_stamps_of(collector->stamps, (uint64) DatumGetInt64(slot->tts_values[SORT_TXID]),
+							  DatumGetInt64(slot->tts_values[SORT_TIME]), stamp);
+	group->pending = true;
+	if (group->newest.at == 0 || synchro_stamps_compare(collector->stamps, stamp, group->newest) > 0)
+		group->newest = stamp;
 	if (flags & FLAG_NAMED)
 	{
 		group->gone_again = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] &&
-			(flags & ~(FLAG_NAMED | FLAG_AGAIN)) == SYNCHRO_OP_DELETE;
+			op == SYNCHRO_OP_DELETE;
 		if (group->gone_again)
-			group->last_key = synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
+		{
+			group->last_key = slot_old_key(slot);
+			group->last_stamp = stamp;
+		}
 		return;
 	}
 	if (!group->unnamed)
-		group->first_op = (SynchroOp) flags;
+	{
+		group->first_op = op;
+		group->born = op == SYNCHRO_OP_INSERT ? stamp.at : 0;
+	}
 	group->unnamed = true;
-	group->removed |= flags == SYNCHRO_OP_DELETE;
+	group->removed |= op == SYNCHRO_OP_DELETE;
 	if (!group->has_old && !slot->tts_isnull[SORT_OLD])
 	{
 		group->has_old = true;
-		group->old_key = synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
+		group->old_key = slot_old_key(slot);
 	}
 }
 
@@ -282,13 +375,14 @@ add_to_group(KeyHistory *group, TupleTableSlot *slot)
  * Call back for each key of a sorted table.
  */
 static void
-walk_groups(SynchroChangedTable *changed, TupleDesc desc, HistoryCallback callback, void *arg)
+walk_groups(const Collector *collector, SynchroChangedTable *changed,
+			HistoryCallback callback, void *arg)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(collector->desc, &TTSOpsMinimalTuple);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro group",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	KeyHistory		group = {{0}};
+	KeyHistory	group = {{0}};
 
 	tuplesort_rescan(changed->sort->sort);
 	while (tuplesort_gettupleslot(changed->sort->sort, true, false, slot, NULL))
@@ -307,7 +401,7 @@ walk_groups(SynchroChangedTable *changed, TupleDesc desc, HistoryCallback callba
 			memset(&group, 0, sizeof(group));
 			group.identity = synchro_key_copy(identity);
 		}
-		add_to_group(&group, slot);
+		add_to_group(collector, &group, slot);
 	}
 	if (group.identity.data != NULL)
 		callback(changed, &group, arg);
@@ -316,12 +410,16 @@ walk_groups(SynchroChangedTable *changed, TupleDesc desc, HistoryCallback callba
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/*
+ * Store a key (kind 0) or a name of before.
+ */
 static void
-put_old(SynchroChangedTable *changed, char kind, SynchroBytes identity, SynchroBytes value)
+put_key(SynchroChangedTable *changed, const KeyHistory *group, char kind,
+		SynchroBytes name, SynchroStamp named)
 {
 	static TupleDesc desc = NULL;
-	Datum		values[3];
-	bool		nulls[3] = {0};
+	Datum		values[STORE_COLUMNS];
+	bool		nulls[STORE_COLUMNS] = {0};
 
 	if (desc == NULL)
 	{
@@ -330,15 +428,26 @@ put_old(SynchroChangedTable *changed, char kind, SynchroBytes identity, SynchroB
 		desc = store_descriptor();
 		MemoryContextSwitchTo(old);
 	}
-	values[0] = bytes_datum(identity);
-	values[1] = Int32GetDatum(kind);
-	nulls[2] = value.data == NULL;
-	values[2] = nulls[2] ? (Datum) 0 : bytes_datum(value);
+	values[STORE_IDENTITY] = bytes_datum(group->identity);
+	values[STORE_KIND] = Int32GetDatum(kind);
+	nulls[STORE_NAME] = name.data == NULL;
+	values[STORE_NAME] = nulls[STORE_NAME] ? (Datum) 0 : bytes_datum(name);
+	values[STORE_NAMED_AT] = Int64GetDatum(named.at);
+	values[STORE_NAMED_SOURCE] = Int32GetDatum(named.source);
+	values[STORE_CHANGED_AT] = Int64GetDatum(group->newest.at);
+	values[STORE_CHANGED_SOURCE] = Int32GetDatum(group->newest.source);
+	values[STORE_BORN] = Int64GetDatum(group->born);
 	tuplestore_putvalues(kind == 0 ? changed->keys : changed->olds, desc, values, nulls);
 	if (kind == 0)
 		changed->nkeys++;
 	else
 		changed->nolds++;
+}
+
+static void
+put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, SynchroBytes name)
+{
+	put_key(changed, group, kind, name, group->newest);
 }
 
 /*
@@ -398,24 +507,26 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		SynchroOrigin *from = synchro_moves_find(emitter->origins, origin->from);
 
 		if (from != NULL && from->known)
-			put_old(changed, 'o', group->identity, from->name);
+			put_old(changed, group, 'o', from->name);
 		if (name_of_before(changed, group, &name))
-			put_old(changed, 'd', group->identity, name);
+			put_old(changed, group, 'd', name);
 	}
 	else if (name_of_before(changed, group, &name))
 	{
 		/* what is gone of a table that is not watched leaves no successor */
-		put_old(changed, group->removed && !changed->table->watched ? 'd' : 'o',
-				group->identity, name);
+		put_old(changed, group, group->removed && !changed->table->watched ? 'd' : 'o', name);
 	}
 
+	if (group->derived && changed->table->watched)
+		put_key(changed, group, 'g', group->derived_key, group->derived_stamp);
+
 	/* a row with a name of before is in the batch because of that */
-	if (changed->nolds == nolds && emitter->with_keys && changed->table->watched)
-		put_old(changed, 0, group->identity, group->gone_again ? group->last_key : none);
+	if (changed->nolds == nolds && group->pending && emitter->with_keys && changed->table->watched)
+		put_key(changed, group, 0, group->gone_again ? group->last_key : none, group->last_stamp);
 }
 
 static void
-finish_table(SynchroChangedTable *changed, TupleDesc desc, bool with_keys)
+finish_table(const Collector *collector, SynchroChangedTable *changed, bool with_keys)
 {
 	Emitter		emitter = {NULL, with_keys};
 
@@ -423,9 +534,9 @@ finish_table(SynchroChangedTable *changed, TupleDesc desc, bool with_keys)
 	if (changed->sort->moves != NIL)
 	{
 		emitter.origins = synchro_moves_follow(changed->sort->moves);
-		walk_groups(changed, desc, learn_name, emitter.origins);
+		walk_groups(collector, changed, learn_name, emitter.origins);
 	}
-	walk_groups(changed, desc, emit_group, &emitter);
+	walk_groups(collector, changed, emit_group, &emitter);
 	tuplesort_end(changed->sort->sort);
 	changed->sort = NULL;
 }
@@ -436,14 +547,16 @@ finish_table(SynchroChangedTable *changed, TupleDesc desc, bool with_keys)
  *
  * since: NULL for all of the log.  named: log entries that this snapshot saw
  * give keys, but no names of before; NULL: none.  backlog: name of the remote,
- * or NULL.  with_keys: collect keys as well as names of before.
+ * or NULL.  peer: id of the remote if it is a node that pushes, too; what it
+ * has sent is not collected.  with_keys: collect keys as well as names of
+ * before.
  *
  * The result lives in a child of the current memory context, and outlives
  * the transaction.  Needs a scope of synchro_sql_open().
  */
 SynchroChangeSet *
 synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *named,
-						const char *backlog, bool with_keys)
+						const char *backlog, const pg_uuid_t *peer, bool with_keys)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -455,6 +568,9 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	changes->context = context;
 	collector.changes = changes;
 	collector.named = named;
+	collector.peer = peer;
+	collector.stamps = synchro_stamps_create();
+	changes->sources = synchro_stamps_sources(collector.stamps);
 	collector.desc = sort_descriptor();
 	collector.slot = MakeSingleTupleTableSlot(collector.desc, &TTSOpsVirtual);
 	collector.row_context = AllocSetContextCreate(context, "synchro log row",
@@ -468,7 +584,7 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 
 		if (changed->table == NULL)
 			continue;
-		finish_table(changed, collector.desc, with_keys);
+		finish_table(&collector, changed, with_keys);
 		changes->nkeys += changed->nkeys;
 		changes->nolds += changed->nolds;
 	}
@@ -496,43 +612,51 @@ next_stored(Tuplestorestate *store, TupleTableSlot **slot)
 	return found;
 }
 
+static void
+read_stored(TupleTableSlot *slot, SynchroChangedKey *key)
+{
+	memset(key, 0, sizeof(*key));
+	key->identity = synchro_key_copy(datum_bytes(slot->tts_values[STORE_IDENTITY]));
+	key->kind = (char) DatumGetInt32(slot->tts_values[STORE_KIND]);
+	if (!slot->tts_isnull[STORE_NAME])
+		key->name = synchro_key_copy(datum_bytes(slot->tts_values[STORE_NAME]));
+	key->named.at = DatumGetInt64(slot->tts_values[STORE_NAMED_AT]);
+	key->named.source = DatumGetInt32(slot->tts_values[STORE_NAMED_SOURCE]);
+	key->changed.at = DatumGetInt64(slot->tts_values[STORE_CHANGED_AT]);
+	key->changed.source = DatumGetInt32(slot->tts_values[STORE_CHANGED_SOURCE]);
+	key->born = DatumGetInt64(slot->tts_values[STORE_BORN]);
+}
+
 /*
  * The next key of a table, in the current memory context; false at the end.
- * name: the natural key of a row whose delete is to be sent again, else its
- * data is NULL.
+ * Its name: the natural key of a row whose delete is to be sent again, else
+ * none.
  */
 bool
-synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity,
-						 SynchroBytes *name)
+synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key)
 {
 	TupleTableSlot *slot;
 
 	if (changed->keys == NULL || !next_stored(changed->keys, &slot))
 		return false;
-	*identity = synchro_key_copy(datum_bytes(slot->tts_values[0]));
-	memset(name, 0, sizeof(*name));
-	if (!slot->tts_isnull[2])
-		*name = synchro_key_copy(datum_bytes(slot->tts_values[2]));
+	read_stored(slot, key);
 	return true;
 }
 
 /*
  * The next name of before of a table, in the current memory context; false at
- * the end.  kind: 'o' what the row with that identity was called, 'd' what
- * another row was called that bore the identity before.  value: a natural
- * key, or a former identity in mode reference.
+ * the end.  Its kind: 'o' what the row with that identity was called, 'd' what
+ * another row was called that bore the identity before, 'g' a name that is
+ * gone.
  */
 bool
-synchro_changes_next_old(SynchroChangedTable *changed, char *kind,
-						 SynchroBytes *identity, SynchroBytes *value)
+synchro_changes_next_old(SynchroChangedTable *changed, SynchroChangedKey *old)
 {
 	TupleTableSlot *slot;
 
 	if (changed->olds == NULL || !next_stored(changed->olds, &slot))
 		return false;
-	*identity = synchro_key_copy(datum_bytes(slot->tts_values[0]));
-	*kind = (char) DatumGetInt32(slot->tts_values[1]);
-	*value = synchro_key_copy(datum_bytes(slot->tts_values[2]));
+	read_stored(slot, old);
 	return true;
 }
 

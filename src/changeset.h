@@ -10,6 +10,7 @@
 #define SYNCHRO_CHANGESET_H
 
 #include "changelog.h"
+#include "source.h"
 #include "utils/tuplestore.h"
 
 /* of one table */
@@ -24,23 +25,37 @@ typedef struct SynchroChangedTable
 	struct ChangeSort *sort;	/* while collecting */
 } SynchroChangedTable;
 
+/* a key, or a name of before, of a table */
+typedef struct SynchroChangedKey
+{
+	SynchroBytes identity;
+	char		kind;			/* of a name: 'o', 'd' or 'g' */
+	SynchroBytes name;			/* a natural key, or a former identity in mode
+								 * reference; data may be NULL */
+	SynchroStamp named;			/* since when nothing is called so */
+	SynchroStamp changed;		/* when the row was changed */
+	TimestampTz born;			/* when the row was inserted, if the remote
+								 * does not know it; else 0 */
+} SynchroChangedKey;
+
 typedef struct SynchroChangeSet
 {
 	MemoryContext context;
 	List	   *tables;			/* of SynchroChangedTable */
 	int64		nkeys;
 	int64		nolds;
+	int64		nentries;		/* of the log, read */
+	SynchroSources *sources;	/* of the stamps */
 	TimestampTz newest;			/* time of the newest change, 0 if none */
 } SynchroChangeSet;
 
 extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
+												 const pg_uuid_t *peer,
 												 bool with_keys);
-extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroBytes *identity,
-									 SynchroBytes *name);
-extern bool synchro_changes_next_old(SynchroChangedTable *changed, char *kind,
-									 SynchroBytes *identity, SynchroBytes *value);
+extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key);
+extern bool synchro_changes_next_old(SynchroChangedTable *changed, SynchroChangedKey *old);
 extern void synchro_changes_rewind(SynchroChangeSet *changes);
 extern void synchro_changes_free(SynchroChangeSet *changes);
 

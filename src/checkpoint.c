@@ -23,11 +23,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "checkpoint.h"
@@ -144,7 +149,7 @@ synchro_position_acknowledge(const char *server, const char *token,
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
-	INT8OID, INT8OID, INT8OID};
+	INT8OID, INT8OID, INT8OID, INT8OID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 
@@ -160,12 +165,13 @@ synchro_position_acknowledge(const char *server, const char *token,
 	values[5] = Int64GetDatum(counts->inserted);
 	values[6] = Int64GetDatum(counts->updated);
 	values[7] = Int64GetDatum(counts->deleted);
+	values[8] = Int64GetDatum(counts->skipped);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $2::uuid, attempted = $2::uuid,"
 					" snapshot = coalesce($3::pg_snapshot, snapshot), keys_snapshot = $4::pg_snapshot,"
 					" checkpoint = CASE WHEN $3 IS NULL THEN checkpoint ELSE $5 END,"
 					" rebased = rebased AND $3 IS NULL, forget_references = false, last_success = clock_timestamp(),"
-					" inserted = inserted + $6, updated = updated + $7, deleted = deleted + $8"
+					" inserted = inserted + $6, updated = updated + $7, deleted = deleted + $8, skipped = skipped + $9"
 					" WHERE server = $1::name AND attempted = $2::uuid",
 					lengthof(types), types, values, nulls);
 
@@ -177,6 +183,71 @@ synchro_position_acknowledge(const char *server, const char *token,
 	synchro_sql_close(&scope);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Note that there was nothing to push up to a snapshot: all that the log had
+ * since the last one came from the remote itself.  A transaction of its own.
+ *
+ * The remote is not told: if it shows the old position at the next connect,
+ * the same is found again.
+ */
+void
+synchro_position_skip(const char *server, const SynchroPosition *position,
+					  const char *snapshot, TimestampTz checkpoint)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	Datum		values[lengthof(types)];
+
+	synchro_local_begin("synchro: moving the checkpoint");
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(position->acknowledged);
+	values[2] = CStringGetTextDatum(snapshot);
+	values[3] = TimestampTzGetDatum(checkpoint);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $3::pg_snapshot, keys_snapshot = $3::pg_snapshot, checkpoint = $4"
+					" WHERE server = $1::name AND acknowledged = $2::uuid", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * How much of its log another node has pushed here, as a snapshot of that
+ * node, as far as the active snapshot sees; NULL if nothing is known.
+ *
+ * The table is read as its owner: whoever made it for a node that pushes here.
+ */
+char *
+synchro_position_of_peer(const pg_uuid_t *node)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			schema = get_namespace_oid(SYNCHRO_PEER_SCHEMA, true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("position", schema) : InvalidOid;
+	HeapTuple	tuple;
+	Oid			owner;
+	SynchroSqlScope scope;
+	Oid			type = UUIDOID;
+	Datum		value = UUIDPGetDatum(node);
+	char	   *result = NULL;
+
+	if (!OidIsValid(relid))
+		return NULL;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	synchro_sql_open(&scope, owner);
+	if (synchro_sql_run("SELECT snapshot FROM " SYNCHRO_PEER_SCHEMA ".position WHERE node = $1",
+						1, &type, &value, NULL) == 1)
+		result = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	synchro_sql_close(&scope);
+	return result;
 }
 
 /*
@@ -236,7 +307,9 @@ synchro_peer_tables(StringInfo sql)
 						   "	relation text NOT NULL,\n"
 						   "	operation text NOT NULL,\n"
 						   "	local_key text[],\n"
-						   "	remote_key text[]\n"
+						   "	remote_key text[],\n"
+						   "	stamp bigint,\n"
+						   "	origin uuid\n"
 						   ");\n"
 						   "CREATE INDEX unapplied_node ON " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation);\n"
 						   "ALTER TABLE " SYNCHRO_PEER_SCHEMA ".unapplied REPLICA IDENTITY FULL;\n"
@@ -327,6 +400,29 @@ take_position(SynchroLink *link, SynchroPosition *position)
 }
 
 /*
+ * Keep which node the remote is, if it is one.
+ */
+static void
+note_node(const SynchroLink *link)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, UUIDOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[] = {false, link->peer_node == NULL};
+
+	synchro_local_begin("synchro: noting the remote's id");
+	values[0] = CStringGetTextDatum(link->target->name);
+	values[1] = nulls[1] ? (Datum) 0 : UUIDPGetDatum(link->peer_node);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET node = $2 WHERE server = $1::name AND node IS DISTINCT FROM $2",
+					lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
  * Meet the remote: make our tables there where they are missing, and compare
  * positions.  On return, position says what counts.
  *
@@ -342,6 +438,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	const char *token;
 
 	link->peer = SYNCHRO_PEER_SCHEMA;
+	note_node(link);
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
 	if (!is_true(SYNCHRO_VALUE(rows, 0, 0)))

@@ -44,6 +44,9 @@ synchro_identities_add(SynchroIdentities *identities, char **values)
 		identities->allocated *= 2;
 		identities->values = repalloc(identities->values,
 									  sizeof(char *) * identities->allocated * n);
+		if (identities->stamps != NULL)
+			identities->stamps = repalloc(identities->stamps,
+										  sizeof(SynchroRowStamp) * identities->allocated);
 	}
 	for (int i = 0; i < n; i++)
 		identities->values[identities->count * n + i] = values[i];
@@ -81,6 +84,22 @@ synchro_identities_decode(SynchroIdentities *identities, const SynchroTable *tab
 {
 	synchro_identities_add(identities,
 						   synchro_identities_values(table, table->identity, table->nidentity, bytes));
+}
+
+/*
+ * Say when the identity that was added last was changed.  To be done for all
+ * of a list, or for none.
+ */
+void
+synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp changed, TimestampTz born)
+{
+	SynchroRowStamp *stamp;
+
+	if (identities->stamps == NULL)
+		identities->stamps = palloc(sizeof(SynchroRowStamp) * identities->allocated);
+	stamp = &identities->stamps[identities->count - 1];
+	stamp->changed = changed;
+	stamp->born = born;
 }
 
 /*
@@ -185,7 +204,10 @@ synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentiti
 		key = synchro_identity_key(&identities->values[i * n], n);
 		if (hash_search(set, &key, HASH_FIND, NULL) != NULL)
 			continue;
-		memmove(&identities->values[kept++ * n], &identities->values[i * n], sizeof(char *) * n);
+		memmove(&identities->values[kept * n], &identities->values[i * n], sizeof(char *) * n);
+		if (identities->stamps != NULL)
+			identities->stamps[kept] = identities->stamps[i];
+		kept++;
 	}
 	identities->count = kept;
 	hash_destroy(set);

@@ -18,12 +18,22 @@ typedef struct SynchroIdentities
 	int			count;
 	int			allocated;
 	char	  **values;			/* identity by identity */
+	struct SynchroRowStamp *stamps; /* one for each, or NULL */
 } SynchroIdentities;
+
+/* when a row was changed, and inserted if the remote does not know it */
+typedef struct SynchroRowStamp
+{
+	SynchroStamp changed;
+	TimestampTz born;
+} SynchroRowStamp;
 
 extern SynchroIdentities *synchro_identities_create(const SynchroTable *table);
 extern void synchro_identities_add(SynchroIdentities *identities, char **values);
 extern void synchro_identities_decode(SynchroIdentities *identities,
 									  const SynchroTable *table, SynchroBytes bytes);
+extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp changed,
+									 TimestampTz born);
 extern void synchro_identities_subtract(SynchroIdentities *identities,
 										const SynchroIdentities *others);
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);

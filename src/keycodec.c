@@ -84,6 +84,16 @@ synchro_key_put(StringInfo buf, Datum value, bool isnull, int16 typlen, bool typ
 	}
 }
 
+/*
+ * Append when and where the record's change was first made.
+ */
+void
+synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp)
+{
+	appendBinaryStringInfo(buf, (char *) &stamp.at, sizeof(stamp.at));
+	put_length(buf, (uint32) stamp.source);
+}
+
 static void
 damaged(void)
 {
@@ -93,25 +103,33 @@ damaged(void)
 			 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
 }
 
+static const char *
+next_length(const char *pos, const char *end, uint32 *len)
+{
+	int			shift = 0;
+	uint8		byte;
+
+	*len = 0;
+	do
+	{
+		if (pos >= end || shift > 28)
+			damaged();
+		byte = (uint8) *pos++;
+		*len |= (uint32) (byte & 0x7f) << shift;
+		shift += 7;
+	} while (byte & 0x80);
+	return pos;
+}
+
 /*
  * Step over one value; sets its payload, data NULL for a null.
  */
 static const char *
 next_value(const char *pos, const char *end, SynchroBytes *value)
 {
-	uint32		len = 0;
-	int			shift = 0;
-	uint8		byte;
+	uint32		len;
 
-	do
-	{
-		if (pos >= end || shift > 28)
-			damaged();
-		byte = (uint8) *pos++;
-		len |= (uint32) (byte & 0x7f) << shift;
-		shift += 7;
-	} while (byte & 0x80);
-
+	pos = next_length(pos, end, &len);
 	if (len == 0)
 	{
 		value->data = NULL;
@@ -124,6 +142,19 @@ next_value(const char *pos, const char *end, SynchroBytes *value)
 	value->data = pos;
 	value->len = len;
 	return pos + len;
+}
+
+static const char *
+next_stamp(const char *pos, const char *end, SynchroStamp *stamp)
+{
+	uint32		source;
+
+	if (end - pos < (int) sizeof(stamp->at))
+		damaged();
+	memcpy(&stamp->at, pos, sizeof(stamp->at));
+	pos = next_length(pos + sizeof(stamp->at), end, &source);
+	stamp->source = (int32) source;
+	return pos;
 }
 
 static const char *
@@ -153,17 +184,21 @@ synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
 		damaged();
 	flags = (uint8) *pos++;
 	if ((flags & SYNCHRO_KEY_OP_MASK) > SYNCHRO_OP_DELETE ||
-		(flags & ~(SYNCHRO_KEY_OP_MASK | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_MOVED)) != 0)
+		(flags & ~(SYNCHRO_KEY_OP_MASK | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_MOVED |
+				   SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_DERIVED)) != 0)
 		damaged();
 	memset(record, 0, sizeof(*record));
 	record->op = (SynchroOp) (flags & SYNCHRO_KEY_OP_MASK);
 	record->has_old = (flags & SYNCHRO_KEY_HAS_OLD) != 0;
 	record->moved = (flags & SYNCHRO_KEY_MOVED) != 0;
+	record->derived = (flags & SYNCHRO_KEY_DERIVED) != 0;
 	pos = next_values(pos, end, nidentity, &record->identity);
 	if (record->has_old)
 		pos = next_values(pos, end, nkey, &record->old_key);
 	if (record->moved)
 		pos = next_values(pos, end, nidentity, &record->from);
+	if (flags & SYNCHRO_KEY_STAMPED)
+		pos = next_stamp(pos, end, &record->stamp);
 	return pos;
 }
 

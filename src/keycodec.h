@@ -9,6 +9,9 @@
  *	  identity	the row's identity
  *	  old key	(has_old) natural-key columns as they were before the change
  *	  from		(moved) the identity that the row had before the change
+ *	  stamp		(stamped) when and where the change was first made, if that was
+ *				not this transaction: 8 bytes, and the source's number as a
+ *				variable length integer
  *
  * Each part is a sequence of values, each a length plus one as a variable
  * length integer (0: NULL) and that many bytes.  A record can so be split
@@ -19,12 +22,16 @@
 #ifndef SYNCHRO_KEYCODEC_H
 #define SYNCHRO_KEYCODEC_H
 
+#include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 #include "tableinfo.h"
 
 #define SYNCHRO_KEY_OP_MASK		0x03
 #define SYNCHRO_KEY_HAS_OLD		0x04
 #define SYNCHRO_KEY_MOVED		0x08
+#define SYNCHRO_KEY_STAMPED		0x10
+#define SYNCHRO_KEY_DERIVED		0x20	/* whoever sent the change does not know
+										 * that the old key is gone */
 
 /* a run of encoded values; not terminated, not owned */
 typedef struct SynchroBytes
@@ -33,19 +40,29 @@ typedef struct SynchroBytes
 	int			len;
 } SynchroBytes;
 
+/* when a change was first made, in the group's time, and where */
+typedef struct SynchroStamp
+{
+	TimestampTz at;				/* 0: none */
+	int32		source;			/* see source.h; 0: here */
+} SynchroStamp;
+
 typedef struct SynchroKeyRecord
 {
 	SynchroOp	op;
 	bool		has_old;
 	bool		moved;
+	bool		derived;
 	SynchroBytes identity;
 	SynchroBytes old_key;
 	SynchroBytes from;
+	SynchroStamp stamp;
 } SynchroKeyRecord;
 
 extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);
+extern void synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp);
 extern const char *synchro_key_next(const char *pos, const char *end,
 									int nidentity, int nkey,
 									SynchroKeyRecord *record);

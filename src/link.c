@@ -17,11 +17,13 @@
 #include "catalog/pg_user_mapping.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "applysql.h"
+#include "decidesql.h"
 #include "link.h"
 #include "localsql.h"
 #include "settings.h"
@@ -105,6 +107,53 @@ synchro_link_is_outdated(SynchroLink *link)
 }
 
 /*
+ * Find out whether the remote logs changes itself, so is a node like this one.
+ */
+static void
+find_peer(SynchroLink *link)
+{
+	SynchroRows *rows = synchro_remote_query(link->remote,
+											 "SELECT p IS NOT NULL, p IS NOT NULL AND has_function_privilege(p, 'EXECUTE'), quote_literal(current_user)"
+											 " FROM to_regprocedure('synchro.peer_node()') p", 0, NULL);
+
+	if (SYNCHRO_VALUE(rows, 0, 0)[0] != 't')
+		return;
+	if (SYNCHRO_VALUE(rows, 0, 1)[0] != 't')
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("remote \"%s\" runs synchro, too, and its user may not push there", link->target->name),
+				 errhint("Have an administrator of the remote run there: SELECT synchro.allow_peer(%s).",
+						 SYNCHRO_VALUE(rows, 0, 2))));
+	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_node()", 0, NULL);
+	link->peer_node = palloc(sizeof(pg_uuid_t));
+	*link->peer_node = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(SYNCHRO_VALUE(rows, 0, 0))));
+}
+
+/*
+ * Does the remote log a table, by the same keys as this side?
+ */
+static bool
+remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *params[1] = {lt->table->qualified};
+	SynchroRows *rows;
+	const char *there;
+
+	if (link->peer_node == NULL || !lt->table->watched)
+		return false;
+	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_table($1)", 1, params);
+	there = SYNCHRO_VALUE(rows, 0, 0);
+	if (there != NULL && strcmp(there, synchro_table_keys_text(lt->table)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s is watched by other keys on remote \"%s\"", lt->table->qualified, link->target->name),
+				 errdetail("Primary key and natural key here: %s.  There: %s.", synchro_table_keys_text(lt->table), there),
+				 errhint("Name the same natural key on both sides: SELECT synchro.alter_table(%s, natural_key => ...).",
+						 quote_literal_cstr(lt->table->qualified))));
+	return there != NULL;
+}
+
+/*
  * Connect to a remote.  Begins and ends a local transaction of its own.
  */
 SynchroLink *
@@ -142,6 +191,7 @@ synchro_link_open(SynchroTarget *target)
 								"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
 								" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
 	link->search_path = SYNCHRO_VALUE(rows, 0, 0);
+	find_peer(link);
 	MemoryContextSwitchTo(old);
 	return link;
 }
@@ -321,7 +371,10 @@ synchro_link_prepare(SynchroLink *link)
 		SynchroLinkTable *lt = lfirst(cell);
 
 		if (lt->remote == NULL)
+		{
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+			lt->decides = remote_decides(link, lt);
+		}
 	}
 	foreach(cell, link->tables)
 	{
@@ -334,7 +387,10 @@ synchro_link_prepare(SynchroLink *link)
 			lt->rows_staged = true;
 		}
 		if (!lt->names_staged)
+		{
 			synchro_sql_stage_names(&sql, lt);
+			synchro_sql_stage_decisions(&sql, lt);
+		}
 		lt->names_staged = true;
 	}
 	MemoryContextSwitchTo(old);
@@ -362,7 +418,9 @@ synchro_link_clear_batch(SynchroLink *link)
 			synchro_spool_free(lt->rows);
 		if (lt->names != NULL)
 			synchro_spool_free(lt->names);
-		lt->rows = lt->names = NULL;
+		if (lt->changes != NULL)
+			synchro_spool_free(lt->changes);
+		lt->rows = lt->names = lt->changes = NULL;
 		lt->requests = NULL;
 		lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
 		lt->involved = false;

@@ -11,6 +11,8 @@
 #ifndef SYNCHRO_LINK_H
 #define SYNCHRO_LINK_H
 
+#include "utils/uuid.h"
+
 #include "remotetable.h"
 #include "target.h"
 
@@ -21,6 +23,7 @@ typedef struct SynchroLinkTable
 	SynchroRemoteTable *remote;
 	int			number;			/* of its staging tables */
 	bool		for_rows;		/* rows of it are pushed, not just looked up */
+	bool		decides;		/* the remote logs it: the newer change wins */
 	bool		names_staged;	/* n_ and m_ exist */
 	bool		rows_staged;	/* s_ exists */
 
@@ -33,6 +36,7 @@ typedef struct SynchroLinkTable
 	struct SynchroRequests *requests;	/* names that rows refer to */
 	SynchroSpool *rows;			/* rows to be as they are here */
 	SynchroSpool *names;		/* natural keys to be looked up */
+	SynchroSpool *changes;		/* when rows were changed */
 	int64		nrows;
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;
@@ -46,6 +50,8 @@ typedef struct SynchroLink
 	SynchroRemote *remote;
 	char	   *node;			/* our id, as the remote knows it */
 	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
+	pg_uuid_t  *peer_node;		/* id of the remote if it logs changes, too;
+								 * else NULL */
 	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
 	List	   *tables;			/* of SynchroLinkTable */

@@ -150,6 +150,19 @@ synchro_sql_run(const char *sql, int nargs, const Oid *types,
 }
 
 /*
+ * Run several statements without parameters, of which later ones may use what
+ * earlier ones make.
+ */
+void
+synchro_sql_script(const char *sql)
+{
+	int			rc = SPI_execute(sql, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
+/*
  * Run one query under the active snapshot and hand its rows to dest, without
  * a tuplestore in between.  Returns the number of rows.
  */

@@ -112,7 +112,7 @@ append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIn
 	}
 	appendStringInfoString(sql, " WHERE NOT s.ensure AND NOT (");
 	synchro_sql_identity_equal(sql, lt, "h", "m.r");
-	appendStringInfo(sql, ") AND EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd') AND ",
+	appendStringInfo(sql, ") AND EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd', 'g') AND ",
 					 lt->number);
 	synchro_sql_identity_equal(sql, lt, "h", "y.r");
 	appendStringInfoChar(sql, ')');

@@ -66,7 +66,7 @@ collect(Pass *pass)
 	MemoryContextSwitchTo(pass->context);
 	pass->started = GetCurrentTimestamp();
 	pass->snapshot = synchro_snapshot_current();
-	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, true);
+	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->link->peer_node, true);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
 	order_tables(pass);
@@ -83,7 +83,7 @@ collect_olds(Pass *pass)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, false);
+								   NULL, NULL, pass->link->peer_node, false);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;
@@ -121,13 +121,13 @@ order_tables(Pass *pass)
 }
 
 static void
-add_dead(SynchroBatch *batch, Oid relid, SynchroBytes identity, SynchroBytes name)
+add_dead(SynchroBatch *batch, Oid relid, const SynchroChangedKey *key)
 {
 	SynchroBatchDead *dead = palloc(sizeof(SynchroBatchDead));
 
 	dead->relid = relid;
-	dead->identity = identity;
-	dead->name = name;
+	dead->key = *key;
+	dead->key.kind = SYNCHRO_KIND_GONE[0];
 	batch->dead = lappend(batch->dead, dead);
 }
 
@@ -145,17 +145,17 @@ take_keys(Pass *pass, SynchroBatch *batch)
 	{
 		SynchroChangedTable *changed = list_nth(pass->order, pass->current);
 		SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
-		SynchroBytes identity;
-		SynchroBytes name;
+		SynchroChangedKey key;
 
 		keys->relid = changed->relid;
 		keys->identities = synchro_identities_create(changed->table);
 		batch->keys = lappend(batch->keys, keys);
-		while (count < limit && synchro_changes_next_key(changed, &identity, &name))
+		while (count < limit && synchro_changes_next_key(changed, &key))
 		{
-			synchro_identities_decode(keys->identities, changed->table, identity);
-			if (name.data != NULL)
-				add_dead(batch, changed->relid, identity, name);
+			synchro_identities_decode(keys->identities, changed->table, key.identity);
+			synchro_identities_stamp(keys->identities, key.changed, key.born);
+			if (key.name.data != NULL)
+				add_dead(batch, changed->relid, &key);
 			count++;
 		}
 		if (count >= limit)
@@ -179,15 +179,13 @@ drop_double_keys(SynchroBatch *batch)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
 		SynchroIdentities *named;
-		SynchroBytes identity;
-		SynchroBytes value;
-		char		kind;
+		SynchroChangedKey key;
 
 		if (changed->nolds == 0)
 			continue;
 		named = synchro_identities_create(changed->table);
-		while (synchro_changes_next_old(changed, &kind, &identity, &value))
-			synchro_identities_decode(named, changed->table, identity);
+		while (synchro_changes_next_old(changed, &key))
+			synchro_identities_decode(named, changed->table, key.identity);
 		foreach(other, batch->keys)
 		{
 			SynchroBatchKeys *keys = lfirst(other);
@@ -225,7 +223,11 @@ read_batch(Pass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 			ready = synchro_batch_describe(batch);
 		}
 		if (ready)
+		{
+			if (pass->link->peer_node != NULL)
+				batch->seen = synchro_position_of_peer(pass->link->peer_node);
 			synchro_batch_read(batch);
+		}
 		MemoryContextSwitchTo(pass->batch_context);
 		synchro_local_commit();
 		MemoryContextSwitchTo(pass->batch_context);
@@ -314,6 +316,8 @@ report_culprit(Pass *pass, SynchroBatch *batch, SynchroRemoteError *error, const
 					continue;
 				}
 				slice.values += half * slice.nidentity;
+				if (slice.stamps != NULL)
+					slice.stamps += half;
 				slice.count = rest;
 			}
 			found = try_keys(pass, batch, list_make1(&part), token);
@@ -463,6 +467,7 @@ acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
 	pass->counts.inserted += batch->counts.inserted;
 	pass->counts.updated += batch->counts.updated;
 	pass->counts.deleted += batch->counts.deleted;
+	pass->counts.skipped += batch->counts.skipped;
 }
 
 static void
@@ -552,6 +557,8 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult
 		}
 		result->counts = pass->counts;
 	}
+	else if (pass->changes->nentries > 0 && !position->rebased)
+		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
 	MemoryContextSwitchTo(old);
 	synchro_changes_free(pass->changes);
 	MemoryContextDelete(context);

@@ -26,6 +26,7 @@
 #include "checkpoint.h"
 #include "localsql.h"
 #include "pushcall.h"
+#include "source.h"
 #include "synchro.h"
 
 PG_FUNCTION_INFO_V1(synchro_synchronize);
@@ -318,6 +319,7 @@ synchro_peer_setup(PG_FUNCTION_ARGS)
 typedef struct LogLister
 {
 	ReturnSetInfo *rsinfo;
+	SynchroSources *sources;
 } LogLister;
 
 static void
@@ -355,7 +357,11 @@ list_log_row(const SynchroLogRow *row, void *arg)
 															 table->identity, table->nidentity));
 			values[3] = CStringGetTextDatum(operations[record.op]);
 		}
-		nulls[4] = true;
+		nulls[4] = !readable || record.stamp.source == 0;
+		if (!nulls[4])
+			values[4] = UUIDPGetDatum(&synchro_source_find(lister->sources, record.stamp.source)->origin);
+		if (readable && record.stamp.at != 0)
+			values[0] = TimestampTzGetDatum(record.stamp.at);
 		values[5] = UInt64GetDatum(row->txid);
 		tuplestore_putvalues(lister->rsinfo->setResult, lister->rsinfo->setDesc, values, nulls);
 	}
@@ -371,6 +377,7 @@ synchro_log_entries(PG_FUNCTION_ARGS)
 	SynchroSqlScope scope;
 
 	InitMaterializedSRF(fcinfo, 0);
+	lister.sources = synchro_sources_load();
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, list_log_row, &lister);
 	synchro_sql_close(&scope);

@@ -91,7 +91,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		synchro_resolve_join_parents_before(sql, lt, "q", -1);
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_BEFORE, false);
 	}
-	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
+	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
 	if (synchro_resolve_may_be_remembered(lt))
 	{
 		appendStringInfoString(sql, " AND ");
@@ -266,7 +266,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	StringInfoData from;
 
 	initStringInfo(&doomed);
-	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd') AND ", lt->number);
+	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd', 'g') AND ", lt->number);
 	synchro_sql_identity_equal(&doomed, lt, "t", "g.r");
 	appendStringInfoChar(&doomed, ')');
 	use_old = psprintf("o.kind IS NOT NULL AND (t.tableoid IS NULL OR %s)", doomed.data);
@@ -455,7 +455,7 @@ append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
 					 lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%sl%d::text", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d GROUP BY kind, ", lt->number);
+	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind <> '" SYNCHRO_KIND_GONE "' GROUP BY kind, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	appendStringInfoString(sql, " HAVING count(*) > 1;");
 }

@@ -48,9 +48,9 @@ append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const char *columns = tree_columns(lt);
 
-	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s FROM pg_temp.n_%d WHERE kind IN ('o', 'd')), "
+	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s FROM pg_temp.n_%d WHERE kind IN ('o', 'd', 'g')), "
 					 "q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM "
-					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE ",
+					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE kind <> 'g' AND ",
 					 columns, lt->number, columns, columns, columns, lt->number, columns, lt->number);
 	synchro_sql_equal(sql, "old.l", "n.l", lt->table->nidentity);
 	appendStringInfoString(sql, ")), ");
@@ -114,6 +114,7 @@ synchro_resolve_tree(StringInfo sql, const SynchroLinkTable *lt, int self)
 		appendStringInfo(sql, "q.l%d, t.%s%s", i, synchro_column_name(lt, table->identity[i]), i < n - 1 ? ", " : "");
 	appendStringInfoString(sql, " FROM x JOIN q ON ");
 	synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", n);
+	appendStringInfoString(sql, " AND x.kind <> 'g'");
 	append_tree_join(sql, lt, self, false);
 	appendStringInfoString(sql, ") SELECT kind, false, ");
 	synchro_sql_list(sql, "l", n);

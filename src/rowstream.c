@@ -22,6 +22,7 @@
 #include "common/hashfn.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -203,7 +204,7 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 static int64
 run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		   const SynchroIdentities *identities, int first, int count,
-		   bool key_only, const char *head)
+		   bool key_only, const char *head, int nhead)
 {
 	const SynchroTable *table = lt->table;
 	RowStream	stream = {0};
@@ -215,10 +216,11 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	stream.link = link;
 	stream.lt = lt;
 	stream.spool = spool;
-	stream.request_fk = palloc(sizeof(int) * (1 + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns));
+	stream.request_fk = palloc(sizeof(int) * (nhead + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns));
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s", head);
-	stream.request_fk[stream.ncolumns++] = -1;
+	for (int i = 0; i < nhead; i++)
+		stream.request_fk[stream.ncolumns++] = -1;
 	for (int n = 0; n < times; n++)
 		for (int i = 0; i < table->nidentity; i++)
 		{
@@ -291,7 +293,7 @@ synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 		lt->rows = make_spool(link);
 	lt->involved = true;
 	nrows = run_stream(link, lt, lt->rows, identities, first, count, false,
-					   ensure ? "true" : "false");
+					   ensure ? "true" : "false", 1);
 	lt->nrows += nrows;
 	if (ensure)
 		lt->nensured += nrows;
@@ -314,24 +316,74 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 		lt->names = make_spool(link);
 	lt->involved = true;
 	lt->nnames += run_stream(link, lt, lt->names, identities, first, count, true,
-							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"");
+							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL" :
+							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 3 : 1);
 }
 
 /*
- * Add what a row was called before.
- *
- * kind, identity, value: see synchro_changes_next_old().
+ * Append a stamp: microseconds, and the node where the change was made.
+ */
+static void
+put_stamp(StringInfo line, SynchroStamp stamp, const SynchroSources *sources)
+{
+	const SynchroSource *source = synchro_source_find(sources, stamp.source);
+
+	synchro_copy_put(line, psprintf(INT64_FORMAT, stamp.at));
+	synchro_copy_put(line, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&source->origin))));
+}
+
+/*
+ * Add to the batch when rows were changed: columns as in
+ * synchro_sql_copy_changes().
  */
 void
-synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
-				   SynchroBytes identity, SynchroBytes value)
+synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
+					   const SynchroIdentities *identities, const SynchroSources *sources)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes line",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+
+	if (identities->count == 0)
+		return;
+	if (lt->changes == NULL)
+		lt->changes = make_spool(link);
+	lt->involved = true;
+	old = MemoryContextSwitchTo(context);
+	for (int i = 0; i < identities->count; i++)
+	{
+		const SynchroRowStamp *stamp = &identities->stamps[i];
+		StringInfoData line;
+
+		initStringInfo(&line);
+		for (int x = 0; x < lt->table->nidentity; x++)
+			synchro_copy_put(&line, staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
+		put_stamp(&line, stamp->changed, sources);
+		synchro_copy_put(&line, stamp->born != 0 ? psprintf(INT64_FORMAT, stamp->born) : NULL);
+		appendStringInfoChar(&line, '\n');
+		synchro_spool_append(lt->changes, line.data, line.len);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Add what a row was called before; see synchro_changes_next_old().
+ */
+void
+synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChangedKey *old,
+				   const SynchroSources *sources)
 {
 	const SynchroTable *table = lt->table;
-	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, identity);
+	SynchroBytes value = old->name;
+	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, old->identity);
 	StringInfoData line;
 
 	initStringInfo(&line);
-	appendStringInfoChar(&line, kind);
+	appendStringInfoChar(&line, old->kind);
+	if (lt->decides)
+		put_stamp(&line, old->named, sources);
 	for (int i = 0; i < table->nidentity; i++)
 		synchro_copy_put(&line, staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)

@@ -8,6 +8,7 @@
 #ifndef SYNCHRO_ROWSTREAM_H
 #define SYNCHRO_ROWSTREAM_H
 
+#include "changeset.h"
 #include "identities.h"
 #include "link.h"
 
@@ -16,8 +17,11 @@ extern void synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 								bool ensure);
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
-extern void synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, char kind,
-							   SynchroBytes identity, SynchroBytes value);
+extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
+								   const SynchroIdentities *identities,
+								   const SynchroSources *sources);
+extern void synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt,
+							   const SynchroChangedKey *old, const SynchroSources *sources);
 extern SynchroIdentities *synchro_stream_requests(SynchroLinkTable *lt);
 
 #endif							/* SYNCHRO_ROWSTREAM_H */

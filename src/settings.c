@@ -19,6 +19,7 @@
 #define MIN_BUFFER_SIZE			64
 #define DEFAULT_BUFFER_SIZE		1024
 #define MAX_BUFFER_SIZE			(512 * 1024)	/* half of what a StringInfo holds */
+#define DEFAULT_CONFLICTS_KEPT	10000
 #define DEFAULT_CONNECT_TIMEOUT 10
 #define MAX_CONNECT_TIMEOUT		3600
 #define DEFAULT_LOG_RETENTION	(24 * 60 * 60)
@@ -29,6 +30,7 @@
 bool		synchro_atomic_pass = false;
 int			synchro_batch_size = DEFAULT_BATCH_SIZE;
 int			synchro_buffer_size = DEFAULT_BUFFER_SIZE;
+int			synchro_conflicts_kept = DEFAULT_CONFLICTS_KEPT;
 int			synchro_connect_timeout = DEFAULT_CONNECT_TIMEOUT;
 bool		synchro_log_changes = true;
 int			synchro_log_retention = DEFAULT_LOG_RETENTION;
@@ -58,6 +60,12 @@ synchro_settings_init(void)
 							&synchro_buffer_size, DEFAULT_BUFFER_SIZE,
 							MIN_BUFFER_SIZE, MAX_BUFFER_SIZE,
 							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.conflicts_kept",
+							"Sets how many conflicts are remembered.",
+							"Older ones are forgotten.  Zero records none.",
+							&synchro_conflicts_kept, DEFAULT_CONFLICTS_KEPT,
+							0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("synchro.connect_timeout",
 							"Sets how long to wait for a connection to a remote.",
 							"The option connect_timeout of a server takes precedence.",

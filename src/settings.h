@@ -11,6 +11,7 @@
 extern bool synchro_atomic_pass;
 extern int	synchro_batch_size;			/* rows */
 extern int	synchro_buffer_size;		/* kB */
+extern int	synchro_conflicts_kept;
 extern int	synchro_connect_timeout;	/* s */
 extern bool synchro_log_changes;
 extern int	synchro_log_retention;		/* s */

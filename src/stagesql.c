@@ -10,16 +10,19 @@
  *			the description), f<j>_<x> (identity of the row that foreign key
  *			j references).  ensure: the row shall only be there.
  *	  n_N	natural keys of rows that others reference (kind p), and of
- *			rows as they were called before (kinds o and d), in the same
+ *			rows as they were called before (kinds o, d and g), in the same
  *			columns; in mode reference the former identity as k0.. ; where a
  *			foreign key of the natural key references other columns than the
  *			parent's identity, o and d have its value as b<i> instead
  *	  m_N	the map that resolving makes of them: local identity l0.. ->
  *			remote identity r0.. ; v0.. is what the identity will be when the
  *			batch has been applied, w0.. what it was before, where others
- *			follow it.  Kind n: rows as they are now; o, d: as they were
+ *			follow it.  Kind n: rows as they are now; o, d, g: as they were
  *			called before.  fresh: r is a value made for a row to
- *			be inserted.
+ *			be inserted.  The columns from stamp to verdict are
+ *			decidesql.c's.
+ *	  c_N	when and where rows were changed, if the remote logs the table,
+ *			too: see decidesql.c
  *
  *-------------------------------------------------------------------------
  */
@@ -344,7 +347,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\"", lt->number);
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\", stamp int8, origin uuid", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
 	for (int i = 0; i < table->nidentity && table->mode == SYNCHRO_MODE_REFERENCE; i++)
@@ -352,7 +355,9 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_parents(sql, lt, true, true);
 	append_staged_columns(sql, lt, true, true);
 	append_staged_values(sql, lt, true);
-	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean", lt->number);
+	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean,"
+					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, verdict \"char\"",
+					 lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const char *base = lt->remote->columns[table->identity[i]].base;
@@ -361,6 +366,24 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 						 i, base, i, base, i, base);
 	}
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+	if (!lt->decides)
+		return;
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE c_%d (stamp int8, origin uuid, born int8", lt->number);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
+	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+}
+
+/*
+ * Append the COPY of changes: identity, stamp, origin, when inserted; see
+ * rowstream.c.
+ */
+void
+synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "COPY pg_temp.c_%d (", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	appendStringInfoString(sql, ", stamp, origin, born) FROM STDIN;");
 }
 
 /*
@@ -392,7 +415,7 @@ synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
 void
 synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "COPY pg_temp.n_%d (kind, ", lt->number);
+	appendStringInfo(sql, "COPY pg_temp.n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 	{

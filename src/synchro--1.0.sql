@@ -69,7 +69,6 @@ CREATE TABLE synchro.log_0 (
 	txid bigint NOT NULL,
 	changed_at timestamptz NOT NULL,
 	part integer NOT NULL,
-	origin integer,
 	keys bytea,
 	long_key bytea
 ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
@@ -77,18 +76,27 @@ ALTER TABLE synchro.log_0 ALTER COLUMN keys SET STORAGE PLAIN;
 ALTER TABLE synchro.log_0 ALTER COLUMN long_key SET STORAGE EXTERNAL;
 CREATE TABLE synchro.log_1 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE synchro.log_2 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE INDEX log_0_txid ON synchro.log_0 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
-CREATE INDEX log_1_txid ON synchro.log_1 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
-CREATE INDEX log_2_txid ON synchro.log_2 USING brin (txid) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_0_txid ON synchro.log_0 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_1_txid ON synchro.log_1 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_2_txid ON synchro.log_2 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
 COMMENT ON TABLE synchro.log_0 IS 'log segment: one row per transaction and table, or per some 500 keys';
 COMMENT ON TABLE synchro.log_1 IS 'log segment, as log_0';
 COMMENT ON TABLE synchro.log_2 IS 'log segment, as log_0';
 COMMENT ON COLUMN synchro.log_0.layout IS 'fingerprint of the key columns'' types when the keys were logged';
 COMMENT ON COLUMN synchro.log_0.txid IS 'top-level transaction id (xid8 as bigint: xid8 has no BRIN operator class)';
 COMMENT ON COLUMN synchro.log_0.part IS 'position of this row among the transaction''s own';
-COMMENT ON COLUMN synchro.log_0.origin IS 'number of the node where the changes were first made; NULL: here';
 COMMENT ON COLUMN synchro.log_0.keys IS 'the changed rows'' keys, in the key codec''s format';
 COMMENT ON COLUMN synchro.log_0.long_key IS 'instead of keys, one key too long for a page';
+
+CREATE TABLE synchro.source (
+	number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	origin uuid NOT NULL,
+	via uuid NOT NULL,
+	UNIQUE (origin, via)
+);
+COMMENT ON TABLE synchro.source IS 'where changes in the log come from that were not first made here';
+COMMENT ON COLUMN synchro.source.origin IS 'node on which the changes were first made';
+COMMENT ON COLUMN synchro.source.via IS 'node that pushed them here';
 
 --
 -- Remotes.  Where they are and who we are there is in pg_foreign_server and
@@ -104,6 +112,7 @@ CREATE TABLE synchro.remote_state (
 	server name PRIMARY KEY REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
 	acknowledged uuid,
 	attempted uuid,
+	node uuid,
 	snapshot pg_snapshot NOT NULL,
 	keys_snapshot pg_snapshot NOT NULL,
 	checkpoint timestamptz NOT NULL,
@@ -119,6 +128,7 @@ CREATE TABLE synchro.remote_state (
 COMMENT ON TABLE synchro.remote_state IS 'how far each remote has been brought';
 COMMENT ON COLUMN synchro.remote_state.acknowledged IS 'position token of the last batch known to be committed on the remote';
 COMMENT ON COLUMN synchro.remote_state.attempted IS 'position token of the last batch that was sent';
+COMMENT ON COLUMN synchro.remote_state.node IS 'id of the remote, if it logs changes itself';
 COMMENT ON COLUMN synchro.remote_state.snapshot IS 'all changes visible in it have been pushed, but for the backlog';
 COMMENT ON COLUMN synchro.remote_state.keys_snapshot IS 'rows on the remote bear the natural keys that they had here in this snapshot';
 COMMENT ON COLUMN synchro.remote_state.rebased IS 'the snapshots here, not the remote''s, count at the next contact';
@@ -139,6 +149,38 @@ COMMENT ON COLUMN synchro.backlog.queued_by IS 'transaction that queued the keys
 CREATE INDEX backlog_server ON synchro.backlog (server);
 -- with a publication FOR ALL TABLES, nothing could be deleted otherwise
 ALTER TABLE synchro.backlog REPLICA IDENTITY FULL;
+
+--
+-- Changes that lost against newer ones
+--
+CREATE TABLE synchro.conflict (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	node uuid NOT NULL,
+	relation regclass NOT NULL,
+	identity text[],
+	name text[],
+	local_changed_at timestamptz NOT NULL,
+	remote_changed_at timestamptz NOT NULL,
+	winner text NOT NULL,
+	decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	ambiguous boolean NOT NULL,
+	loser jsonb
+);
+COMMENT ON TABLE synchro.conflict IS 'changes that lost against newer ones, here';
+COMMENT ON COLUMN synchro.conflict.node IS 'the other node, which pushed';
+COMMENT ON COLUMN synchro.conflict.identity IS 'primary key of the row here; NULL: it is gone';
+COMMENT ON COLUMN synchro.conflict.name IS 'natural key under which the other node''s row was looked for, if no row here bears it';
+COMMENT ON COLUMN synchro.conflict.loser IS 'values that were not taken over, or were overwritten; NULL: a delete';
+
+CREATE VIEW synchro.conflicts AS
+	SELECT c.id, COALESCE(s.server, c.node::text::name) AS remote, c.relation,
+		   pg_catalog.array_to_string(COALESCE(c.identity, c.name), ', ', 'NULL') AS key,
+		   c.local_changed_at, c.remote_changed_at, c.winner, c.decided_at, c.ambiguous, c.loser
+	FROM synchro.conflict c
+		 LEFT JOIN synchro.remote_state s ON s.node OPERATOR(pg_catalog.=) c.node;
+COMMENT ON VIEW synchro.conflicts IS 'changes that lost against newer ones: when both were made, which won, and the loser''s values';
+COMMENT ON COLUMN synchro.conflicts.winner IS 'local or remote';
+COMMENT ON COLUMN synchro.conflicts.ambiguous IS 'the times are closer to each other than the clocks are known';
 
 --
 -- Registration: which tables are watched, and by which natural keys
@@ -359,6 +401,72 @@ CREATE FUNCTION synchro.peer_setup()
 	AS 'MODULE_PATHNAME', 'synchro_peer_setup';
 COMMENT ON FUNCTION synchro.peer_setup() IS 'SQL for an administrator of a remote whose user may not create schema synchro_peer';
 REVOKE ALL ON FUNCTION synchro.peer_setup() FROM PUBLIC;
+
+--
+-- What other nodes that push to this one call here
+--
+CREATE FUNCTION synchro.allow_peer(role regrole)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_allow_peer';
+COMMENT ON FUNCTION synchro.allow_peer(regrole) IS 'lets a role push to this database as another node, besides the rights on tables that it needs';
+REVOKE ALL ON FUNCTION synchro.allow_peer(regrole) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_node()
+	RETURNS uuid LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_node';
+COMMENT ON FUNCTION synchro.peer_node() IS 'for workers of other nodes: the id of this one';
+REVOKE ALL ON FUNCTION synchro.peer_node() FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_table(relation text)
+	RETURNS text LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_table';
+COMMENT ON FUNCTION synchro.peer_table(text) IS 'for workers of other nodes: by which keys a table is watched here';
+REVOKE ALL ON FUNCTION synchro.peer_table(text) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot)
+	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_begin';
+COMMENT ON FUNCTION synchro.peer_begin(uuid, pg_snapshot) IS 'for workers of other nodes: this transaction applies what a node has changed';
+REVOKE ALL ON FUNCTION synchro.peer_begin(uuid, pg_snapshot) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_newest(relation text, identities text[], since bigint,
+		OUT identity text, OUT stamp bigint, OUT origin uuid, OUT concurrent boolean)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_newest';
+COMMENT ON FUNCTION synchro.peer_newest(text, text[], bigint) IS 'for workers of other nodes: the newest changes of rows here';
+REVOKE ALL ON FUNCTION synchro.peer_newest(text, text[], bigint) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_names(relation text, names text[], since bigint,
+		OUT name text, OUT identity text, OUT live boolean, OUT lost bigint, OUT stamp bigint, OUT origin uuid)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_names';
+COMMENT ON FUNCTION synchro.peer_names(text, text[], bigint) IS 'for workers of other nodes: which rows bore natural keys that no row here bears now';
+REVOKE ALL ON FUNCTION synchro.peer_names(text, text[], bigint) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_apply(relation text, identities text[], stamps bigint[], origins uuid[], derived boolean[], touch boolean[])
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_apply';
+COMMENT ON FUNCTION synchro.peer_apply(text, text[], bigint[], uuid[], boolean[], boolean[]) IS 'for workers of other nodes: rows that are going to be written, and when they were changed';
+REVOKE ALL ON FUNCTION synchro.peer_apply(text, text[], bigint[], uuid[], boolean[], boolean[]) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_lost(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid,
+		loser jsonb, name text, former text)
+	RETURNS boolean LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_lost';
+COMMENT ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text) IS 'for workers of other nodes: records a change that is older than the one here';
+REVOKE ALL ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_won(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid, loser jsonb)
+	RETURNS boolean LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_won';
+COMMENT ON FUNCTION synchro.peer_won(text, text, bigint, uuid, bigint, uuid, jsonb) IS 'for workers of other nodes: records a change of here that is older than the one that is pushed';
+REVOKE ALL ON FUNCTION synchro.peer_won(text, text, bigint, uuid, bigint, uuid, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_recheck()
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_recheck';
+COMMENT ON FUNCTION synchro.peer_recheck() IS 'for workers of other nodes: fails if rows were changed here while they were decided about';
+REVOKE ALL ON FUNCTION synchro.peer_recheck() FROM PUBLIC;
 
 --
 -- State of the remotes

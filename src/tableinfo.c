@@ -502,3 +502,20 @@ synchro_mode_name(SynchroMode mode)
 	}
 	return "none";
 }
+
+/*
+ * The columns of identity and natural key, to compare with another node's.
+ */
+char *
+synchro_table_keys_text(const SynchroTable *table)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
+	appendStringInfoString(&text, "; ");
+	for (int i = 0; i < table->nkey; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", quote_identifier(table->columns[table->key[i]].name));
+	return text.data;
+}

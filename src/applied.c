@@ -1,0 +1,156 @@
+/*-------------------------------------------------------------------------
+ *
+ * applied.c
+ *	  Rows that this transaction changes on behalf of another node.
+ *
+ * What another node pushes is logged here with the stamp that it was given
+ * there, so that it is not taken for a change of this node's own and goes on
+ * to others under its first name.  The pushing session says beforehand which
+ * rows it will write (synchro.peer_apply()); the row trigger asks here.  All
+ * other rows, for instance those that triggers of this database write
+ * meanwhile, are logged as usual.
+ *
+ * The set is the present transaction's and goes with it.  That a
+ * subtransaction which is rolled back leaves its rows in the set is harmless:
+ * the session of a pusher has none, and nobody else may add rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "applied.h"
+
+/* hash key; its bytes belong to the entry */
+typedef struct AppliedKey
+{
+	Oid			relation;
+	SynchroBytes identity;
+} AppliedKey;
+
+typedef struct AppliedEntry
+{
+	AppliedKey	key;
+	SynchroApplied applied;
+} AppliedEntry;
+
+static MemoryContext context = NULL;
+static HTAB *entries = NULL;
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const AppliedKey *k = key;
+
+	return hash_combine(hash_bytes_uint32(k->relation),
+						hash_bytes((const unsigned char *) k->identity.data, k->identity.len));
+}
+
+static int
+match_key(const void *a, const void *b, Size size)
+{
+	const AppliedKey *x = a;
+	const AppliedKey *y = b;
+
+	return x->relation != y->relation || x->identity.len != y->identity.len ||
+		memcmp(x->identity.data, y->identity.data, x->identity.len) != 0;
+}
+
+/*
+ * Does this transaction write anything on behalf of another node?
+ */
+bool
+synchro_applied_any(void)
+{
+	return entries != NULL;
+}
+
+/*
+ * The row with that identity is going to be written for another node.
+ *
+ * touch: log it at the end even if it needs not be written, since it is as the
+ * other node wants it.
+ */
+void
+synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
+					SynchroStamp stamp, bool derived, bool touch)
+{
+	AppliedKey	key = {table->relid, identity};
+	AppliedEntry *entry;
+	bool		found;
+
+	if (entries == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		context = AllocSetContextCreate(TopMemoryContext, "synchro applied", ALLOCSET_DEFAULT_SIZES);
+		ctl.keysize = sizeof(AppliedKey);
+		ctl.entrysize = sizeof(AppliedEntry);
+		ctl.hash = hash_key;
+		ctl.match = match_key;
+		ctl.hcxt = context;
+		entries = hash_create("synchro applied", 1024, &ctl,
+							  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	}
+	entry = hash_search(entries, &key, HASH_FIND, &found);
+	if (!found)
+	{
+		key.identity.data = memcpy(MemoryContextAlloc(context, Max(identity.len, 1)),
+								   identity.data, identity.len);
+		entry = hash_search(entries, &key, HASH_ENTER, &found);
+		memset(&entry->applied, 0, sizeof(entry->applied));
+	}
+	entry->applied.relation = table->relid;
+	entry->applied.layout = table->layout;
+	entry->applied.identity = entry->key.identity;
+	entry->applied.stamp = stamp;
+	entry->applied.derived = derived;
+	entry->applied.touch = touch;
+}
+
+/*
+ * What is known of a row, or NULL if it is not written for another node.
+ */
+SynchroApplied *
+synchro_applied_find(Oid relation, SynchroBytes identity)
+{
+	AppliedKey	key = {relation, identity};
+	AppliedEntry *entry;
+
+	if (entries == NULL)
+		return NULL;
+	entry = hash_search(entries, &key, HASH_FIND, NULL);
+	return entry != NULL ? &entry->applied : NULL;
+}
+
+/*
+ * One row after the other; NULL after the last, to which the caller must go.
+ */
+SynchroApplied *
+synchro_applied_next(bool first)
+{
+	static HASH_SEQ_STATUS status;
+	AppliedEntry *entry;
+
+	if (entries == NULL)
+		return NULL;
+	if (first)
+		hash_seq_init(&status, entries);
+	entry = hash_seq_search(&status);
+	return entry != NULL ? &entry->applied : NULL;
+}
+
+/*
+ * The transaction is at its end.
+ */
+void
+synchro_applied_forget(void)
+{
+	if (entries != NULL)
+		MemoryContextDelete(context);
+	entries = NULL;
+	context = NULL;
+}

@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * conflict.c
+ *	  Changes that lost against newer ones: the record of them.
+ *
+ * A conflict is recorded by the transaction that decides it, on the node where
+ * it is decided, and goes with it.  Of each table's records so many are kept
+ * as synchro.conflicts_kept says.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "conflict.h"
+#include "localsql.h"
+#include "settings.h"
+
+/* how many more than are to be kept are borne with */
+#define PRUNE_EVERY		100
+
+/*
+ * Record one conflict.
+ */
+void
+synchro_conflict_record(const SynchroConflict *conflict)
+{
+	Oid			types[] = {UUIDOID, OIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	TEXTOID, BOOLOID, JSONBOID, INT8OID, INT8OID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+	SynchroSqlScope scope;
+	bool		isnull;
+	int64		id;
+
+	if (synchro_conflicts_kept == 0)
+		return;
+	values[0] = UUIDPGetDatum(conflict->node);
+	values[1] = ObjectIdGetDatum(conflict->table->relid);
+	nulls[2] = conflict->identity == NULL;
+	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(conflict->identity);
+	nulls[3] = conflict->name == NULL;
+	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(conflict->name);
+	values[4] = TimestampTzGetDatum(conflict->local_at);
+	values[5] = TimestampTzGetDatum(conflict->remote_at);
+	values[6] = CStringGetTextDatum(conflict->remote_wins ? "remote" : "local");
+	values[7] = BoolGetDatum(conflict->ambiguous);
+	nulls[8] = conflict->loser == (Datum) 0;
+	values[8] = conflict->loser;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("INSERT INTO synchro.conflict (node, relation, identity, name, local_changed_at, remote_changed_at,"
+					" winner, ambiguous, loser) VALUES ($1, $2, $3::text[], $4::text[], $5, $6, $7, $8, $9) RETURNING id",
+					9, types, values, nulls);
+	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (id % PRUNE_EVERY == 0)
+	{
+		values[9] = Int64GetDatum(id);
+		values[10] = Int64GetDatum(synchro_conflicts_kept);
+		synchro_sql_run("DELETE FROM synchro.conflict WHERE id <= $10 - $11",
+						lengthof(types), types, values, nulls);
+	}
+	synchro_sql_close(&scope);
+}

@@ -1,0 +1,572 @@
+/*-------------------------------------------------------------------------
+ *
+ * decidesql.c
+ *	  SQL text that lets the newer change win, on a remote that logs changes,
+ *	  too.
+ *
+ * Every change has a stamp, the time of its commit and the node where it was
+ * made; the pair decides, on all nodes alike.  What a batch says are two kinds
+ * of facts: the row with this natural key is such, since then; and nothing is
+ * called by that name any more, since then.  Each is compared with what the
+ * remote's own log knows of the row that it would change, in the columns that
+ * the map m_N has for this:
+ *
+ *	  stamp, origin			of the fact; NULL where the row is only looked up
+ *	  born					when the row was inserted, if the remote cannot know
+ *							it; else NULL
+ *	  there, there_origin	of the newest change that the remote's log has of the
+ *							remote row
+ *	  concurrent			whoever made the change had not seen that one
+ *	  ghost					found by a name that the remote's row has lost
+ *	  verdict				l: the fact has lost.  s: the remote has it already.
+ *							NULL: it is applied
+ *
+ * A name that no row of the remote bears may have been borne by one that was
+ * renamed there since, or is gone.  The remote's log tells (g_N): a row that
+ * has been renamed is the same row still, and whichever change of it is newer
+ * wins, its name included; one that is gone wins if it went later.  A row that
+ * is known to have been inserted after the remote's row lost the name is
+ * another one.  If the batch has a fact for the name that the remote's row
+ * bears now, and that wins, the row is not taken from it.
+ *
+ * When a fact by a ghost's name wins, the name that the remote's row had until
+ * now is gone, which the batch's sender does not know: the log says so
+ * ("derived"), and that is sent back.
+ *
+ * A fact that loses is recorded, and the winner is queued for the sender.  So
+ * whatever order changes arrive in and whichever way, two nodes that disagree
+ * about a name hear of it, and both end up with the newer fact.
+ *
+ * All this sees what is committed.  What commits between here and the moment
+ * when a row is locked is seen by synchro_sql_recheck() at the end, by when
+ * the locks keep everybody else out: the batch is then tried again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+#include "decidesql.h"
+#include "resolvejoin.h"
+
+/* a stamp before all others */
+#define BEFORE_ALL "'-9223372036854775808'::int8"
+
+/* the verdict, given stamps of both sides */
+#define VERDICT(here, there) \
+	"CASE WHEN " there ".stamp = " here ".stamp AND " there ".origin = " here ".origin THEN 's'" \
+	" WHEN (" there ".stamp, " there ".origin) > (" here ".stamp, " here ".origin) THEN 'l' END::\"char\""
+
+/*
+ * Append an identity of the remote as text, as the functions of the remote
+ * take and return it.
+ */
+static void
+append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
+{
+	appendStringInfoString(sql, "ARRAY[");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
+	appendStringInfoString(sql, "]::text");
+}
+
+/*
+ * Append "prefix0 = (identity)[1]::type, ..." or only the values.
+ */
+static void
+append_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *prefix, const char *source)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? ", " : "");
+		if (prefix != NULL)
+			appendStringInfo(sql, "%s%d = ", prefix, i);
+		appendStringInfo(sql, "(%s)[%d]::%s", source, i + 1,
+						 lt->remote->columns[lt->table->identity[i]].base);
+	}
+}
+
+/*
+ * Can a row of the table be found by the names that it had?
+ */
+static bool
+has_names(const SynchroLinkTable *lt)
+{
+	return lt->table->nkey > 0;
+}
+
+/*
+ * Append the creation of a table's staging table for names to be looked for in
+ * the remote's log.
+ */
+void
+synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
+{
+	if (!lt->decides)
+		return;
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE g_%d (kind \"char\", name text, born int8, identity text[],"
+					 " live boolean, stamp int8, origin uuid", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
+	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+}
+
+/*
+ * Append what comes first in a transaction that decides.  seen: how much of
+ * the remote's log had been pushed here when the batch was read, as a snapshot
+ * of the remote; NULL if nothing is known of that.
+ */
+void
+synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen)
+{
+	appendStringInfo(sql, "SELECT synchro.peer_begin('%s', %s);", link->node,
+					 seen != NULL ? quote_literal_cstr(seen) : "NULL");
+}
+
+/*
+ * Append the joins of parents that are gone on the remote: alias h<fk>.
+ */
+static void
+append_ghost_parents(StringInfo sql, const SynchroLinkTable *lt)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroLinkTable *parent = lt->parents[fk];
+
+		if (parent == NULL || !synchro_fk_names_key(lt, fk))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d h%d ON h%d.kind = '" SYNCHRO_KIND_GHOST "' AND ",
+						 parent->number, fk, fk);
+		synchro_sql_equal(sql, psprintf("h%d.l", fk), psprintf("q.f%d_", fk), parent->table->nidentity);
+	}
+}
+
+/*
+ * The value that a key column had or has on the remote, of the staged name q,
+ * as text; also where the parent is gone there.
+ */
+static char *
+name_value(const SynchroLinkTable *lt, int column, SynchroParentView view)
+{
+	int			fk = synchro_column_fk(lt, column);
+	char	   *value = synchro_resolve_key_value(lt, column, "q", view);
+	int			position;
+
+	if (fk < 0 || synchro_fk_beyond_identity(lt, fk))
+		return psprintf("%s::text", value);
+	position = synchro_identity_position(lt->parents[fk]->table,
+										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
+	return psprintf("coalesce(h%d.r%d, %s)::text", fk, position, value);
+}
+
+/*
+ * Append a query of names that no row of the remote bears.
+ *
+ * from: the table with staged columns, alias q, and what else chooses them.
+ */
+static void
+append_unknown_names(StringInfo sql, const SynchroLinkTable *lt, const char *kind, const char *born,
+					 const char *from, const char *where, SynchroParentView view)
+{
+	const SynchroTable *table = lt->table;
+
+	appendStringInfo(sql, "INSERT INTO pg_temp.g_%d (kind, born, ", lt->number);
+	synchro_sql_list(sql, "l", table->nidentity);
+	appendStringInfo(sql, ", name) SELECT %s, %s, ", kind, born);
+	synchro_sql_list(sql, "q.l", table->nidentity);
+	appendStringInfoString(sql, ", ARRAY[");
+	for (int i = 0; i < table->nkey; i++)
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", name_value(lt, table->key[i], view));
+	appendStringInfo(sql, "]::text FROM %s", from);
+	if (view == SYNCHRO_PARENT_BEFORE)
+		synchro_resolve_join_parents_before(sql, lt, "q", -1);
+	else
+		synchro_sql_join_parents(sql, lt, "q", true);
+	append_ghost_parents(sql, lt);
+	appendStringInfo(sql, " WHERE %s", where);
+
+	/* a parent of which nothing is known makes no name */
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			fk = synchro_column_fk(lt, table->key[i]);
+
+		if (fk >= 0)
+			appendStringInfo(sql, " AND (q.f%d_0 IS NULL OR %s IS NOT NULL)", fk, name_value(lt, table->key[i], view));
+	}
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append the search for names that no row of the remote bears in the log of
+ * the remote: who bore them last.
+ */
+static void
+append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+	StringInfoData where;
+
+	if (lt->rows != NULL)
+	{
+		StringInfoData from;
+
+		initStringInfo(&from);
+		appendStringInfo(&from, "pg_temp.s_%d q JOIN pg_temp.m_%d m ON m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(&from, "m.l", "q.l", n);
+		append_unknown_names(sql, lt, "'n'", "m.born", from.data, "NOT q.ensure", SYNCHRO_PARENT_NOW);
+	}
+	if (lt->nolds > 0)
+	{
+		initStringInfo(&where);
+		appendStringInfoString(&where, "q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
+		synchro_resolve_not_mapped(&where, lt, "q", "q.kind");
+		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
+							 where.data, SYNCHRO_PARENT_BEFORE);
+	}
+	if (lt->nnames > lt->nolds)
+	{
+		initStringInfo(&where);
+		appendStringInfoString(&where, "q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
+		synchro_resolve_not_mapped(&where, lt, "q", "'n'");
+		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
+							 where.data, SYNCHRO_PARENT_NOW);
+	}
+	appendStringInfo(sql, "UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
+					 " FROM synchro.peer_names(%s, (SELECT array_agg(DISTINCT name) FROM pg_temp.g_%d),"
+					 " (SELECT min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d)) w"
+					 " WHERE w.name = g.name AND (g.born IS NULL OR w.lost > g.born);",
+					 lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number);
+}
+
+/*
+ * Append what follows for names of before whose row has another name on the
+ * remote now.
+ */
+static void
+append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, concurrent, stamp, origin, there, there_origin, verdict, ",
+					 lt->number);
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "v", n);
+	appendStringInfoString(sql, ") SELECT g.kind, false, true, true, q.stamp, q.origin, g.stamp, g.origin, " VERDICT("q", "g") ", ");
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfoString(sql, ", ");
+	append_decoded(sql, lt, NULL, "g.identity");
+	appendStringInfoString(sql, ", ");
+	append_decoded(sql, lt, NULL, "g.identity");
+	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND ", lt->number, lt->number);
+	synchro_sql_equal(sql, "q.l", "g.l", n);
+	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "';");
+}
+
+/*
+ * Append what follows for rows: the remote row that bore the name which the
+ * row had before, or has now, is taken, or has gone.
+ */
+static void
+append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	/* of several that take one row, the newest gets it */
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ghost = true, concurrent = true, there = g.stamp, there_origin = g.origin,"
+					 " verdict = " VERDICT("m", "g") ", ", lt->number);
+	append_decoded(sql, lt, "r", "g.identity");
+	for (int i = 0; i < n; i++)
+		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
+			appendStringInfo(sql, ", v%d = (g.identity)[%d]::%s", i, i + 1,
+							 lt->remote->columns[lt->table->identity[i]].base);
+	appendStringInfoString(sql, " FROM (SELECT DISTINCT ON (b.identity) b.* FROM (SELECT DISTINCT ON (");
+	synchro_sql_list(sql, "a.l", n);
+	appendStringInfo(sql, ") a.*, f.stamp AS fact FROM pg_temp.g_%d a JOIN pg_temp.m_%d f ON f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "f.l", "a.l", n);
+	appendStringInfoString(sql, " WHERE a.identity IS NOT NULL AND a.kind IN ('n', '" SYNCHRO_KIND_OLD "') ORDER BY ");
+	synchro_sql_list(sql, "a.l", n);
+	appendStringInfo(sql, ", a.kind DESC) b WHERE b.live AND NOT EXISTS (SELECT FROM pg_temp.m_%d c WHERE c.kind = 'n' AND NOT c.fresh"
+					 " AND c.stamp IS NOT NULL AND c.verdict IS DISTINCT FROM 'l' AND ", lt->number);
+	append_identity(sql, lt, "c.r");
+	appendStringInfoString(sql, " = b.identity::text) ORDER BY b.identity, b.fact DESC) g WHERE m.kind = 'n' AND m.fresh AND ");
+	synchro_sql_equal(sql, "m.l", "g.l", n);
+	appendStringInfoChar(sql, ';');
+
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET concurrent = true, there = g.stamp, there_origin = g.origin, verdict = " VERDICT("m", "g")
+					 " FROM pg_temp.g_%d g WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND NOT g.live"
+					 " AND g.kind IN ('n', '" SYNCHRO_KIND_OLD "') AND ", lt->number, lt->number);
+	synchro_sql_equal(sql, "g.l", "m.l", n);
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append what follows for rows that are referenced: they have another name
+ * on the remote now, or are gone there.
+ */
+static void
+append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	synchro_resolve_insert_head(sql, lt);
+	appendStringInfoString(sql, "SELECT DISTINCT ON (");
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, ");
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfoString(sql, ", ");
+	append_decoded(sql, lt, NULL, "g.identity");
+	appendStringInfoString(sql, ", ");
+	append_decoded(sql, lt, NULL, "g.identity");
+	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "') ORDER BY ",
+					 lt->number);
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfoString(sql, ", g.kind DESC;");
+}
+
+/*
+ * Append the decisions about a table's rows and names, which have been
+ * resolved.  leftovers: also about deletes that earlier batches of the pass
+ * have left to this one.
+ */
+void
+synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers)
+{
+	int			n = lt->table->nidentity;
+
+	if (!lt->decides)
+		return;
+	if (lt->rows != NULL)
+	{
+		appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET stamp = c.stamp, origin = c.origin, born = c.born"
+						 " FROM pg_temp.c_%d c JOIN pg_temp.s_%d s ON NOT s.ensure AND ", lt->number, lt->number, lt->number);
+		synchro_sql_equal(sql, "s.l", "c.l", n);
+		appendStringInfoString(sql, " WHERE m.kind = 'n' AND ");
+		synchro_sql_equal(sql, "m.l", "c.l", n);
+		appendStringInfoChar(sql, ';');
+	}
+	if (lt->nolds > 0)
+	{
+		appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET stamp = q.stamp, origin = q.origin FROM pg_temp.n_%d q"
+						 " WHERE m.kind = q.kind AND q.kind <> '" SYNCHRO_KIND_PRESENT "' AND ", lt->number, lt->number);
+		synchro_sql_equal(sql, "m.l", "q.l", n);
+		appendStringInfoChar(sql, ';');
+	}
+	if (leftovers)
+	{
+		appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, stamp, origin, ", lt->number);
+		synchro_sql_list(sql, "r", n);
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "v", n);
+		appendStringInfoString(sql, ") SELECT '" SYNCHRO_KIND_GONE "', false, stamp, origin, ");
+		append_decoded(sql, lt, NULL, "remote_key");
+		appendStringInfoString(sql, ", ");
+		append_decoded(sql, lt, NULL, "remote_key");
+		appendStringInfo(sql, " FROM %s.unapplied WHERE node = '%s' AND relation = %s AND stamp IS NOT NULL;",
+						 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	}
+
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = w.concurrent, verdict = "
+					 VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
+					 lt->number, quote_literal_cstr(lt->table->qualified));
+	append_identity(sql, lt, "r");
+	appendStringInfo(sql, ") FROM pg_temp.m_%d WHERE stamp IS NOT NULL AND NOT fresh), (SELECT min(stamp) FROM pg_temp.m_%d)) w"
+					 " WHERE m.stamp IS NOT NULL AND NOT m.fresh AND w.identity = ", lt->number, lt->number);
+	append_identity(sql, lt, "m.r");
+	appendStringInfoChar(sql, ';');
+	if (!has_names(lt))
+		return;
+	append_ghosts(sql, lt);
+	if (lt->nolds > 0)
+		append_old_ghosts(sql, lt);
+	if (lt->rows != NULL)
+		append_row_ghosts(sql, lt);
+	append_name_ghosts(sql, lt);
+}
+
+/*
+ * Append a condition: a row of the batch that is applied refers to the staged
+ * row s.  False if no table of the batch does.
+ */
+static bool
+append_is_referenced(StringInfo sql, const SynchroLinkTable *lt, List *tables)
+{
+	ListCell   *cell;
+	bool		any = false;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *child = lfirst(cell);
+
+		for (int fk = 0; child->rows != NULL && fk < child->table->nfks; fk++)
+		{
+			if (child->parents[fk] != lt)
+				continue;
+			appendStringInfo(sql, "%sEXISTS (SELECT FROM pg_temp.s_%d x WHERE ", any ? " OR " : "(", child->number);
+			synchro_sql_equal(sql, psprintf("x.f%d_", fk), "s.l", lt->table->nidentity);
+			appendStringInfoChar(sql, ')');
+			any = true;
+		}
+	}
+	if (any)
+		appendStringInfoChar(sql, ')');
+	return any;
+}
+
+/*
+ * Append a staged row as the remote would have it, in JSON.
+ */
+static void
+append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
+{
+	bool		any = false;
+
+	appendStringInfoString(sql, "(SELECT to_jsonb(z) FROM (SELECT ");
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		if (!lt->pushed[i])
+			continue;
+		appendStringInfoString(sql, any ? ", " : "");
+		synchro_sql_value(sql, lt, i, "s", "r");
+		appendStringInfo(sql, " AS %s", synchro_column_name(lt, i));
+		any = true;
+	}
+	appendStringInfoString(sql, ") z)");
+}
+
+/*
+ * Append the removal of what has lost: it is recorded, the winner queued for
+ * the sender, and the row taken out of the batch.  tables: of the batch;
+ * those that refer to this one come before it.
+ *
+ * ensured: rows of the table are pushed if others need them.  A row that has
+ * lost against its own delete is then still put in place for the sake of
+ * newer rows that refer to it; not as the sender's change, but as one of the
+ * remote's own, which all nodes will hear of.
+ */
+void
+synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, bool ensured)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	int			n = lt->table->nidentity;
+
+	if (!lt->decides)
+		return;
+	if (lt->rows != NULL)
+	{
+		StringInfoData needed;
+
+		/* rows */
+		appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
+		append_identity(sql, lt, "m.r");
+		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
+		append_staged_json(sql, lt);
+		appendStringInfo(sql, ", g.name, g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+		synchro_sql_equal(sql, "s.l", "m.l", n);
+		synchro_sql_join_parents(sql, lt, "s", false);
+		appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
+						 SYNCHRO_KIND_OLD "') AND ", lt->number);
+		synchro_sql_equal(sql, "g.l", "m.l", n);
+		appendStringInfoString(sql, " ORDER BY g.kind DESC LIMIT 1) g ON true WHERE m.kind = 'n' AND m.verdict = 'l';");
+
+		/* those that are gone there, and yet needed */
+		initStringInfo(&needed);
+		if (ensured && append_is_referenced(&needed, lt, tables))
+		{
+			appendStringInfo(sql, "UPDATE pg_temp.s_%d s SET ensure = true FROM pg_temp.m_%d m WHERE m.kind = 'n' AND m.verdict = 'l' AND m.fresh AND ",
+							 lt->number, lt->number);
+			synchro_sql_equal(sql, "m.l", "s.l", n);
+			appendStringInfo(sql, " AND %s;", needed.data);
+		}
+		appendStringInfo(sql, "DELETE FROM pg_temp.s_%d s USING pg_temp.m_%d m WHERE m.kind = 'n' AND m.verdict IS NOT NULL AND NOT s.ensure AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "m.l", "s.l", n);
+		appendStringInfo(sql, ";DELETE FROM pg_temp.m_%d m WHERE m.kind = 'n' AND m.fresh AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "s.l", "m.l", n);
+		appendStringInfoString(sql, ");");
+	}
+
+	/* deletes; a rename that has lost went with its row */
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, ", relation);
+	append_identity(sql, lt, "m.r");
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
+					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
+					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
+	append_identity(sql, lt, "x.r");
+	appendStringInfoString(sql, " = ");
+	append_identity(sql, lt, "m.r");
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * Append what is said to the remote's log about a table's rows that are going
+ * to be written or deleted: with which stamp; and the record of those that had
+ * been changed there by somebody who did not know of it.
+ */
+void
+synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	const SynchroTable *table = lt->table;
+	StringInfoData chosen;
+
+	if (!lt->decides || (lt->rows == NULL && lt->nolds == 0 && !leftovers))
+		return;
+	initStringInfo(&chosen);
+	appendStringInfoString(&chosen, "m.stamp IS NOT NULL AND m.verdict IS NULL AND (m.kind IN ('"
+						   SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
+	if (lt->rows != NULL)
+	{
+		appendStringInfo(&chosen, " OR (m.kind = 'n' AND EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
+		synchro_sql_equal(&chosen, "s.l", "m.l", table->nidentity);
+		appendStringInfoString(&chosen, "))");
+	}
+	appendStringInfoChar(&chosen, ')');
+
+	/* where both a row and a name say something of one remote row, the row counts */
+	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin),"
+					 " array_agg(x.ghost), array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
+	append_identity(sql, lt, "m.r");
+	appendStringInfoString(sql, " AS identity, m.stamp, m.origin, coalesce(m.ghost, false) AS ghost, m.kind = 'n' AND NOT m.fresh AS touch, m.kind");
+	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen.data);
+	if (lt->rows != NULL)
+	{
+		appendStringInfoString(sql, " UNION ALL SELECT ");
+		append_identity(sql, lt, "m.v");
+		appendStringInfo(sql, ", m.stamp, m.origin, coalesce(m.ghost, false), false, 'v' FROM pg_temp.m_%d m WHERE m.kind = 'n' AND %s AND ",
+						 lt->number, chosen.data);
+		append_identity(sql, lt, "m.v");
+		appendStringInfoString(sql, " IS DISTINCT FROM ");
+		append_identity(sql, lt, "m.r");
+	}
+	appendStringInfoString(sql, ") y ORDER BY y.identity, y.kind = 'n' DESC, y.stamp DESC) x HAVING count(*) > 0;");
+
+	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
+	append_identity(sql, lt, "m.r");
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, to_jsonb(t))) FROM pg_temp.m_%d m JOIN %s t ON ",
+					 lt->number, table->qualified);
+	synchro_sql_identity_equal(sql, lt, "t", "m.r");
+	appendStringInfo(sql, " WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
+					 chosen.data, lt->number);
+	append_identity(sql, lt, "x.r");
+	appendStringInfoString(sql, " = ");
+	append_identity(sql, lt, "m.r");
+	appendStringInfoString(sql, "));");
+}
+
+/*
+ * Append the last look: has somebody changed meanwhile what was decided
+ * about?  Raises 40001 then.
+ */
+void
+synchro_sql_recheck(StringInfo sql)
+{
+	appendStringInfoString(sql, "SELECT synchro.peer_recheck();");
+}

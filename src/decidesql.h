@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * decidesql.h
+ *	  SQL text that lets the newer change win, on a remote that logs changes,
+ *	  too.  Pure functions of descriptions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_DECIDESQL_H
+#define SYNCHRO_DECIDESQL_H
+
+#include "lib/stringinfo.h"
+#include "link.h"
+
+/* first column of the result that counts what has lost */
+#define SYNCHRO_SKIPPED_TAG		"skipped"
+
+extern void synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen);
+extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
+							   bool leftovers);
+extern void synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, bool ensured);
+extern void synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers);
+extern void synchro_sql_recheck(StringInfo sql);
+
+#endif							/* SYNCHRO_DECIDESQL_H */

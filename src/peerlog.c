@@ -1,0 +1,427 @@
+/*-------------------------------------------------------------------------
+ *
+ * peerlog.c
+ *	  What this node's log knows of rows that another node pushes.
+ *
+ * The log is read with the latest snapshot, taken after the segments have been
+ * locked (see synchro_log_lock()), and without what the present transaction
+ * has written itself.  It is read only as far back as the caller asks for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "applied.h"
+#include "compat.h"
+#include "identities.h"
+#include "localsql.h"
+#include "peerlog.h"
+
+/* a string or encoded key, and what it stands for */
+typedef struct Named
+{
+	SynchroBytes bytes;			/* hash key */
+	void	   *what;
+} Named;
+
+static uint32
+hash_named(const void *key, Size size)
+{
+	const SynchroBytes *bytes = key;
+
+	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
+}
+
+static int
+match_named(const void *a, const void *b, Size size)
+{
+	const SynchroBytes *x = a;
+	const SynchroBytes *y = b;
+
+	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
+}
+
+static HTAB *
+make_table(int size)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(SynchroBytes);
+	ctl.entrysize = sizeof(Named);
+	ctl.hash = hash_named;
+	ctl.match = match_named;
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("synchro peer rows", Max(size, 16), &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * Encode (see keycodec.h) an identity or a name that is given as the text of
+ * an array of text.
+ */
+SynchroBytes
+synchro_peerlog_encode(const SynchroTable *table, const int *columns, int ncolumns, const char *array_text)
+{
+	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, array_text), TEXTOID, -1);
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+	StringInfoData buf;
+	SynchroBytes result;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &count);
+	if (count != ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key of table %s must have %d values, not %d", table->qualified, ncolumns, count),
+				 errhint("Watch the table by the same key on both sides.")));
+	initStringInfo(&buf);
+	for (int i = 0; i < count; i++)
+	{
+		const SynchroColumn *column = &table->columns[columns[i]];
+		Oid			input;
+		Oid			param;
+		Datum		value = (Datum) 0;
+
+		getTypeInputInfo(column->type, &input, &param);
+		if (!nulls[i])
+			value = OidInputFunctionCall(input, TextDatumGetCString(elements[i]), param, column->typmod);
+		synchro_key_put(&buf, value, nulls[i], column->typlen, column->typbyval);
+	}
+	result.data = buf.data;
+	result.len = buf.len;
+	return result;
+}
+
+/*
+ * The text of an array of text with encoded values.
+ */
+static char *
+decode(const SynchroTable *table, const int *columns, int ncolumns, SynchroBytes bytes)
+{
+	char	  **values = synchro_identities_values(table, columns, ncolumns, bytes);
+	Datum	   *elements = palloc(sizeof(Datum) * Max(ncolumns, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(ncolumns, 1));
+	int			dimensions[1] = {ncolumns};
+	int			bounds[1] = {1};
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
+	}
+	return OidOutputFunctionCall(F_ARRAY_OUT,
+								 PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
+																	TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+/* a log entry of one of the rows that are asked for */
+typedef struct Entry
+{
+	SynchroNewest *row;
+	uint64		txid;
+	TimestampTz logged_at;
+	SynchroStamp stamp;
+} Entry;
+
+typedef struct Search
+{
+	const SynchroTable *table;
+	SynchroStamps *stamps;
+	HTAB	   *wanted;
+	uint64		own;			/* transaction id */
+	MemoryContext context;
+	Entry	   *entries;
+	int			nentries;
+	int			maxentries;
+	MemoryContext row_context;
+} Search;
+
+static void
+begin_search(Search *search, const SynchroTable *table, int size)
+{
+	memset(search, 0, sizeof(*search));
+	search->table = table;
+	search->stamps = synchro_stamps_create();
+	search->wanted = make_table(size);
+	search->own = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+	search->context = CurrentMemoryContext;
+	search->row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro peer row",
+												ALLOCSET_DEFAULT_SIZES);
+}
+
+/*
+ * Is a row of the log one of this table, of another transaction?
+ */
+static bool
+is_of_table(Search *search, const SynchroLogRow *row)
+{
+	if (synchro_stamps_note(search->stamps, row))
+		return false;
+	return row->relation == search->table->relid && row->txid != search->own &&
+		SYNCHRO_LAYOUT_IDENTITY(row->layout) == SYNCHRO_LAYOUT_IDENTITY(search->table->layout);
+}
+
+/* does an entry come after another in the log? */
+static bool
+is_later(const SynchroLogRow *row, int position, TimestampTz logged_at, uint64 txid, int32 part, int32 other)
+{
+	if (row->changed_at != logged_at)
+		return row->changed_at > logged_at;
+	if (row->txid != txid)
+		return row->txid > txid;
+	if (row->part != part)
+		return row->part > part;
+	return position >= other;
+}
+
+static void
+note_entry(Search *search, SynchroNewest *wanted, const SynchroLogRow *row,
+		   const SynchroKeyRecord *record, int position)
+{
+	Entry	   *entry;
+
+	if (search->nentries == search->maxentries)
+	{
+		search->maxentries = Max(64, search->maxentries * 2);
+		search->entries = search->entries == NULL ?
+			MemoryContextAllocHuge(search->context, sizeof(Entry) * search->maxentries) :
+			repalloc_huge(search->entries, sizeof(Entry) * search->maxentries);
+	}
+	entry = &search->entries[search->nentries++];
+	entry->row = wanted;
+	entry->txid = row->txid;
+	entry->logged_at = row->changed_at;
+	entry->stamp = record->stamp;
+	if (wanted->found && !is_later(row, position, wanted->logged_at, wanted->last_txid, wanted->part, wanted->position))
+		return;
+	wanted->found = true;
+	wanted->live = record->op != SYNCHRO_OP_DELETE;
+	wanted->logged_at = row->changed_at;
+	wanted->last_txid = row->txid;
+	wanted->part = row->part;
+	wanted->position = position;
+}
+
+static void
+search_newest(const SynchroLogRow *row, void *arg)
+{
+	Search	   *search = arg;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+
+	if (!is_of_table(search, row))
+		return;
+	for (int position = 0; pos < end; position++)
+	{
+		SynchroKeyRecord record;
+		Named	   *named;
+
+		pos = synchro_key_next(pos, end, search->table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		named = hash_search(search->wanted, &record.identity, HASH_FIND, NULL);
+		if (named != NULL)
+			note_entry(search, named->what, row, &record, position);
+	}
+}
+
+static void
+scan_latest(TimestampTz since, const SynchroSnapshot *unseen_by, SynchroLogCallback callback, Search *search)
+{
+	SynchroSqlScope scope;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_log_lock();
+	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_scan_recent(since, unseen_by, callback, search);
+	PopActiveSnapshot();
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Find the newest changes of rows that were logged at a given time or later,
+ * or were not seen by a snapshot if there is one.
+ *
+ * rows: their bytes are given; the rest is set here, found where there is any.
+ * Returns what their stamps mean.
+ */
+SynchroStamps *
+synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count,
+					   TimestampTz since, const SynchroSnapshot *unseen_by)
+{
+	Search		search;
+
+	begin_search(&search, table, count);
+	for (int i = 0; i < count; i++)
+	{
+		Named	   *named = hash_search(search.wanted, &rows[i].bytes, HASH_ENTER, NULL);
+
+		named->what = &rows[i];
+		rows[i].found = false;
+		rows[i].stamp.at = 0;
+	}
+	scan_latest(since, unseen_by, search_newest, &search);
+	for (int i = 0; i < search.nentries; i++)
+	{
+		Entry	   *entry = &search.entries[i];
+		SynchroStamp stamp = synchro_stamps_of(search.stamps, entry->txid, entry->logged_at, entry->stamp);
+
+		if (entry->row->stamp.at != 0 && synchro_stamps_compare(search.stamps, stamp, entry->row->stamp) < 0)
+			continue;
+		entry->row->stamp = stamp;
+		entry->row->txid = entry->txid;
+	}
+	return search.stamps;
+}
+
+static void
+search_bearers(const SynchroLogRow *row, void *arg)
+{
+	Search	   *search = arg;
+	const SynchroTable *table = search->table;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+	MemoryContext old;
+
+	if (!is_of_table(search, row) ||
+		SYNCHRO_LAYOUT_KEY(row->layout) != SYNCHRO_LAYOUT_KEY(table->layout))
+		return;
+	old = MemoryContextSwitchTo(search->row_context);
+	for (int position = 0; pos < end; position++)
+	{
+		SynchroKeyRecord record;
+		SynchroBytes name;
+		Named	   *named;
+		SynchroBearer *bearer;
+
+		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		if (!record.has_old)
+			continue;
+		name.data = decode(table, table->key, table->nkey, record.old_key);
+		name.len = strlen(name.data);
+		named = hash_search(search->wanted, &name, HASH_FIND, NULL);
+		bearer = named != NULL ? named->what : NULL;
+		if (bearer == NULL ||
+			(bearer->found && !is_later(row, position, bearer->logged_at, bearer->txid, bearer->part, bearer->position)))
+			continue;
+		bearer->found = true;
+		bearer->txid = row->txid;
+		bearer->logged_at = row->changed_at;
+		bearer->part = row->part;
+		bearer->position = position;
+		bearer->given = record.stamp;
+		MemoryContextSwitchTo(search->context);
+		bearer->bytes = synchro_key_copy(record.identity);
+		MemoryContextSwitchTo(search->row_context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(search->row_context);
+}
+
+/*
+ * Find who bore names last that the log says were lost at a given time or
+ * later.
+ *
+ * names: given as text; the rest is set here, found where somebody bore it.
+ * Returns what their stamps mean.
+ */
+SynchroStamps *
+synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int count, TimestampTz since)
+{
+	Search		search;
+	SynchroNewest *rows = palloc0(sizeof(SynchroNewest) * Max(count, 1));
+	HTAB	   *by_identity = make_table(count);
+	TimestampTz first = DT_NOEND;
+	int			nrows = 0;
+	SynchroStamps *stamps;
+
+	begin_search(&search, table, count);
+	for (int i = 0; i < count; i++)
+	{
+		SynchroBytes name = {names[i].name, strlen(names[i].name)};
+		Named	   *named = hash_search(search.wanted, &name, HASH_ENTER, NULL);
+
+		named->what = &names[i];
+	}
+	scan_latest(since, NULL, search_bearers, &search);
+	for (int i = 0; i < count; i++)
+	{
+		Named	   *named;
+		bool		known;
+
+		if (!names[i].found)
+			continue;
+		names[i].lost = synchro_stamps_of(search.stamps, names[i].txid, names[i].logged_at, names[i].given);
+		names[i].identity = decode(table, table->identity, table->nidentity, names[i].bytes);
+		named = hash_search(by_identity, &names[i].bytes, HASH_ENTER, &known);
+		if (!known)
+		{
+			rows[nrows].bytes = names[i].bytes;
+			named->what = &rows[nrows++];
+		}
+		names[i].row = named->what;
+		first = Min(first, names[i].logged_at);
+	}
+	if (nrows == 0)
+		return search.stamps;
+
+	/* the entry by which the name was lost is among these */
+	stamps = synchro_peerlog_newest(table, rows, nrows, first, NULL);
+	for (int i = 0; i < count; i++)
+		names[i].found &= names[i].row != NULL && names[i].row->found;
+	return stamps;
+}
+
+static void
+search_applied(const SynchroLogRow *row, void *arg)
+{
+	bool	   *changed = arg;
+	const SynchroTable *table;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+
+	if (row->relation == SYNCHRO_STAMP_RELATION || *changed ||
+		row->txid == U64FromFullTransactionId(GetTopFullTransactionIdIfAny()))
+		return;
+	table = synchro_table_get(row->relation, true);
+	if (table == NULL || SYNCHRO_LAYOUT_IDENTITY(row->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+		return;
+	while (pos < end && !*changed)
+	{
+		SynchroKeyRecord record;
+
+		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		*changed = synchro_applied_find(row->relation, record.identity) != NULL;
+	}
+}
+
+/*
+ * Has anybody else changed a row that this transaction writes for another
+ * node, that the snapshot did not see?
+ */
+bool
+synchro_peerlog_changed_since(const SynchroSnapshot *snapshot)
+{
+	SynchroSqlScope scope;
+	bool		changed = false;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_log_lock();
+	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_scan(snapshot, search_applied, &changed);
+	PopActiveSnapshot();
+	synchro_sql_close(&scope);
+	return changed;
+}

@@ -1,0 +1,83 @@
+# WHY: two databases that both take writes must end up equal, with the later of two changes of a row, whichever is pushed
+# first, and without sending back to each other what they have got.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use Nodes;
+use SynchroTest;
+use Test::More;
+
+my ($a, $b) = nodes({}, 'a', 'b');
+my $schema = <<'SQL';
+CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE, n int, note text);
+CREATE TABLE child (id serial PRIMARY KEY, parent_id int NOT NULL REFERENCES parent ON DELETE CASCADE, name text, n int, UNIQUE (parent_id, name));
+CREATE TABLE tag (id serial PRIMARY KEY, name text UNIQUE);
+CREATE TABLE child_tag (child_id int REFERENCES child ON DELETE CASCADE, tag_id int REFERENCES tag ON DELETE CASCADE, PRIMARY KEY (child_id, tag_id));
+SQL
+
+both($a, $b, $schema);
+join_nodes($a, $b);
+watch([$a, $b], parent => '{name}', child => '{parent_id,name}', tag => '{name}', child_tag => undef);
+
+my $all = q{SELECT 'parent' AS what, name AS key, n::text, note FROM parent
+	UNION ALL SELECT 'child', p.name || '/' || c.name, c.n::text, NULL FROM child c JOIN parent p ON p.id = c.parent_id
+	UNION ALL SELECT 'child_tag', p.name || '/' || c.name || '/' || t.name, NULL, NULL FROM child_tag x JOIN child c ON c.id = x.child_id
+		JOIN parent p ON p.id = c.parent_id JOIN tag t ON t.id = x.tag_id
+	UNION ALL SELECT 'tag', name, NULL, NULL FROM tag ORDER BY 1, 2};
+
+sub on
+{
+	my ($node, $sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# both hand out id 1
+on($a, q{INSERT INTO parent (name, n) VALUES ('from a', 1), ('both', 1); INSERT INTO child (parent_id, name, n) VALUES (1, 'x', 1);
+	INSERT INTO tag (name) VALUES ('red'); INSERT INTO child_tag VALUES (1, 1)});
+on($b, q{INSERT INTO parent (name, n) VALUES ('from b', 2), ('both', 2); INSERT INTO child (parent_id, name, n) VALUES (1, 'y', 2);
+	INSERT INTO tag (name) VALUES ('blue'); INSERT INTO child_tag VALUES (1, 1)});
+settle($a, $b);
+same($a, $b, $all, 'rows with the same ids and other keys are on both sides');
+is(rows($a, q{SELECT n FROM parent WHERE name = 'both'}), '2', 'of a key that both have inserted there is one row, with the newer values');
+
+# whichever pushes first
+foreach my $order ([$a, $b], [$b, $a])
+{
+	my ($first, $second) = @$order;
+	my $name = $first->name;
+
+	on($a, "UPDATE parent SET n = 10, note = 'a of $name' WHERE name = 'from a'");
+	on($b, "UPDATE parent SET n = 20, note = 'b of $name' WHERE name = 'from a'; UPDATE parent SET n = 20, note = 'b of $name' WHERE name = 'from b'");
+	on($a, "UPDATE parent SET n = 30, note = 'a of $name' WHERE name = 'from b'");
+	settle(@$order);
+	same($a, $b, $all, "$name first: both are the same");
+	is(rows($a, q{SELECT note FROM parent WHERE name LIKE 'from%' ORDER BY name}), "b of $name\na of $name", 'with the later change of each row');
+
+	# delete and update
+	on($a, "INSERT INTO parent (name, n) VALUES ('gone', 1), ('back', 1)");
+	settle(@$order);
+	on($a, "UPDATE parent SET n = 2 WHERE name = 'gone'; DELETE FROM parent WHERE name = 'back'");
+	on($b, "DELETE FROM parent WHERE name = 'gone'; UPDATE parent SET n = 3 WHERE name = 'back'");
+	settle(@$order);
+	same($a, $b, $all, "$name first: a delete newer than an update wins, and the other way round");
+	is(rows($a, q{SELECT name, n FROM parent WHERE name IN ('gone', 'back')}), 'back|3', 'as told');
+	on($a, "DELETE FROM parent WHERE name = 'back'");
+
+	# a natural key here, another column there
+	on($a, "INSERT INTO parent (name, n) VALUES ('one', 1), ('two', 1)");
+	settle(@$order);
+	on($a, "UPDATE parent SET name = 'uno' WHERE name = 'one'; UPDATE parent SET n = 5 WHERE name = 'two'");
+	on($b, "UPDATE parent SET n = 6 WHERE name = 'one'; UPDATE parent SET name = 'due' WHERE name = 'two'");
+	settle(@$order);
+	same($a, $b, $all, "$name first: a key changed here and another column there");
+	is(rows($a, q{SELECT name, n FROM parent WHERE name IN ('one', 'uno', 'two', 'due') ORDER BY 1}), "due|1\none|6", 'leave one row each');
+	on($a, q{DELETE FROM parent WHERE name IN ('one', 'uno', 'two', 'due')});
+	settle(@$order);
+}
+note(rows($a, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
+note(rows($b, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
+
+$_->stop('fast') foreach $a, $b;
+done_testing();

@@ -1,0 +1,132 @@
+
+=pod
+
+=head1 NAME
+
+Nodes - servers that push to each other
+
+=head1 SYNOPSIS
+
+  use Nodes;
+
+  my ($a, $b) = nodes('a', 'b');
+  $_->safe_psql('postgres', $schema) foreach $a, $b;
+  join_nodes($a, $b);
+  watch([$a, $b], t => '{name}');
+
+=cut
+
+package Nodes;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use SynchroTest;
+use Test::More;
+
+our @EXPORT = qw(
+  join_nodes
+  link_nodes
+  nodes
+  settle
+  watch
+);
+
+=head1 FUNCTIONS
+
+=head2 nodes($options, @names)
+
+Servers with the extension; $options is a reference to options of synchro_node().
+
+=cut
+
+sub nodes
+{
+	my ($options, @names) = @_;
+	my @nodes = map { synchro_node($_, %$options) } @names;
+
+	$_->safe_psql('postgres', 'CREATE EXTENSION synchro') foreach @nodes;
+	return @nodes;
+}
+
+=head2 link_nodes($from, $to)
+
+$from pushes to $to, which is called by its name there. The tables must be there.
+
+=cut
+
+sub link_nodes
+{
+	my ($from, $to) = @_;
+
+	$to->safe_psql('postgres', <<'SQL');
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sync') AS missing \gset
+\if :missing
+CREATE ROLE sync LOGIN PASSWORD 'secret';
+\endif
+SELECT synchro.allow_peer('sync');
+SQL
+	connect_remote($from, $to, name => $to->name, peer => 'none');
+	return;
+}
+
+=head2 join_nodes($one, $other)
+
+Both push to each other.
+
+=cut
+
+sub join_nodes
+{
+	my ($one, $other) = @_;
+
+	link_nodes($one, $other);
+	link_nodes($other, $one);
+	return;
+}
+
+=head2 watch(\@nodes, table => key, ...)
+
+Watches tables by natural key on all nodes.
+
+=cut
+
+sub watch
+{
+	my ($nodes, @tables) = @_;
+
+	while (my ($table, $key) = splice @tables, 0, 2)
+	{
+		my $arguments = defined $key ? "'$table', '$key'" : "'$table'";
+
+		$_->safe_psql('postgres', "SELECT synchro.add_table($arguments)") foreach @$nodes;
+	}
+	return;
+}
+
+=head2 settle(@nodes)
+
+Synchronizes all nodes until none has anything to push any more; dies if they do not come to an end. Returns the number
+of rounds.
+
+=cut
+
+sub settle
+{
+	my (@nodes) = @_;
+
+	foreach my $round (1 .. 20)
+	{
+		my $busy = 0;
+
+		foreach my $node (@nodes)
+		{
+			$busy += grep { $_->{message} !~ /^No changes/ } sync($node);
+		}
+		return $round unless $busy;
+	}
+	die 'the nodes do not come to rest';
+}
+
+1;
