@@ -343,11 +343,11 @@ make_peer_tables(SynchroLink *link)
 }
 
 /*
- * Note that the remote shows the token of our taking over.  Without that, the
- * next attempt's token would be the only one that we know.
+ * Note that the remote shows the token that was attempted last.  Without that,
+ * the next attempt's token would be the only one that we know.
  */
 static void
-acknowledge_taken(const char *server, const char *token)
+acknowledge_attempted(const char *server, const char *token)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
@@ -396,7 +396,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 							 " WHERE node = $2::uuid ON CONFLICT DO NOTHING", 2, params);
 	}
 	position->acknowledged = position->attempted;
-	acknowledge_taken(link->target->name, position->attempted);
+	acknowledge_attempted(link->target->name, position->attempted);
 }
 
 /*
@@ -446,9 +446,15 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	if (position->acknowledged == NULL)
 		take_position(link, position);
 
+	/*
+	 * A batch of our predecessor's may still be under way there, waiting for a
+	 * lock, say, though nobody waits for its answer any more.  Its fence has
+	 * locked the row: let it end, lest it go through after we have looked, with
+	 * a token that our own next attempt makes us forget.
+	 */
 	rows = synchro_remote_query(link->remote,
 								"SELECT token, snapshot, keys_snapshot FROM "
-								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1", 1, params);
+								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
 	token = rows->nrows == 1 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
 	if (token == NULL ||
 		((position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0) &&
@@ -460,6 +466,8 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 						   "Either side may have been restored from a backup or copied."),
 				 errhint("When you know that both sides are the right ones, run synchro.reset(%s) and copy what differs.",
 						 quote_literal_cstr(link->target->name))));
+	if (position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0)
+		acknowledge_attempted(link->target->name, token);
 	position->acknowledged = pstrdup(token);
 	if (!position->rebased)
 	{

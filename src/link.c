@@ -163,9 +163,6 @@ synchro_link_open(SynchroTarget *target)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroLink *link = palloc0(sizeof(SynchroLink));
-	SynchroRemoteError *error;
-	SynchroRows *rows;
-	StringInfoData sql;
 
 	link->context = context;
 	link->target = palloc(sizeof(SynchroTarget));
@@ -177,21 +174,36 @@ synchro_link_open(SynchroTarget *target)
 	link->batch_context = AllocSetContextCreate(context, "synchro batch",
 												ALLOCSET_DEFAULT_SIZES);
 
-	link->conninfo_generation = current_generation();
-	link->statement_timeout = synchro_statement_timeout;
-	read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required);
-	link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
-									   link->password_required);
-	initStringInfo(&sql);
-	synchro_sql_session(&sql);
-	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
-	if (error != NULL)
-		synchro_remote_report(link->remote, error, "while preparing the session");
-	rows = synchro_remote_query(link->remote,
-								"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
-								" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
-	link->search_path = SYNCHRO_VALUE(rows, 0, 0);
-	find_peer(link);
+	PG_TRY();
+	{
+		SynchroRemoteError *error;
+		SynchroRows *rows;
+		StringInfoData sql;
+
+		link->conninfo_generation = current_generation();
+		link->statement_timeout = synchro_statement_timeout;
+		read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required);
+		link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
+										   link->password_required);
+		initStringInfo(&sql);
+		synchro_sql_session(&sql);
+		error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+		if (error != NULL)
+			synchro_remote_report(link->remote, error, "while preparing the session");
+		rows = synchro_remote_query(link->remote,
+									"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
+									" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
+		link->search_path = SYNCHRO_VALUE(rows, 0, 0);
+		find_peer(link);
+	}
+	PG_CATCH();
+	{
+		/* nobody else knows of it yet, and each attempt makes another one */
+		MemoryContextSwitchTo(old);
+		synchro_link_close(link);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	return link;
 }

@@ -108,7 +108,11 @@ pin_session(SynchroRemote *remote)
 							   " WHERE current_setting('synchronous_commit') = 'off';"
 							   /* not every version has these */
 							   "SELECT set_config(name, '0', false) FROM pg_settings"
-							   " WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
+							   " WHERE name IN ('idle_session_timeout', 'transaction_timeout');"
+							   /* a session whose client is gone must not hold our locks for hours */
+							   "SELECT set_config(name, value, false) FROM pg_settings"
+							   " JOIN (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'),"
+							   " ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '25000')) v (name, value) USING (name)",
 							   synchro_statement_timeout);
 	SynchroRemoteError *error = synchro_remote_script(remote, sql, NIL, NULL);
 

@@ -51,11 +51,13 @@ spill(SynchroSpool *spool)
 	if (spool->file == NULL)
 	{
 		/* not to be closed with a transaction: no owner but the spool */
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(spool));
 		ResourceOwner owner = CurrentResourceOwner;
 
 		CurrentResourceOwner = NULL;
 		spool->file = BufFileCreateTemp(true);
 		CurrentResourceOwner = owner;
+		MemoryContextSwitchTo(old);
 	}
 	BufFileWrite(spool->file, spool->memory.data, spool->memory.len);
 	spool->file_size += spool->memory.len;

@@ -335,4 +335,15 @@ SQL
 	}
 }
 
+#
+# More than is kept in memory between reading and sending
+#
+{
+	my $n = 12;
+
+	$local->safe_psql('postgres', "INSERT INTO items (name, note) SELECT 'large ' || i, repeat(i::text, 1000000) FROM generate_series(1, $n) i");
+	is(sync($local, 'office')->{inserted}, $n, 'a batch of many megabytes arrives');
+	same($local, $remote, q{SELECT name, md5(note) FROM items WHERE name LIKE 'large %' ORDER BY 1}, 'byte by byte');
+}
+
 done_testing();

@@ -196,6 +196,44 @@ foreach my $end (sort keys %ends)
 same($local, $remote, 'SELECT name FROM t ORDER BY name', 'at last both sides are the same');
 
 #
+# A pusher that dies leaves a batch behind that the remote goes on with, and commits when nobody waits for the answer any
+# more, perhaps after the next pusher has come.
+#
+my $batches = q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'};
+
+sub leave_behind
+{
+	my ($name) = @_;
+	my $holder = $remote->background_psql('postgres');
+
+	$holder->query_safe('BEGIN; LOCK TABLE t');
+	$local->safe_psql('postgres', "SET synchronous_commit = on; INSERT INTO t (name) VALUES ('$name')");
+	wait_for($remote, $batches, 'a batch waits for a lock', expected => '1');
+	my $pid = pusher_pid($local, 'office');
+	$local->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	return $holder;
+}
+
+my $holder = leave_behind('left behind');
+wait_for($remote, $batches, 'the next pusher waits, too', expected => '2');
+$holder->query_safe('COMMIT');
+$holder->quit;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'left behind'}, '1', 'what was left behind gets through');
+arrives('after that', 'and it goes on');
+
+$holder = leave_behind('left again');
+$holder->query_safe(q{ALTER TABLE t ADD CONSTRAINT strict CHECK (name <> 'refused')});
+$holder->query_safe('COMMIT');
+$holder->quit;
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('refused')});
+wait_for($local, q{SELECT attempts >= 3 AND last_error LIKE '%violates check constraint "strict"%' FROM synchro.remotes},
+	'the same, and the next batch fails');
+$remote->safe_psql('postgres', 'ALTER TABLE t DROP CONSTRAINT strict');
+arrives('after that, too', 'it goes on all the same');
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name IN ('left again', 'refused')}, '2', 'with everything');
+nothing_doubled('nothing arrived twice');
+
+#
 # a password that is changed on the remote
 #
 $remote->safe_psql('postgres', <<'SQL');

@@ -156,6 +156,21 @@ $holder->query_safe('COMMIT');
 $holder->quit;
 wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '8', 'and it is tried again');
 
+#
+# a remote that lets us in, and no further
+#
+my $sessions = q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'sync'};
+$dead->safe_psql('postgres', <<'SQL');
+REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC, sync;
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'sync';
+SQL
+$local->safe_psql('postgres', q{UPDATE t SET n = 9 WHERE id = 1});
+wait_for($local, q{SELECT attempts >= 4 AND last_error LIKE '%permission denied to create temporary tables%' FROM synchro.remotes WHERE remote = 'dead'},
+	'a remote that lets us in, and no further');
+cmp_ok(rows($dead, $sessions), '<=', 1, 'no attempt leaves its connection behind');
+$dead->safe_psql('postgres', 'GRANT TEMPORARY ON DATABASE postgres TO sync');
+wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '9', 'and it goes on when that is mended');
+
 $watcher->quit;
 $_->stop('fast') foreach $local, $alive, $dead;
 done_testing();

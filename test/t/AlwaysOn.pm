@@ -36,6 +36,7 @@ our @EXPORT = qw(
   pusher_pid
   within
   stops_fast
+  reload_with
   start_proxy
   silent_port
 );
@@ -142,6 +143,27 @@ sub stops_fast
 	return;
 }
 
+=head2 reload_with($node, %settings)
+
+New settings for a running server, until it has told all of its processes. A value is to be written as SHOW writes it.
+
+=cut
+
+sub reload_with
+{
+	my ($node, %settings) = @_;
+
+	$node->append_conf('postgresql.conf', join "\n", map { "$_ = '$settings{$_}'" } sort keys %settings);
+	$node->reload;
+
+	# The postmaster reads the file, signals the others, and only then starts a session that shows it.
+	foreach my $name (sort keys %settings)
+	{
+		$node->poll_query_until('postgres', "SHOW $name", $settings{$name}) or croak "$name is not taken up";
+	}
+	return;
+}
+
 =head2 silent_port()
 
 A port on 127.0.0.1 where connections are taken and nothing is ever answered, like a host behind a firewall that drops
@@ -163,10 +185,13 @@ sub silent_port
 
 A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> is where it listens. Ends with the test.
 
-=head2 $proxy->command($word)
+=head2 $proxy->command($command)
 
 C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
-open. C<forward>: new connections are forwarded again; those from before stay as they are. C<cut>: all are closed.
+open. C<swallow after N>: the same as soon as clients have sent N bytes more. C<forward>: new connections are forwarded
+again; those from before stay as they are. C<cut>: all are closed. C<taken>: nothing happens.
+
+It is done when this returns. Returns how many connections have been taken so far.
 
 =cut
 
@@ -178,23 +203,28 @@ sub start_proxy
 		LocalAddr => '127.0.0.1',
 		ReuseAddr => 1,
 		Proto => 'tcp') or croak "could not listen: $!";
-	my ($reader, $writer);
+	my ($reader, $writer, $answers, $answerer);
 
 	pipe($reader, $writer) or croak "pipe: $!";
+	pipe($answers, $answerer) or croak "pipe: $!";
 	my $pid = fork;
 	croak "fork: $!" unless defined $pid;
 	if (!$pid)
 	{
 		close $writer;
-		_forward($listener, $port, $reader);
+		close $answers;
+		$answerer->autoflush(1);
+		_forward($listener, $port, $reader, $answerer);
 		require POSIX;
 		POSIX::_exit(0);
 	}
 	close $reader;
+	close $answerer;
 	$writer->autoflush(1);
 	return bless {
 		pid => $pid,
 		port => $listener->sockport,
+		answers => $answers,
 		writer => $writer
 	  },
 	  'AlwaysOn::Proxy';
@@ -202,10 +232,15 @@ sub start_proxy
 
 sub _forward
 {
-	my ($listener, $port, $commands) = @_;
+	my ($listener, $port, $commands, $answerer) = @_;
 	my $select = IO::Select->new($listener, $commands);
-	my (%peer, %deaf);
+	my (%peer, %deaf, %is_client, $left);
 	my $swallow = 0;
+	my $taken = 0;
+	my $stop = sub {
+		$swallow = 1;
+		$select->remove($_->[0]) foreach values %peer;
+	};
 
 	$SIG{PIPE} = 'IGNORE';
 	while (1)
@@ -218,24 +253,37 @@ sub _forward
 
 				return unless defined $line;
 				chomp $line;
-				$swallow = $line eq 'swallow';
 				if ($line eq 'swallow')
 				{
-					$select->remove($_->[0]) foreach values %peer;
+					$stop->();
+				}
+				elsif ($line =~ /^swallow after (\d+)$/)
+				{
+					$left = $1;
+				}
+				elsif ($line eq 'forward')
+				{
+					$swallow = 0;
 				}
 				elsif ($line eq 'cut')
 				{
-					foreach my $pair (values %peer)
+					foreach my $open ((map { $_->[0] } values %peer), values %deaf)
 					{
-						$select->remove($pair->[0]);
-						close $pair->[0];
+						$select->remove($open);
+						close $open;
 					}
-					%peer = ();
+					%peer = %is_client = %deaf = ();
 				}
+				print $answerer "$taken\n";
+
+				# what else is ready may be so no longer
+				last;
 			}
 			elsif ($socket == $listener)
 			{
 				my $client = $listener->accept or next;
+
+				$taken++;
 
 				# kept, so that it stays open
 				if ($swallow)
@@ -251,6 +299,7 @@ sub _forward
 				}
 				$peer{$client} = [ $client, $server ];
 				$peer{$server} = [ $server, $client ];
+				$is_client{$client} = 1;
 				$select->add($client, $server);
 			}
 			elsif ($peer{$socket})
@@ -269,11 +318,18 @@ sub _forward
 						last unless defined $n;
 						$sent += $n;
 					}
+					$left -= $sent if defined $left && $is_client{$socket};
+					if (defined $left && $left <= 0)
+					{
+						undef $left;
+						$stop->();
+						last;
+					}
 					next;
 				}
 				$select->remove($socket, $other);
-				delete $peer{$socket};
-				delete $peer{$other};
+				delete $_->{$socket} foreach \%peer, \%is_client;
+				delete $_->{$other} foreach \%peer, \%is_client;
 				close $socket;
 				close $other;
 			}
@@ -286,10 +342,12 @@ package AlwaysOn::Proxy;
 
 sub command
 {
-	my ($self, $word) = @_;
+	my ($self, $command) = @_;
 
-	print { $self->{writer} } "$word\n";
-	return;
+	print { $self->{writer} } "$command\n";
+	my $taken = readline $self->{answers} // die 'the proxy is gone';
+	chomp $taken;
+	return $taken;
 }
 
 sub DESTROY
