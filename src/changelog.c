@@ -27,26 +27,24 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "changelog.h"
+#include "clock.h"
 #include "compat.h"
 #include "localsql.h"
+#include "sequence.h"
 
 /*
  * Keys of a chunk and their bytes.  A chunk row must fit on a page, since
@@ -90,40 +88,13 @@ struct SynchroLogWriter
 
 static void write_chunk(SynchroLogWriter *writer, Chunk *chunk);
 
-static Oid
-our_relation(const char *name)
-{
-	Oid			oid = get_relname_relid(name, get_namespace_oid(SYNCHRO_SCHEMA, false));
-
-	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist", SYNCHRO_SCHEMA, name),
-				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
-	return oid;
-}
-
 /*
- * Number of the live segment, straight from the sequence's page.
+ * Number of the live segment.
  */
 int
 synchro_log_live(void)
 {
-	Relation	rel = sequence_open(our_relation("log_switch"), AccessShareLock);
-	Buffer		buf = ReadBuffer(rel, 0);
-	Page		page;
-	HeapTupleData tuple;
-	ItemId		item;
-	int64		value;
-
-	LockBuffer(buf, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buf);
-	item = PageGetItemId(page, FirstOffsetNumber);
-	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-	value = ((Form_pg_sequence_data) GETSTRUCT(&tuple))->last_value;
-	UnlockReleaseBuffer(buf);
-	sequence_close(rel, AccessShareLock);
-	return (int) value;
+	return (int) synchro_sequence_read("log_switch");
 }
 
 /*
@@ -135,7 +106,7 @@ synchro_log_segment(int segment)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d", segment);
-	return our_relation(name);
+	return synchro_own_relation(name);
 }
 
 /*
@@ -197,9 +168,18 @@ synchro_log_open(int segment, int first_part)
 		writer->snapshot_pushed = true;
 	}
 	writer->txid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
-	writer->stamp = GetCurrentTimestamp();
+	writer->stamp = synchro_clock_stamp();
 	MemoryContextSwitchTo(old);
 	return writer;
+}
+
+/*
+ * The stamp that rows are written with.
+ */
+TimestampTz
+synchro_log_stamp(const SynchroLogWriter *writer)
+{
+	return writer->stamp;
 }
 
 /*

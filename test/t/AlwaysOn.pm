@@ -167,6 +167,7 @@ A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> i
 
 C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
 open. C<forward>: new connections are forwarded again; those from before stay as they are. C<cut>: all are closed.
+C<delay N>: what is forwarded waits for N seconds before, each way.
 
 =cut
 
@@ -206,6 +207,7 @@ sub _forward
 	my $select = IO::Select->new($listener, $commands);
 	my (%peer, %deaf);
 	my $swallow = 0;
+	my $delay = 0;
 
 	$SIG{PIPE} = 'IGNORE';
 	while (1)
@@ -214,23 +216,31 @@ sub _forward
 		{
 			if ($socket == $commands)
 			{
-				my $line = <$commands>;
+				# all that has been written: select() does not see what perl has buffered
+				my $lines;
 
-				return unless defined $line;
-				chomp $line;
-				$swallow = $line eq 'swallow';
-				if ($line eq 'swallow')
+				return unless sysread $commands, $lines, 4096;
+				foreach my $line (split /\n/, $lines)
 				{
-					$select->remove($_->[0]) foreach values %peer;
-				}
-				elsif ($line eq 'cut')
-				{
-					foreach my $pair (values %peer)
+					if ($line =~ /^delay (\S+)$/)
 					{
-						$select->remove($pair->[0]);
-						close $pair->[0];
+						$delay = $1;
+						next;
 					}
-					%peer = ();
+					$swallow = $line eq 'swallow';
+					if ($line eq 'swallow')
+					{
+						$select->remove($_->[0]) foreach values %peer;
+					}
+					elsif ($line eq 'cut')
+					{
+						foreach my $pair (values %peer)
+						{
+							$select->remove($pair->[0]);
+							close $pair->[0];
+						}
+						%peer = ();
+					}
 				}
 			}
 			elsif ($socket == $listener)
@@ -262,6 +272,7 @@ sub _forward
 				{
 					my $sent = 0;
 
+					usleep($delay * 1_000_000) if $delay;
 					while ($sent < length $data)
 					{
 						my $n = syswrite($other, $data, length($data) - $sent, $sent);
