@@ -22,6 +22,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "clocklink.h"
 #include "decidesql.h"
 #include "localsql.h"
 #include "order.h"
@@ -319,7 +320,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
 
 	if (link->peer_node != NULL)
-		synchro_sql_begin_deciding(&sql, link, batch->seen);
+		synchro_sql_begin_deciding(&sql, link, batch->seen, synchro_clocklink_uncertainty(link));
 
 	foreach(cell, tables)
 	{

@@ -141,8 +141,8 @@ note_break(int offset, TimestampTz time)
 static void
 flush_buffer(int offset)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
+	TimestampTz now = synchro_log_stamp(writer);
 	uint64		txid = U64FromFullTransactionId(GetTopFullTransactionId());
 	int			pos = offset;
 	int			next = 0;		/* break that the record lies before */

@@ -27,26 +27,24 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "changelog.h"
+#include "clock.h"
 #include "compat.h"
 #include "localsql.h"
+#include "sequence.h"
 
 /*
  * Keys of a chunk and their bytes.  A chunk row must fit on a page, since
@@ -90,40 +88,13 @@ struct SynchroLogWriter
 
 static void write_chunk(SynchroLogWriter *writer, Chunk *chunk);
 
-static Oid
-our_relation(const char *name)
-{
-	Oid			oid = get_relname_relid(name, get_namespace_oid(SYNCHRO_SCHEMA, false));
-
-	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist", SYNCHRO_SCHEMA, name),
-				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
-	return oid;
-}
-
 /*
- * Number of the live segment, straight from the sequence's page.
+ * Number of the live segment.
  */
 int
 synchro_log_live(void)
 {
-	Relation	rel = sequence_open(our_relation("log_switch"), AccessShareLock);
-	Buffer		buf = ReadBuffer(rel, 0);
-	Page		page;
-	HeapTupleData tuple;
-	ItemId		item;
-	int64		value;
-
-	LockBuffer(buf, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buf);
-	item = PageGetItemId(page, FirstOffsetNumber);
-	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-	value = ((Form_pg_sequence_data) GETSTRUCT(&tuple))->last_value;
-	UnlockReleaseBuffer(buf);
-	sequence_close(rel, AccessShareLock);
-	return (int) value;
+	return (int) synchro_sequence_read("log_switch");
 }
 
 /*
@@ -135,7 +106,7 @@ synchro_log_segment(int segment)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d", segment);
-	return our_relation(name);
+	return synchro_own_relation(name);
 }
 
 /*
@@ -197,9 +168,18 @@ synchro_log_open(int segment, int first_part)
 		writer->snapshot_pushed = true;
 	}
 	writer->txid = (int64) U64FromFullTransactionId(GetTopFullTransactionId());
-	writer->stamp = GetCurrentTimestamp();
+	writer->stamp = synchro_clock_stamp();
 	MemoryContextSwitchTo(old);
 	return writer;
+}
+
+/*
+ * The stamp that rows are written with.
+ */
+TimestampTz
+synchro_log_stamp(const SynchroLogWriter *writer)
+{
+	return writer->stamp;
 }
 
 /*
@@ -354,6 +334,7 @@ typedef struct LogScan
 	SynchroLogCallback callback;
 	void	   *arg;
 	const SynchroSnapshot *since;	/* without what it saw; NULL: all */
+	bool		backlog;
 } LogScan;
 
 static void
@@ -371,6 +352,8 @@ receive_row(TupleTableSlot *slot, void *arg)
 	if (state->since != NULL && synchro_snapshot_has(state->since, row.txid))
 		return;
 	row.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
+	if (!state->backlog)
+		row.changed_at = synchro_clock_clamp(row.txid, row.changed_at);
 	row.part = DatumGetInt32(slot->tts_values[4]);
 	row.keys.data = NULL;
 	row.keys.len = 0;
@@ -469,6 +452,7 @@ synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg)
 {
 	LogScan		state = {callback, arg};
 
+	synchro_clock_load();
 	synchro_sql_query(psprintf(log_columns, segment), 0, NULL, NULL, NULL,
 					  synchro_sql_callback(receive_row, &state));
 }
@@ -493,6 +477,7 @@ synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void
 			synchro_log_scan_segment(i, callback, arg);
 		return;
 	}
+	synchro_clock_load();
 	condition = unseen_condition(since, values);
 	guc_level = use_index();
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
@@ -534,6 +519,7 @@ synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
 	const char *unseen = NULL;
 	int			guc_level;
 
+	synchro_clock_load();
 	if (unseen_by != NULL)
 		unseen = unseen_condition(unseen_by, values);
 	values[2] = TimestampTzGetDatum(since);
@@ -597,7 +583,7 @@ synchro_log_has_unseen(int segment, const SynchroSnapshot *since, TimestampTz be
 void
 synchro_log_scan_backlog(const char *server, SynchroLogCallback callback, void *arg)
 {
-	LogScan	state = {callback, arg};
+	LogScan		state = {callback, arg, NULL, true};
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(server);
 

@@ -24,6 +24,7 @@ extern Oid	synchro_log_segment(int segment);
 typedef struct SynchroLogWriter SynchroLogWriter;
 
 extern SynchroLogWriter *synchro_log_open(int segment, int first_part);
+extern TimestampTz synchro_log_stamp(const SynchroLogWriter *writer);
 extern void synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp);
 extern void synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
 							const char *record, int len);

@@ -116,13 +116,14 @@ synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
 /*
  * Append what comes first in a transaction that decides.  seen: how much of
  * the remote's log had been pushed here when the batch was read, as a snapshot
- * of the remote; NULL if nothing is known of that.
+ * of the remote; NULL if nothing is known of that.  uncertainty: of the clocks,
+ * microseconds.
  */
 void
-synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen)
+synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty)
 {
-	appendStringInfo(sql, "SELECT synchro.peer_begin('%s', %s);", link->node,
-					 seen != NULL ? quote_literal_cstr(seen) : "NULL");
+	appendStringInfo(sql, "SELECT synchro.peer_begin('%s', %s, " INT64_FORMAT ");", link->node,
+					 seen != NULL ? quote_literal_cstr(seen) : "NULL", uncertainty);
 }
 
 /*

@@ -11,6 +11,7 @@
 #ifndef SYNCHRO_LINK_H
 #define SYNCHRO_LINK_H
 
+#include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
 #include "remotetable.h"
@@ -43,6 +44,19 @@ typedef struct SynchroLinkTable
 	int64		nolds;			/* of the names, those of before */
 } SynchroLinkTable;
 
+/* the remote's clock, see clocklink.c; times in microseconds */
+typedef struct SynchroLinkClock
+{
+	bool		asked;			/* whether the remote runs synchro, too */
+	bool		there;			/* it does */
+	bool		measured;
+	TimestampTz measured_at;	/* when difference was, by our clock */
+	TimestampTz tried_at;		/* when that was last looked at again */
+	int64		difference;		/* the remote's clock less ours */
+	int64		uncertainty;
+	int64		own_uncertainty;	/* of this node's offset */
+} SynchroLinkClock;
+
 typedef struct SynchroLink
 {
 	MemoryContext context;
@@ -54,6 +68,7 @@ typedef struct SynchroLink
 								 * else NULL */
 	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
+	SynchroLinkClock clock;
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
 	uint64		generation;		/* see synchro_table_generation() */

@@ -55,6 +55,7 @@
 #include "utils/timestamp.h"
 
 #include "changelog.h"
+#include "clock.h"
 #include "localsql.h"
 #include "logkeeper.h"
 #include "settings.h"
@@ -195,13 +196,13 @@ is_needed(int segment, TimestampTz before)
 static bool
 is_behind(int segment)
 {
-	return is_needed(segment, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BEHIND));
+	return is_needed(segment, TimestampTzPlusMilliseconds(synchro_clock_now(), -BEHIND));
 }
 
 static bool
 is_old(TimestampTz time)
 {
-	return TimestampTzPlusMilliseconds(time, (int64) synchro_log_retention * 1000) <= GetCurrentTimestamp();
+	return TimestampTzPlusMilliseconds(time, (int64) synchro_log_retention * 1000) <= synchro_clock_now();
 }
 
 /*

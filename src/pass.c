@@ -24,6 +24,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "clocklink.h"
 #include "localsql.h"
 #include "order.h"
 #include "pass.h"
@@ -498,6 +499,7 @@ run_batch(Pass *pass)
 
 	MemoryContextReset(pass->batch_context);
 	MemoryContextSwitchTo(pass->batch_context);
+	synchro_clocklink_refresh(pass->link);
 	batch = palloc0(sizeof(SynchroBatch));
 	batch->link = pass->link;
 	batch->position = pass->position;

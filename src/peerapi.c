@@ -31,6 +31,7 @@
 
 #include "applied.h"
 #include "checkpoint.h"
+#include "clock.h"
 #include "conflict.h"
 #include "localsql.h"
 #include "peerlog.h"
@@ -54,6 +55,7 @@ typedef struct PeerSession
 	pg_uuid_t	node;
 	SynchroSnapshot *seen;		/* or NULL */
 	SynchroSnapshot *begun;
+	int64		uncertainty;	/* of both sides' times, microseconds */
 } PeerSession;
 
 static PeerSession session;
@@ -138,11 +140,12 @@ synchro_peer_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * peer_begin(node, seen): the present transaction applies a batch of another
+ * peer_begin(node, seen, uncertainty): the present transaction applies a batch of another
  * node.
  *
  * seen: how much of this node's log that one had got when it read the batch,
- * as a snapshot of this node; NULL if it gets nothing from here.
+ * as a snapshot of this node; NULL if it gets nothing from here.  uncertainty:
+ * how exactly the two clocks are known to each other, in microseconds.
  */
 Datum
 synchro_peer_begin(PG_FUNCTION_ARGS)
@@ -175,6 +178,7 @@ synchro_peer_begin(PG_FUNCTION_ARGS)
 	session.txid = U64FromFullTransactionId(GetTopFullTransactionId());
 	session.node = *PG_GETARG_UUID_P(0);
 	session.seen = NULL;
+	session.uncertainty = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
 	if (!PG_ARGISNULL(1))
 		session.seen = synchro_snapshot_parse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, PG_GETARG_DATUM(1))));
 	session.begun = synchro_snapshot_parse(synchro_snapshot_current());
@@ -334,6 +338,9 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 		synchro_applied_put(table, synchro_peerlog_encode(table, table->identity, table->nidentity, TextDatumGetCString(columns[0][i])),
 							stamp, DatumGetBool(columns[3][i]), DatumGetBool(columns[4][i]));
 	}
+
+	/* whatever is done here from now on is later, in particular to these rows */
+	synchro_clock_saw(newest);
 	PG_RETURN_VOID();
 }
 
@@ -374,7 +381,7 @@ queue_winner(const PeerSession *peer, const SynchroTable *table, const char *ide
 	values[0] = UUIDPGetDatum(&peer->node);
 	values[1] = ObjectIdGetDatum(table->relid);
 	values[2] = Int32GetDatum((int32) table->layout);
-	values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[3] = TimestampTzGetDatum(synchro_clock_now());
 	values[4] = PointerGetDatum(cstring_to_text_with_len(record.data, record.len));
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	if (synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
@@ -397,6 +404,7 @@ fill_conflict(FunctionCallInfo fcinfo, const PeerSession *peer, const SynchroTab
 	conflict->identity = text_or_null(fcinfo, 1);
 	conflict->local_at = PG_GETARG_INT64(2);
 	conflict->remote_at = PG_GETARG_INT64(4);
+	conflict->ambiguous = Abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
 	conflict->loser = PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
 }
 

@@ -12,6 +12,7 @@
 
 #include "changelog.h"
 #include "checkpoint.h"
+#include "clock.h"
 #include "localsql.h"
 #include "pending.h"
 
@@ -57,4 +58,8 @@ synchro_pending_count(const char *server, SynchroPending *pending)
 	synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
 	synchro_log_scan_backlog(server, count_row, pending);
 	synchro_sql_close(&scope);
+
+	/* the log's times are common time; others go by this server's clock */
+	if (pending->oldest != 0)
+		pending->oldest -= synchro_clock_offset();
 }

@@ -24,6 +24,7 @@
 #include "capturebuffer.h"
 #include "changelog.h"
 #include "checkpoint.h"
+#include "clock.h"
 #include "localsql.h"
 #include "pushcall.h"
 #include "source.h"
@@ -211,7 +212,8 @@ Datum
 synchro_set_checkpoint(PG_FUNCTION_ARGS)
 {
 	SynchroTarget *target = synchro_target_get(NameStr(*PG_GETARG_NAME(0)), false);
-	Backlogger	backlogger = {target->name, PG_GETARG_TIMESTAMPTZ(1)};
+	TimestampTz at = PG_GETARG_TIMESTAMPTZ(1);
+	Backlogger	backlogger = {target->name, at};
 	HASHCTL		ctl = {0};
 	SynchroSqlScope scope;
 
@@ -219,8 +221,11 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 	ctl.hcxt = CurrentMemoryContext;
 	backlogger.committed_since = hash_create("synchro late commits", 64, &ctl,
 											 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	/* the caller speaks of his server's clock, the log of common time */
+	if (!TIMESTAMP_NOT_FINITE(at))
+		backlogger.at = at + synchro_clock_offset();
 	PushActiveSnapshot(GetLatestSnapshot());
-	synchro_position_rebase(target->name, false, backlogger.at >= GetCurrentTimestamp());
+	synchro_position_rebase(target->name, false, at >= GetCurrentTimestamp());
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, note_late_commit, &backlogger);
 	synchro_log_scan(NULL, add_to_backlog, &backlogger);
@@ -253,6 +258,9 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 					" SELECT server, '1:1:', '1:1:', now() FROM synchro.remote ON CONFLICT DO NOTHING",
 					0, NULL, NULL, NULL);
 	synchro_sql_close(&scope);
+
+	/* perhaps on another machine, where the offset that was copied is wrong */
+	synchro_clock_forget();
 	synchro_shared_look_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();
 }

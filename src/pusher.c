@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "changelog.h"
+#include "clocklink.h"
 #include "compat.h"
 #include "localsql.h"
 #include "logkeeper.h"
@@ -172,6 +173,7 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 	if (previous != NULL)
 		pusher->link->previous_node = MemoryContextStrdup(pusher->link->context, previous);
 	synchro_peer_open(pusher->link, position);
+	synchro_clocklink_measure(pusher->link);
 }
 
 static void

@@ -19,6 +19,7 @@
 #define MIN_BUFFER_SIZE			64
 #define DEFAULT_BUFFER_SIZE		1024
 #define MAX_BUFFER_SIZE			(512 * 1024)	/* half of what a StringInfo holds */
+#define DEFAULT_CLOCK_UNCERTAINTY 1000
 #define DEFAULT_CONFLICTS_KEPT	10000
 #define DEFAULT_CONNECT_TIMEOUT 10
 #define MAX_CONNECT_TIMEOUT		3600
@@ -34,6 +35,7 @@ int			synchro_conflicts_kept = DEFAULT_CONFLICTS_KEPT;
 int			synchro_connect_timeout = DEFAULT_CONNECT_TIMEOUT;
 bool		synchro_log_changes = true;
 int			synchro_log_retention = DEFAULT_LOG_RETENTION;
+int			synchro_max_clock_uncertainty = DEFAULT_CLOCK_UNCERTAINTY;
 int			synchro_retry_max_interval = DEFAULT_RETRY_INTERVAL;
 int			synchro_statement_timeout = DEFAULT_STATEMENT_TIMEOUT;
 
@@ -83,6 +85,12 @@ synchro_settings_init(void)
 							&synchro_log_retention, DEFAULT_LOG_RETENTION,
 							0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.max_clock_uncertainty",
+							"Sets how exactly the clocks of two nodes must be known to each other before changes are pushed.",
+							"It counts only between nodes that both run synchro.",
+							&synchro_max_clock_uncertainty, DEFAULT_CLOCK_UNCERTAINTY,
+							1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("synchro.retry_max_interval",
 							"Sets the longest time between two attempts to reach a remote.",
 							"The first attempts come sooner after each other.",

@@ -15,6 +15,7 @@ extern int	synchro_conflicts_kept;
 extern int	synchro_connect_timeout;	/* s */
 extern bool synchro_log_changes;
 extern int	synchro_log_retention;		/* s */
+extern int	synchro_max_clock_uncertainty;	/* ms */
 extern int	synchro_retry_max_interval; /* s */
 extern int	synchro_statement_timeout;	/* ms */
 

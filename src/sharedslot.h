@@ -27,6 +27,7 @@
 
 #define MAX_SLOTS	256			/* databases times remotes */
 #define MAX_LOOKS	256			/* databases that wait to be looked into */
+#define MAX_CLOCKS	256			/* databases with the extension */
 
 typedef struct Slot
 {
@@ -73,6 +74,7 @@ typedef struct Shared
 	Look		looks[MAX_LOOKS];
 	ConditionVariable served;
 	Slot		slots[MAX_SLOTS];
+	SynchroSharedClock clocks[MAX_CLOCKS];
 } Shared;
 
 /* NULL unless the library is preloaded */

@@ -52,6 +52,13 @@ set_up_memory(void)
 			pg_atomic_init_u64(&synchro_shared->slots[i].logged, 0);
 			pg_atomic_init_u64(&synchro_shared->slots[i].pending_since, 0);
 		}
+		for (int i = 0; i < MAX_CLOCKS; i++)
+		{
+			pg_atomic_init_u64(&synchro_shared->clocks[i].owner, 0);
+			pg_atomic_init_u64(&synchro_shared->clocks[i].offset, SYNCHRO_CLOCK_UNKNOWN);
+			pg_atomic_init_u64(&synchro_shared->clocks[i].stamp, 0);
+			pg_atomic_init_u64(&synchro_shared->clocks[i].kept, 0);
+		}
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -288,6 +295,38 @@ synchro_shared_look_at_commit(Oid database)
 	watch_transaction();
 	commit_look = true;
 	commit_look_database = database;
+}
+
+/*
+ * The clock of a database's node; NULL where there is no shared memory, or no
+ * room in it.
+ *
+ * schema: ours there, so that an extension which is dropped and created anew
+ * does not go on with the old one's clock.  Clocks are given back by a restart
+ * only: whoever writes to a watched table reads one without a lock.
+ */
+SynchroSharedClock *
+synchro_shared_clock(Oid database, Oid schema)
+{
+	static SynchroSharedClock *last = NULL;
+	uint64		owner = ((uint64) database << 32) | schema;
+
+	if (synchro_shared == NULL)
+		return NULL;
+	if (last != NULL && pg_atomic_read_u64(&last->owner) == owner)
+		return last;
+	for (int i = 0; i < MAX_CLOCKS; i++)
+	{
+		SynchroSharedClock *clock = &synchro_shared->clocks[i];
+		uint64		found = pg_atomic_read_u64(&clock->owner);
+
+		/* if another backend is faster, found is set to what it has put there */
+		if (found == 0 && pg_atomic_compare_exchange_u64(&clock->owner, &found, owner))
+			found = owner;
+		if (found == owner)
+			return last = clock;
+	}
+	return NULL;
 }
 
 /*

@@ -14,6 +14,7 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "port/atomics.h"
 
 /* what a pass did, in rows */
 typedef struct SynchroCounts
@@ -59,13 +60,25 @@ typedef struct SynchroPusherStatus
 	bool		counted;		/* pending is known */
 	int64		pending;
 	TimestampTz pending_since;	/* 0: nothing is pending */
-	int64		clock_offset;
 	char		phase[32];
 	Oid			relation;
 	int64		rows_done;
 	int64		rows_total;
 	TimestampTz started_at;
 } SynchroPusherStatus;
+
+/*
+ * The clock of a database's node, see clock.c.  Changed without a lock.
+ */
+typedef struct SynchroSharedClock
+{
+	pg_atomic_uint64 owner;		/* whose it is; 0: nobody's */
+	pg_atomic_uint64 offset;	/* as int64; SYNCHRO_CLOCK_UNKNOWN: not read yet */
+	pg_atomic_uint64 stamp;		/* the last one given or seen; 0: not read yet */
+	pg_atomic_uint64 kept;		/* up to which one the sequence has them */
+} SynchroSharedClock;
+
+#define SYNCHRO_CLOCK_UNKNOWN	((uint64) PG_INT64_MIN)
 
 extern void synchro_shared_init(void);
 extern bool synchro_shared_available(void);
@@ -75,6 +88,7 @@ extern void synchro_shared_wake_at_commit(int64 entries);
 extern void synchro_shared_look_at_commit(Oid database);
 extern void synchro_shared_retry_at_commit(void);
 extern void synchro_shared_look(Oid database);
+extern SynchroSharedClock *synchro_shared_clock(Oid database, Oid schema);
 extern bool synchro_shared_status(Oid database, const char *server,
 								  SynchroPusherStatus *status);
 extern bool synchro_shared_request(Oid database, const char *server, uint64 *ticket);

@@ -14,10 +14,32 @@ CREATE TABLE synchro.node_identity (
 	id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	previous uuid,
 	system_identifier bigint NOT NULL,
-	database oid NOT NULL
+	database oid NOT NULL,
+	clock_reference uuid,
+	clock_stratum integer NOT NULL DEFAULT 0,
+	clock_uncertainty bigint NOT NULL DEFAULT 0,
+	clock_measured_at timestamptz,
+	clock_set_at timestamptz,
+	clock_set_from timestamptz,
+	clock_set_xid xid8
 );
 COMMENT ON TABLE synchro.node_identity IS 'who this node is, and in which cluster and database it was last seen';
 COMMENT ON COLUMN synchro.node_identity.previous IS 'its id before confirm_node()';
+COMMENT ON COLUMN synchro.node_identity.clock_reference IS 'the node whose clock is common time; NULL: this one';
+COMMENT ON COLUMN synchro.node_identity.clock_stratum IS 'how many links away that is';
+COMMENT ON COLUMN synchro.node_identity.clock_uncertainty IS 'how exactly clock_offset is known, in microseconds';
+COMMENT ON COLUMN synchro.node_identity.clock_measured_at IS 'when clock_offset was taken over, by this server''s clock';
+COMMENT ON COLUMN synchro.node_identity.clock_set_at IS 'common time when it was last set far back';
+COMMENT ON COLUMN synchro.node_identity.clock_set_from IS 'what common time was before that';
+COMMENT ON COLUMN synchro.node_identity.clock_set_xid IS 'transactions with ids below this may have stamps of that earlier time';
+
+-- For sequences, see clock.c: they are read without SQL, and their values
+-- count at once, committed or not.
+CREATE SEQUENCE synchro.clock AS bigint MINVALUE 0 START 0;
+COMMENT ON SEQUENCE synchro.clock IS 'last_value: stamps given here are above it, in microseconds since 2000';
+CREATE SEQUENCE synchro.clock_offset AS bigint MINVALUE -9223372036854775807 START 0;
+COMMENT ON SEQUENCE synchro.clock_offset IS 'last_value: common time less local time, in microseconds';
+
 INSERT INTO synchro.node_identity (system_identifier, database)
 	SELECT s.system_identifier, d.oid
 	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
@@ -28,15 +50,22 @@ INSERT INTO synchro.node_identity (system_identifier, database)
 -- node.
 CREATE VIEW synchro.node AS
 	SELECT n.id, n.system_identifier, n.database,
-		   CASE WHEN n.is_here AND n.rows OPERATOR(pg_catalog.=) 1 THEN 'active' ELSE 'held' END AS state
-	FROM (SELECT i.id, i.system_identifier, i.database,
+		   CASE WHEN n.is_here AND n.rows OPERATOR(pg_catalog.=) 1 THEN 'active' ELSE 'held' END AS state,
+		   COALESCE(n.clock_reference, n.id) AS clock_reference, n.clock_stratum,
+		   c.last_value OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset,
+		   n.clock_uncertainty OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_uncertainty
+	FROM (SELECT i.id, i.system_identifier, i.database, i.clock_reference, i.clock_stratum, i.clock_uncertainty,
 				 i.system_identifier OPERATOR(pg_catalog.=) s.system_identifier AND i.database OPERATOR(pg_catalog.=) d.oid AS is_here,
 				 pg_catalog.count(*) OVER () AS rows
 		  FROM synchro.node_identity i, pg_catalog.pg_control_system() s, pg_catalog.pg_database d
 		  WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-		  ORDER BY 4
-		  LIMIT 1) n;
+		  ORDER BY is_here
+		  LIMIT 1) n CROSS JOIN synchro.clock_offset c;
 COMMENT ON VIEW synchro.node IS 'this node; state held: a copy or restored database that pushes nothing until confirm_node()';
+COMMENT ON COLUMN synchro.node.clock_reference IS 'the node whose clock is the group''s common time';
+COMMENT ON COLUMN synchro.node.clock_stratum IS 'how many links away that is; 0: this node';
+COMMENT ON COLUMN synchro.node.clock_offset IS 'common time less local time';
+COMMENT ON COLUMN synchro.node.clock_uncertainty IS 'how exactly clock_offset is known';
 
 --
 -- What is watched
@@ -112,12 +141,14 @@ CREATE TABLE synchro.remote_state (
 	server name PRIMARY KEY REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
 	acknowledged uuid,
 	attempted uuid,
-	node uuid,
 	snapshot pg_snapshot NOT NULL,
 	keys_snapshot pg_snapshot NOT NULL,
 	checkpoint timestamptz NOT NULL,
 	rebased boolean NOT NULL DEFAULT false,
 	forget_references boolean NOT NULL DEFAULT false,
+	node uuid,
+	clock_offset bigint,
+	clock_uncertainty bigint,
 	last_success timestamptz,
 	inserted bigint NOT NULL DEFAULT 0,
 	updated bigint NOT NULL DEFAULT 0,
@@ -133,6 +164,8 @@ COMMENT ON COLUMN synchro.remote_state.snapshot IS 'all changes visible in it ha
 COMMENT ON COLUMN synchro.remote_state.keys_snapshot IS 'rows on the remote bear the natural keys that they had here in this snapshot';
 COMMENT ON COLUMN synchro.remote_state.rebased IS 'the snapshots here, not the remote''s, count at the next contact';
 COMMENT ON COLUMN synchro.remote_state.forget_references IS 'the remote''s stored pairs are to be forgotten at the next contact';
+COMMENT ON COLUMN synchro.remote_state.clock_offset IS 'the remote''s clock less ours, in microseconds, as last measured';
+COMMENT ON COLUMN synchro.remote_state.clock_uncertainty IS 'how exactly that is known, in microseconds';
 
 CREATE TABLE synchro.backlog (
 	server name NOT NULL REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
@@ -423,11 +456,11 @@ CREATE FUNCTION synchro.peer_table(relation text)
 COMMENT ON FUNCTION synchro.peer_table(text) IS 'for workers of other nodes: by which keys a table is watched here';
 REVOKE ALL ON FUNCTION synchro.peer_table(text) FROM PUBLIC;
 
-CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot)
+CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot, uncertainty bigint)
 	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_peer_begin';
-COMMENT ON FUNCTION synchro.peer_begin(uuid, pg_snapshot) IS 'for workers of other nodes: this transaction applies what a node has changed';
-REVOKE ALL ON FUNCTION synchro.peer_begin(uuid, pg_snapshot) FROM PUBLIC;
+COMMENT ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint) IS 'for workers of other nodes: this transaction applies what a node has changed';
+REVOKE ALL ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint) FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_newest(relation text, identities text[], since bigint,
 		OUT identity text, OUT stamp bigint, OUT origin uuid, OUT concurrent boolean)
@@ -468,6 +501,15 @@ CREATE FUNCTION synchro.peer_recheck()
 COMMENT ON FUNCTION synchro.peer_recheck() IS 'for workers of other nodes: fails if rows were changed here while they were decided about';
 REVOKE ALL ON FUNCTION synchro.peer_recheck() FROM PUBLIC;
 
+CREATE FUNCTION synchro.peer_clock(node uuid, reference uuid, stratum integer, clock_difference bigint, uncertainty bigint,
+		OUT own_node uuid, OUT own_reference uuid, OUT own_stratum integer, OUT own_offset bigint, OUT own_uncertainty bigint,
+		OUT own_clock timestamptz)
+	RETURNS record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_clock';
+COMMENT ON FUNCTION synchro.peer_clock(uuid, uuid, integer, bigint, bigint) IS
+	'another node says what it knows of the group''s clock: its reference and stratum, common time there less local time here and how exactly that is known, in microseconds; returns what this one knows afterwards';
+REVOKE ALL ON FUNCTION synchro.peer_clock(uuid, uuid, integer, bigint, bigint) FROM PUBLIC;
+
 --
 -- State of the remotes
 --
@@ -495,7 +537,7 @@ REVOKE ALL ON FUNCTION synchro.pusher_status() FROM PUBLIC;
 CREATE VIEW synchro.remotes AS
 	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
 		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped, s.failed, p.worker_pid,
-		   NULL::interval AS clock_offset
+		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
 	FROM synchro.pusher_status() p
 		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
 COMMENT ON VIEW synchro.remotes IS 'state of each remote: what is pending (log entries) and since when, the last success and error, rows pushed so far';

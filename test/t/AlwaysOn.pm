@@ -189,7 +189,8 @@ A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> i
 
 C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
 open. C<swallow after N>: the same as soon as clients have sent N bytes more. C<forward>: new connections are forwarded
-again; those from before stay as they are. C<cut>: all are closed. C<taken>: nothing happens.
+again; those from before stay as they are. C<cut>: all are closed. C<delay N>: what is
+forwarded waits for N seconds before, each way. C<taken>: nothing happens.
 
 It is done when this returns. Returns how many connections have been taken so far.
 
@@ -236,6 +237,7 @@ sub _forward
 	my $select = IO::Select->new($listener, $commands);
 	my (%peer, %deaf, %is_client, $left);
 	my $swallow = 0;
+	my $delay = 0;
 	my $taken = 0;
 	my $stop = sub {
 		$swallow = 1;
@@ -260,6 +262,10 @@ sub _forward
 				elsif ($line =~ /^swallow after (\d+)$/)
 				{
 					$left = $1;
+				}
+				elsif ($line =~ /^delay (\S+)$/)
+				{
+					$delay = $1;
 				}
 				elsif ($line eq 'forward')
 				{
@@ -311,6 +317,7 @@ sub _forward
 				{
 					my $sent = 0;
 
+					usleep($delay * 1_000_000) if $delay;
 					while ($sent < length $data)
 					{
 						my $n = syswrite($other, $data, length($data) - $sent, $sent);
