@@ -26,6 +26,7 @@
 #include "decidesql.h"
 #include "localsql.h"
 #include "order.h"
+#include "refpairs.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS	1000
@@ -85,6 +86,14 @@ read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *id
 							Min(READ_ROWS, identities->count - first), ensure);
 }
 
+static void
+read_pairs(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	for (int first = 0; first < identities->count; first += READ_ROWS)
+		synchro_refpairs_read(batch->link, lt, identities, first,
+							  Min(READ_ROWS, identities->count - first));
+}
+
 /*
  * Rows that have changed, and when.
  */
@@ -93,6 +102,7 @@ read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 {
 	if (lt->decides)
 		synchro_stream_changes(batch->link, lt, identities, batch->olds->sources);
+	read_pairs(batch, lt, identities);
 	read_rows(batch, lt, identities, false);
 }
 
@@ -162,6 +172,7 @@ read_requests(SynchroBatch *batch)
 			if (requests == NULL)
 				continue;
 			again = true;
+			read_pairs(batch, lt, requests);
 			if (list_member_oid(batch->ensured, lt->table->relid))
 			{
 				read_rows(batch, lt, requests, true);
@@ -358,6 +369,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
+		synchro_sql_refpairs(&sql, link, lt);
 		synchro_sql_resolve(&sql, link, lt);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);

@@ -302,6 +302,7 @@ synchro_peer_tables(StringInfo sql)
 						   "	remote_key text[] NOT NULL,\n"
 						   "	PRIMARY KEY (node, relation, local_key)\n"
 						   ");\n"
+						   "CREATE INDEX reference_remote_key ON " SYNCHRO_PEER_SCHEMA ".reference (node, relation, remote_key);\n"
 						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".unapplied (\n"
 						   "	node uuid NOT NULL,\n"
 						   "	relation text NOT NULL,\n"

@@ -332,6 +332,30 @@ append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the decisions about rows in mode reference whose remote row is gone:
+ * the reference still tells which that was.
+ */
+static void
+append_gone_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	StringInfoData pairs;
+
+	initStringInfo(&pairs);
+	appendStringInfo(&pairs, "pg_temp.m_%d f JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
+					 lt->number, link->peer, link->node, relation);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(&pairs, "%sf.l%d::text", i > 0 ? ", " : "", i);
+	appendStringInfoString(&pairs, "] WHERE f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL");
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = true, verdict = " VERDICT("m", "w")
+					 " FROM (SELECT f.*, y.remote_key::text AS former FROM %s) p, synchro.peer_newest(%s, (SELECT array_agg(y.remote_key::text) FROM %s),"
+					 " (SELECT min(stamp) FROM pg_temp.m_%d)) w WHERE m.kind = 'n' AND w.identity = p.former AND ",
+					 lt->number, pairs.data, relation, pairs.data, lt->number);
+	synchro_sql_equal(sql, "p.l", "m.l", lt->table->nidentity);
+	appendStringInfoChar(sql, ';');
+}
+
+/*
  * Append the decisions about a table's rows and names, which have been
  * resolved.  leftovers: also about deletes that earlier batches of the pass
  * have left to this one.
@@ -382,7 +406,11 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	append_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ';');
 	if (!has_names(lt))
+	{
+		if (lt->rows != NULL)
+			append_gone_references(sql, link, lt);
 		return;
+	}
 	append_ghosts(sql, lt);
 	if (lt->nolds > 0)
 		append_old_ghosts(sql, lt);

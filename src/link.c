@@ -433,6 +433,7 @@ synchro_link_clear_batch(SynchroLink *link)
 		if (lt->changes != NULL)
 			synchro_spool_free(lt->changes);
 		lt->rows = lt->names = lt->changes = NULL;
+		lt->pairs = NULL;
 		lt->requests = NULL;
 		lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
 		lt->involved = false;

@@ -12,6 +12,7 @@
 #define SYNCHRO_LINK_H
 
 #include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
 #include "utils/uuid.h"
 
 #include "remotetable.h"
@@ -38,6 +39,7 @@ typedef struct SynchroLinkTable
 	SynchroSpool *rows;			/* rows to be as they are here */
 	SynchroSpool *names;		/* natural keys to be looked up */
 	SynchroSpool *changes;		/* when rows were changed */
+	StringInfo	pairs;			/* references that the remote has left here */
 	int64		nrows;
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;
