@@ -4,10 +4,11 @@
 #   make install        install it there (as the owner of that installation)
 #   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
 #   make demo           two throwaway servers, real data, a synchronization
+#   make bench          how fast it is, on throwaway servers; QUICK=1, ONLY=regex, see test/bench/README.md
 #   make clean          remove what was built
 #
 # PG_CONFIG=/path/to/pg_config names the installation; without it the newest one with server headers is taken.
-# check and demo need nothing but git and make beforehand: test/deps installs the rest, or says what is missing.
+# check, demo and bench need nothing but git and make beforehand: test/deps installs the rest, or says what is missing.
 
 EXTENSION = synchro
 MODULE_big = synchro
@@ -34,16 +35,17 @@ PG_CONFIG := $(shell bash test/pg-config)
 endif
 
 # PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
-OURS = check demo
+OURS = check demo bench
 
 ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
 .PHONY: $(MAKECMDGOALS)
 
-check demo: export PG_CONFIG := $(PG_CONFIG_GIVEN)
+check demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
 check: export REGRESS := $(REGRESS)
-check: export ONLY := $(ONLY)
-check demo: export KEEP := $(KEEP)
+check bench: export ONLY := $(ONLY)
+check demo bench: export KEEP := $(KEEP)
+bench: export QUICK := $(QUICK)
 
 check:
 	@bash test/deps
@@ -52,6 +54,10 @@ check:
 demo:
 	@bash test/deps
 	@bash test/demo/run
+
+bench:
+	@bash test/deps
+	@bash test/bench/run
 
 # Goals named beside ours: `make clean check`.
 $(filter-out $(OURS),$(MAKECMDGOALS)):

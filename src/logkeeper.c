@@ -393,9 +393,9 @@ end_step(Keeping *keeping)
  * transactions of its own.
  *
  * written: something may have been added to the log since the last call.
- * busy: a remote is waiting for us.
+ * busy: a remote is waiting for us.  Returns whether it was time to look.
  */
-void
+bool
 synchro_logkeeper_run(bool written, bool busy)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -406,7 +406,7 @@ synchro_logkeeper_run(bool written, bool busy)
 	if (written)
 		next_look = next_look < 0 ? soon : Min(next_look, soon);
 	if (next_look < 0 || now < next_look)
-		return;
+		return false;
 
 	begin_step(&keeping);
 	rotate(&keeping);
@@ -427,4 +427,5 @@ synchro_logkeeper_run(bool written, bool busy)
 	if (keeping.again)
 		interval = Min(interval, LOOK_INTERVAL);
 	next_look = keeping.anything ? TimestampTzPlusMilliseconds(now, interval) : -1;
+	return true;
 }

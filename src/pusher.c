@@ -345,7 +345,8 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 			return;
 
 		/* a remote that is down for long shall not let the log grow */
-		synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, false);
+		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, false))
+			say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
 		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
 					   sleep_time(until), synchro_wait_work());
 		ResetLatch(MyLatch);
@@ -399,23 +400,34 @@ note_failure(Pusher *pusher, const SynchroKeptError *error)
 }
 
 /*
+ * Publish what is pending, if that is not known: after a start, and where a
+ * position was reset.  Whoever looks at synchro.remotes has to count himself
+ * until then.
+ */
+static void
+count_pending(Pusher *pusher)
+{
+	uint64		logged;
+	SynchroPending pending;
+
+	if (synchro_shared_counted() || pusher->count_failed)
+		return;
+	logged = synchro_shared_logged();
+	pusher->count_failed = true;
+	synchro_local_begin("synchro: counting what is pending");
+	synchro_pending_count(pusher->server, &pending);
+	synchro_local_commit();
+	synchro_shared_publish_pending(logged, pending.entries, pending.oldest);
+	pusher->count_failed = false;
+}
+
+/*
  * After a failure: wait for the time to try again.
  */
 static void
 wait_to_retry(Pusher *pusher)
 {
-	if (!synchro_shared_counted() && !pusher->count_failed)
-	{
-		uint64		logged = synchro_shared_logged();
-		SynchroPending pending;
-
-		pusher->count_failed = true;
-		synchro_local_begin("synchro: counting what is pending");
-		synchro_pending_count(pusher->server, &pending);
-		synchro_local_commit();
-		synchro_shared_publish_pending(logged, pending.entries, pending.oldest);
-		pusher->count_failed = false;
-	}
+	count_pending(pusher);
 	say(SYNCHRO_WAITING);
 	wait_for_work(pusher, pusher->next_attempt);
 }
@@ -455,6 +467,9 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		(void) synchro_shared_take_request(&pusher->ticket);
 		if (!synchro_shared_wanted() || !still_wanted(pusher))
 			quit();
+
+		/* to connect may take long */
+		count_pending(pusher);
 		push(pusher, &result);
 		if (result.unfinished)
 			continue;

@@ -1,4 +1,4 @@
-# Shared by test/check and test/demo/run (sourced by bash): a private copy of the tree in a temporary folder, an
+# Shared by test/check, test/demo/run and test/bench/run (sourced by bash): a private copy of the tree in a temporary folder, an
 # ordinary user to work as, servers of our own, and everything gone at the end.
 #
 # shellcheck shell=bash
@@ -71,7 +71,7 @@ enter_private_tree()
 	[ ${#AS[@]} -eq 0 ] || chown -R "$AS_USER" "$WORK"
 
 	env=("PATH=$PATH:/usr/sbin:/sbin" "HOME=$WORK" "TMPDIR=$WORK/tmp" LANG=C.UTF-8 LC_ALL=C.UTF-8 "SYNCHRO_WORK=$WORK")
-	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS CLICOLOR_FORCE NO_COLOR; do
+	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS QUICK CLICOLOR_FORCE NO_COLOR; do
 		[ -z "${!name:-}" ] || env+=("$name=${!name}")
 	done
 	cd "$WORK/tree" || exit 1

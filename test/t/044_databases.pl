@@ -9,7 +9,7 @@ use AlwaysOn;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => "max_worker_processes = 30\nsynchro.retry_max_interval = 1s");
+my $local = synchro_node('local', preload => 1, conf => "max_worker_processes = 30\nsynchro.retry_max_interval = 1s\nautovacuum = off");
 my $remote = synchro_node('remote');
 my $table = 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE)';
 my $pushers = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'synchro pusher'};
@@ -64,12 +64,21 @@ wait_for($local, $pushers, 'each has its pushers', expected => 6);
 is(rows($local, q{SELECT string_agg(DISTINCT datname, ' ' ORDER BY datname) FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}),
 	'one three two', 'and they are where the extension is');
 wait_for($local, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro look'}, 'nobody is left who looks');
+
+# of anybody, in the database without the extension
+my $transactions = q{SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'plain'};
+my $before = rows($local, $transactions);
 $local->restart;
 foreach my $database ('one', 'two', 'three')
 {
 	arrives($database, [ "${database}_a", "${database}_b" ], 'after a restart');
 }
 wait_for($local, $pushers, 'with as many pushers', expected => 6);
+wait_for($local, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro look'}, 'after a short look');
+my $look = rows($local, $transactions) - $before;
+cmp_ok($look, '<=', 3, "a database without the extension costs $look transactions at a start");
+arrives('one', [ 'one_a', 'one_b' ], 'another change') foreach 1 .. 3;
+is(rows($local, $transactions) - $before, $look, 'and no more after that');
 
 #
 # the extension, and remotes, come later and go
@@ -153,7 +162,7 @@ within(5, 'CREATE DATABASE ... TEMPLATE in the middle of a batch', sub { $local-
 unlock_table($_) foreach 'two_a', 'two_b';
 arrives('two', [ 'two_a', 'two_b' ], 'after that');
 in_a_batch('two', 'two_a', 'two_b');
-within(5, 'DROP SERVER', sub { $local->safe_psql('two', q{DROP SERVER a CASCADE}) });
+within(5, 'DROP SERVER ... CASCADE in the middle of a batch', sub { $local->safe_psql('two', q{DROP SERVER a CASCADE}) });
 wait_for($local, q{SELECT string_agg(remote, ' ') FROM synchro.remotes}, 'its remote is gone with it', expected => 'b', dbname => 'two');
 unlock_table($_) foreach 'two_a', 'two_b';
 arrives('two', ['two_b'], 'the other one is served');

@@ -97,12 +97,14 @@ $local->safe_psql('postgres', q{SELECT synchro.resume('dead')});
 wait_arrival($dead, 'SELECT count(*) FROM t WHERE n = -1', '10', 'resumed, it gets what it has missed');
 
 #
-# many rows in small batches
+# many rows
 #
-$local->append_conf('postgresql.conf', 'synchro.batch_size = 500');
+$dead->safe_psql('postgres', 'DROP TRIGGER count_it ON t');
+$local->safe_psql('postgres', q{SELECT synchro.pause('dead')});
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 5000');
 $local->reload;
 my $watcher = $local->background_psql('postgres');
-$local->safe_psql('postgres', q{INSERT INTO t (name, n) SELECT 'many ' || i, 0 FROM generate_series(1, 100000) i});
+$local->safe_psql('postgres', q{INSERT INTO t (name, n) SELECT 'many ' || i, 0 FROM generate_series(1, 500000) i});
 my (%seen, $lag);
 my $last = 0;
 my $monotonous = 1;
@@ -111,37 +113,40 @@ for (;;)
 	my ($phase, $relation, $done, $total) = split /\|/,
 	  $watcher->query_safe(q{SELECT phase, relation, rows_done, rows_total FROM synchro.progress WHERE remote = 'alive'});
 
-	if (($phase // '') eq 'pushing' && $total == 100000)
+	if (($phase // '') eq 'pushing' && $total == 500000)
 	{
 		$monotonous = 0 if $done < $last;
 		$last = $done;
 		$seen{$done} = 1;
-		$lag ||= $watcher->query_safe(q{SELECT lag > '0' AND pending >= 100000 FROM synchro.remotes WHERE remote = 'alive'});
+		$lag ||= $watcher->query_safe(q{SELECT lag > '0' AND pending >= 500000 FROM synchro.remotes WHERE remote = 'alive'});
 	}
 	last if $watcher->query_safe(q{SELECT pending = 0 FROM synchro.remotes WHERE remote = 'alive'}) eq 't';
 }
 cmp_ok(scalar keys %seen, '>', 10, 'progress is seen to move: ' . scalar(keys %seen) . ' times');
 ok($monotonous, 'forwards');
 is($lag, 't', 'and lag and what is pending are right in the middle of a pass');
-wait_arrival($_, q{SELECT count(*) FROM t WHERE name LIKE 'many %'}, '100000', 'all arrives') foreach $alive, $dead;
+wait_arrival($alive, q{SELECT count(*) FROM t WHERE name LIKE 'many %'}, '500000', 'all arrives');
 wait_for($local, 'SELECT count(*) = 0 FROM synchro.progress', 'then there is no progress to be seen any more');
 is($watcher->query_safe(q{SELECT pending, lag FROM synchro.remotes WHERE remote = 'alive'}), '0|00:00:00', 'nothing is pending');
+$watcher->quit;
 
 #
 # pause and ALTER SERVER in the middle of a pass
 #
-$local->safe_psql('postgres', q{UPDATE t SET n = 7 WHERE name LIKE 'many %'});
-wait_arrival($dead, 'SELECT count(*) > 2000 FROM t WHERE n = 7', 't', 'in the middle of a pass');
+reload_with($local, 'synchro.batch_size' => '1000');
+$local->safe_psql('postgres', q{SELECT synchro.set_checkpoint('dead', now()), synchro.resume('dead')});
+$local->safe_psql('postgres', q{UPDATE t SET n = 7 WHERE name LIKE 'many 1%'});
+wait_arrival($dead, 'SELECT count(*) > 5000 FROM t WHERE n = 7', 't', 'in the middle of a pass');
 $local->safe_psql('postgres', q{SELECT synchro.pause('dead')});
 wait_for($local, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}, 'pause() takes effect');
-cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 100000, 'before the pass has come to its end');
+cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 111111, 'before the pass has come to its end');
 $local->safe_psql('postgres', q{SELECT synchro.resume('dead')});
-wait_arrival($dead, 'SELECT count(*) > 4000 FROM t WHERE n = 7', 't', 'resumed, the pass begins anew');
+wait_arrival($dead, 'SELECT count(*) > 10000 FROM t WHERE n = 7', 't', 'resumed, the pass begins anew');
 my $session = rows($dead, q{SELECT pid FROM pg_stat_activity WHERE usename = 'sync'});
 $local->safe_psql('postgres', q{ALTER SERVER dead OPTIONS (ADD application_name 'altered')});
 wait_for($dead, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'altered'}, 'an altered server is taken up');
-cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 100000, 'with the next batch');
-wait_arrival($_, 'SELECT count(*) FROM t WHERE n = 7', '100000', 'all arrives') foreach $alive, $dead;
+cmp_ok(rows($dead, 'SELECT count(*) FROM t WHERE n = 7'), '<', 111111, 'with the next batch');
+wait_arrival($_, 'SELECT count(*) FROM t WHERE n = 7', '111111', 'all arrives') foreach $alive, $dead;
 
 #
 # settings of the session over there follow a reload
@@ -171,6 +176,5 @@ cmp_ok(rows($dead, $sessions), '<=', 1, 'no attempt leaves its connection behind
 $dead->safe_psql('postgres', 'GRANT TEMPORARY ON DATABASE postgres TO sync');
 wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '9', 'and it goes on when that is mended');
 
-$watcher->quit;
 $_->stop('fast') foreach $local, $alive, $dead;
 done_testing();
