@@ -39,6 +39,15 @@
 #define ANALYZE_ROWS	500
 
 /*
+ * Decisions join staged rows with each other, of which the planner knows
+ * nothing: what it takes for a few rows it would join by nested loops, in
+ * quadratic time.  Where the remote's own tables are looked into, LATERAL and
+ * LIMIT see to it that their index is used.
+ */
+#define DECIDE_BY_HASHING	"SET LOCAL enable_nestloop = off;"
+#define DECIDED				"SET LOCAL enable_nestloop TO DEFAULT;"
+
+/*
  * Note what the batch needs to know of its tables.  In a local transaction.
  *
  * Returns false if the remote has to be asked first, outside of it:
@@ -373,10 +382,20 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		synchro_sql_resolve(&sql, link, lt);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
-		synchro_sql_decide(&sql, link, lt, leftovers);
+		if (lt->decides)
+		{
+			appendStringInfoString(&sql, DECIDE_BY_HASHING);
+			synchro_sql_decide(&sql, link, lt, leftovers);
+			appendStringInfoString(&sql, DECIDED);
+		}
 	}
 	components = synchro_order_by_references(tables);
-	append_decisions(batch, &sql, tables, components, leftovers);
+	if (link->peer_node != NULL)
+	{
+		appendStringInfoString(&sql, DECIDE_BY_HASHING);
+		append_decisions(batch, &sql, tables, components, leftovers);
+		appendStringInfoString(&sql, DECIDED);
+	}
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);
 

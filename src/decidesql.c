@@ -544,33 +544,24 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
 	const SynchroTable *table = lt->table;
-	StringInfoData chosen;
+	/* of rows, only those that are staged have a stamp */
+	const char *chosen = "m.stamp IS NOT NULL AND m.verdict IS NULL";
 
 	if (!lt->decides || (lt->rows == NULL && lt->nolds == 0 && !leftovers))
 		return;
-	initStringInfo(&chosen);
-	appendStringInfoString(&chosen, "m.stamp IS NOT NULL AND m.verdict IS NULL AND (m.kind IN ('"
-						   SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
-	if (lt->rows != NULL)
-	{
-		appendStringInfo(&chosen, " OR (m.kind = 'n' AND EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
-		synchro_sql_equal(&chosen, "s.l", "m.l", table->nidentity);
-		appendStringInfoString(&chosen, "))");
-	}
-	appendStringInfoChar(&chosen, ')');
 
 	/* where both a row and a name say something of one remote row, the row counts */
 	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin),"
 					 " array_agg(x.ghost), array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
 	append_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, " AS identity, m.stamp, m.origin, coalesce(m.ghost, false) AS ghost, m.kind = 'n' AND NOT m.fresh AS touch, m.kind");
-	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen.data);
+	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen);
 	if (lt->rows != NULL)
 	{
 		appendStringInfoString(sql, " UNION ALL SELECT ");
 		append_identity(sql, lt, "m.v");
 		appendStringInfo(sql, ", m.stamp, m.origin, coalesce(m.ghost, false), false, 'v' FROM pg_temp.m_%d m WHERE m.kind = 'n' AND %s AND ",
-						 lt->number, chosen.data);
+						 lt->number, chosen);
 		append_identity(sql, lt, "m.v");
 		appendStringInfoString(sql, " IS DISTINCT FROM ");
 		append_identity(sql, lt, "m.r");
@@ -579,11 +570,11 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 
 	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
 	append_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, to_jsonb(t))) FROM pg_temp.m_%d m JOIN %s t ON ",
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT to_jsonb(x) AS loser FROM %s x WHERE ",
 					 lt->number, table->qualified);
-	synchro_sql_identity_equal(sql, lt, "t", "m.r");
-	appendStringInfo(sql, " WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
-					 chosen.data, lt->number);
+	synchro_sql_identity_equal(sql, lt, "x", "m.r");
+	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
+					 chosen, lt->number);
 	append_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");
 	append_identity(sql, lt, "m.r");
