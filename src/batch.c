@@ -373,7 +373,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		synchro_sql_resolve(&sql, link, lt);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
-		synchro_sql_decide(&sql, link, lt, leftovers);
+		synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
 	}
 	components = synchro_order_by_references(tables);
 	append_decisions(batch, &sql, tables, components, leftovers);
