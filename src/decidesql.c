@@ -541,6 +541,42 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the name that a row which has lost by its name of before bears now,
+ * if nobody on the remote, alias t, does.  The sender has to hear that it is
+ * gone: the winner may be another row to it.
+ */
+static void
+append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+
+	if (!has_names(lt) || lt->nolds == 0)
+	{
+		appendStringInfoString(sql, "NULL");
+		return;
+	}
+	appendStringInfo(sql, "CASE WHEN NOT m.fresh AND t.tableoid IS NULL AND EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
+					 SYNCHRO_KIND_OLD "' AND ", lt->number);
+	synchro_sql_equal(sql, "o.l", "m.l", table->nidentity);
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_equal(sql, "o.r", "m.r", table->nidentity);
+	appendStringInfoChar(sql, ')');
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			fk = synchro_column_fk(lt, table->key[i]);
+
+		if (fk >= 0)
+			appendStringInfo(sql, " AND (s.f%d_0 IS NULL OR %s IS NOT NULL)", fk,
+							 synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW));
+	}
+	appendStringInfoString(sql, " THEN ARRAY[");
+	for (int i = 0; i < table->nkey; i++)
+		appendStringInfo(sql, "%s%s::text", i > 0 ? ", " : "",
+						 synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW));
+	appendStringInfoString(sql, "]::text END");
+}
+
+/*
  * Append the removal of what has lost: it is recorded, the winner queued for
  * the sender, and the row taken out of the batch.  tables: of the batch;
  * those that refer to this one come before it.
@@ -567,9 +603,13 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		append_identity(sql, lt, "m.r");
 		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
 		append_staged_json(sql, lt);
-		appendStringInfo(sql, ", g.name, g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+		appendStringInfoString(sql, ", coalesce(g.name, ");
+		append_refused_name(sql, lt);
+		appendStringInfo(sql, "), g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		synchro_sql_join_parents(sql, lt, "s", false);
+		if (has_names(lt))
+			synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
 		appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
 						 SYNCHRO_KIND_OLD "') AND ", lt->number);
 		synchro_sql_equal(sql, "g.l", "m.l", n);

@@ -51,7 +51,7 @@ my %profiles = (
 	leaves => { exact => 1, stock => q{INSERT INTO parent (name, n) VALUES ('@a', 1), ('@b', 2)}, operations => [qw(put set put_child put_child set_child set_child drop_child)] },
 	pairs => { exact => 1, operations => [qw(put put_child put_tag pair pair unpair)] },
 	deletes => { operations => [qw(put set drop put_child set_child drop_child put_tag drop_tag pair unpair)] },
-	renames => { operations => [qw(put set drop rename rename swap)] },
+	renames => { stock => q{INSERT INTO parent (name, n) VALUES ('@a', 1), ('@b', 2)}, operations => [qw(put set drop rename rename swap)] },
 	moves => { operations => [qw(put put_child set_child drop_child rename_child move move)] },
 	all => { operations => [qw(put set drop rename swap put_child put_child set_child drop_child rename_child move put_tag drop_tag pair pair unpair)] });
 
