@@ -24,6 +24,7 @@
 #include "batch.h"
 #include "clocklink.h"
 #include "decidesql.h"
+#include "followers.h"
 #include "localsql.h"
 #include "order.h"
 #include "refpairs.h"
@@ -318,6 +319,8 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 		}
 	foreach(cell, tables)
 		synchro_sql_winners(sql, lfirst(cell), leftovers);
+	foreach(cell, tables)
+		synchro_sql_anew(sql, lfirst(cell));
 }
 
 /*
@@ -385,7 +388,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		if (lt->decides)
 		{
 			appendStringInfoString(&sql, DECIDE_BY_HASHING);
-			synchro_sql_decide(&sql, link, lt, leftovers);
+			synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
 			appendStringInfoString(&sql, DECIDED);
 		}
 	}
@@ -438,6 +441,16 @@ count_results(SynchroBatch *batch, List *results)
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_SKIPPED_TAG) == 0)
 			batch->counts.skipped += strtoll(SYNCHRO_VALUE(rows, 0, 1), NULL, 10);
+		else if (tag != NULL && strcmp(tag, SYNCHRO_ANEW_TAG) == 0)
+		{
+			SynchroAnew *anew = palloc(sizeof(SynchroAnew));
+
+			anew->relid = synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, 0, 1)))->table->relid;
+			anew->identities = pstrdup(SYNCHRO_VALUE(rows, 0, 2));
+			anew->stamps = pstrdup(SYNCHRO_VALUE(rows, 0, 3));
+			anew->origins = pstrdup(SYNCHRO_VALUE(rows, 0, 4));
+			batch->anew = lappend(batch->anew, anew);
+		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
 		{
 			for (int i = 1; i < rows->ncolumns; i++)
@@ -464,6 +477,7 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 
 	elog(DEBUG2, "synchro: %s", sql);
 	memset(&batch->counts, 0, sizeof(batch->counts));
+	batch->anew = NIL;
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
 	if (error == NULL)
 		count_results(batch, results);

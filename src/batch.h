@@ -42,6 +42,7 @@ typedef struct SynchroBatch
 	bool		only;			/* the pass has no other batch */
 	bool		careful;		/* free unique values before they are taken */
 	SynchroCounts counts;
+	List	   *anew;			/* of SynchroAnew: what the remote made anew */
 } SynchroBatch;
 
 extern bool synchro_batch_describe(SynchroBatch *batch);

@@ -54,6 +54,9 @@
 /* a stamp before all others */
 #define BEFORE_ALL "'-9223372036854775808'::int8"
 
+/* see append_second_look() */
+#define SECOND_LOOKS 3
+
 /* the verdict, given stamps of both sides */
 #define VERDICT(here, there) \
 	"CASE WHEN " there ".stamp = " here ".stamp AND " there ".origin = " here ".origin THEN 's'" \
@@ -70,6 +73,19 @@ append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
 	appendStringInfoString(sql, "]::text");
+}
+
+/*
+ * Append "these two are the same row of the remote".
+ */
+static void
+append_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		synchro_sql_value_equal(sql, lt, i, psprintf("%s%d", left, i), psprintf("%s%d", right, i));
+	}
 }
 
 /*
@@ -356,12 +372,85 @@ append_gone_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 }
 
 /*
+ * Append the comparison with what the remote's log has of rows that were
+ * found.  where: which rows of the map, alias m.
+ */
+static void
+append_newest(StringInfo sql, const SynchroLinkTable *lt, const char *where)
+{
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = w.concurrent, verdict = "
+					 VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
+					 lt->number, quote_literal_cstr(lt->table->qualified));
+	append_identity(sql, lt, "m.r");
+	appendStringInfo(sql, ") FROM pg_temp.m_%d m WHERE %s), (SELECT min(stamp) FROM pg_temp.m_%d m WHERE %s)) w WHERE %s AND w.identity = ",
+					 lt->number, where, lt->number, where, where);
+	append_identity(sql, lt, "m.r");
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append a second look at which remote row is which, after a batch has failed
+ * because a unique value was taken.
+ *
+ * Resolving takes it that rows whose name of before is known will get the new
+ * one, and that names which nobody bears any more become free.  A fact that
+ * has lost does neither: then the remote row keeps the name, and is the one
+ * that another fact of that name is about.  So each row whose present name a
+ * remote row bears that stays as it is, is taken for that one.  As this may
+ * leave others in turn, it is done a few times; what is still in the way after
+ * that has the batch fail.
+ */
+static void
+append_second_look(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	for (int i = 0; i < SECOND_LOOKS; i++)
+	{
+		appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, again = true, there = NULL, there_origin = NULL,"
+						 " concurrent = NULL, verdict = NULL, ", lt->number);
+		for (int j = 0; j < n; j++)
+			appendStringInfo(sql, "%sr%d = x.r%d", j > 0 ? ", " : "", j, j);
+		for (int j = 0; j < n; j++)
+			if (!synchro_identity_is_value(lt, lt->table->identity[j]))
+				appendStringInfo(sql, ", v%d = x.r%d", j, j);
+		appendStringInfoString(sql, " FROM (SELECT ");
+		synchro_sql_list(sql, "q.l", n);
+		for (int j = 0; j < n; j++)
+			appendStringInfo(sql, ", t.%s AS r%d", synchro_column_name(lt, lt->table->identity[j]), j);
+		appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
+		synchro_sql_join_parents(sql, lt, "q", false);
+		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
+
+		/* another row's that wins, so gets another name */
+		appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.m_%d c WHERE c.kind = 'n' AND NOT c.fresh"
+						 " AND c.verdict IS DISTINCT FROM 'l' AND NOT (", lt->number);
+		synchro_sql_equal(sql, "c.l", "q.l", n);
+		appendStringInfoString(sql, ") AND ");
+		synchro_sql_identity_equal(sql, lt, "t", "c.r");
+		appendStringInfoString(sql, ")) x WHERE m.kind = 'n' AND m.stamp IS NOT NULL AND (m.fresh OR m.verdict IS DISTINCT FROM 'l') AND ");
+		synchro_sql_equal(sql, "m.l", "x.l", n);
+		appendStringInfoString(sql, " AND (m.fresh OR ROW(");
+		synchro_sql_list(sql, "m.r", n);
+		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
+		synchro_sql_list(sql, "x.r", n);
+		/* one that is about to go gives its name up */
+		appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('"
+						 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND g.verdict IS NULL AND ", lt->number);
+		append_same_row(sql, lt, "g.r", "x.r");
+		appendStringInfoString(sql, "));");
+		append_newest(sql, lt, "m.again");
+	}
+}
+
+/*
  * Append the decisions about a table's rows and names, which have been
  * resolved.  leftovers: also about deletes that earlier batches of the pass
- * have left to this one.
+ * have left to this one.  careful: the batch has failed because a unique value
+ * was taken.
  */
 void
-synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers)
+synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers, bool careful)
 {
 	int			n = lt->table->nidentity;
 
@@ -397,20 +486,15 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 						 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 	}
 
-	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = w.concurrent, verdict = "
-					 VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
-					 lt->number, quote_literal_cstr(lt->table->qualified));
-	append_identity(sql, lt, "r");
-	appendStringInfo(sql, ") FROM pg_temp.m_%d WHERE stamp IS NOT NULL AND NOT fresh), (SELECT min(stamp) FROM pg_temp.m_%d)) w"
-					 " WHERE m.stamp IS NOT NULL AND NOT m.fresh AND w.identity = ", lt->number, lt->number);
-	append_identity(sql, lt, "m.r");
-	appendStringInfoChar(sql, ';');
+	append_newest(sql, lt, "m.stamp IS NOT NULL AND NOT m.fresh");
 	if (!has_names(lt))
 	{
 		if (lt->rows != NULL)
 			append_gone_references(sql, link, lt);
 		return;
 	}
+	if (careful && lt->rows != NULL && synchro_resolve_self_fk_in_key(lt) < 0)
+		append_second_look(sql, lt);
 	append_ghosts(sql, lt);
 	if (lt->nolds > 0)
 		append_old_ghosts(sql, lt);
@@ -470,6 +554,42 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the name that a row which has lost by its name of before bears now,
+ * if nobody on the remote, alias t, does.  The sender has to hear that it is
+ * gone: the winner may be another row to it.
+ */
+static void
+append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+
+	if (!has_names(lt) || lt->nolds == 0)
+	{
+		appendStringInfoString(sql, "NULL");
+		return;
+	}
+	appendStringInfo(sql, "CASE WHEN NOT m.fresh AND t.tableoid IS NULL AND EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
+					 SYNCHRO_KIND_OLD "' AND ", lt->number);
+	synchro_sql_equal(sql, "o.l", "m.l", table->nidentity);
+	appendStringInfoString(sql, " AND ");
+	append_same_row(sql, lt, "o.r", "m.r");
+	appendStringInfoChar(sql, ')');
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			fk = synchro_column_fk(lt, table->key[i]);
+
+		if (fk >= 0)
+			appendStringInfo(sql, " AND (s.f%d_0 IS NULL OR %s IS NOT NULL)", fk,
+							 synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW));
+	}
+	appendStringInfoString(sql, " THEN ARRAY[");
+	for (int i = 0; i < table->nkey; i++)
+		appendStringInfo(sql, "%s%s::text", i > 0 ? ", " : "",
+						 synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW));
+	appendStringInfoString(sql, "]::text END");
+}
+
+/*
  * Append the removal of what has lost: it is recorded, the winner queued for
  * the sender, and the row taken out of the batch.  tables: of the batch;
  * those that refer to this one come before it.
@@ -496,9 +616,13 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		append_identity(sql, lt, "m.r");
 		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
 		append_staged_json(sql, lt);
-		appendStringInfo(sql, ", g.name, g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+		appendStringInfoString(sql, ", coalesce(g.name, ");
+		append_refused_name(sql, lt);
+		appendStringInfo(sql, "), g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		synchro_sql_join_parents(sql, lt, "s", false);
+		if (has_names(lt))
+			synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
 		appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
 						 SYNCHRO_KIND_OLD "') AND ", lt->number);
 		synchro_sql_equal(sql, "g.l", "m.l", n);

@@ -24,6 +24,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "followers.h"
 #include "clocklink.h"
 #include "localsql.h"
 #include "order.h"
@@ -440,6 +441,15 @@ acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
 	SynchroPosition *position = pass->position;
 	MemoryContext old;
 
+	/* before it counts as done: a crash in between repeats the batch */
+	if (batch->anew != NIL)
+	{
+		synchro_local_begin("synchro: queuing rows that follow others");
+		MemoryContextSwitchTo(pass->batch_context);
+		synchro_followers_queue(pass->link, batch->anew);
+		synchro_local_commit();
+		MemoryContextSwitchTo(pass->batch_context);
+	}
 	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 								 batch->keys_snapshot, pass->started, &batch->counts);
 	old = MemoryContextSwitchTo(pass->link->context);

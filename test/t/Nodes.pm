@@ -50,24 +50,27 @@ sub nodes
 	return @nodes;
 }
 
-=head2 link_nodes($from, $to)
+=head2 link_nodes($from, $to, %opts)
 
 $from pushes to $to, which is called by its name there. The tables must be there.
+
+  dbname => database on both sides, 'postgres'
 
 =cut
 
 sub link_nodes
 {
-	my ($from, $to) = @_;
+	my ($from, $to, %opts) = @_;
+	my $dbname = $opts{dbname} || 'postgres';
 
-	$to->safe_psql('postgres', <<'SQL');
+	$to->safe_psql($dbname, <<'SQL');
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sync') AS missing \gset
 \if :missing
 CREATE ROLE sync LOGIN PASSWORD 'secret';
 \endif
 SELECT synchro.allow_peer('sync');
 SQL
-	connect_remote($from, $to, name => $to->name, peer => 'none');
+	connect_remote($from, $to, name => $to->name, dbname => $dbname, peer => 'none');
 	return;
 }
 

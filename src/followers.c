@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ *
+ * followers.c
+ *	  Rows that are named by another one, which a remote had to make anew.
+ *
+ * A row may be new to a remote though it is not new here: the remote's own was
+ * deleted or renamed there meanwhile, and the change here is newer.  Whatever
+ * has this row in its natural key went with the other one, and nobody has
+ * changed it here.  So it is sent along, in the next pass, by way of the
+ * backlog: as a fact of the same time as the row's, for that is since when
+ * there is something of that name on the remote.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "applysql.h"
+#include "followers.h"
+#include "keycodec.h"
+#include "localsql.h"
+#include "peerlog.h"
+#include "source.h"
+
+/* a follower's identity, and the stamp that it gets */
+typedef struct Follower
+{
+	char	   *identity;
+	TimestampTz at;
+	pg_uuid_t	origin;
+} Follower;
+
+typedef struct Followers
+{
+	MemoryContext context;
+	List	   *list;			/* of Follower */
+} Followers;
+
+/*
+ * Append the question which rows of a table are made anew in this batch that
+ * are not new here.
+ */
+void
+synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	if (!lt->decides || lt->rows == NULL || lt->table->nkey == 0)
+		return;
+	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, array_agg(ARRAY[", lt->number);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%sm.l%d::text", i > 0 ? ", " : "", i);
+	appendStringInfo(sql, "]::text), array_agg(m.stamp), array_agg(m.origin) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "s.l", "m.l", n);
+	appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND m.born IS NULL"
+						   " AND m.verdict IS NULL HAVING count(*) > 0;");
+}
+
+static void
+note_follower(TupleTableSlot *slot, void *arg)
+{
+	Followers  *followers = arg;
+	MemoryContext old = MemoryContextSwitchTo(followers->context);
+	Follower   *follower = palloc(sizeof(Follower));
+
+	slot_getallattrs(slot);
+	follower->identity = TextDatumGetCString(slot->tts_values[0]);
+	follower->at = DatumGetInt64(slot->tts_values[1]);
+	follower->origin = *DatumGetUUIDP(slot->tts_values[2]);
+	followers->list = lappend(followers->list, follower);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Is a foreign key part of the table's natural key?
+ */
+static bool
+names_row(const SynchroTable *table, int fk)
+{
+	for (int i = 0; i < table->nkey; i++)
+		if (table->columns[table->key[i]].fk == fk)
+			return true;
+	return false;
+}
+
+/*
+ * The rows that have others in their natural key by one foreign key.
+ */
+static List *
+find_followers(const SynchroLink *link, const SynchroTable *parent, const SynchroAnew *anew,
+			   const SynchroTable *table, int fk)
+{
+	const SynchroForeignKey *key = &table->fks[fk];
+	Followers	followers = {CurrentMemoryContext, NIL};
+	SynchroSqlScope scope;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ARRAY[");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&sql, "%sc.%s::text", i > 0 ? ", " : "",
+						 quote_identifier(table->columns[table->identity[i]].name));
+	appendStringInfo(&sql, "]::text, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)"
+					 " JOIN %s p ON u.identity = ARRAY[",
+					 quote_literal_cstr(anew->identities), quote_literal_cstr(anew->stamps),
+					 quote_literal_cstr(anew->origins), parent->qualified);
+	for (int i = 0; i < parent->nidentity; i++)
+		appendStringInfo(&sql, "%sp.%s::text", i > 0 ? ", " : "",
+						 quote_identifier(parent->columns[parent->identity[i]].name));
+	appendStringInfo(&sql, "]::text JOIN %s c ON ROW(", table->qualified);
+	for (int i = 0; i < key->ncols; i++)
+		appendStringInfo(&sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
+	appendStringInfoString(&sql, ") = ROW(");
+	for (int i = 0; i < key->ncols; i++)
+		for (int j = 0; j < parent->ncolumns; j++)
+			if (parent->columns[j].attnum == key->refcols[i])
+				appendStringInfo(&sql, "%sp.%s", i > 0 ? ", " : "", quote_identifier(parent->columns[j].name));
+	appendStringInfoChar(&sql, ')');
+	synchro_sql_open(&scope, link->target->owner);
+	synchro_sql_query(sql.data, 0, NULL, NULL, NULL, synchro_sql_callback(note_follower, &followers));
+	synchro_sql_close(&scope);
+	return followers.list;
+}
+
+static void
+queue(const SynchroLink *link, const SynchroTable *table, List *followers)
+{
+	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
+	ListCell   *cell;
+
+	foreach(cell, followers)
+	{
+		Follower   *follower = lfirst(cell);
+		Oid			types[] = {NAMEOID, OIDOID, INT4OID, TIMESTAMPTZOID, BYTEAOID};
+		Datum		values[lengthof(types)];
+		SynchroBytes bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, follower->identity);
+		SynchroStamp stamp = {follower->at};
+		SynchroSqlScope scope;
+		StringInfoData record;
+
+		if (!synchro_uuid_equal(&follower->origin, &own))
+			stamp.source = synchro_source_number(&follower->origin, &follower->origin);
+		initStringInfo(&record);
+		appendStringInfoChar(&record, (char) (SYNCHRO_KEY_STAMPED | SYNCHRO_OP_UPDATE));
+		appendBinaryStringInfo(&record, bytes.data, bytes.len);
+		synchro_key_put_stamp(&record, stamp);
+		values[0] = DirectFunctionCall1(namein, CStringGetDatum(link->target->name));
+		values[1] = ObjectIdGetDatum(table->relid);
+		values[2] = Int32GetDatum((int32) table->layout);
+		values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+		values[4] = PointerGetDatum(cstring_to_text_with_len(record.data, record.len));
+		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+		synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
+						" VALUES ($1, $2, $3, $4, 0, $5)", lengthof(types), types, values, NULL);
+		synchro_sql_close(&scope);
+	}
+}
+
+/*
+ * Queue what has rows in its natural key that the remote has made anew.  In a
+ * local transaction.  anew: list of SynchroAnew.
+ */
+void
+synchro_followers_queue(const SynchroLink *link, List *anew)
+{
+	SynchroSqlScope scope;
+	List	   *relids = NIL;
+	ListCell   *cell;
+	ListCell   *other;
+	uint64		count;
+	MemoryContext context = CurrentMemoryContext;
+
+	if (anew == NIL)
+		return;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	count = synchro_sql_run("SELECT relation::oid FROM synchro.watched", 0, NULL, NULL, NULL);
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		isnull;
+		Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(old);
+	}
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(context);
+	foreach(cell, relids)
+	{
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+
+		if (table == NULL || !table->watched || table->nkey == 0)
+			continue;
+		table = synchro_table_copy(table, context);
+		for (int fk = 0; fk < table->nfks; fk++)
+		{
+			foreach(other, anew)
+			{
+				const SynchroAnew *rows = lfirst(other);
+				const SynchroTable *parent;
+
+				if (rows->relid != table->fks[fk].parent || !names_row(table, fk))
+					continue;
+				parent = synchro_table_get(rows->relid, true);
+				if (parent != NULL)
+					queue(link, table, find_followers(link, synchro_table_copy(parent, context), rows, table, fk));
+			}
+		}
+	}
+}
