@@ -234,7 +234,7 @@ CREATE ROLE writer LOGIN;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO writer;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer;
 SQL
-	foreach my $call ("peer_begin('$node', NULL)", "peer_apply('public.t', '{\"{1}\"}', '{9000000000000000}', '{$node}', '{f}', '{f}')",
+	foreach my $call ("peer_begin('$node', NULL, 0)", "peer_apply('public.t', '{\"{1}\"}', '{9000000000000000}', '{$node}', '{f}', '{f}')",
 		"peer_newest('public.t', '{\"{1}\"}', 0)", "peer_names('public.t', '{\"{first}\"}', 0)", 'peer_node()', "peer_table('public.t')",
 		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
 		'peer_recheck()', "allow_peer('writer')")
