@@ -111,7 +111,20 @@ synchro_sql_open(SynchroSqlScope *scope, Oid role)
 }
 
 /*
- * End what synchro_sql_open() began.
+ * The same for statements that are to be the caller's own: with the caller's
+ * rights and settings, so names and operators in them need their schema.
+ */
+void
+synchro_sql_open_as_caller(SynchroSqlScope *scope)
+{
+	scope->guc_level = 0;
+	GetUserIdAndSecContext(&scope->saved_user, &scope->saved_context);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+/*
+ * End what synchro_sql_open() or synchro_sql_open_as_caller() began.
  */
 void
 synchro_sql_close(SynchroSqlScope *scope)
@@ -119,7 +132,8 @@ synchro_sql_close(SynchroSqlScope *scope)
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 	SetUserIdAndSecContext(scope->saved_user, scope->saved_context);
-	AtEOXact_GUC(false, scope->guc_level);
+	if (scope->guc_level > 0)
+		AtEOXact_GUC(false, scope->guc_level);
 }
 
 /*

@@ -17,7 +17,7 @@ typedef struct SynchroSqlScope
 {
 	Oid			saved_user;
 	int			saved_context;
-	int			guc_level;
+	int			guc_level;		/* 0: the settings are the caller's */
 } SynchroSqlScope;
 
 /*
@@ -27,6 +27,7 @@ typedef struct SynchroSqlScope
 #define SYNCHRO_AS_OWNER	InvalidOid
 
 extern void synchro_sql_open(SynchroSqlScope *scope, Oid role);
+extern void synchro_sql_open_as_caller(SynchroSqlScope *scope);
 extern void synchro_sql_close(SynchroSqlScope *scope);
 extern uint64 synchro_sql_run(const char *sql, int nargs, const Oid *types,
 							  const Datum *values, const bool *nulls);

@@ -215,6 +215,12 @@ COMMENT ON VIEW synchro.conflicts IS 'changes that lost against newer ones: when
 COMMENT ON COLUMN synchro.conflicts.winner IS 'local or remote';
 COMMENT ON COLUMN synchro.conflicts.ambiguous IS 'the times are closer to each other than the clocks are known';
 
+CREATE FUNCTION synchro.undo(conflict bigint)
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_undo';
+COMMENT ON FUNCTION synchro.undo(bigint) IS 'writes the loser of a conflict back, as a new change of yours, with your rights on the table';
+REVOKE ALL ON FUNCTION synchro.undo(bigint) FROM PUBLIC;
+
 --
 -- Registration: which tables are watched, and by which natural keys
 --
