@@ -710,7 +710,7 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
 	append_identity(sql, lt, "m.v");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL)) FROM pg_temp.m_%d m"
-					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, chosen.data);
+					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, chosen);
 }
 
 /*
