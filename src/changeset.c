@@ -288,6 +288,7 @@ typedef struct KeyHistory
 	bool		removed;		/* deleted, or moved to another identity */
 	bool		has_old;
 	SynchroBytes old_key;
+	bool		again;			/* is sent again */
 	bool		gone_again;		/* a delete is to be sent again, of the row that */
 	SynchroBytes last_key;		/* was called this at last */
 	SynchroStamp last_stamp;
@@ -348,9 +349,13 @@ add_to_group(const Collector *collector, KeyHistory *group, TupleTableSlot *slot
 		group->newest = stamp;
 	if (flags & FLAG_NAMED)
 	{
-		group->gone_again = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] &&
-			op == SYNCHRO_OP_DELETE;
-		if (group->gone_again)
+		bool		gone = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] && op == SYNCHRO_OP_DELETE;
+
+		/* another node is told of a name whatever came after it */
+		if (gone || collector->peer == NULL)
+			group->gone_again = gone;
+		group->again |= (flags & FLAG_AGAIN) != 0;
+		if (gone)
 		{
 			group->last_key = slot_old_key(slot);
 			group->last_stamp = stamp;
@@ -489,6 +494,7 @@ typedef struct Emitter
 {
 	HTAB	   *origins;		/* NULL: no row moved */
 	bool		with_keys;
+	bool		for_peer;
 } Emitter;
 
 static void
@@ -522,13 +528,26 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 
 	/* a row with a name of before is in the batch because of that */
 	if (changed->nolds == nolds && group->pending && emitter->with_keys && changed->table->watched)
-		put_key(changed, group, 0, group->gone_again ? group->last_key : none, group->last_stamp);
+	{
+		if (group->gone_again)
+			put_key(changed, group, 0, group->last_key, group->last_stamp);
+		else if (emitter->for_peer && group->again && group->unnamed && group->has_old)
+		{
+			/*
+			 * The row is new, and yet the remote has one of its first name, or
+			 * it would not have been told to hear of it: the name is gone.
+			 */
+			put_key(changed, group, 0, group->old_key, group->newest);
+		}
+		else
+			put_key(changed, group, 0, none, group->newest);
+	}
 }
 
 static void
 finish_table(const Collector *collector, SynchroChangedTable *changed, bool with_keys)
 {
-	Emitter		emitter = {NULL, with_keys};
+	Emitter		emitter = {NULL, with_keys, collector->peer != NULL};
 
 	tuplesort_performsort(changed->sort->sort);
 	if (changed->sort->moves != NIL)

@@ -37,11 +37,11 @@ CREATE TABLE child_tag (child_id int REFERENCES child ON DELETE CASCADE, tag_id 
 	PRIMARY KEY (child_id, tag_id));
 SQL
 
-# Who pushes to whom.
+# Who pushes to whom. Not a ring in one direction: whoever rejects a change must be able to say so to the one it came from.
 my %topologies = (
 	pair => [ [ 0, 1 ], [ 1, 0 ] ],
 	line => [ [ 0, 1 ], [ 1, 0 ], [ 1, 2 ], [ 2, 1 ] ],
-	ring => [ [ 0, 1 ], [ 1, 2 ], [ 2, 0 ] ],
+	star => [ [ 2, 0 ], [ 0, 2 ], [ 2, 1 ], [ 1, 2 ] ],
 	mesh => [ [ 0, 1 ], [ 1, 0 ], [ 1, 2 ], [ 2, 1 ], [ 0, 2 ], [ 2, 0 ] ]);
 
 # What a history consists of. exact: which fact of a name is the newest tells all, since no row follows another one, into
@@ -199,6 +199,9 @@ sub history
 	}
 	return $plan;
 }
+
+# a psql whose server has gone
+$SIG{PIPE} = 'IGNORE';
 
 # A psql for each node that stays: starting one for each step takes most of the time.
 my %sessions;
@@ -517,13 +520,16 @@ sub wait_equal
 sub kill_worker
 {
 	my ($group, $run, $number, $node) = @_;
-	my ($pid) = grep { /^\d+$/ } eval { ask($group, $node, 'SELECT worker_pid FROM synchro.remotes LIMIT 1;') };
+	my ($pid) = grep { /^\d+$/ } ask($group, $node, 'SELECT worker_pid FROM synchro.remotes LIMIT 1;');
+	my ($checkpointer) = ask($group, $node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer';});
 
 	push @{ $run->{trace} }, sprintf '%d: kill a worker of %s', $number, $servers[$node]->name;
 	return unless $pid;
 	close_session($_) foreach grep { / $node$/ } keys %sessions;
 	kill 'KILL', $pid;
-	$servers[$node]->poll_query_until('postgres', "SELECT pg_postmaster_start_time() IS NOT NULL AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)")
+
+	# the server starts all its processes anew
+	$servers[$node]->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND pid <> $checkpointer)")
 	  or die 'the server does not come back';
 	return;
 }
@@ -658,11 +664,11 @@ if ($nalways && !$ENV{SYNCHRO_STEPS})
 	close_session($_) foreach keys %sessions;
 	foreach my $server (@servers)
 	{
-		foreach my $dbname (split /\n/, $server->safe_psql('postgres', q{SELECT datname FROM pg_database WHERE datname ~ '\d'}))
+		foreach my $dbname (split /\n/, $server->safe_psql('postgres', q{SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'}))
 		{
 			$server->safe_psql('postgres', "DROP DATABASE $dbname WITH (FORCE)");
 		}
-		$server->append_conf('postgresql.conf', "shared_preload_libraries = 'synchro'\nsynchro.retry_max_interval = 1s\n");
+		$server->append_conf('postgresql.conf', "shared_preload_libraries = 'synchro'\nsynchro.retry_max_interval = 1s\nrestart_after_crash = on\n");
 		$server->restart;
 	}
 	%groups = ();
