@@ -383,9 +383,11 @@ queue_winner(const PeerSession *peer, const SynchroTable *table, const char *ide
 	values[2] = Int32GetDatum((int32) table->layout);
 	values[3] = TimestampTzGetDatum(synchro_clock_now());
 	values[4] = PointerGetDatum(cstring_to_text_with_len(record.data, record.len));
+
+	/* a remote that was never reached may be that node */
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	if (synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
-						" SELECT server, $2, $3, $4, 0, $5 FROM synchro.remote_state WHERE node = $1",
+						" SELECT server, $2, $3, $4, 0, $5 FROM synchro.remote_state WHERE node = $1 OR node IS NULL",
 						lengthof(types), types, values, NULL) > 0)
 		synchro_shared_wake_at_commit(1);
 	synchro_sql_close(&scope);
