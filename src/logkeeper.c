@@ -408,6 +408,8 @@ synchro_logkeeper_run(bool written, bool busy)
 	if (next_look < 0 || now < next_look)
 		return false;
 
+	/* also while nothing is pushed: nodes that push to this one read the log */
+	synchro_logkeeper_summarize();
 	begin_step(&keeping);
 	rotate(&keeping);
 	end_step(&keeping);
