@@ -644,7 +644,6 @@ sub check_seed
 	my @numbers = $ENV{SYNCHRO_STEPS} ? split /[ ,]+/, $ENV{SYNCHRO_STEPS} : 0 .. $#{ $plan->{steps} };
 	my $run = run($plan, { map { $_ => 1 } @numbers });
 
-	if ($ENV{SYNCHRO_TRACE}) { note($_) foreach @{ $run->{trace} } }
 	note("$title: $run->{errors} pushes failed") if $run->{errors};
 	return if ok(!@{ $run->{wrong} }, $title);
 	if ($ENV{SYNCHRO_SHRINK} && !$always)
