@@ -618,7 +618,7 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		append_staged_json(sql, lt);
 		appendStringInfoString(sql, ", coalesce(g.name, ");
 		append_refused_name(sql, lt);
-		appendStringInfo(sql, "), g.identity::text)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+		appendStringInfo(sql, "), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		synchro_sql_join_parents(sql, lt, "s", false);
 		if (has_names(lt))
@@ -649,7 +649,7 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 	/* deletes; a rename that has lost went with its row */
 	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, ", relation);
 	append_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
 					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
 					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
 	append_identity(sql, lt, "x.r");

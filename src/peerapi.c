@@ -412,11 +412,12 @@ fill_conflict(FunctionCallInfo fcinfo, const PeerSession *peer, const SynchroTab
 
 /*
  * peer_lost(relation, identity, there, there_origin, stamp, origin, loser,
- * name, former): the other node's change has lost.  It is recorded, and the
+ * name, former, pending): the other node's change has lost.  It is recorded, and the
  * winner queued for that node.
  *
  * identity: of the row here, NULL if it is gone.  name: under which the
  * other's row was found in the log, of the row that had the identity former.
+ * pending: that node has not got what the winner has changed.
  */
 Datum
 synchro_peer_lost(PG_FUNCTION_ARGS)
@@ -432,7 +433,10 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 	fill_conflict(fcinfo, peer, table, &conflict);
 	conflict.name = name;
 	synchro_conflict_record(&conflict);
-	if (conflict.identity != NULL || former != NULL)
+
+	/* a row that the other node has not got yet is on its way there already */
+	if ((conflict.identity != NULL || former != NULL) &&
+		(name != NULL || PG_ARGISNULL(9) || !PG_GETARG_BOOL(9)))
 		queue_winner(peer, table, conflict.identity != NULL ? conflict.identity : former, name,
 					 conflict.local_at, PG_GETARG_UUID_P(3));
 	PG_RETURN_BOOL(true);
