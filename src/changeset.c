@@ -35,7 +35,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/tuplesort.h"
 
 #include "changemoves.h"
@@ -50,13 +49,6 @@ enum
 {
 	SORT_IDENTITY, SORT_TIME, SORT_TXID, SORT_PART, SORT_POSITION, SORT_FLAGS,
 	SORT_OLD, SORT_STAMP, SORT_SOURCE, SORT_COLUMNS
-};
-
-/* columns of the stores */
-enum
-{
-	STORE_IDENTITY, STORE_KIND, STORE_NAME, STORE_NAMED_AT, STORE_NAMED_SOURCE,
-	STORE_CHANGED_AT, STORE_CHANGED_SOURCE, STORE_BORN, STORE_COLUMNS
 };
 
 #define FLAG_NAMED	0x80		/* from before the keys snapshot: its names
@@ -101,52 +93,6 @@ sort_descriptor(void)
 	return desc;
 }
 
-static TupleDesc
-store_descriptor(void)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(STORE_COLUMNS);
-
-	TupleDescInitEntry(desc, STORE_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, STORE_KIND + 1, "kind", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, STORE_NAME + 1, "name", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, STORE_NAMED_AT + 1, "named_at", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, STORE_NAMED_SOURCE + 1, "named_source", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, STORE_CHANGED_AT + 1, "changed_at", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, STORE_CHANGED_SOURCE + 1, "changed_source", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, STORE_BORN + 1, "born", INT8OID, -1, 0);
-	synchro_finish_tupledesc(desc);
-	return desc;
-}
-
-static Datum
-bytes_datum(SynchroBytes bytes)
-{
-	return PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len));
-}
-
-static SynchroBytes
-datum_bytes(Datum datum)
-{
-	SynchroBytes bytes;
-
-	bytes.data = VARDATA_ANY(DatumGetPointer(datum));
-	bytes.len = VARSIZE_ANY_EXHDR(DatumGetPointer(datum));
-	return bytes;
-}
-
-static Tuplestorestate *
-make_store(void)
-{
-	Tuplestorestate *store;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	/* it shall outlive the transaction */
-	CurrentResourceOwner = NULL;
-	store = tuplestore_begin_heap(false, true, SORT_MEMORY);
-	CurrentResourceOwner = owner;
-	return store;
-}
-
 static SynchroChangedTable *
 find_changed(Collector *collector, Oid relid)
 {
@@ -183,8 +129,8 @@ find_changed(Collector *collector, Oid relid)
 		(table->watched || table->key_only))
 	{
 		changed->table = synchro_table_copy(table, collector->changes->context);
-		changed->keys = make_store();
-		changed->olds = make_store();
+		changed->keys = synchro_changestore_create();
+		changed->olds = synchro_changestore_create();
 		changed->sort = palloc0(sizeof(struct ChangeSort));
 		changed->sort->sort =
 			tuplesort_begin_heap(collector->desc, lengthof(sort_columns), sort_columns,
@@ -204,7 +150,7 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, sizeof(bool) * SORT_COLUMNS);
-	slot->tts_values[SORT_IDENTITY] = bytes_datum(record->identity);
+	slot->tts_values[SORT_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_values[SORT_TIME] = Int64GetDatum(row->changed_at);
 	slot->tts_values[SORT_TXID] = Int64GetDatum((int64) row->txid);
 	slot->tts_values[SORT_PART] = Int32GetDatum(row->part);
@@ -216,7 +162,7 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	slot->tts_values[SORT_SOURCE] = Int32GetDatum(record->stamp.source);
 	slot->tts_isnull[SORT_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[SORT_OLD])
-		slot->tts_values[SORT_OLD] = bytes_datum(record->old_key);
+		slot->tts_values[SORT_OLD] = synchro_bytes_datum(record->old_key);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(changed->sort->sort, slot);
 }
@@ -304,7 +250,7 @@ typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory 
 static SynchroBytes
 slot_old_key(TupleTableSlot *slot)
 {
-	return synchro_key_copy(datum_bytes(slot->tts_values[SORT_OLD]));
+	return synchro_key_copy(synchro_datum_bytes(slot->tts_values[SORT_OLD]));
 }
 
 /*
@@ -396,7 +342,7 @@ walk_groups(const Collector *collector, SynchroChangedTable *changed,
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
-		identity = datum_bytes(slot->tts_values[SORT_IDENTITY]);
+		identity = synchro_datum_bytes(slot->tts_values[SORT_IDENTITY]);
 		if (group.identity.data == NULL || group.identity.len != identity.len ||
 			memcmp(group.identity.data, identity.data, identity.len) != 0)
 		{
@@ -422,27 +368,9 @@ static void
 put_key(SynchroChangedTable *changed, const KeyHistory *group, char kind,
 		SynchroBytes name, SynchroStamp named)
 {
-	static TupleDesc desc = NULL;
-	Datum		values[STORE_COLUMNS];
-	bool		nulls[STORE_COLUMNS] = {0};
+	SynchroChangedKey key = {group->identity, kind, name, named, group->newest, group->born};
 
-	if (desc == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		desc = store_descriptor();
-		MemoryContextSwitchTo(old);
-	}
-	values[STORE_IDENTITY] = bytes_datum(group->identity);
-	values[STORE_KIND] = Int32GetDatum(kind);
-	nulls[STORE_NAME] = name.data == NULL;
-	values[STORE_NAME] = nulls[STORE_NAME] ? (Datum) 0 : bytes_datum(name);
-	values[STORE_NAMED_AT] = Int64GetDatum(named.at);
-	values[STORE_NAMED_SOURCE] = Int32GetDatum(named.source);
-	values[STORE_CHANGED_AT] = Int64GetDatum(group->newest.at);
-	values[STORE_CHANGED_SOURCE] = Int32GetDatum(group->newest.source);
-	values[STORE_BORN] = Int64GetDatum(group->born);
-	tuplestore_putvalues(kind == 0 ? changed->keys : changed->olds, desc, values, nulls);
+	synchro_changestore_put(kind == 0 ? changed->keys : changed->olds, &key);
 	if (kind == 0)
 		changed->nkeys++;
 	else
@@ -612,40 +540,6 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	return changes;
 }
 
-static bool
-next_stored(Tuplestorestate *store, TupleTableSlot **slot)
-{
-	static TupleTableSlot *shared = NULL;
-	MemoryContext old;
-	bool		found;
-
-	/* the slot frees its tuple at the next call: that must not be gone before */
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (shared == NULL)
-		shared = MakeSingleTupleTableSlot(store_descriptor(), &TTSOpsMinimalTuple);
-	found = tuplestore_gettupleslot(store, true, true, shared);
-	if (found)
-		slot_getallattrs(shared);
-	MemoryContextSwitchTo(old);
-	*slot = shared;
-	return found;
-}
-
-static void
-read_stored(TupleTableSlot *slot, SynchroChangedKey *key)
-{
-	memset(key, 0, sizeof(*key));
-	key->identity = synchro_key_copy(datum_bytes(slot->tts_values[STORE_IDENTITY]));
-	key->kind = (char) DatumGetInt32(slot->tts_values[STORE_KIND]);
-	if (!slot->tts_isnull[STORE_NAME])
-		key->name = synchro_key_copy(datum_bytes(slot->tts_values[STORE_NAME]));
-	key->named.at = DatumGetInt64(slot->tts_values[STORE_NAMED_AT]);
-	key->named.source = DatumGetInt32(slot->tts_values[STORE_NAMED_SOURCE]);
-	key->changed.at = DatumGetInt64(slot->tts_values[STORE_CHANGED_AT]);
-	key->changed.source = DatumGetInt32(slot->tts_values[STORE_CHANGED_SOURCE]);
-	key->born = DatumGetInt64(slot->tts_values[STORE_BORN]);
-}
-
 /*
  * The next key of a table, in the current memory context; false at the end.
  * Its name: the natural key of a row whose delete is to be sent again, else
@@ -654,12 +548,7 @@ read_stored(TupleTableSlot *slot, SynchroChangedKey *key)
 bool
 synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key)
 {
-	TupleTableSlot *slot;
-
-	if (changed->keys == NULL || !next_stored(changed->keys, &slot))
-		return false;
-	read_stored(slot, key);
-	return true;
+	return changed->keys != NULL && synchro_changestore_next(changed->keys, key);
 }
 
 /*
@@ -671,12 +560,7 @@ synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key)
 bool
 synchro_changes_next_old(SynchroChangedTable *changed, SynchroChangedKey *old)
 {
-	TupleTableSlot *slot;
-
-	if (changed->olds == NULL || !next_stored(changed->olds, &slot))
-		return false;
-	read_stored(slot, old);
-	return true;
+	return changed->olds != NULL && synchro_changestore_next(changed->olds, old);
 }
 
 /*

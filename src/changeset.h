@@ -10,8 +10,8 @@
 #define SYNCHRO_CHANGESET_H
 
 #include "changelog.h"
+#include "changestore.h"
 #include "source.h"
-#include "utils/tuplestore.h"
 
 /* of one table */
 typedef struct SynchroChangedTable
@@ -24,19 +24,6 @@ typedef struct SynchroChangedTable
 	Tuplestorestate *olds;		/* kind, identity, value */
 	struct ChangeSort *sort;	/* while collecting */
 } SynchroChangedTable;
-
-/* a key, or a name of before, of a table */
-typedef struct SynchroChangedKey
-{
-	SynchroBytes identity;
-	char		kind;			/* of a name: 'o', 'd' or 'g' */
-	SynchroBytes name;			/* a natural key, or a former identity in mode
-								 * reference; data may be NULL */
-	SynchroStamp named;			/* since when nothing is called so */
-	SynchroStamp changed;		/* when the row was changed */
-	TimestampTz born;			/* when the row was inserted, if the remote
-								 * does not know it; else 0 */
-} SynchroChangedKey;
 
 typedef struct SynchroChangeSet
 {

@@ -51,23 +51,15 @@
 #include "decidesql.h"
 #include "resolvejoin.h"
 
-/* a stamp before all others */
-#define BEFORE_ALL "'-9223372036854775808'::int8"
-
 /* see append_second_look() */
 #define SECOND_LOOKS 3
-
-/* the verdict, given stamps of both sides */
-#define VERDICT(here, there) \
-	"CASE WHEN " there ".stamp = " here ".stamp AND " there ".origin = " here ".origin THEN 's'" \
-	" WHEN (" there ".stamp, " there ".origin) > (" here ".stamp, " here ".origin) THEN 'l' END::\"char\""
 
 /*
  * Append an identity of the remote as text, as the functions of the remote
  * take and return it.
  */
-static void
-append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
+void
+synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
 {
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
@@ -78,8 +70,8 @@ append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
 /*
  * Append "these two are the same row of the remote".
  */
-static void
-append_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right)
+void
+synchro_decide_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right)
 {
 	for (int i = 0; i < lt->table->nidentity; i++)
 	{
@@ -91,8 +83,8 @@ append_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, co
 /*
  * Append "prefix0 = (identity)[1]::type, ..." or only the values.
  */
-static void
-append_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *prefix, const char *source)
+void
+synchro_decide_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *prefix, const char *source)
 {
 	for (int i = 0; i < lt->table->nidentity; i++)
 	{
@@ -143,235 +135,6 @@ synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *
 }
 
 /*
- * Append the joins of parents that are gone on the remote: alias h<fk>.
- */
-static void
-append_ghost_parents(StringInfo sql, const SynchroLinkTable *lt)
-{
-	for (int fk = 0; fk < lt->table->nfks; fk++)
-	{
-		const SynchroLinkTable *parent = lt->parents[fk];
-
-		if (parent == NULL || !synchro_fk_names_key(lt, fk))
-			continue;
-		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d h%d ON h%d.kind = '" SYNCHRO_KIND_GHOST "' AND ",
-						 parent->number, fk, fk);
-		synchro_sql_equal(sql, psprintf("h%d.l", fk), psprintf("q.f%d_", fk), parent->table->nidentity);
-	}
-}
-
-/*
- * The value that a key column had or has on the remote, of the staged name q,
- * as text; also where the parent is gone there.
- */
-static char *
-name_value(const SynchroLinkTable *lt, int column, SynchroParentView view)
-{
-	int			fk = synchro_column_fk(lt, column);
-	char	   *value = synchro_resolve_key_value(lt, column, "q", view);
-	int			position;
-
-	if (fk < 0 || synchro_fk_beyond_identity(lt, fk))
-		return psprintf("%s::text", value);
-	position = synchro_identity_position(lt->parents[fk]->table,
-										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
-	return psprintf("coalesce(h%d.r%d, %s)::text", fk, position, value);
-}
-
-/*
- * Append a query of names that no row of the remote bears.
- *
- * from: the table with staged columns, alias q, and what else chooses them.
- */
-static void
-append_unknown_names(StringInfo sql, const SynchroLinkTable *lt, const char *kind, const char *born,
-					 const char *from, const char *where, SynchroParentView view)
-{
-	const SynchroTable *table = lt->table;
-
-	appendStringInfo(sql, "INSERT INTO pg_temp.g_%d (kind, born, ", lt->number);
-	synchro_sql_list(sql, "l", table->nidentity);
-	appendStringInfo(sql, ", name) SELECT %s, %s, ", kind, born);
-	synchro_sql_list(sql, "q.l", table->nidentity);
-	appendStringInfoString(sql, ", ARRAY[");
-	for (int i = 0; i < table->nkey; i++)
-		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", name_value(lt, table->key[i], view));
-	appendStringInfo(sql, "]::text FROM %s", from);
-	if (view == SYNCHRO_PARENT_BEFORE)
-		synchro_resolve_join_parents_before(sql, lt, "q", -1);
-	else
-		synchro_sql_join_parents(sql, lt, "q", true);
-	append_ghost_parents(sql, lt);
-	appendStringInfo(sql, " WHERE %s", where);
-
-	/* a parent of which nothing is known makes no name */
-	for (int i = 0; i < table->nkey; i++)
-	{
-		int			fk = synchro_column_fk(lt, table->key[i]);
-
-		if (fk >= 0)
-			appendStringInfo(sql, " AND (q.f%d_0 IS NULL OR %s IS NOT NULL)", fk, name_value(lt, table->key[i], view));
-	}
-	appendStringInfoChar(sql, ';');
-}
-
-/*
- * Append the search for names that no row of the remote bears in the log of
- * the remote: who bore them last.
- */
-static void
-append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
-{
-	int			n = lt->table->nidentity;
-	StringInfoData where;
-
-	if (lt->rows != NULL)
-	{
-		StringInfoData from;
-
-		initStringInfo(&from);
-		appendStringInfo(&from, "pg_temp.s_%d q JOIN pg_temp.m_%d m ON m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND ",
-						 lt->number, lt->number);
-		synchro_sql_equal(&from, "m.l", "q.l", n);
-		append_unknown_names(sql, lt, "'n'", "m.born", from.data, "NOT q.ensure", SYNCHRO_PARENT_NOW);
-	}
-	if (lt->nolds > 0)
-	{
-		initStringInfo(&where);
-		appendStringInfoString(&where, "q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
-		synchro_resolve_not_mapped(&where, lt, "q", "q.kind");
-		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
-							 where.data, SYNCHRO_PARENT_BEFORE);
-	}
-	if (lt->nnames > lt->nolds)
-	{
-		initStringInfo(&where);
-		appendStringInfoString(&where, "q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
-		synchro_resolve_not_mapped(&where, lt, "q", "'n'");
-		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
-							 where.data, SYNCHRO_PARENT_NOW);
-	}
-	appendStringInfo(sql, "UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
-					 " FROM synchro.peer_names(%s, (SELECT array_agg(DISTINCT name) FROM pg_temp.g_%d),"
-					 " (SELECT min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d)) w"
-					 " WHERE w.name = g.name AND (g.born IS NULL OR w.lost > g.born);",
-					 lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number);
-}
-
-/*
- * Append what follows for names of before whose row has another name on the
- * remote now.
- */
-static void
-append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
-{
-	int			n = lt->table->nidentity;
-
-	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, concurrent, stamp, origin, there, there_origin, verdict, ",
-					 lt->number);
-	synchro_sql_list(sql, "l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "v", n);
-	appendStringInfoString(sql, ") SELECT g.kind, false, true, true, q.stamp, q.origin, g.stamp, g.origin, " VERDICT("q", "g") ", ");
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ", ");
-	append_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfoString(sql, ", ");
-	append_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND ", lt->number, lt->number);
-	synchro_sql_equal(sql, "q.l", "g.l", n);
-	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "';");
-}
-
-/*
- * Append what follows for rows: the remote row that bore the name which the
- * row had before, or has now, is taken, or has gone.
- */
-static void
-append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
-{
-	int			n = lt->table->nidentity;
-
-	/* of several that take one row, the newest gets it */
-	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ghost = true, concurrent = true, there = g.stamp, there_origin = g.origin,"
-					 " verdict = " VERDICT("m", "g") ", ", lt->number);
-	append_decoded(sql, lt, "r", "g.identity");
-	for (int i = 0; i < n; i++)
-		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
-			appendStringInfo(sql, ", v%d = (g.identity)[%d]::%s", i, i + 1,
-							 lt->remote->columns[lt->table->identity[i]].base);
-	appendStringInfoString(sql, " FROM (SELECT DISTINCT ON (b.identity) b.* FROM (SELECT DISTINCT ON (");
-	synchro_sql_list(sql, "a.l", n);
-	appendStringInfo(sql, ") a.*, f.stamp AS fact FROM pg_temp.g_%d a JOIN pg_temp.m_%d f ON f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL AND ",
-					 lt->number, lt->number);
-	synchro_sql_equal(sql, "f.l", "a.l", n);
-	appendStringInfoString(sql, " WHERE a.identity IS NOT NULL AND a.kind IN ('n', '" SYNCHRO_KIND_OLD "') ORDER BY ");
-	synchro_sql_list(sql, "a.l", n);
-	appendStringInfo(sql, ", a.kind DESC) b WHERE b.live AND NOT EXISTS (SELECT FROM pg_temp.m_%d c WHERE c.kind = 'n' AND NOT c.fresh"
-					 " AND c.stamp IS NOT NULL AND c.verdict IS DISTINCT FROM 'l' AND ", lt->number);
-	append_identity(sql, lt, "c.r");
-	appendStringInfoString(sql, " = b.identity::text) ORDER BY b.identity, b.fact DESC) g WHERE m.kind = 'n' AND m.fresh AND ");
-	synchro_sql_equal(sql, "m.l", "g.l", n);
-	appendStringInfoChar(sql, ';');
-
-	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET concurrent = true, there = g.stamp, there_origin = g.origin, verdict = " VERDICT("m", "g")
-					 " FROM pg_temp.g_%d g WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND NOT g.live"
-					 " AND g.kind IN ('n', '" SYNCHRO_KIND_OLD "') AND ", lt->number, lt->number);
-	synchro_sql_equal(sql, "g.l", "m.l", n);
-	appendStringInfoChar(sql, ';');
-}
-
-/*
- * Append what follows for rows that are referenced: they have another name
- * on the remote now, or are gone there.
- */
-static void
-append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
-{
-	int			n = lt->table->nidentity;
-
-	synchro_resolve_insert_head(sql, lt);
-	appendStringInfoString(sql, "SELECT DISTINCT ON (");
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, ");
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ", ");
-	append_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfoString(sql, ", ");
-	append_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "') ORDER BY ",
-					 lt->number);
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ", g.kind DESC;");
-}
-
-/*
- * Append the decisions about rows in mode reference whose remote row is gone:
- * the reference still tells which that was.
- */
-static void
-append_gone_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
-{
-	const char *relation = quote_literal_cstr(lt->table->qualified);
-	StringInfoData pairs;
-
-	initStringInfo(&pairs);
-	appendStringInfo(&pairs, "pg_temp.m_%d f JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
-					 lt->number, link->peer, link->node, relation);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(&pairs, "%sf.l%d::text", i > 0 ? ", " : "", i);
-	appendStringInfoString(&pairs, "] WHERE f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL");
-	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = true, verdict = " VERDICT("m", "w")
-					 " FROM (SELECT f.*, y.remote_key::text AS former FROM %s) p, synchro.peer_newest(%s, (SELECT array_agg(y.remote_key::text) FROM %s),"
-					 " (SELECT min(stamp) FROM pg_temp.m_%d)) w WHERE m.kind = 'n' AND w.identity = p.former AND ",
-					 lt->number, pairs.data, relation, pairs.data, lt->number);
-	synchro_sql_equal(sql, "p.l", "m.l", lt->table->nidentity);
-	appendStringInfoChar(sql, ';');
-}
-
-/*
  * Append the comparison with what the remote's log has of rows that were
  * found.  where: which rows of the map, alias m.
  */
@@ -379,12 +142,12 @@ static void
 append_newest(StringInfo sql, const SynchroLinkTable *lt, const char *where)
 {
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = w.concurrent, verdict = "
-					 VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
+					 SYNCHRO_VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
 					 lt->number, quote_literal_cstr(lt->table->qualified));
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ") FROM pg_temp.m_%d m WHERE %s), (SELECT min(stamp) FROM pg_temp.m_%d m WHERE %s)) w WHERE %s AND w.identity = ",
 					 lt->number, where, lt->number, where, where);
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ';');
 }
 
@@ -437,7 +200,7 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 		/* one that is about to go gives its name up */
 		appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('"
 						 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND g.verdict IS NULL AND ", lt->number);
-		append_same_row(sql, lt, "g.r", "x.r");
+		synchro_decide_same_row(sql, lt, "g.r", "x.r");
 		appendStringInfoString(sql, "));");
 		append_newest(sql, lt, "m.again");
 	}
@@ -479,28 +242,17 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 		appendStringInfoString(sql, ", ");
 		synchro_sql_list(sql, "v", n);
 		appendStringInfoString(sql, ") SELECT '" SYNCHRO_KIND_GONE "', false, stamp, origin, ");
-		append_decoded(sql, lt, NULL, "remote_key");
+		synchro_decide_decoded(sql, lt, NULL, "remote_key");
 		appendStringInfoString(sql, ", ");
-		append_decoded(sql, lt, NULL, "remote_key");
+		synchro_decide_decoded(sql, lt, NULL, "remote_key");
 		appendStringInfo(sql, " FROM %s.unapplied WHERE node = '%s' AND relation = %s AND stamp IS NOT NULL;",
 						 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 	}
 
 	append_newest(sql, lt, "m.stamp IS NOT NULL AND NOT m.fresh");
-	if (!has_names(lt))
-	{
-		if (lt->rows != NULL)
-			append_gone_references(sql, link, lt);
-		return;
-	}
-	if (careful && lt->rows != NULL && synchro_resolve_self_fk_in_key(lt) < 0)
+	if (careful && has_names(lt) && lt->rows != NULL && synchro_resolve_self_fk_in_key(lt) < 0)
 		append_second_look(sql, lt);
-	append_ghosts(sql, lt);
-	if (lt->nolds > 0)
-		append_old_ghosts(sql, lt);
-	if (lt->rows != NULL)
-		append_row_ghosts(sql, lt);
-	append_name_ghosts(sql, lt);
+	synchro_sql_ghosts(sql, link, lt);
 }
 
 /*
@@ -572,7 +324,7 @@ append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
 					 SYNCHRO_KIND_OLD "' AND ", lt->number);
 	synchro_sql_equal(sql, "o.l", "m.l", table->nidentity);
 	appendStringInfoString(sql, " AND ");
-	append_same_row(sql, lt, "o.r", "m.r");
+	synchro_decide_same_row(sql, lt, "o.r", "m.r");
 	appendStringInfoChar(sql, ')');
 	for (int i = 0; i < table->nkey; i++)
 	{
@@ -613,7 +365,7 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 
 		/* rows */
 		appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
-		append_identity(sql, lt, "m.r");
+		synchro_decide_identity(sql, lt, "m.r");
 		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
 		append_staged_json(sql, lt);
 		appendStringInfoString(sql, ", coalesce(g.name, ");
@@ -648,13 +400,13 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 
 	/* deletes; a rename that has lost went with its row */
 	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, ", relation);
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
 					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
 					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
-	append_identity(sql, lt, "x.r");
+	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, ");");
 }
 
@@ -677,38 +429,38 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	/* where both a row and a name say something of one remote row, the row counts */
 	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin),"
 					 " array_agg(x.ghost), array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, " AS identity, m.stamp, m.origin, coalesce(m.ghost, false) AS ghost, m.kind = 'n' AND NOT m.fresh AS touch, m.kind");
 	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen);
 	if (lt->rows != NULL)
 	{
 		appendStringInfoString(sql, " UNION ALL SELECT ");
-		append_identity(sql, lt, "m.v");
+		synchro_decide_identity(sql, lt, "m.v");
 		appendStringInfo(sql, ", m.stamp, m.origin, coalesce(m.ghost, false), false, 'v' FROM pg_temp.m_%d m WHERE m.kind = 'n' AND %s AND ",
 						 lt->number, chosen);
-		append_identity(sql, lt, "m.v");
+		synchro_decide_identity(sql, lt, "m.v");
 		appendStringInfoString(sql, " IS DISTINCT FROM ");
-		append_identity(sql, lt, "m.r");
+		synchro_decide_identity(sql, lt, "m.r");
 	}
 	appendStringInfoString(sql, ") y ORDER BY y.identity, y.kind = 'n' DESC, y.stamp DESC) x HAVING count(*) > 0;");
 
 	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT to_jsonb(x) AS loser FROM %s x WHERE ",
 					 lt->number, table->qualified);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
 					 chosen, lt->number);
-	append_identity(sql, lt, "x.r");
+	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");
-	append_identity(sql, lt, "m.r");
+	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, "));");
 
 	/* the loser is a delete: the row that comes back is a new one */
 	if (lt->rows == NULL)
 		return;
 	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
-	append_identity(sql, lt, "m.v");
+	synchro_decide_identity(sql, lt, "m.v");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL)) FROM pg_temp.m_%d m"
 					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, chosen);
 }

@@ -15,6 +15,11 @@
 /* first column of the result that counts what has lost */
 #define SYNCHRO_SKIPPED_TAG		"skipped"
 
+/* the verdict, given stamps of both sides */
+#define SYNCHRO_VERDICT(here, there) \
+	"CASE WHEN " there ".stamp = " here ".stamp AND " there ".origin = " here ".origin THEN 's'" \
+	" WHEN (" there ".stamp, " there ".origin) > (" here ".stamp, " here ".origin) THEN 'l' END::\"char\""
+
 extern void synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty);
 extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
@@ -22,5 +27,13 @@ extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const Sy
 extern void synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, bool ensured);
 extern void synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers);
 extern void synchro_sql_recheck(StringInfo sql);
+
+/* in ghostsql.c */
+extern void synchro_sql_ghosts(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* pieces that it shares */
+extern void synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix);
+extern void synchro_decide_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *prefix, const char *source);
+extern void synchro_decide_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right);
 
 #endif							/* SYNCHRO_DECIDESQL_H */

@@ -6,7 +6,8 @@
  * A row may be new to a remote though it is not new here: the remote's own was
  * deleted or renamed there meanwhile, and the change here is newer.  Whatever
  * has this row in its natural key went with the other one, and nobody has
- * changed it here.  So it is sent along, in the next pass, by way of the
+ * changed it here.  Nor has anybody where a row was renamed and its new name
+ * belongs to another one there, which is newer.  So it is sent along, in the next pass, by way of the
  * backlog: as a fact of the same time as the row's, for that is since when
  * there is something of that name on the remote.
  *
@@ -23,6 +24,7 @@
 #include "utils/uuid.h"
 
 #include "applysql.h"
+#include "decidesql.h"
 #include "followers.h"
 #include "keycodec.h"
 #include "localsql.h"
@@ -45,7 +47,8 @@ typedef struct Followers
 
 /*
  * Append the question which rows of a table are made anew in this batch that
- * are not new here.
+ * are not new here, or are another row there: a new name has lost to a row
+ * that bears it on the remote, and the row that bore the old one goes.
  */
 void
 synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
@@ -54,14 +57,28 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 
 	if (!lt->decides || lt->rows == NULL || lt->table->nkey == 0)
 		return;
-	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, array_agg(ARRAY[", lt->number);
+	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin) FROM (SELECT ARRAY[",
+					 lt->number);
 	for (int i = 0; i < n; i++)
 		appendStringInfo(sql, "%sm.l%d::text", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, "]::text), array_agg(m.stamp), array_agg(m.origin) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ",
+	appendStringInfo(sql, "]::text AS identity, m.stamp, m.origin FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ",
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "s.l", "m.l", n);
 	appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND m.born IS NULL"
-						   " AND m.verdict IS NULL HAVING count(*) > 0;");
+						   " AND m.verdict IS NULL");
+	if (lt->nolds > 0)
+	{
+		appendStringInfoString(sql, " UNION ALL SELECT ARRAY[");
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, "%sm.l%d::text", i > 0 ? ", " : "", i);
+		appendStringInfo(sql, "]::text, m.stamp, m.origin FROM pg_temp.m_%d m JOIN pg_temp.m_%d o ON o.kind = '" SYNCHRO_KIND_OLD "' AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "o.l", "m.l", n);
+		appendStringInfoString(sql, " WHERE m.kind = 'n' AND NOT m.fresh AND m.verdict = 'l' AND o.verdict IS NULL AND NOT (");
+		synchro_decide_same_row(sql, lt, "o.r", "m.r");
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoString(sql, ") x HAVING count(*) > 0;");
 }
 
 static void

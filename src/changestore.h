@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * changestore.h
+ *	  Where the distinct keys of a set of changes are kept.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_CHANGESTORE_H
+#define SYNCHRO_CHANGESTORE_H
+
+#include "keycodec.h"
+#include "utils/tuplestore.h"
+
+/* a key, or a name of before, of a table */
+typedef struct SynchroChangedKey
+{
+	SynchroBytes identity;
+	char		kind;			/* of a name: 'o', 'd' or 'g' */
+	SynchroBytes name;			/* a natural key, or a former identity in mode
+								 * reference; data may be NULL */
+	SynchroStamp named;			/* since when nothing is called so */
+	SynchroStamp changed;		/* when the row was changed */
+	TimestampTz born;			/* when the row was inserted, if the remote
+								 * does not know it; else 0 */
+} SynchroChangedKey;
+
+extern Tuplestorestate *synchro_changestore_create(void);
+extern void synchro_changestore_put(Tuplestorestate *store, const SynchroChangedKey *key);
+extern bool synchro_changestore_next(Tuplestorestate *store, SynchroChangedKey *key);
+extern Datum synchro_bytes_datum(SynchroBytes bytes);
+extern SynchroBytes synchro_datum_bytes(Datum datum);
+
+#endif							/* SYNCHRO_CHANGESTORE_H */
