@@ -324,6 +324,37 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 }
 
 /*
+ * The COPYs of what was read, and in *spools what they are fed.
+ */
+static void
+append_copies(StringInfo sql, List *tables, List **spools)
+{
+	ListCell   *cell;
+
+	*spools = NIL;
+	foreach(cell, tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows != NULL)
+		{
+			synchro_sql_copy_rows(sql, lt);
+			*spools = lappend(*spools, lt->rows);
+		}
+		if (lt->names != NULL)
+		{
+			synchro_sql_copy_names(sql, lt);
+			*spools = lappend(*spools, lt->names);
+		}
+		if (lt->changes != NULL)
+		{
+			synchro_sql_copy_changes(sql, lt);
+			*spools = lappend(*spools, lt->changes);
+		}
+	}
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -337,7 +368,6 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	ListCell   *cell;
 	ListCell   *member;
 
-	*spools = NIL;
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
 	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
@@ -345,26 +375,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	if (link->peer_node != NULL)
 		synchro_sql_begin_deciding(&sql, link, batch->seen, synchro_clocklink_uncertainty(link));
 
-	foreach(cell, tables)
-	{
-		SynchroLinkTable *lt = lfirst(cell);
-
-		if (lt->rows != NULL)
-		{
-			synchro_sql_copy_rows(&sql, lt);
-			*spools = lappend(*spools, lt->rows);
-		}
-		if (lt->names != NULL)
-		{
-			synchro_sql_copy_names(&sql, lt);
-			*spools = lappend(*spools, lt->names);
-		}
-		if (lt->changes != NULL)
-		{
-			synchro_sql_copy_changes(&sql, lt);
-			*spools = lappend(*spools, lt->changes);
-		}
-	}
+	append_copies(&sql, tables, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
