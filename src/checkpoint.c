@@ -282,6 +282,10 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 /*
  * Append the SQL that makes the tables of ours on a remote without the
  * extension.
+ *
+ * The indexes of the references begin with what differs from row to row: with
+ * no statistics yet, two that begin with node and relation look alike to the
+ * planner, which then reads all references of a table for each row of a batch.
  */
 void
 synchro_peer_tables(StringInfo sql)
@@ -300,9 +304,9 @@ synchro_peer_tables(StringInfo sql)
 						   "	relation text,\n"
 						   "	local_key text[],\n"
 						   "	remote_key text[] NOT NULL,\n"
-						   "	PRIMARY KEY (node, relation, local_key)\n"
+						   "	PRIMARY KEY (local_key, relation, node)\n"
 						   ");\n"
-						   "CREATE INDEX reference_remote_key ON " SYNCHRO_PEER_SCHEMA ".reference (node, relation, remote_key);\n"
+						   "CREATE INDEX reference_remote_key ON " SYNCHRO_PEER_SCHEMA ".reference (remote_key, relation, node);\n"
 						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".unapplied (\n"
 						   "	node uuid NOT NULL,\n"
 						   "	relation text NOT NULL,\n"

@@ -233,10 +233,17 @@ has_young(int segment)
 	return notes[segment].newest != 0 && !is_old(notes[segment].newest);
 }
 
+/*
+ * Lock a segment if nobody uses it.  A reader, or autovacuum, will soon be
+ * gone, and nobody tells us.
+ */
 static bool
-lock_segment(int segment)
+lock_segment(Keeping *keeping, int segment)
 {
-	return ConditionalLockRelationOid(synchro_log_segment(segment), AccessExclusiveLock);
+	bool		locked = ConditionalLockRelationOid(synchro_log_segment(segment), AccessExclusiveLock);
+
+	keeping->again |= !locked;
+	return locked;
 }
 
 static void
@@ -254,7 +261,7 @@ rotate_to(int segment)
  * crowded: it need not be empty, but nobody may have pinned it.
  */
 static int
-next_segment(const Keeping *keeping, bool crowded)
+next_segment(Keeping *keeping, bool crowded)
 {
 	int			best = -1;
 
@@ -265,7 +272,7 @@ next_segment(const Keeping *keeping, bool crowded)
 		if (keeping->blocks[segment] == 0)
 			return segment;
 		if (crowded && (best < 0 || keeping->blocks[segment] < keeping->blocks[best]) &&
-			lock_segment(segment))
+			lock_segment(keeping, segment))
 			best = segment;
 	}
 	return best;
@@ -291,7 +298,7 @@ is_large(Keeping *keeping)
 		return false;
 	}
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-		if (i != keeping->live && keeping->blocks[i] > 0 && lock_segment(i))
+		if (i != keeping->live && keeping->blocks[i] > 0 && lock_segment(keeping, i))
 			folded += keeping->blocks[i];
 	return fresh > folded * factor;
 }
@@ -323,9 +330,9 @@ rotate(Keeping *keeping)
  * Truncate a segment if nobody needs it.
  */
 static void
-truncate_segment(int segment)
+truncate_segment(Keeping *keeping, int segment)
 {
-	if (has_young(segment) || is_needed(segment, DT_NOEND) || !lock_segment(segment))
+	if (has_young(segment) || is_needed(segment, DT_NOEND) || !lock_segment(keeping, segment))
 		return;
 
 	/* again, with snapshots that see all who have written to it */
@@ -339,7 +346,7 @@ truncate_segment(int segment)
  * one, the other in place.
  */
 static void
-fold(const Keeping *keeping)
+fold(Keeping *keeping)
 {
 	int			mine[SYNCHRO_LOG_SEGMENTS];
 	int			n = 0;
@@ -349,7 +356,7 @@ fold(const Keeping *keeping)
 	{
 		int			segment = (keeping->live + i) % SYNCHRO_LOG_SEGMENTS;
 
-		if (keeping->blocks[segment] > 0 && is_behind(segment) && lock_segment(segment))
+		if (keeping->blocks[segment] > 0 && is_behind(segment) && lock_segment(keeping, segment))
 			mine[n++] = segment;
 	}
 	if (n == 0 || synchro_log_live() != keeping->live ||
@@ -419,7 +426,7 @@ synchro_logkeeper_run(bool written, bool busy)
 	{
 		begin_step(&keeping);
 		if (i != keeping.live && keeping.blocks[i] > 0)
-			truncate_segment(i);
+			truncate_segment(&keeping, i);
 		end_step(&keeping);
 	}
 	begin_step(&keeping);

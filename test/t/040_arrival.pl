@@ -154,7 +154,7 @@ sub transactions
 	return join ' and ', map { rows($_, $query, 'template1') } $local, $remote;
 }
 
-wait_quiet($local);
+wait_quiet($_, seconds => 11) foreach $local, $remote;
 is(rows($local, q{SELECT query FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}), 'synchro: waiting for changes',
 	'after looking after the log, the pusher says again what it waits for');
 my $before = activity();

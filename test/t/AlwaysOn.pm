@@ -63,18 +63,23 @@ sub wait_arrival
 	return time - $started;
 }
 
-=head2 wait_quiet($local, $dbname)
+=head2 wait_quiet($node, %opts)
 
 Polls until no worker of ours has done anything for some seconds: it has looked after the log for the last time, too.
+Works as well where the workers are connected to: with 11 seconds, the sessions there have also reported their
+statistics, which a server delays for up to 10.
+
+  seconds => 6
 
 =cut
 
 sub wait_quiet
 {
-	my ($local, $dbname) = @_;
+	my ($node, %opts) = @_;
+	my $seconds = $opts{seconds} || 6;
 
-	$local->poll_query_until($dbname || 'postgres', <<'SQL')
-SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '6 s') = 0 AND count(*) > 0
+	$node->poll_query_until('postgres', <<"SQL")
+SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '$seconds s') = 0 AND count(*) > 0
 FROM pg_stat_activity WHERE application_name LIKE 'synchro pusher%'
 SQL
 	  or croak 'the pushers do not come to rest';
