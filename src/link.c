@@ -236,6 +236,16 @@ synchro_link_refresh(SynchroLink *link)
 }
 
 /*
+ * Have all tables looked at anew: something on the remote is not as it was
+ * when they were described.
+ */
+void
+synchro_link_forget(SynchroLink *link)
+{
+	link->generation = PG_UINT64_MAX;
+}
+
+/*
  * The link's description of a table; made here in part if it is not there,
  * see synchro_link_prepare().  Needs a local transaction.
  *

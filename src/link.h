@@ -89,6 +89,7 @@ extern SynchroLink *synchro_link_open(SynchroTarget *target);
 extern void synchro_link_close(SynchroLink *link);
 extern bool synchro_link_is_outdated(SynchroLink *link);
 extern void synchro_link_refresh(SynchroLink *link);
+extern void synchro_link_forget(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
 extern bool synchro_link_is_prepared(const SynchroLink *link);

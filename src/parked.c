@@ -138,8 +138,13 @@ synchro_parked_load(const char *server, bool all_due)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 
 		if (SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2)[0] == 't')
-			set->deletes = lappend(set->deletes,
-								   MemoryContextStrdup(context, SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1)));
+		{
+			char	   *relation = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1);
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			set->deletes = lappend(set->deletes, pstrdup(relation));
+			MemoryContextSwitchTo(old);
+		}
 	}
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(context);

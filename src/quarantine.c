@@ -41,6 +41,9 @@
 /* from so many failures in a pass on, rows are not looked for one by one */
 #define MAX_SINGLES		1000
 
+/* so many rows are tried together but for one */
+#define MAX_LATER		16
+
 /* parents of parents that are pushed for a single row */
 #define MAX_NESTING		8
 
@@ -85,6 +88,16 @@ is_about_rows(const char *state)
 		if (strncmp(state, classes[i], strlen(classes[i])) == 0)
 			return false;
 	return true;
+}
+
+/*
+ * May a row that has failed so go through together with others?
+ */
+static bool
+may_need_others(const char *state)
+{
+	return strcmp(state, SYNCHRO_MISSING_PARENTS) == 0 || strcmp(state, "23503") == 0 ||
+		strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0;
 }
 
 /*
@@ -159,7 +172,11 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0)
 		return ensure_parents(pass, batch, error);
 	if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)
+	{
+		/* the constraint may be younger than what we know of the table */
+		synchro_link_forget(pass->link);
 		return batch->careful = true;
+	}
 	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
 		++*retries <= MAX_CONFLICT_RETRIES)
 		return true;
@@ -473,7 +490,7 @@ park_key(Division *division, const SynchroBatchKeys *keys, int position, const S
 	park(division, keys->relid, &failure, error);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
-	if (error->sqlstate[0] == '2' && error->sqlstate[1] == '3')
+	if (may_need_others(error->sqlstate))
 	{
 		MemoryContext old = MemoryContextSwitchTo(division->pass->batch_context);
 
@@ -602,23 +619,39 @@ ban(Division *division, const List *keys, bool banned)
 }
 
 /*
- * Try what failed by a constraint once more, together.
+ * Push rows together that have failed one by one.
+ */
+static bool
+push_together(Division *division, List *keys)
+{
+	Part		part;
+	bool		done;
+
+	ban(division, keys, false);
+	part = begin_part(division, keys);
+	send_part(division, &part, true, false);
+	done = part.error == NULL;
+	end_part(division, &part);
+	if (done)
+		division->pass->counts.failed -= list_length(keys);
+	else
+		ban(division, keys, true);
+	return done;
+}
+
+/*
+ * Try what failed by a constraint once more, together, or all but one.
  */
 static void
 push_later(Division *division)
 {
-	Part		part;
+	List	   *later = division->later;
 
-	if (list_length(division->later) == 0 || division->nparked >= MAX_SINGLES)
+	if (later == NIL || division->nparked >= MAX_SINGLES || push_together(division, later))
 		return;
-	ban(division, division->later, false);
-	part = begin_part(division, division->later);
-	send_part(division, &part, true, false);
-	if (part.error == NULL)
-		division->pass->counts.failed -= list_length(division->later);
-	else
-		ban(division, division->later, true);
-	end_part(division, &part);
+	for (int i = 0; list_length(later) > 2 && list_length(later) <= MAX_LATER && i < list_length(later); i++)
+		if (push_together(division, list_delete_nth_cell(list_copy(later), i)))
+			return;
 }
 
 /*
