@@ -28,6 +28,7 @@
 #include "localsql.h"
 #include "order.h"
 #include "refpairs.h"
+#include "resolvejoin.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS	1000
@@ -40,13 +41,20 @@
 #define ANALYZE_ROWS	500
 
 /*
+ * From that many rows on, staged rows are joined with each other by hashing,
+ * whatever the planner takes a staging table's few kinds for.  Not where it
+ * might read the remote's own table for that.
+ */
+#define HASH_ROWS		100
+
+/*
  * Decisions join staged rows with each other, of which the planner knows
  * nothing: what it takes for a few rows it would join by nested loops, in
  * quadratic time.  Where the remote's own tables are looked into, LATERAL and
  * LIMIT see to it that their index is used.
  */
-#define DECIDE_BY_HASHING	"SET LOCAL enable_nestloop = off;"
-#define DECIDED				"SET LOCAL enable_nestloop TO DEFAULT;"
+#define BY_HASHING		"SET LOCAL enable_nestloop = off;"
+#define AS_PLANNED		"SET LOCAL enable_nestloop TO DEFAULT;"
 
 /*
  * Note what the batch needs to know of its tables.  In a local transaction.
@@ -391,24 +399,29 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);
+		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
 
 		synchro_sql_refpairs(&sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(&sql, BY_HASHING);
 		synchro_sql_resolve(&sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(&sql, AS_PLANNED);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
 		if (lt->decides)
 		{
-			appendStringInfoString(&sql, DECIDE_BY_HASHING);
+			appendStringInfoString(&sql, BY_HASHING);
 			synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
-			appendStringInfoString(&sql, DECIDED);
+			appendStringInfoString(&sql, AS_PLANNED);
 		}
 	}
 	components = synchro_order_by_references(tables);
 	if (link->peer_node != NULL)
 	{
-		appendStringInfoString(&sql, DECIDE_BY_HASHING);
+		appendStringInfoString(&sql, BY_HASHING);
 		append_decisions(batch, &sql, tables, components, leftovers);
-		appendStringInfoString(&sql, DECIDED);
+		appendStringInfoString(&sql, AS_PLANNED);
 	}
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);
