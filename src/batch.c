@@ -31,7 +31,10 @@
 #include "resolvejoin.h"
 
 /* identities looked up by one local query */
-#define READ_ROWS	1000
+#define READ_ROWS		1000
+
+/* names of before that are kept in memory at once */
+#define OLD_ROWS		10000
 
 /*
  * From that many rows on, the planner is told what is in a table's map: it
@@ -99,9 +102,11 @@ static void
 read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities,
 		  bool ensure)
 {
-	for (int first = 0; first < identities->count; first += READ_ROWS)
-		synchro_stream_rows(batch->link, lt, identities, first,
-							Min(READ_ROWS, identities->count - first), ensure);
+	for (int first = 0, count; first < identities->count; first += count)
+	{
+		count = synchro_stream_piece(lt, identities, first);
+		synchro_stream_rows(batch->link, lt, identities, first, count, ensure);
+	}
 }
 
 static void
@@ -153,7 +158,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 			synchro_identities_stamp(identities, old_name.changed, old_name.born);
 		}
 		last = identity;
-		if (identities->count == READ_ROWS)
+		if (identities->count == OLD_ROWS)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
