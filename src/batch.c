@@ -28,9 +28,13 @@
 #include "localsql.h"
 #include "order.h"
 #include "refpairs.h"
+#include "resolvejoin.h"
 
 /* identities looked up by one local query */
-#define READ_ROWS	1000
+#define READ_ROWS		1000
+
+/* names of before that are kept in memory at once */
+#define OLD_ROWS		10000
 
 /*
  * From that many rows on, the planner is told what is in a table's map: it
@@ -40,13 +44,20 @@
 #define ANALYZE_ROWS	500
 
 /*
+ * From that many rows on, staged rows are joined with each other by hashing,
+ * whatever the planner takes a staging table's few kinds for.  Not where it
+ * might read the remote's own table for that.
+ */
+#define HASH_ROWS		100
+
+/*
  * Decisions join staged rows with each other, of which the planner knows
  * nothing: what it takes for a few rows it would join by nested loops, in
  * quadratic time.  Where the remote's own tables are looked into, LATERAL and
  * LIMIT see to it that their index is used.
  */
-#define DECIDE_BY_HASHING	"SET LOCAL enable_nestloop = off;"
-#define DECIDED				"SET LOCAL enable_nestloop TO DEFAULT;"
+#define BY_HASHING		"SET LOCAL enable_nestloop = off;"
+#define AS_PLANNED		"SET LOCAL enable_nestloop TO DEFAULT;"
 
 /*
  * Note what the batch needs to know of its tables.  In a local transaction.
@@ -91,9 +102,11 @@ static void
 read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities,
 		  bool ensure)
 {
-	for (int first = 0; first < identities->count; first += READ_ROWS)
-		synchro_stream_rows(batch->link, lt, identities, first,
-							Min(READ_ROWS, identities->count - first), ensure);
+	for (int first = 0, count; first < identities->count; first += count)
+	{
+		count = synchro_stream_piece(lt, identities, first);
+		synchro_stream_rows(batch->link, lt, identities, first, count, ensure);
+	}
 }
 
 static void
@@ -185,7 +198,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 			synchro_identities_decode(identities, lt->table, identity);
 			synchro_identities_stamp(identities, old_name.changed, old_name.born);
 		}
-		if (identities->count == READ_ROWS)
+		if (identities->count == OLD_ROWS)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
@@ -501,24 +514,29 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);
+		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
 
 		synchro_sql_refpairs(&sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(&sql, BY_HASHING);
 		synchro_sql_resolve(&sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(&sql, AS_PLANNED);
 		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
 			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
 		if (lt->decides)
 		{
-			appendStringInfoString(&sql, DECIDE_BY_HASHING);
+			appendStringInfoString(&sql, BY_HASHING);
 			synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
-			appendStringInfoString(&sql, DECIDED);
+			appendStringInfoString(&sql, AS_PLANNED);
 		}
 	}
 	components = synchro_order_by_references(tables);
 	if (link->peer_node != NULL)
 	{
-		appendStringInfoString(&sql, DECIDE_BY_HASHING);
+		appendStringInfoString(&sql, BY_HASHING);
 		append_decisions(batch, &sql, tables, components, leftovers);
-		appendStringInfoString(&sql, DECIDED);
+		appendStringInfoString(&sql, AS_PLANNED);
 	}
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);

@@ -48,7 +48,7 @@
 /* columns of the sort */
 enum
 {
-	SORT_IDENTITY, SORT_TIME, SORT_TXID, SORT_PART, SORT_POSITION, SORT_FLAGS,
+	SORT_ORDER, SORT_IDENTITY, SORT_TIME, SORT_TXID, SORT_PART, SORT_POSITION, SORT_FLAGS,
 	SORT_OLD, SORT_STAMP, SORT_SOURCE, SORT_COLUMNS
 };
 
@@ -83,6 +83,7 @@ sort_descriptor(void)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(SORT_COLUMNS);
 
+	TupleDescInitEntry(desc, SORT_ORDER + 1, "order", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, SORT_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, SORT_TIME + 1, "time", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, SORT_TXID + 1, "txid", INT8OID, -1, 0);
@@ -100,10 +101,10 @@ static SynchroChangedTable *
 find_changed(Collector *collector, Oid relid)
 {
 	static AttrNumber sort_columns[] = {
-		SORT_IDENTITY + 1, SORT_TIME + 1, SORT_TXID + 1, SORT_PART + 1, SORT_POSITION + 1
+		SORT_ORDER + 1, SORT_IDENTITY + 1, SORT_TIME + 1, SORT_TXID + 1, SORT_PART + 1, SORT_POSITION + 1
 	};
 	static Oid	sort_operators[] = {
-		ByteaLessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
+		Int8LessOperator, ByteaLessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
 	};
 	static Oid	collations[lengthof(sort_columns)] = {0};
 	static bool nulls_first[lengthof(sort_columns)] = {0};
@@ -153,6 +154,7 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, sizeof(bool) * SORT_COLUMNS);
+	slot->tts_values[SORT_ORDER] = Int64GetDatum(synchro_key_order(record->identity, changed->table));
 	slot->tts_values[SORT_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_values[SORT_TIME] = Int64GetDatum(row->parked ? DT_NOBEGIN : row->changed_at);
 	slot->tts_values[SORT_TXID] = Int64GetDatum((int64) row->txid);

@@ -251,6 +251,27 @@ synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentiti
 }
 
 /*
+ * How many identities, from number first on, follow each other without a gap,
+ * as integers do that a sequence has made.  1 for all other identities.
+ */
+int
+synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table, int first)
+{
+	Oid			type = table->columns[table->identity[0]].type;
+	int			count = 1;
+	int64		next;
+
+	if (identities->nidentity != 1 || identities->values[first] == NULL ||
+		(type != INT2OID && type != INT4OID && type != INT8OID))
+		return 1;
+	next = strtoi64(identities->values[first], NULL, 10);
+	while (first + count < identities->count && identities->values[first + count] != NULL &&
+		   next < PG_INT64_MAX && strtoi64(identities->values[first + count], NULL, 10) == ++next)
+		count++;
+	return count;
+}
+
+/*
  * An identity for people: its values, joined by commas.
  */
 char *

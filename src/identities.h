@@ -36,6 +36,8 @@ extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp
 									 TimestampTz born);
 extern void synchro_identities_subtract(SynchroIdentities *identities,
 										const SynchroIdentities *others);
+extern int	synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table,
+								   int first);
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);
 extern Datum synchro_identities_array(const SynchroIdentities *identities, int first,
 									  int count, int position);

@@ -336,3 +336,34 @@ synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
 	}
 	return buf.data;
 }
+
+/*
+ * A number by which keys are read in an order that suits the table: that of
+ * integers, whose bytes do not sort like their values; else always the same.
+ */
+int64
+synchro_key_order(SynchroBytes bytes, const SynchroTable *table)
+{
+	const SynchroColumn *column = &table->columns[table->identity[0]];
+	int16		i2;
+	int32		i4;
+	int64		i8;
+
+	/* the length comes first, and says so if the value is null */
+	if (column->type == INT2OID && bytes.len > sizeof(i2) && bytes.data[0] == sizeof(i2) + 1)
+	{
+		memcpy(&i2, bytes.data + 1, sizeof(i2));
+		return i2;
+	}
+	if (column->type == INT4OID && bytes.len > sizeof(i4) && bytes.data[0] == sizeof(i4) + 1)
+	{
+		memcpy(&i4, bytes.data + 1, sizeof(i4));
+		return i4;
+	}
+	if (column->type == INT8OID && bytes.len > sizeof(i8) && bytes.data[0] == sizeof(i8) + 1)
+	{
+		memcpy(&i8, bytes.data + 1, sizeof(i8));
+		return i8;
+	}
+	return 0;
+}

@@ -69,6 +69,7 @@ extern const char *synchro_key_next(const char *pos, const char *end,
 extern void synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
 							   const int *columns, int ncolumns,
 							   Datum *values, bool *nulls);
+extern int64 synchro_key_order(SynchroBytes bytes, const SynchroTable *table);
 extern char *synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
 							  const int *columns, int ncolumns);
 

@@ -159,6 +159,24 @@ identity_type(const SynchroTable *table, int identity)
 }
 
 /*
+ * Append FROM and WHERE: the rows whose identities, integers, lie between the
+ * two parameters, texts.
+ */
+void
+synchro_sql_from_range(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
+{
+	const SynchroTable *table = lt->table;
+	const char *name = quote_identifier(table->columns[table->identity[0]].name);
+	const char *type = identity_type(table, 0);
+
+	appendStringInfo(sql, " FROM %s%s t", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
+					 table->qualified);
+	append_parent_joins(sql, lt, key_only);
+	appendStringInfo(sql, " WHERE t.%s OPERATOR(pg_catalog.>=) $1::%s AND t.%s OPERATOR(pg_catalog.<=) $2::%s",
+					 name, type, name, type);
+}
+
+/*
  * Append FROM and WHERE: the rows whose identities are in the parameters, an
  * array of text for each value.
  */

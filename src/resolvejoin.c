@@ -211,20 +211,45 @@ void
 synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
 					  const char *source, const char *key)
 {
-	appendStringInfoString(sql, " JOIN LATERAL (SELECT x.tableoid");
+	appendStringInfoString(sql, " JOIN LATERAL (SELECT x.*");
+	appendStringInfo(sql, " FROM %s.reference y, LATERAL (SELECT z.tableoid", link->peer);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, ", x.%s", synchro_column_name(lt, lt->table->identity[i]));
-	appendStringInfo(sql, " FROM %s.reference y JOIN %s x ON ", link->peer, lt->table->qualified);
+		appendStringInfo(sql, ", z.%s", synchro_column_name(lt, lt->table->identity[i]));
+	appendStringInfo(sql, " FROM %s z WHERE ", lt->table->qualified);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sx.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
+		appendStringInfo(sql, "%sz.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
 						 synchro_column_name(lt, lt->table->identity[i]),
 						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
 						 lt->remote->columns[lt->table->identity[i]].base);
+	appendStringInfoString(sql, " LIMIT 1) x");
 	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
 					 link->node, quote_literal_cstr(lt->table->qualified));
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%s%s.%s%d::text", i > 0 ? ", " : "", source, key, i);
 	appendStringInfoString(sql, "] LIMIT 1) t ON true");
+}
+
+/*
+ * Are the remote's own rows looked up one by one, by LATERAL and LIMIT, in all
+ * that resolves a table's staged rows?  Else its planner is to choose whether
+ * it takes an index or reads all of the table.
+ */
+bool
+synchro_resolve_is_lateral(const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	bool		nullable = true;
+
+	for (int fk = 0; fk < table->nfks; fk++)
+		if (lt->parents[fk] != NULL && synchro_fk_beyond_identity(lt, fk))
+			return false;
+	if (table->mode == SYNCHRO_MODE_REFERENCE)
+		return true;
+	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+		return false;
+	for (int i = 0; i < table->nkey; i++)
+		nullable &= !table->columns[table->key[i]].not_null;
+	return nullable || (lt->remote->key_is_indexed && (lt->remote->key_is_unique || !table->allow_many));
 }
 
 void

@@ -26,6 +26,7 @@ extern void synchro_resolve_join_parents_before(StringInfo sql, const SynchroLin
 extern char *synchro_resolve_key_value(const SynchroLinkTable *lt, int column, const char *source, SynchroParentView view);
 extern void synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source, SynchroParentView view, bool outer);
 extern void synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *source, const char *key);
+extern bool synchro_resolve_is_lateral(const SynchroLinkTable *lt);
 extern void synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_resolve_found(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_resolve_not_mapped(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *kind);

@@ -406,8 +406,14 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 		synchro_resolve_reference_join(sql, link, lt, "q", "l");
 	else
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
-	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
-	synchro_resolve_not_mapped(sql, lt, "q", "'n'");
+	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "'");
+
+	/* of a table with nothing but names, none is mapped yet */
+	if (lt->rows != NULL || lt->nolds > 0 || synchro_resolve_may_be_remembered(lt))
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
+	}
 	if (table->mode == SYNCHRO_MODE_REFERENCE && !table->watched)
 	{
 		appendStringInfoString(sql, " AND ");

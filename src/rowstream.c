@@ -41,6 +41,12 @@ struct SynchroRequests
 	SynchroIdentities *fresh;
 };
 
+/* identities looked up by one query */
+#define READ_ROWS		1000
+
+/* so many identities in a row are read by one look into the index */
+#define RANGE_ROWS		50
+
 /* what the receiver of a query's rows knows */
 typedef struct RowStream
 {
@@ -211,6 +217,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	StringInfoData sql;
 	Datum		values[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
+	bool		in_range;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
 
 	stream.link = link;
@@ -251,18 +258,27 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 			appendStringInfoString(&sql, ", NULL");
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
-	synchro_sql_from(&sql, lt, key_only);
+	in_range = count >= RANGE_ROWS && synchro_identities_run(identities, table, first) >= count;
+	if (in_range)
+		synchro_sql_from_range(&sql, lt, key_only);
+	else
+		synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
 	stream.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
 											   ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&stream.line);
-	for (int i = 0; i < table->nidentity; i++)
+	for (int i = 0; i < table->nidentity && !in_range; i++)
 	{
 		types[i] = TEXTARRAYOID;
 		values[i] = synchro_identities_array(identities, first, count, i);
 	}
-	synchro_sql_query(sql.data, table->nidentity, types, values, NULL,
+	for (int i = 0; i < 2 && in_range; i++)
+	{
+		types[i] = TEXTOID;
+		values[i] = CStringGetTextDatum(identities->values[i == 0 ? first : first + count - 1]);
+	}
+	synchro_sql_query(sql.data, in_range ? 2 : table->nidentity, types, values, NULL,
 					  synchro_sql_callback(receive_row, &stream));
 	MemoryContextDelete(stream.row_context);
 	return stream.nrows;
@@ -276,6 +292,18 @@ make_spool(SynchroLink *link)
 
 	MemoryContextSwitchTo(old);
 	return spool;
+}
+
+/*
+ * How many of the identities, from number first on, are best read by one
+ * query.
+ */
+int
+synchro_stream_piece(const SynchroLinkTable *lt, const SynchroIdentities *identities, int first)
+{
+	int			run = synchro_identities_run(identities, lt->table, first);
+
+	return run >= RANGE_ROWS ? run : Min(READ_ROWS, identities->count - first);
 }
 
 /*

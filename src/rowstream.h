@@ -12,6 +12,8 @@
 #include "identities.h"
 #include "link.h"
 
+extern int	synchro_stream_piece(const SynchroLinkTable *lt, const SynchroIdentities *identities,
+								 int first);
 extern void synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 								const SynchroIdentities *identities, int first, int count,
 								bool ensure);
