@@ -479,7 +479,7 @@ run_batch(SynchroPass *pass)
 	batch = synchro_pass_batch(pass);
 	error = push(pass, batch, true, &more);
 	if (error != NULL)
-		synchro_quarantine_divide(pass, batch, error, !more);
+		synchro_division_push(pass, batch, error, !more);
 	publish_progress(pass, batch);
 	return more;
 }
