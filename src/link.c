@@ -27,8 +27,11 @@
 #include "link.h"
 #include "localsql.h"
 #include "settings.h"
+#include "stalled.h"
 
 static uint64 conninfo_generation = 0;
+
+static SynchroLinkTable *describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root);
 
 static void
 invalidate_conninfo(Datum arg, int cacheid, uint32 hashvalue)
@@ -255,6 +258,15 @@ synchro_link_forget(SynchroLink *link)
 SynchroLinkTable *
 synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 {
+	return describe_table(link, relid, for_rows, relid);
+}
+
+/*
+ * The same.  root: the table because of which it is needed.
+ */
+static SynchroLinkTable *
+describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
+{
 	SynchroLinkTable *lt = NULL;
 	MemoryContext old;
 	ListCell   *cell;
@@ -277,6 +289,7 @@ synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 		lt = palloc0(sizeof(SynchroLinkTable));
 		lt->table = synchro_table_copy(table, link->tables_context);
 		lt->number = ++link->last_number;
+		lt->root = root;
 		lt->parents = palloc0(sizeof(SynchroLinkTable *) * Max(lt->table->nfks, 1));
 		link->tables = lappend(link->tables, lt);
 	}
@@ -292,7 +305,7 @@ synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 			continue;
 		parent = synchro_table_get(lt->table->fks[fk].parent, false);
 		if (parent->mode != SYNCHRO_MODE_NONE)
-			lt->parents[fk] = synchro_link_table(link, parent->relid, false);
+			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}
 	MemoryContextSwitchTo(old);
 	return lt;
@@ -394,6 +407,7 @@ synchro_link_prepare(SynchroLink *link)
 
 		if (lt->remote == NULL)
 		{
+			synchro_suspect(lt->root);
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
 			lt->decides = remote_decides(link, lt);
 		}
@@ -402,6 +416,7 @@ synchro_link_prepare(SynchroLink *link)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
+		synchro_suspect(lt->root);
 		if (lt->for_rows && !lt->rows_staged)
 		{
 			choose_columns(link, lt);
@@ -415,6 +430,7 @@ synchro_link_prepare(SynchroLink *link)
 		}
 		lt->names_staged = true;
 	}
+	synchro_suspect(InvalidOid);
 	MemoryContextSwitchTo(old);
 	if (sql.len > 0)
 	{

@@ -24,6 +24,7 @@ typedef struct SynchroLinkTable
 	const SynchroTable *table;
 	SynchroRemoteTable *remote;
 	int			number;			/* of its staging tables */
+	Oid			root;			/* the table whose rows need this one */
 	bool		for_rows;		/* rows of it are pushed, not just looked up */
 	bool		decides;		/* the remote logs it: the newer change wins */
 	bool		names_staged;	/* n_ and m_ exist */

@@ -29,6 +29,7 @@ typedef struct SynchroPass
 	int64		keys_done;
 	bool		all_due;		/* whatever is parked is to be tried */
 	SynchroParkedSet *parked;
+	List	   *stalled;		/* of SynchroStalled */
 	int			nesting;		/* parents that are pushed for children */
 } SynchroPass;
 

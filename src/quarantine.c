@@ -13,6 +13,7 @@
 #include "applysql.h"
 #include "localsql.h"
 #include "passwork.h"
+#include "stalled.h"
 
 /* how often a batch is tried when others are in its way */
 #define MAX_CONFLICT_RETRIES	5
@@ -105,6 +106,48 @@ ensure_parents(SynchroPass *pass, SynchroBatch *batch, const SynchroRemoteError 
 }
 
 /*
+ * Names, definitions, rights: see stalled.c.
+ */
+static bool
+is_about_definitions(const char *state)
+{
+	return strncmp(state, "42", 2) == 0 || strncmp(state, "0A", 2) == 0 || strcmp(state, "55000") == 0;
+}
+
+/*
+ * Find the table with which a batch meets such an error, by trying a row of
+ * each by itself, and name it as the suspect.
+ */
+static void
+find_suspect(SynchroPass *pass, const SynchroBatch *batch)
+{
+	List	   *all = list_concat_copy(batch->keys, batch->named);
+	List	   *tried = NIL;
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		const SynchroBatchKeys *keys = lfirst(cell);
+		SynchroBatchKeys one = {keys->relid, synchro_identities_first(keys->identities)};
+		SynchroBatch *trial;
+		SynchroRemoteError *error;
+
+		if (keys->identities->count == 0 || list_member_oid(tried, keys->relid))
+			continue;
+		tried = lappend_oid(tried, keys->relid);
+		trial = synchro_pass_batch(pass);
+		trial->keys = list_make1(&one);
+		trial->max_olds = 0;
+		error = synchro_pass_try(pass, trial);
+		if (error != NULL && is_about_definitions(error->sqlstate))
+		{
+			synchro_suspect(keys->relid);
+			return;
+		}
+	}
+}
+
+/*
  * Decide what to do about an error: true if the batch is to be tried again,
  * false if a row of it is to blame.  Others are raised.
  *
@@ -133,6 +176,14 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
 		++*retries <= MAX_CONFLICT_RETRIES)
 		return true;
+	if (is_about_definitions(state) && !batch->looked_again)
+	{
+		/* the tables may have been altered since they were described */
+		synchro_link_forget(pass->link);
+		return batch->looked_again = true;
+	}
+	if (is_about_definitions(state))
+		find_suspect(pass, batch);
 	if (!synchro_error_is_about_rows(state))
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
 	return false;

@@ -41,7 +41,7 @@ wait_arrival($remote, 'SELECT count(*) FROM t', '1', 'a row to begin with');
 #
 my $round = 0;
 
-foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 42501 42P01 42703 53000 53100 53200 53300 55000 55006 55P03 57000 57014 57P01 57P03
+foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 53000 53100 53200 53300 55006 55P03 57000 57014 57P01 57P03
 	58000 58030))
 {
 	$round++;
@@ -52,6 +52,25 @@ foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 4250
 		"$state is tried again, with everything else, and says so");
 	$remote->safe_psql('postgres', 'DELETE FROM obstacle');
 	wait_arrival($remote, "SELECT n = $round FROM t WHERE name = 'first'", 't', "$state: gone, all arrives");
+}
+
+#
+# nor is it if the table's definition is, or the rights on it: the table stalls, others go on
+#
+both($local, $remote, 'CREATE TABLE other (id serial PRIMARY KEY, name text UNIQUE, n int)');
+$remote->safe_psql('postgres', 'GRANT ALL ON other TO sync; GRANT ALL ON SEQUENCE other_id_seq TO sync');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('other', '{name}'); INSERT INTO other (name, n) VALUES ('other', 0)});
+foreach my $state (qw(0A000 42501 42P01 42703 42883 55000))
+{
+	$round++;
+	$remote->safe_psql('postgres', "INSERT INTO obstacle VALUES ('$state')");
+	$local->safe_psql('postgres', "BEGIN; UPDATE t SET n = $round WHERE name = 'first'; UPDATE other SET n = $round; COMMIT");
+	wait_arrival($remote, "SELECT n = $round FROM other", 't', "$state: other tables go on");
+	is(rows($local, q{SELECT relation, key IS NULL, sqlstate, message LIKE '%the remote says%', next_attempt IS NOT NULL FROM synchro.failures}), "t|t|$state|t|t",
+		"$state stalls the table, and says so");
+	$remote->safe_psql('postgres', 'DELETE FROM obstacle');
+	wait_arrival($remote, "SELECT n = $round FROM t WHERE name = 'first'", 't', "$state: gone, the rest arrives");
+	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', "$state: nothing is left");
 }
 
 # what is over before the attempts have been used up is not even seen
