@@ -286,6 +286,14 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 	{
 		const SynchroTable *table = synchro_table_get(relid, false);
 
+		if (for_rows && table->watched && !table->captured)
+		{
+			synchro_suspect(root);
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+					 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
+		}
 		lt = palloc0(sizeof(SynchroLinkTable));
 		lt->table = synchro_table_copy(table, link->tables_context);
 		lt->number = ++link->last_number;

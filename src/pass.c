@@ -157,6 +157,16 @@ order_tables(SynchroPass *pass)
 		if (changed->nkeys > 0)
 			tables = lappend(tables, synchro_link_table(pass->link, changed->relid, true));
 	}
+
+	/* a table that had stalled is looked at even if nothing of it has changed */
+	foreach(cell, pass->stalled)
+	{
+		const SynchroStalled *stalled = lfirst(cell);
+		const SynchroTable *table = stalled->due ? synchro_table_get(stalled->relid, true) : NULL;
+
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE)
+			(void) synchro_link_table(pass->link, stalled->relid, true);
+	}
 	pass->order = NIL;
 	foreach(cell, synchro_order_by_references(tables))
 		foreach(member, lfirst(cell))

@@ -145,6 +145,28 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 }
 
 /*
+ * Note for all remotes that a table cannot be pushed because its changes are
+ * not captured.
+ */
+void
+synchro_stalled_uncaptured(Oid relid, const char *qualified)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {OIDOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = CStringGetTextDatum(psprintf(SYNCHRO_NOT_CAPTURED, qualified));
+	values[2] = CStringGetTextDatum(psprintf(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(qualified)));
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("INSERT INTO synchro.stalled (server, relation, snapshot, keys_snapshot, sqlstate, message, hint, next_attempt)"
+					" SELECT server, $1, snapshot, keys_snapshot, '55000', $2, $3, clock_timestamp() FROM synchro.remote_state"
+					" ON CONFLICT DO NOTHING", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_shared_retry_at_commit();
+}
+
+/*
  * Note that the names of before of those that were due have been sent, and,
  * if all is true, everything else of them.  In a local transaction.
  */

@@ -21,12 +21,17 @@ typedef struct SynchroStalled
 	bool		due;			/* to be tried in this pass */
 } SynchroStalled;
 
+/* of a table whose trigger has been dropped or disabled */
+#define SYNCHRO_NOT_CAPTURED	"changes of table %s are not captured: its trigger is missing or disabled"
+#define SYNCHRO_CAPTURE_HINT	"Run synchro.alter_table(%s), which renews it. Rows that were changed meanwhile are pushed when they change again."
+
 extern void synchro_suspect(Oid relid);
 extern Oid	synchro_suspect_take(int sqlerrcode);
 
 extern List *synchro_stalled_load(const char *server, bool all_due);
 extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
 extern void synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error);
+extern void synchro_stalled_uncaptured(Oid relid, const char *qualified);
 extern void synchro_stalled_sent(const char *server, List *stalled, bool all);
 
 #endif							/* SYNCHRO_STALLED_H */

@@ -88,6 +88,22 @@ drifts('a policy on the remote', [ $remote, 'ALTER TABLE items ENABLE ROW LEVEL 
 drifts('a parent missing on the remote', [ $remote, 'ALTER TABLE parents RENAME TO ancestors' ], [ $remote, 'ALTER TABLE ancestors RENAME TO parents' ], 'items parents',
 	qr/42P01: .*has no table public\.parents/);
 
+# a trigger that is disabled or dropped: what happens until it is renewed is in no log
+foreach my $how ('ALTER TABLE items DISABLE TRIGGER synchro_capture', 'ALTER TABLE items DISABLE TRIGGER ALL', 'DROP TRIGGER synchro_capture ON items')
+{
+	my (undef, undef, $stderr) = $local->psql('postgres', $how);
+
+	like($stderr, qr/WARNING:  changes of table public\.items are not captured.*HINT:  Run synchro\.alter_table\('public\.items'\)/s, "$how: a warning");
+	wait_for($local, q{SELECT count(*) = 1 AND min(relation::text) = 'items' AND min(sqlstate) = '55000' FROM synchro.failures}, 'the table stalls');
+	$local->safe_psql('postgres', q{UPDATE items SET note = 'not captured'; UPDATE others SET n = n + 1});
+	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), 'others go on');
+	is(rows($local, 'SELECT failed FROM synchro.remotes'), 1, 'it has still stalled');
+	$local->safe_psql('postgres', 'ALTER TABLE items ENABLE TRIGGER ALL') if $how =~ /ALL/;
+	$local->safe_psql('postgres', q{SELECT synchro.alter_table('items'); UPDATE items SET cash = cash});
+	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'alter_table() mends it');
+	same($local, $remote, $items, 'what is changed then arrives');
+}
+
 # a type that takes only some of the values is the rows' matter
 $round++;
 $remote->safe_psql('postgres', 'ALTER TABLE items ALTER cash TYPE smallint');
