@@ -347,23 +347,27 @@ synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, boo
 /*
  * Append statements that leave a table's deletes to the pass's last batch:
  * until then, rows that refer to what is to be deleted may still be on their
- * way elsewhere.  A row that is wanted again is taken off the list.
+ * way elsewhere.  A row that is wanted again is taken off the list.  put: if
+ * false, only that.
  */
 void
-synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
 
 	if (!lt->table->watched)
 		return;
-	if (lt->nolds > 0)
+	if (put)
 	{
 		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin) SELECT '%s', %s, 'delete', ",
 						 link->peer, link->node, relation);
 		append_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ", x.stamp, x.origin FROM (");
 		append_doomed(sql, lt);
-		appendStringInfoString(sql, ") x;");
+		appendStringInfo(sql, ") x WHERE NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s"
+						 " AND u.remote_key OPERATOR(pg_catalog.=) ", link->peer, link->node, relation);
+		append_remote_key(sql, lt, "x.r");
+		appendStringInfoString(sql, ");");
 	}
 	if (lt->rows != NULL)
 	{
@@ -373,6 +377,72 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		append_remote_key(sql, lt, "m.r");
 		appendStringInfoChar(sql, ';');
 	}
+}
+
+/*
+ * Append the definition of a function that tries a statement, and says what
+ * was wrong with the row if that has failed.  Errors that have nothing to do
+ * with rows are raised: see is_about_rows() in quarantine.c.
+ */
+void
+synchro_sql_define_try(StringInfo sql)
+{
+	appendStringInfoString(sql,
+						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try(statement text, OUT state text, OUT message text, OUT constraint_name text)"
+						   " LANGUAGE plpgsql AS $synchro$ BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN"
+						   " GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME;"
+						   " IF left(state, 2) IN ('08', '25', '40', '42', '53', '55', '57', '58') THEN RAISE; END IF; END $synchro$;"
+						   "SET CONSTRAINTS ALL IMMEDIATE;");
+}
+
+/*
+ * A text as format() takes it.
+ */
+static char *
+escape_format(const char *text)
+{
+	StringInfoData result;
+
+	initStringInfo(&result);
+	for (const char *c = text; *c != '\0'; c++)
+	{
+		if (*c == '%')
+			appendStringInfoChar(&result, '%');
+		appendStringInfoChar(&result, *c);
+	}
+	return result.data;
+}
+
+/*
+ * Append a statement that tries a table's deletes which were put off, one by
+ * one.  Its result: how many rows were deleted, how many failed, and of these
+ * the keys, SQLSTATEs, messages and constraints as arrays.
+ */
+void
+synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	StringInfoData condition;
+
+	/* a format() for a row's condition */
+	initStringInfo(&condition);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&condition, "%st.%s %s %%L::%s", i > 0 ? " AND " : "",
+						 escape_format(quote_identifier(table->columns[table->identity[i]].name)),
+						 escape_format(lt->remote->columns[table->identity[i]].equals),
+						 escape_format(lt->remote->columns[table->identity[i]].base));
+	appendStringInfo(sql, "WITH x AS MATERIALIZED (SELECT u.ctid AS place, u.remote_key, y.state, y.message, y.constraint_name"
+					 " FROM %s.unapplied u CROSS JOIN LATERAL pg_temp.synchro_try(format(%s, VARIADIC u.remote_key)) y"
+					 " WHERE u.node = '%s' AND u.relation = %s),"
+					 " d AS (DELETE FROM %s.unapplied u USING x WHERE u.ctid = x.place AND x.state IS NULL RETURNING 1)"
+					 " SELECT '" SYNCHRO_APART_TAG "', %d, (SELECT count(*) FROM d), count(x.state),"
+					 " array_agg(array_to_string(x.remote_key, ', ', 'NULL')) FILTER (WHERE x.state IS NOT NULL),"
+					 " array_agg(x.state) FILTER (WHERE x.state IS NOT NULL),"
+					 " array_agg(x.message) FILTER (WHERE x.state IS NOT NULL),"
+					 " array_agg(coalesce(x.constraint_name, '')) FILTER (WHERE x.state IS NOT NULL) FROM x;",
+					 link->peer,
+					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(table->qualified), condition.data)),
+					 link->node, quote_literal_cstr(table->qualified), link->peer, lt->number);
 }
 
 /*

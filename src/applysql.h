@@ -22,6 +22,7 @@
 /* first column of the results that count rows */
 #define SYNCHRO_UPSERT_TAG		"upsert"
 #define SYNCHRO_DELETE_TAG		"delete"
+#define SYNCHRO_APART_TAG		"apart"
 
 /* kinds of names and of mapped rows */
 #define SYNCHRO_KIND_PRESENT	"p" /* name as it is now */
@@ -43,7 +44,9 @@ extern void synchro_sql_mark(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component);
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
-extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
+extern void synchro_sql_define_try(StringInfo sql);
+extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in resolvesql.c */

@@ -130,6 +130,40 @@ read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 }
 
 /*
+ * Is a row with a name of before to be left out: because it has failed in
+ * this pass, or only the first ones are wanted?
+ */
+static bool
+leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+{
+	const SynchroTable *table = changed->table;
+	SynchroParked *parked = NULL;
+
+	if (batch->parked->count > 0)
+		parked = synchro_parked_find(batch->parked, changed->relid,
+									 synchro_identities_values(table, table->identity, table->nidentity,
+															   old_name->identity),
+									 table->nidentity);
+	if (parked != NULL && parked->banned)
+		return true;
+	if (batch->nolds >= batch->max_olds)
+		return true;
+	batch->nolds++;
+	if (batch->nolds == batch->max_olds)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+
+		batch->last_old.relid = changed->relid;
+		batch->last_old.key = *old_name;
+		batch->last_old.key.identity = synchro_key_copy(old_name->identity);
+		if (old_name->name.data != NULL)
+			batch->last_old.key.name = synchro_key_copy(old_name->name);
+		MemoryContextSwitchTo(old);
+	}
+	return false;
+}
+
+/*
  * Names of before, and the rows that bore them if they are still there.
  */
 static void
@@ -142,22 +176,28 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 	SynchroIdentities *identities = synchro_identities_create(lt->table);
 	SynchroChangedKey old_name;
 	SynchroBytes last = {0};
+	bool		left_out = false;
 
 	while (synchro_changes_next_old(changed, &old_name))
 	{
 		SynchroBytes identity = old_name.identity;
+		bool		same = last.data != NULL && last.len == identity.len &&
+			memcmp(last.data, identity.data, identity.len) == 0;
 
 		CHECK_FOR_INTERRUPTS();
+		if (!same)
+			left_out = leave_out_old(batch, changed, &old_name);
+		last = identity;
+		if (left_out)
+			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
 
 		/* an identity may come several times, one after the other */
-		if (last.data == NULL || last.len != identity.len ||
-			memcmp(last.data, identity.data, identity.len) != 0)
+		if (!same)
 		{
 			synchro_identities_decode(identities, lt->table, identity);
 			synchro_identities_stamp(identities, old_name.changed, old_name.born);
 		}
-		last = identity;
 		if (identities->count == OLD_ROWS)
 		{
 			if (lt->table->watched)
@@ -171,6 +211,37 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		read_changed(batch, lt, identities);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+/*
+ * Rows that others need are pushed along: those that wait because they have
+ * failed are not.
+ */
+static void
+read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
+{
+	int			n = requests->nidentity;
+	SynchroIdentities *rows = synchro_identities_create(lt->table);
+	SynchroIdentities *names = synchro_identities_create(lt->table);
+
+	for (int i = 0; i < requests->count; i++)
+	{
+		char	  **identity = &requests->values[i * n];
+		SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+
+		synchro_identities_add(parked != NULL && (parked->banned || !parked->due) ? names : rows, identity);
+	}
+	read_rows(batch, lt, rows, true);
+	for (int first = 0; first < names->count; first += READ_ROWS)
+		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
+	if (batch->note_ensured && rows->count > 0)
+	{
+		SynchroBatchKeys *keys = palloc(sizeof(SynchroBatchKeys));
+
+		keys->relid = lt->table->relid;
+		keys->identities = rows;
+		batch->ensured_rows = lappend(batch->ensured_rows, keys);
+	}
 }
 
 /*
@@ -198,7 +269,7 @@ read_requests(SynchroBatch *batch)
 			read_pairs(batch, lt, requests);
 			if (list_member_oid(batch->ensured, lt->table->relid))
 			{
-				read_rows(batch, lt, requests, true);
+				read_ensured(batch, lt, requests);
 				continue;
 			}
 			for (int first = 0; first < requests->count; first += READ_ROWS)
@@ -219,6 +290,8 @@ synchro_batch_read(SynchroBatch *batch)
 	ListCell   *cell;
 
 	synchro_link_clear_batch(batch->link);
+	batch->nolds = 0;
+	batch->ensured_rows = NIL;
 	batch->keys_snapshot = synchro_snapshot_current();
 	synchro_sql_open(&scope, batch->link->target->owner);
 
@@ -298,20 +371,57 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 {
 	SynchroLink *link = batch->link;
 	bool		final = batch->snapshot != NULL;
+	bool		leftovers = final && link->leftovers != NIL;
+	ListCell   *cell;
 
 	for (int i = list_length(components) - 1; i >= 0; i--)
 	{
 		List	   *component = list_nth(components, i);
-		ListCell   *cell;
 
-		if (final)
-			synchro_sql_delete(sql, link, component, link->leftovers != NIL);
 		foreach(cell, component)
-			if (!final)
-				synchro_sql_postpone(sql, link, lfirst(cell));
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+			bool		decided = batch->apart && leftovers && lt->decides && lt->table->watched;
+
+			/* those that have won come again at once */
+			if (decided)
+				appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
+								 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+
+			/* what is wanted again is taken off the list, too */
+			if (!final || batch->apart || leftovers)
+				synchro_sql_postpone(sql, link, lt,
+									 decided || (lt->nolds > 0 && (!final || batch->apart)));
+		}
+		if (final && !batch->apart)
+			synchro_sql_delete(sql, link, component, leftovers);
 	}
-	if (final && link->leftovers != NIL)
-		appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s';", link->peer, link->node);
+	if (leftovers && !batch->apart)
+		foreach(cell, link->leftovers)
+			appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
+							 link->peer, link->node, quote_literal_cstr(lfirst(cell)));
+}
+
+/*
+ * Have all deletes that have been put off tried one by one.
+ */
+static void
+append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
+{
+	ListCell   *cell;
+
+	batch->kept = NIL;
+	synchro_sql_define_try(sql);
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		foreach(cell, (List *) list_nth(components, i))
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+
+			if (!lt->table->watched)
+				continue;
+			synchro_sql_delete_apart(sql, batch->link, lt);
+			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));
+		}
 }
 
 /*
@@ -442,6 +552,8 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		synchro_sql_upsert(&sql, link, lfirst(cell));
 	}
 	append_deletes(batch, &sql, components);
+	if (batch->apart)
+		append_deletes_apart(batch, &sql, components);
 	if (link->peer_node != NULL)
 		synchro_sql_recheck(&sql);
 	foreach(cell, tables)
@@ -480,6 +592,19 @@ count_results(SynchroBatch *batch, List *results)
 			anew->origins = pstrdup(SYNCHRO_VALUE(rows, 0, 4));
 			batch->anew = lappend(batch->anew, anew);
 		}
+		else if (tag != NULL && strcmp(tag, SYNCHRO_APART_TAG) == 0)
+		{
+			SynchroUndeleted *undeleted = palloc(sizeof(SynchroUndeleted));
+
+			undeleted->relation = pstrdup(synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, 0, 1)))->table->qualified);
+			batch->counts.deleted += strtoll(SYNCHRO_VALUE(rows, 0, 2), NULL, 10);
+			batch->counts.failed += strtoll(SYNCHRO_VALUE(rows, 0, 3), NULL, 10);
+			undeleted->keys = SYNCHRO_VALUE(rows, 0, 4);
+			undeleted->sqlstates = SYNCHRO_VALUE(rows, 0, 5);
+			undeleted->messages = SYNCHRO_VALUE(rows, 0, 6);
+			undeleted->constraints = SYNCHRO_VALUE(rows, 0, 7);
+			batch->undeleted = lappend(batch->undeleted, undeleted);
+		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
 		{
 			for (int i = 1; i < rows->ncolumns; i++)
@@ -507,6 +632,7 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	elog(DEBUG2, "synchro: %s", sql);
 	memset(&batch->counts, 0, sizeof(batch->counts));
 	batch->anew = NIL;
+	batch->undeleted = NIL;
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
 	if (error == NULL)
 		count_results(batch, results);

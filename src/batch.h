@@ -23,8 +23,16 @@ typedef struct SynchroBatchKeys
 typedef struct SynchroBatchDead
 {
 	Oid			relid;
+	char	   *text;			/* see synchro_identity_key() */
 	SynchroChangedKey key;
 } SynchroBatchDead;
+
+/* a row with a name of before */
+typedef struct SynchroBatchOld
+{
+	Oid			relid;
+	SynchroChangedKey key;
+} SynchroBatchOld;
 
 typedef struct SynchroBatch
 {
@@ -39,7 +47,17 @@ typedef struct SynchroBatch
 								 * when they are referenced */
 	char	   *keys_snapshot;	/* when the rows were read */
 	char	   *snapshot;		/* where the pass has come to, or NULL */
-	bool		only;			/* the pass has no other batch */
+	SynchroParkedSet *parked;	/* what of it failed is left out */
+	int64		max_olds;		/* only so many rows with names of before */
+	int64		nolds;			/* how many it has */
+	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
+	List	   *named;			/* of SynchroBatchKeys: all of them, if anything
+								 * is parked */
+	bool		note_ensured;	/* fill the next */
+	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
+	bool		apart;			/* deletes are tried one by one */
+	List	   *kept;			/* of those, names of their tables */
+	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
 	bool		careful;		/* free unique values before they are taken */
 	SynchroCounts counts;
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */

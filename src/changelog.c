@@ -341,7 +341,7 @@ static void
 receive_row(TupleTableSlot *slot, void *arg)
 {
 	LogScan    *state = arg;
-	SynchroLogRow row;
+	SynchroLogRow row = {0};
 	struct varlena *keys;
 	Datum		stored;
 

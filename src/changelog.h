@@ -40,6 +40,8 @@ typedef struct SynchroLogRow
 	TimestampTz changed_at;
 	int32		part;
 	SynchroBytes keys;
+	bool		parked;			/* not of the log: see parked.c */
+	bool		due;			/* of those: to be tried now */
 } SynchroLogRow;
 
 typedef void (*SynchroLogCallback) (const SynchroLogRow *row, void *arg);

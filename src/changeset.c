@@ -21,6 +21,9 @@
  * Only where it changed a name that the remote does not know of (derived, see
  * keycodec.h), that name is told to be gone.
  *
+ * What is parked (parked.c) counts as if it came before all that: it tells
+ * what the remote calls the row.  By itself it makes a key only when it is due.
+ *
  * Sets may be large: they are sorted and kept in files beyond a bounded
  * piece of memory, and outlive the transaction that collects them.
  *
@@ -53,6 +56,8 @@ enum
 								 * have reached the remote */
 #define FLAG_AGAIN	0x40		/* from the backlog, so to be sent again */
 #define FLAG_DERIVED 0x20		/* see SYNCHRO_KEY_DERIVED */
+#define FLAG_PARKED	0x10		/* see parked.c */
+#define FLAG_DUE	0x08
 #define FLAG_OP_MASK 0x03
 
 struct ChangeSort
@@ -151,12 +156,13 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	memset(slot->tts_isnull, 0, sizeof(bool) * SORT_COLUMNS);
 	slot->tts_values[SORT_ORDER] = Int64GetDatum(synchro_key_order(record->identity, changed->table));
 	slot->tts_values[SORT_IDENTITY] = synchro_bytes_datum(record->identity);
-	slot->tts_values[SORT_TIME] = Int64GetDatum(row->changed_at);
+	slot->tts_values[SORT_TIME] = Int64GetDatum(row->parked ? DT_NOBEGIN : row->changed_at);
 	slot->tts_values[SORT_TXID] = Int64GetDatum((int64) row->txid);
 	slot->tts_values[SORT_PART] = Int32GetDatum(row->part);
 	slot->tts_values[SORT_POSITION] = Int32GetDatum(position);
 	slot->tts_values[SORT_FLAGS] = Int32GetDatum(record->op | (named ? FLAG_NAMED : 0) |
-												 (row->txid == 0 ? FLAG_AGAIN : 0) |
+												 (row->parked ? FLAG_PARKED | (row->due ? FLAG_DUE : 0) :
+												  row->txid == 0 ? FLAG_AGAIN : 0) |
 												 (record->derived ? FLAG_DERIVED : 0));
 	slot->tts_values[SORT_STAMP] = Int64GetDatum(record->stamp.at);
 	slot->tts_values[SORT_SOURCE] = Int32GetDatum(record->stamp.source);
@@ -186,7 +192,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 	const char *end = row->keys.data + row->keys.len;
 	int			nkey = SYNCHRO_LAYOUT_NKEY(row->layout);
 	bool		old_is_readable;
-	bool		named = collector->named != NULL &&
+	bool		named = collector->named != NULL && !row->parked &&
 		(row->txid == 0 || synchro_snapshot_has(collector->named, row->txid));
 	MemoryContext old;
 
@@ -221,7 +227,8 @@ collect_row(const SynchroLogRow *row, void *arg)
 		MemoryContextReset(collector->row_context);
 	}
 	MemoryContextSwitchTo(old);
-	collector->changes->newest = Max(collector->changes->newest, row->changed_at);
+	if (!row->parked)
+		collector->changes->newest = Max(collector->changes->newest, row->changed_at);
 }
 
 /* all that the log says about one key */
@@ -243,6 +250,7 @@ typedef struct KeyHistory
 	bool		derived;		/* a name is gone that the remote may know */
 	SynchroBytes derived_key;
 	SynchroStamp derived_stamp;
+	bool		waits;			/* is parked, and nothing else is said of it */
 } KeyHistory;
 
 typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory *group, void *arg);
@@ -283,7 +291,8 @@ add_to_group(const Collector *collector, KeyHistory *group, TupleTableSlot *slot
 	SynchroOp	op = (SynchroOp) (flags & FLAG_OP_MASK);
 	SynchroStamp stamp = {DatumGetInt64(slot->tts_values[SORT_STAMP]), DatumGetInt32(slot->tts_values[SORT_SOURCE])};
 
-	if ((flags & FLAG_AGAIN) == 0 && is_known_to_peer(collector, stamp))
+	group->waits = (flags & (FLAG_PARKED | FLAG_DUE)) == FLAG_PARKED;
+	if ((flags & (FLAG_AGAIN | FLAG_PARKED)) == 0 && is_known_to_peer(collector, stamp))
 	{
 		begin_anew(group, slot, flags, stamp);
 		return;
@@ -434,6 +443,8 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	SynchroBytes name;
 	int64		nolds = changed->nolds;
 
+	if (group->waits)
+		return;
 	if (emitter->origins != NULL)
 		origin = synchro_moves_find(emitter->origins, group->identity);
 	if (origin != NULL && origin->arrived)
@@ -494,7 +505,7 @@ finish_table(const Collector *collector, SynchroChangedTable *changed, bool with
  *
  * since: NULL for all of the log.  named: log entries that this snapshot saw
  * give keys, but no names of before; NULL: none.  backlog: name of the remote,
- * or NULL.  peer: id of the remote if it is a node that pushes, too; what it
+ * or NULL.  parked: what is parked of it, or NULL.  peer: id of the remote if it is a node that pushes, too; what it
  * has sent is not collected.  with_keys: collect keys as well as names of
  * before.
  *
@@ -503,7 +514,8 @@ finish_table(const Collector *collector, SynchroChangedTable *changed, bool with
  */
 SynchroChangeSet *
 synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *named,
-						const char *backlog, const pg_uuid_t *peer, bool with_keys)
+						const char *backlog, const SynchroParkedSet *parked,
+						const pg_uuid_t *peer, bool with_keys)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -525,6 +537,7 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	synchro_log_scan(since, collect_row, &collector);
 	if (backlog != NULL)
 		synchro_log_scan_backlog(backlog, collect_row, &collector);
+	synchro_parked_scan(parked, collect_row, &collector);
 	foreach(cell, changes->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);

@@ -11,6 +11,7 @@
 
 #include "changelog.h"
 #include "changestore.h"
+#include "parked.h"
 #include "source.h"
 
 /* of one table */
@@ -39,6 +40,7 @@ typedef struct SynchroChangeSet
 extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
+												 const SynchroParkedSet *parked,
 												 const pg_uuid_t *peer,
 												 bool with_keys);
 extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key);

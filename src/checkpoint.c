@@ -275,6 +275,8 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 					" forget_references = forget_references OR $3 WHERE server = $1::name",
 					lengthof(types), types, values, NULL);
 	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);
+	if (forget_names)
+		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name", 1, types, values, NULL);
 	synchro_sql_close(&scope);
 	synchro_shared_retry_at_commit();
 }
@@ -480,12 +482,26 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 		position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
 	}
 	link->leftovers = NIL;
-	if (position->forget_references)
-		return;
+	if (!position->forget_references)
+		synchro_peer_find_leftovers(link);
+}
+
+/*
+ * Note the tables with deletes that wait on the remote.
+ */
+void
+synchro_peer_find_leftovers(SynchroLink *link)
+{
+	const char *params[1] = {link->node};
+	SynchroRows *rows;
+	MemoryContext old = MemoryContextSwitchTo(link->context);
+
 	rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
 								SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
+	link->leftovers = NIL;
 	for (int i = 0; i < rows->nrows; i++)
 		link->leftovers = lappend(link->leftovers, SYNCHRO_VALUE(rows, i, 0));
+	MemoryContextSwitchTo(old);
 }
 
 /*

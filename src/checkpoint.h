@@ -35,6 +35,7 @@ extern void synchro_position_skip(const char *server, const SynchroPosition *pos
 extern char *synchro_position_of_peer(const pg_uuid_t *node);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
 extern void synchro_peer_tables(StringInfo sql);
+extern void synchro_peer_find_leftovers(SynchroLink *link);
 extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link,
 							  const SynchroPosition *position, const char *token,
 							  const char *snapshot, const char *keys_snapshot);

@@ -76,6 +76,33 @@ synchro_identities_values(const SynchroTable *table, const int *columns, int nco
 }
 
 /*
+ * Values of some columns, as the types write them, encoded (see keycodec.h).
+ */
+SynchroBytes
+synchro_identities_encode(const SynchroTable *table, const int *columns, int ncolumns, char **values)
+{
+	SynchroBytes result;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < ncolumns; i++)
+	{
+		const SynchroColumn *column = &table->columns[columns[i]];
+		Oid			input;
+		Oid			param;
+		Datum		value = (Datum) 0;
+
+		getTypeInputInfo(column->type, &input, &param);
+		if (values[i] != NULL)
+			value = OidInputFunctionCall(input, values[i], param, column->typmod);
+		synchro_key_put(&buf, value, values[i] == NULL, column->typlen, column->typbyval);
+	}
+	result.data = buf.data;
+	result.len = buf.len;
+	return result;
+}
+
+/*
  * Add an identity as the log has it.
  */
 void
@@ -157,10 +184,20 @@ match_string(const void *a, const void *b, Size size)
 HTAB *
 synchro_string_set(MemoryContext context)
 {
+	return synchro_string_table(context, sizeof(char *));
+}
+
+/*
+ * Make a table of entries of that size, each of which begins with a pointer
+ * to its key, a string.
+ */
+HTAB *
+synchro_string_table(MemoryContext context, Size entrysize)
+{
 	HASHCTL		ctl = {0};
 
 	ctl.keysize = sizeof(char *);
-	ctl.entrysize = sizeof(char *);
+	ctl.entrysize = entrysize;
 	ctl.hash = hash_string;
 	ctl.match = match_string;
 	ctl.hcxt = context;

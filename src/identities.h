@@ -41,10 +41,13 @@ extern int	synchro_identities_run(const SynchroIdentities *identities, const Syn
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);
 extern Datum synchro_identities_array(const SynchroIdentities *identities, int first,
 									  int count, int position);
+extern SynchroBytes synchro_identities_encode(const SynchroTable *table, const int *columns,
+											  int ncolumns, char **values);
 extern char **synchro_identities_values(const SynchroTable *table, const int *columns,
 										int ncolumns, SynchroBytes bytes);
 extern char *synchro_identity_key(char **values, int count);
 extern HTAB *synchro_string_set(MemoryContext context);
+extern HTAB *synchro_string_table(MemoryContext context, Size entrysize);
 extern void synchro_copy_put(StringInfo line, const char *value);
 
 #endif							/* SYNCHRO_IDENTITIES_H */

@@ -29,34 +29,30 @@
 #include "localsql.h"
 #include "order.h"
 #include "pass.h"
+#include "passwork.h"
 #include "settings.h"
 
-/* how often a batch is tried when others are in its way */
-#define MAX_CONFLICT_RETRIES	5
+static void order_tables(SynchroPass *pass);
 
-typedef struct Pass
+/*
+ * Have deletes tried again that wait on the remote.
+ */
+static void
+add_due_deletes(SynchroPass *pass)
 {
-	MemoryContext context;
-	SynchroLink *link;
-	SynchroPosition *position;
-	SynchroChangeSet *changes;	/* since the position's snapshot */
-	char	   *snapshot;		/* S1 */
-	TimestampTz started;		/* when S1 was taken */
-	List	   *order;			/* changed tables, parents first */
-	int			current;		/* the one whose keys are being taken */
-	List	   *ensured;		/* tables whose missing rows are pushed along */
-	MemoryContext batch_context;
-	SynchroCounts counts;
-	int64		keys_done;
-} Pass;
+	MemoryContext old = MemoryContextSwitchTo(pass->link->context);
+	ListCell   *cell;
 
-static void order_tables(Pass *pass);
+	foreach(cell, pass->parked->deletes)
+		pass->link->leftovers = lappend(pass->link->leftovers, pstrdup(lfirst(cell)));
+	MemoryContextSwitchTo(old);
+}
 
 /*
  * Take S1 and collect what is new.  A local transaction of its own.
  */
 static void
-collect(Pass *pass)
+collect(SynchroPass *pass)
 {
 	SynchroSqlScope scope;
 	SynchroSnapshot *since = synchro_snapshot_parse(pass->position->snapshot);
@@ -68,16 +64,18 @@ collect(Pass *pass)
 	MemoryContextSwitchTo(pass->context);
 	pass->started = GetCurrentTimestamp();
 	pass->snapshot = synchro_snapshot_current();
-	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->link->peer_node, true);
+	pass->parked = synchro_parked_load(pass->link->target->name, pass->all_due);
+	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked, pass->link->peer_node, true);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
 	order_tables(pass);
+	add_due_deletes(pass);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->context);
 }
 
 static SynchroChangeSet *
-collect_olds(Pass *pass)
+collect_olds(SynchroPass *pass)
 {
 	SynchroSqlScope scope;
 	SynchroChangeSet *olds;
@@ -85,7 +83,7 @@ collect_olds(Pass *pass)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, pass->link->peer_node, false);
+								   NULL, NULL, pass->parked, pass->link->peer_node, false);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;
@@ -96,7 +94,7 @@ collect_olds(Pass *pass)
  * finds its parent missing.
  */
 static void
-order_tables(Pass *pass)
+order_tables(SynchroPass *pass)
 {
 	List	   *tables = NIL;
 	ListCell   *cell;
@@ -123,21 +121,57 @@ order_tables(Pass *pass)
 }
 
 static void
-add_dead(SynchroBatch *batch, Oid relid, const SynchroChangedKey *key)
+add_dead(SynchroBatch *batch, Oid relid, char **identity, int nidentity, const SynchroChangedKey *key)
 {
 	SynchroBatchDead *dead = palloc(sizeof(SynchroBatchDead));
 
 	dead->relid = relid;
+	dead->text = synchro_identity_key(identity, nidentity);
 	dead->key = *key;
 	dead->key.kind = SYNCHRO_KIND_GONE[0];
 	batch->dead = lappend(batch->dead, dead);
 }
 
 /*
- * Take the next keys, up to a batch's size.  Returns whether any are left.
+ * Add a key to a batch's, or, if it has failed before, to those that are to be
+ * tried by themselves: then false.
  */
 static bool
-take_keys(Pass *pass, SynchroBatch *batch)
+take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
+		 const SynchroChangedTable *changed, const SynchroChangedKey *key)
+{
+	const SynchroTable *table = changed->table;
+	char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, key->identity);
+
+	if (key->name.data == NULL && !synchro_atomic_pass &&
+		synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(pass->context);
+
+		if (pass->again == NULL)
+			pass->again = synchro_identities_create(table);
+		for (int i = 0; i < table->nidentity; i++)
+			identity[i] = identity[i] != NULL ? pstrdup(identity[i]) : NULL;
+		synchro_identities_add(pass->again, identity);
+		synchro_identities_stamp(pass->again, key->changed, key->born);
+		MemoryContextSwitchTo(old);
+		return false;
+	}
+	synchro_identities_add(keys->identities, identity);
+	synchro_identities_stamp(keys->identities, key->changed, key->born);
+	if (key->name.data != NULL)
+		add_dead(batch, changed->relid, identity, table->nidentity, key);
+	return true;
+}
+
+/*
+ * Take the next keys, up to a batch's size.  Returns whether any are left.
+ *
+ * Keys that have failed before come after the others of their table, in a
+ * batch of their own: if they fail again, the others are not kept waiting.
+ */
+static bool
+take_keys(SynchroPass *pass, SynchroBatch *batch)
 {
 	int			count = 0;
 	int			limit = synchro_atomic_pass ? PG_INT32_MAX : synchro_batch_size;
@@ -154,17 +188,21 @@ take_keys(Pass *pass, SynchroBatch *batch)
 		batch->keys = lappend(batch->keys, keys);
 		while (count < limit && synchro_changes_next_key(changed, &key))
 		{
-			synchro_identities_decode(keys->identities, changed->table, key.identity);
-			synchro_identities_stamp(keys->identities, key.changed, key.born);
-			if (key.name.data != NULL)
-				add_dead(batch, changed->relid, &key);
-			count++;
+			count += take_key(pass, batch, keys, changed, &key) ? 1 : 0;
 		}
 		if (count >= limit)
 			return true;
+		if (pass->again != NULL && count > 0)
+			return true;
+		if (pass->again != NULL)
+		{
+			keys->identities = pass->again;
+			pass->again = NULL;
+			count = limit;
+		}
 		pass->current++;
 	}
-	return false;
+	return count >= limit;
 }
 
 /*
@@ -177,6 +215,7 @@ drop_double_keys(SynchroBatch *batch)
 	ListCell   *cell;
 	ListCell   *other;
 
+	batch->named = NIL;
 	foreach(cell, batch->olds->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
@@ -188,6 +227,14 @@ drop_double_keys(SynchroBatch *batch)
 		named = synchro_identities_create(changed->table);
 		while (synchro_changes_next_old(changed, &key))
 			synchro_identities_decode(named, changed->table, key.identity);
+		if (batch->parked->count > 0)
+		{
+			SynchroBatchKeys *renamed = palloc(sizeof(SynchroBatchKeys));
+
+			renamed->relid = changed->relid;
+			renamed->identities = named;
+			batch->named = lappend(batch->named, renamed);
+		}
 		foreach(other, batch->keys)
 		{
 			SynchroBatchKeys *keys = lfirst(other);
@@ -204,7 +251,7 @@ drop_double_keys(SynchroBatch *batch)
  * all is known about its tables.
  */
 static void
-read_batch(Pass *pass, SynchroBatch *batch, bool new_keys, bool *more)
+read_batch(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 {
 	for (;;)
 	{
@@ -241,202 +288,51 @@ read_batch(Pass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 	}
 }
 
-/*
- * Raise the error of a row that the remote would not take.
- */
-static void
-report_failure(Pass *pass, const SynchroRemoteError *error, Oid relid, const char *key)
+static List *
+add_healed(const SynchroPass *pass, List *healed, const List *list)
 {
-	const char *s = error->sqlstate;
-	const char *table;
+	const ListCell *cell;
 
-	if (OidIsValid(relid))
+	foreach(cell, list)
 	{
-		synchro_local_begin("synchro: reporting");
-		table = MemoryContextStrdup(pass->context, synchro_table_get(relid, false)->qualified);
-		synchro_local_commit();
-	}
-	else
-		table = error->table != NULL ?
-			quote_qualified_identifier(error->schema, error->table) : "(unknown)";
-	ereport(ERROR,
-			(errcode(MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])),
-			 errmsg("remote \"%s\": %s", pass->link->target->name, error->message),
-			 errdetail("Table %s%s%s.%s%s", table, key != NULL ? ", key " : "", key != NULL ? key : "",
-					   error->detail != NULL ? " " : "", error->detail != NULL ? error->detail : ""),
-			 error->hint != NULL ? errhint("%s", error->hint) :
-			 errhint("Mend the row here or the cause on the remote, and synchronize again. Nothing of this batch has been applied.")));
-}
+		const SynchroBatchKeys *keys = lfirst(cell);
+		int			n = keys->identities->nidentity;
 
-/*
- * Try a batch of some of the keys without committing it.
- */
-static SynchroRemoteError *
-try_keys(Pass *pass, SynchroBatch *batch, List *keys, const char *token)
-{
-	SynchroBatch trial = *batch;
-	bool		more = batch->snapshot == NULL;
-
-	trial.keys = keys;
-	read_batch(pass, &trial, false, &more);
-	return synchro_batch_apply(&trial, token, false);
-}
-
-/*
- * Find the row that makes a batch fail, by halving it, and raise its error.
- */
-static void
-report_culprit(Pass *pass, SynchroBatch *batch, SynchroRemoteError *error, const char *token)
-{
-	ListCell   *cell;
-
-	if (try_keys(pass, batch, NIL, token) == NULL)
-	{
-		foreach(cell, batch->keys)
+		for (int i = 0; i < keys->identities->count; i++)
 		{
-			SynchroBatchKeys *keys = lfirst(cell);
-			SynchroBatchKeys part = *keys;
-			SynchroIdentities slice = *keys->identities;
-			SynchroRemoteError *found;
-			SynchroRemoteError *last = NULL;
+			SynchroParked *parked = synchro_parked_find(pass->parked, keys->relid, &keys->identities->values[i * n], n);
 
-			part.identities = &slice;
-			if (keys->identities->count == 0 ||
-				(found = try_keys(pass, batch, list_make1(&part), token)) == NULL)
-				continue;
-			last = found;
-			while (slice.count > 1)
-			{
-				int			half = slice.count / 2;
-				int			rest = slice.count - half;
-
-				slice.count = half;
-				found = try_keys(pass, batch, list_make1(&part), token);
-				if (found != NULL)
-				{
-					last = found;
-					continue;
-				}
-				slice.values += half * slice.nidentity;
-				if (slice.stamps != NULL)
-					slice.stamps += half;
-				slice.count = rest;
-			}
-			found = try_keys(pass, batch, list_make1(&part), token);
-			if (found != NULL)
-				report_failure(pass, found, part.relid, synchro_identities_text(&slice, 0));
-			report_failure(pass, last, part.relid, NULL);
+			if (parked != NULL && !parked->banned)
+				healed = list_append_unique_ptr(healed, parked);
 		}
 	}
-	report_failure(pass, error, InvalidOid, NULL);
+	return healed;
 }
 
 /*
- * The row that the remote named in an error's detail: number of the table,
- * and its identity as an array of text.
- */
-static SynchroLinkTable *
-parse_named_row(Pass *pass, const char *line, char **key)
-{
-	char	   *end;
-	int			number = strtol(line, &end, 10);
-
-	if (key != NULL)
-	{
-		*key = pstrdup(end);
-		while (**key == ' ' || **key == '{')
-			(*key)++;
-		if (strchr(*key, '}') != NULL)
-			*strchr(*key, '}') = '\0';
-	}
-	return synchro_link_numbered(pass->link, number);
-}
-
-/*
- * Parents are missing on the remote: have them pushed along.
+ * What was parked has been applied with the batch, or has failed once more.
+ * A crash before this is noted only has it tried again.
  */
 static void
-ensure_parents(Pass *pass, SynchroBatch *batch, const SynchroRemoteError *error)
+note_parked(SynchroPass *pass, SynchroBatch *batch, List *leftovers)
 {
-	const char *line = error->detail;
-	bool		any = false;
-	char	   *key;
+	List	   *healed = NIL;
 
-	while (line != NULL && *line != '\0')
-	{
-		SynchroLinkTable *lt = parse_named_row(pass, line, NULL);
-
-		if (!list_member_oid(pass->ensured, lt->table->relid))
-		{
-			MemoryContext old = MemoryContextSwitchTo(pass->context);
-
-			pass->ensured = lappend_oid(pass->ensured, lt->table->relid);
-			MemoryContextSwitchTo(old);
-			any = true;
-		}
-		line = strchr(line, '\n');
-		if (line != NULL)
-			line++;
-	}
-	if (!any)
-	{
-		SynchroLinkTable *lt = parse_named_row(pass, error->detail, &key);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("row of table %s with key %s is referenced but does not exist",
-						lt->table->qualified, key),
-				 errhint("Mend the reference here, and synchronize again.")));
-	}
-	batch->ensured = pass->ensured;
-}
-
-/*
- * Decide what to do about an error: returns if the batch is to be tried
- * again, raises it otherwise.
- */
-static void
-handle_error(Pass *pass, SynchroBatch *batch, SynchroRemoteError *error,
-			 const char *token, int *retries)
-{
-	const char *state = error->sqlstate;
-
-	if (error->lost)
-		synchro_remote_report(pass->link->remote, error, "while applying a batch");
-	if (error->statement == 2 && strcmp(state, "22012") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("another worker has moved the position of remote \"%s\"",
-						pass->link->target->name)));
-	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0)
-		ensure_parents(pass, batch, error);
-	else if (strcmp(state, SYNCHRO_AMBIGUOUS_KEY) == 0)
-	{
-		char	   *key;
-		SynchroLinkTable *lt = parse_named_row(pass, error->detail, &key);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("natural key of a row of table %s matches several rows on remote \"%s\"",
-						lt->table->qualified, pass->link->target->name),
-				 errdetail("The row's key here is %s.", key),
-				 errhint("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
-						 quote_literal_cstr(lt->table->qualified))));
-	}
-	else if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)
-		batch->careful = true;
-	else if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
-			 ++*retries <= MAX_CONFLICT_RETRIES)
+	if (pass->parked->count > 0)
+		healed = add_healed(pass, add_healed(pass, NIL, batch->keys), batch->named);
+	if (healed == NIL && batch->undeleted == NIL && (!pass->parked->has_deletes || leftovers == NIL))
 		return;
-	else if (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 ||
-			 strcmp(state, "P0001") == 0)
-		report_culprit(pass, batch, error, token);
-	else
-		synchro_remote_report(pass->link->remote, error, "while applying a batch");
+	synchro_local_begin("synchro: noting what has failed");
+	if (healed != NIL)
+		synchro_parked_heal(pass->parked, healed);
+	if (leftovers != NIL)
+		synchro_parked_put_deletes(pass->parked, leftovers, batch->undeleted);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
 }
 
 static void
-acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
+acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 {
 	SynchroPosition *position = pass->position;
 	MemoryContext old;
@@ -452,6 +348,7 @@ acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
 	}
 	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 								 batch->keys_snapshot, pass->started, &batch->counts);
+	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
 	old = MemoryContextSwitchTo(pass->link->context);
 	position->acknowledged = pstrdup(token);
 	position->keys_snapshot = pstrdup(batch->keys_snapshot);
@@ -479,10 +376,11 @@ acknowledge(Pass *pass, SynchroBatch *batch, const char *token)
 	pass->counts.updated += batch->counts.updated;
 	pass->counts.deleted += batch->counts.deleted;
 	pass->counts.skipped += batch->counts.skipped;
+	pass->counts.failed += batch->counts.failed;
 }
 
 static void
-publish_progress(Pass *pass, const SynchroBatch *batch)
+publish_progress(SynchroPass *pass, const SynchroBatch *batch)
 {
 	ListCell   *cell;
 	Oid			relid = InvalidOid;
@@ -496,60 +394,117 @@ publish_progress(Pass *pass, const SynchroBatch *batch)
 }
 
 /*
- * Push one batch.  Returns whether there are more.
+ * A batch with nothing in it yet, in the pass's batch context.
  */
-static bool
-run_batch(Pass *pass)
+SynchroBatch *
+synchro_pass_batch(SynchroPass *pass)
 {
-	SynchroBatch *batch;
-	SynchroRemoteError *error;
-	char	   *token;
-	bool		more = false;
-	int			retries = 0;
+	SynchroBatch *batch = palloc0(sizeof(SynchroBatch));
 
-	MemoryContextReset(pass->batch_context);
-	MemoryContextSwitchTo(pass->batch_context);
-	synchro_clocklink_refresh(pass->link);
-	batch = palloc0(sizeof(SynchroBatch));
 	batch->link = pass->link;
 	batch->position = pass->position;
 	batch->ensured = pass->ensured;
-	for (bool first = true;; first = false)
+	batch->parked = pass->parked;
+	batch->max_olds = PG_INT64_MAX;
+	return batch;
+}
+
+/*
+ * Read a batch and apply it, again where that helps.  Returns NULL when it is
+ * done and acknowledged, or what must be left out.
+ */
+static SynchroRemoteError *
+push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
+{
+	int			retries = 0;
+
+	for (;;)
 	{
-		read_batch(pass, batch, first, &more);
+		SynchroRemoteError *error;
+		char	   *token;
+
+		read_batch(pass, batch, new_keys, more);
+		new_keys = false;
 		token = synchro_position_attempt(pass->link->target->name, pass->position->attempted);
 		pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
 		pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
 		error = synchro_batch_apply(batch, token, true);
 		if (error == NULL)
-			break;
-		handle_error(pass, batch, error, token, &retries);
+		{
+			acknowledge(pass, batch, token);
+			synchro_link_clear_batch(pass->link);
+			return NULL;
+		}
+		if (!synchro_quarantine_again(pass, batch, error, &retries))
+			return error;
 	}
-	acknowledge(pass, batch, token);
+}
+
+/*
+ * Push a batch of given keys.  final: the pass has come to its end with it.
+ */
+SynchroRemoteError *
+synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final)
+{
+	bool		more = !final;
+
+	return push(pass, batch, false, &more);
+}
+
+/*
+ * Apply a batch of given keys without committing it.
+ */
+SynchroRemoteError *
+synchro_pass_try(SynchroPass *pass, SynchroBatch *batch)
+{
+	bool		more = true;
+
+	read_batch(pass, batch, false, &more);
+	return synchro_batch_apply(batch, pass->position->attempted, false);
+}
+
+/*
+ * Push one batch.  Returns whether there are more.
+ */
+static bool
+run_batch(SynchroPass *pass)
+{
+	SynchroBatch *batch;
+	SynchroRemoteError *error;
+	bool		more = false;
+
+	MemoryContextReset(pass->batch_context);
+	MemoryContextSwitchTo(pass->batch_context);
+	synchro_clocklink_refresh(pass->link);
+	batch = synchro_pass_batch(pass);
+	error = push(pass, batch, true, &more);
+	if (error != NULL)
+		synchro_quarantine_divide(pass, batch, error, !more);
 	publish_progress(pass, batch);
-	synchro_link_clear_batch(pass->link);
 	return more;
 }
 
 /*
  * Push all that is pending for the link's remote.
  *
- * position: as synchro_peer_open() left it; moved on here.  Errors of the
+ * position: as synchro_peer_open() left it; moved on here.  all_due: try what
+ * has failed before whatever the time for that.  Errors of the
  * remote are raised as ours; what batches before have committed stays.  If
  * the result is unfinished, the link is not to be used any more, or the remote
  * no longer wanted; another pass goes on.
  */
 void
-synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult *result)
+synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, SynchroPassResult *result)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro pass",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Pass	   *pass = palloc0(sizeof(Pass));
+	SynchroPass *pass = palloc0(sizeof(SynchroPass));
 
 	pass->context = context;
 	pass->link = link;
 	pass->position = position;
+	pass->all_due = all_due;
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",
 												ALLOCSET_DEFAULT_SIZES);
 	collect(pass);
@@ -571,6 +526,12 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, SynchroPassResult
 	}
 	else if (pass->changes->nentries > 0 && !position->rebased)
 		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
+	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->counts.failed > 0)
+	{
+		synchro_local_begin("synchro: looking at what has failed");
+		(void) synchro_parked_next(link->target->name, &result->next_retry);
+		synchro_local_commit();
+	}
 	MemoryContextSwitchTo(old);
 	synchro_changes_free(pass->changes);
 	MemoryContextDelete(context);

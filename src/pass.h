@@ -15,9 +15,11 @@ typedef struct SynchroPassResult
 	SynchroCounts counts;
 	bool		had_changes;
 	bool		unfinished;		/* stopped between two batches, see there */
+	TimestampTz next_retry;		/* when something that has failed is to be tried
+								 * again; 0: nothing is */
 } SynchroPassResult;
 
 extern void synchro_pass_run(SynchroLink *link, SynchroPosition *position,
-							 SynchroPassResult *result);
+							 bool all_due, SynchroPassResult *result);
 
 #endif							/* SYNCHRO_PASS_H */

@@ -78,8 +78,7 @@ synchro_peerlog_encode(const SynchroTable *table, const int *columns, int ncolum
 	Datum	   *elements;
 	bool	   *nulls;
 	int			count;
-	StringInfoData buf;
-	SynchroBytes result;
+	char	  **texts;
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &count);
@@ -88,22 +87,10 @@ synchro_peerlog_encode(const SynchroTable *table, const int *columns, int ncolum
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("key of table %s must have %d values, not %d", table->qualified, ncolumns, count),
 				 errhint("Watch the table by the same key on both sides.")));
-	initStringInfo(&buf);
+	texts = palloc(sizeof(char *) * Max(count, 1));
 	for (int i = 0; i < count; i++)
-	{
-		const SynchroColumn *column = &table->columns[columns[i]];
-		Oid			input;
-		Oid			param;
-		Datum		value = (Datum) 0;
-
-		getTypeInputInfo(column->type, &input, &param);
-		if (!nulls[i])
-			value = OidInputFunctionCall(input, TextDatumGetCString(elements[i]), param, column->typmod);
-		synchro_key_put(&buf, value, nulls[i], column->typlen, column->typbyval);
-	}
-	result.data = buf.data;
-	result.len = buf.len;
-	return result;
+		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	return synchro_identities_encode(table, columns, ncolumns, texts);
 }
 
 /*

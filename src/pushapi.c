@@ -36,9 +36,11 @@ PG_FUNCTION_INFO_V1(synchro_checkpoint);
 PG_FUNCTION_INFO_V1(synchro_set_checkpoint);
 PG_FUNCTION_INFO_V1(synchro_peer_setup);
 PG_FUNCTION_INFO_V1(synchro_confirm_node);
+PG_FUNCTION_INFO_V1(synchro_retry);
 PG_FUNCTION_INFO_V1(synchro_log_entries);
 
 #define DONE_MESSAGE	"Synchronization performed successfully."
+#define FAILED_MESSAGE	"Some changes could not be applied; see view synchro.failures."
 #define NOTHING_MESSAGE "No changes since last synchronization."
 
 /*
@@ -114,7 +116,8 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 		values[3] = Int64GetDatum(result.counts.deleted);
 		values[4] = Int64GetDatum(result.counts.skipped);
 		values[5] = Int64GetDatum(result.counts.failed);
-		values[6] = CStringGetTextDatum(result.had_changes ? DONE_MESSAGE : NOTHING_MESSAGE);
+		values[6] = CStringGetTextDatum(result.counts.failed > 0 ? FAILED_MESSAGE :
+										result.had_changes ? DONE_MESSAGE : NOTHING_MESSAGE);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	if (first_error.sqlerrcode != 0)
@@ -137,6 +140,28 @@ synchro_reset(PG_FUNCTION_ARGS)
 		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references, true);
 	PopActiveSnapshot();
 	PG_RETURN_VOID();
+}
+
+/*
+ * retry(remote): what has failed is due; returns how much.
+ */
+Datum
+synchro_retry(PG_FUNCTION_ARGS)
+{
+	Oid			type = TEXTOID;
+	Datum		value = (Datum) 0;
+	bool		isnull = PG_ARGISNULL(0);
+	SynchroSqlScope scope;
+	uint64		count;
+
+	if (!isnull)
+		value = CStringGetTextDatum(synchro_target_get(NameStr(*PG_GETARG_NAME(0)), false)->name);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	count = synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name OR $1 IS NULL",
+							1, &type, &value, &isnull);
+	synchro_sql_close(&scope);
+	synchro_shared_retry_at_commit();
+	PG_RETURN_INT64((int64) count);
 }
 
 /*

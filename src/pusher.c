@@ -64,6 +64,7 @@ typedef struct Pusher
 	bool		retry_now;		/* the error was only a stale connection */
 	bool		count_failed;	/* counting what is pending raises errors */
 	TimestampTz next_attempt;
+	TimestampTz next_retry;		/* of rows that have failed; 0: none has */
 	uint64		ticket;			/* requests up to it are served by the pass */
 } Pusher;
 
@@ -186,14 +187,16 @@ add_result(SynchroPassResult *sum, const SynchroPassResult *part)
 	sum->counts.failed += part->counts.failed;
 	sum->had_changes |= part->had_changes;
 	sum->unfinished = part->unfinished;
+	sum->next_retry = part->next_retry;
 }
 
 /*
  * Push all that is pending: one pass, or more where the remote's connection
- * data change meanwhile.
+ * data change meanwhile.  all_due: somebody has asked for it, so try what has
+ * failed, too.
  */
 static void
-push(Pusher *pusher, SynchroPassResult *result)
+push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 {
 	SynchroTarget *target;
 	SynchroPosition *position;
@@ -225,13 +228,14 @@ push(Pusher *pusher, SynchroPassResult *result)
 
 		connect_remote(pusher, target, node, previous, position);
 		say(SYNCHRO_PUSHING);
-		synchro_pass_run(pusher->link, position, &part);
+		synchro_pass_run(pusher->link, position, all_due, &part);
 		pusher->fresh = false;
 		if (pusher->token != NULL)
 			pfree(pusher->token);
 		pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
 		add_result(result, &part);
 	} while (result->unfinished && synchro_shared_wanted());
+	pusher->next_retry = result->next_retry;
 	if (!result->unfinished)
 		synchro_shared_publish_pushed(logged);
 	unlock_remote(pusher);
@@ -321,6 +325,12 @@ sleep_time(TimestampTz until)
 	return timeout < 0 ? left : Min(timeout, left);
 }
 
+static bool
+is_over(TimestampTz time)
+{
+	return time != 0 && GetCurrentTimestamp() >= time;
+}
+
 /*
  * Sleep until there is something to do.  until: 0, or the time to try again,
  * which new changes do not hasten.  Returns at once if somebody asks for a
@@ -340,15 +350,15 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 			return;
 		if (ConfigReloadPending)
 			return;				/* the new settings may be what it takes */
-		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() :
-			GetCurrentTimestamp() >= until)
+		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() || is_over(pusher->next_retry) :
+			is_over(until))
 			return;
 
 		/* a remote that is down for long shall not let the log grow */
 		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, false))
 			say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
 		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
-					   sleep_time(until), synchro_wait_work());
+					   sleep_time(until != 0 ? until : pusher->next_retry), synchro_wait_work());
 		ResetLatch(MyLatch);
 	}
 }
@@ -460,17 +470,18 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	for (;;)
 	{
 		SynchroPassResult result = {{0}};
+		bool		asked;
 
 		if (failed && !pusher->retry_now)
 			wait_to_retry(pusher);
 		failed = pusher->retry_now = false;
-		(void) synchro_shared_take_request(&pusher->ticket);
+		asked = synchro_shared_take_request(&pusher->ticket);
 		if (!synchro_shared_wanted() || !still_wanted(pusher))
 			quit();
 
 		/* to connect may take long */
 		count_pending(pusher);
-		push(pusher, &result);
+		push(pusher, asked, &result);
 		if (result.unfinished)
 			continue;
 		if (pusher->failures > 0)
@@ -511,7 +522,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		proc_exit(0);
 	}
 	PG_exception_stack = &on_error;
-	push(pusher, &call->result);
+	push(pusher, true, &call->result);
 	disconnect(pusher);
 	pg_write_barrier();
 	call->state = SYNCHRO_CALL_DONE;

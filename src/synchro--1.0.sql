@@ -153,8 +153,7 @@ CREATE TABLE synchro.remote_state (
 	inserted bigint NOT NULL DEFAULT 0,
 	updated bigint NOT NULL DEFAULT 0,
 	deleted bigint NOT NULL DEFAULT 0,
-	skipped bigint NOT NULL DEFAULT 0,
-	failed bigint NOT NULL DEFAULT 0
+	skipped bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE synchro.remote_state IS 'how far each remote has been brought';
 COMMENT ON COLUMN synchro.remote_state.acknowledged IS 'position token of the last batch known to be committed on the remote';
@@ -182,6 +181,49 @@ COMMENT ON COLUMN synchro.backlog.queued_by IS 'transaction that queued the keys
 CREATE INDEX backlog_server ON synchro.backlog (server);
 -- with a publication FOR ALL TABLES, nothing could be deleted otherwise
 ALTER TABLE synchro.backlog REPLICA IDENTITY FULL;
+
+--
+-- Changes that could not be applied
+--
+CREATE TABLE synchro.parked (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server name NOT NULL REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	relation oid NOT NULL,
+	layout integer NOT NULL,
+	record bytea,
+	key text NOT NULL,
+	operation text NOT NULL,
+	changed_at timestamptz NOT NULL,
+	origin uuid NOT NULL,
+	sqlstate text NOT NULL,
+	message text NOT NULL,
+	detail text,
+	hint text,
+	constraint_name text,
+	attempts integer NOT NULL DEFAULT 1,
+	first_failed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	last_failed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	next_attempt timestamptz NOT NULL
+);
+COMMENT ON TABLE synchro.parked IS 'changes that could not be applied on a remote, and are tried again';
+COMMENT ON COLUMN synchro.parked.record IS 'the change as the log would have it; NULL: a delete that waits on the remote';
+CREATE INDEX parked_server ON synchro.parked (server);
+
+CREATE VIEW synchro.failures AS
+	SELECT p.id, p.changed_at, p.origin, p.server AS remote, p.relation::regclass AS relation, p.key, p.operation, p.sqlstate,
+		   p.message, p.constraint_name, p.attempts, p.first_failed, p.next_attempt,
+		   p.detail, p.hint
+	FROM synchro.parked p;
+COMMENT ON VIEW synchro.failures IS 'changes that could not be applied on a remote: why, how often they were tried, and when they are tried again';
+COMMENT ON COLUMN synchro.failures.key IS 'the row''s primary key here';
+COMMENT ON COLUMN synchro.failures.attempts IS 'that have failed';
+
+CREATE FUNCTION synchro.retry(remote name DEFAULT NULL)
+	RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_retry';
+COMMENT ON FUNCTION synchro.retry(name) IS
+	'has the changes that could not be applied on a remote, or on any, tried again now rather than at their time; returns how many';
+REVOKE ALL ON FUNCTION synchro.retry(name) FROM PUBLIC;
 
 --
 -- Changes that lost against newer ones
@@ -542,7 +584,8 @@ REVOKE ALL ON FUNCTION synchro.pusher_status() FROM PUBLIC;
 
 CREATE VIEW synchro.remotes AS
 	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
-		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped, s.failed, p.worker_pid,
+		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped,
+		   (SELECT pg_catalog.count(*) FROM synchro.parked f WHERE f.server OPERATOR(pg_catalog.=) p.remote) AS failed, p.worker_pid,
 		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
 	FROM synchro.pusher_status() p
 		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;

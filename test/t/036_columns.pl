@@ -153,12 +153,12 @@ SQL
 	watch(q{'twice', '{a, b}'}, q{'twice_all', '{a}'});
 	$remote->safe_psql('postgres', q{INSERT INTO twice (a, b, n) VALUES ('x', NULL, -1), ('x', NULL, -2); INSERT INTO twice_all (a, n) VALUES (NULL, -1), (NULL, -2)});
 	$local->safe_psql('postgres', q{INSERT INTO twice (a, b, n) VALUES ('x', NULL, 1), ('x', 'y', 1)});
-	sync_fails($local, 'office', qr/21000: .*table public\.twice matches several rows.*HINT: .*allow_many/s, 'two remote rows with the same key and NULL');
+	sync_parks($local, 'office', qr/21000: .*table public\.twice matches several rows.*HINT: .*allow_many/s, 'two remote rows with the same key and NULL');
 	$local->safe_psql('postgres', q{SELECT synchro.alter_table('twice', allow_many => true)});
-	is_deeply(counts(), [ 1, 1, 0 ], 'allow_many takes the first');
+	is_deeply(counts(), [ 0, 1, 0 ], 'allow_many takes the first');
 	is(rows($remote, q{SELECT id, n FROM twice WHERE b IS NULL ORDER BY id}), "1|1\n2|-2", 'by primary key');
 	$local->safe_psql('postgres', q{INSERT INTO twice_all (a, n) VALUES (NULL, 1)});
-	sync_fails($local, 'office', qr/21000: .*table public\.twice_all matches several rows/s, 'two remote rows whose key is all NULL');
+	sync_parks($local, 'office', qr/21000: .*table public\.twice_all matches several rows/s, 'two remote rows whose key is all NULL');
 	$remote->safe_psql('postgres', 'DELETE FROM twice_all WHERE n = -1');
 	is_deeply(counts(), [ 0, 1, 0 ], 'one of them removed, the other is meant');
 }
@@ -352,8 +352,8 @@ SQL
 	$local->safe_psql('utf8', qq{UPDATE "stra\303\237e" SET "n\303\244me" = '\303\244' WHERE id = 1});
 	is(sync($local, 'latin', dbname => 'utf8')->{updated}, 1, 'a key of such letters changes');
 	$local->safe_psql('utf8', qq{UPDATE "stra\303\237e" SET value = '5 \342\202\254' WHERE id = 2});
-	sync_fails($local, 'latin', qr/22P05.*character with byte sequence 0xe2 0x82 0xac in encoding "UTF8" has no equivalent in encoding "LATIN1"/,
-		'a character that the remote cannot have is an error that names it', dbname => 'utf8');
+	sync_parks($local, 'latin', qr/22P05.*character with byte sequence 0xe2 0x82 0xac in encoding "UTF8" has no equivalent in encoding "LATIN1"/,
+		'a character that the remote cannot have is named', dbname => 'utf8');
 	$local->safe_psql('utf8', qq{UPDATE "stra\303\237e" SET value = '5 EUR' WHERE id = 2});
 	is(sync($local, 'latin', dbname => 'utf8')->{updated}, 1, 'and when it is gone, the row arrives');
 	same($local, $remote, qq{SET client_encoding = 'UTF8'; SELECT "n\303\244me", value FROM "stra\303\237e" ORDER BY value},

@@ -79,8 +79,8 @@ sub wait_quiet
 	my $seconds = $opts{seconds} || 6;
 
 	$node->poll_query_until('postgres', <<"SQL")
-SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '$seconds s') = 0 AND count(*) > 0
-FROM pg_stat_activity WHERE application_name LIKE 'synchro pusher%'
+SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '$seconds s') = 0 AND count(state_change) > 0
+FROM pg_stat_activity WHERE application_name LIKE 'synchro%'
 SQL
 	  or croak 'the pushers do not come to rest';
 	return;

@@ -47,6 +47,7 @@ our @EXPORT = qw(
   grant_dml
   sync
   sync_fails
+  sync_parks
   same
   both
   rows
@@ -263,6 +264,27 @@ sub sync_fails
 	return subtest $testname => sub {
 		isnt($status, 0, 'ends with an error');
 		like($stderr, $pattern, 'and says why');
+	};
+}
+
+=head2 sync_parks($local, $remote_name, $pattern, $testname, %opts)
+
+synchro.synchronize() is expected to leave something out; what synchro.failures says of it, a line each with SQLSTATE,
+message, detail and hint, matches the pattern.
+
+=cut
+
+sub sync_parks
+{
+	my ($local, $name, $pattern, $testname, %opts) = @_;
+	my $result = sync($local, $name, %opts);
+	my $says = $local->safe_psql($opts{dbname} || 'postgres',
+		q{SELECT concat_ws(' ', sqlstate || ':', message, detail, 'HINT: ' || hint) FROM synchro.failures});
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return subtest $testname => sub {
+		cmp_ok($result->{failed}, '>', 0, 'something is left out');
+		like($says, $pattern, 'and it is said why');
 	};
 }
 

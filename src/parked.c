@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ *
+ * parked.c
+ *	  Changes that could not be applied on a remote, and wait.
+ *
+ * What is parked is kept as the log would say it: which row, what the remote
+ * calls it, and when it was changed.  A pass reads it like entries of the log
+ * that are older than all others, see changeset.c, so what is sent in the end
+ * are the values of that time.  It is committed here before a batch is sent
+ * that goes without the row, so that the position never steps over a change
+ * that is not kept anywhere; see synchro_position_attempt() for how it comes
+ * to disk before that.
+ *
+ * Deletes that fail wait on the remote, in unapplied, since only there their
+ * rows can still be found; here is noted why, and when they are tried again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "changestore.h"
+#include "localsql.h"
+#include "parked.h"
+#include "peerlog.h"
+#include "settings.h"
+
+/*
+ * When to try again after so many attempts, as SQL: after a second, and twice
+ * as long each time up to synchro.retry_max_interval, a fifth more or less.
+ */
+#define NEXT_ATTEMPT(attempts, limit) \
+	"clock_timestamp() + least(power(2, least(" attempts ", 30) - 1), " limit ") * (0.8 + 0.4 * random()) * interval '1 s'"
+
+/* others may have waited for the row: a foreign key that failed may hold now */
+#define WAITS_FOR_OTHERS "sqlstate IN ('23503', '23505', '23P01')"
+
+/* entry of a set's table */
+typedef struct ParkedSlot
+{
+	char	   *row;			/* hash key */
+	SynchroParked *parked;
+} ParkedSlot;
+
+static char *
+row_key(Oid relid, char **identity, int nidentity)
+{
+	return psprintf("%u%s", relid, synchro_identity_key(identity, nidentity));
+}
+
+static void
+remember(SynchroParkedSet *set, const SynchroParked *parked)
+{
+	MemoryContext old = MemoryContextSwitchTo(set->context);
+	SynchroParked *entry = palloc(sizeof(SynchroParked));
+	bool		found;
+	ParkedSlot *slot;
+
+	*entry = *parked;
+	entry->row = pstrdup(parked->row);
+	entry->record = synchro_key_copy(parked->record);
+	slot = hash_search(set->rows, &entry->row, HASH_ENTER, &found);
+	slot->parked = entry;
+	if (!found)
+		set->count++;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A row of the table: a change of a row that can be read, or nothing.
+ */
+static void
+load_change(TupleTableSlot *slot, void *arg)
+{
+	SynchroParkedSet *set = arg;
+	SynchroParked parked = {0};
+	SynchroKeyRecord record;
+	const SynchroTable *table;
+
+	slot_getallattrs(slot);
+	parked.id = DatumGetInt64(slot->tts_values[0]);
+	parked.relid = DatumGetObjectId(slot->tts_values[1]);
+	parked.layout = (uint32) DatumGetInt32(slot->tts_values[2]);
+	parked.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
+	parked.record = synchro_datum_bytes(slot->tts_values[4]);
+	parked.due = DatumGetBool(slot->tts_values[5]);
+
+	/* of another primary key it says nothing any more */
+	table = synchro_table_get(parked.relid, true);
+	if (table == NULL || SYNCHRO_LAYOUT_IDENTITY(parked.layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+		return;
+	(void) synchro_key_next(parked.record.data, parked.record.data + parked.record.len,
+							table->nidentity, SYNCHRO_LAYOUT_NKEY(parked.layout), &record);
+	parked.row = row_key(parked.relid,
+						 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
+						 table->nidentity);
+	remember(set, &parked);
+}
+
+/*
+ * All that is parked of a remote's, in the current memory context.  In a
+ * local transaction.
+ *
+ * all_due: try all of it, whatever its time.
+ */
+SynchroParkedSet *
+synchro_parked_load(const char *server, bool all_due)
+{
+	SynchroParkedSet *set = palloc0(sizeof(SynchroParkedSet));
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, BOOLOID};
+	Datum		values[lengthof(types)];
+	uint64		count;
+	MemoryContext context = CurrentMemoryContext;
+
+	set->context = context;
+	set->server = pstrdup(server);
+	set->rows = synchro_string_table(context, sizeof(ParkedSlot));
+	values[0] = CStringGetTextDatum(server);
+	values[1] = BoolGetDatum(all_due);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_query("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp()"
+					  " FROM synchro.parked WHERE server = $1::name AND record IS NOT NULL",
+					  lengthof(types), types, values, NULL,
+					  synchro_sql_callback(load_change, set));
+	count = synchro_sql_run("SELECT format('%I.%I', n.nspname, c.relname), bool_or(bool_or($2 OR p.next_attempt <= clock_timestamp())) OVER ()"
+							" FROM synchro.parked p JOIN pg_class c ON c.oid = p.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+							" WHERE p.server = $1::name AND p.record IS NULL GROUP BY n.nspname, c.relname",
+							lengthof(types), types, values, NULL);
+	set->has_deletes = count > 0;
+	for (uint64 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+
+		if (SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2)[0] == 't')
+			set->deletes = lappend(set->deletes,
+								   MemoryContextStrdup(context, SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1)));
+	}
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(context);
+	return set;
+}
+
+/*
+ * What is parked of a row, or NULL.
+ */
+SynchroParked *
+synchro_parked_find(const SynchroParkedSet *set, Oid relid, char **identity, int nidentity)
+{
+	ParkedSlot *slot;
+	char	   *row;
+
+	if (set == NULL || set->count == 0)
+		return NULL;
+	row = row_key(relid, identity, nidentity);
+	slot = hash_search(set->rows, &row, HASH_FIND, NULL);
+	pfree(row);
+	return slot != NULL ? slot->parked : NULL;
+}
+
+/*
+ * The same by the text of an array of text with the row's identity.
+ */
+SynchroParked *
+synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table, const char *array_text)
+{
+	SynchroBytes bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, array_text);
+
+	return synchro_parked_find(set, table->relid,
+							   synchro_identities_values(table, table->identity, table->nidentity, bytes),
+							   table->nidentity);
+}
+
+/*
+ * Hand what is parked on as rows of the log, all that did not fail in this
+ * pass.
+ */
+void
+synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+
+	if (set == NULL || set->count == 0)
+		return;
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+	{
+		SynchroParked *parked = slot->parked;
+		SynchroLogRow row = {0};
+
+		if (parked->banned)
+			continue;
+		row.relation = parked->relid;
+		row.layout = parked->layout;
+		row.changed_at = parked->changed_at;
+		row.keys = parked->record;
+		row.parked = true;
+		row.due = parked->due;
+		callback(&row, arg);
+	}
+}
+
+static SynchroBytes
+make_record(const SynchroFailure *failure)
+{
+	SynchroBytes identity = synchro_identities_encode(failure->table, failure->table->identity,
+													  failure->table->nidentity, failure->identity);
+	SynchroBytes result;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, (char) (failure->op | SYNCHRO_KEY_STAMPED | (failure->has_old ? SYNCHRO_KEY_HAS_OLD : 0)));
+	appendBinaryStringInfo(&buf, identity.data, identity.len);
+	if (failure->has_old)
+		appendBinaryStringInfo(&buf, failure->old.data, failure->old.len);
+	synchro_key_put_stamp(&buf, failure->stamp);
+	result.data = buf.data;
+	result.len = buf.len;
+	return result;
+}
+
+/*
+ * Park a change, or note that it has failed once more.  In a local
+ * transaction.  It is not tried again in this pass, until the caller says so.
+ */
+SynchroParked *
+synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
+{
+	static const char *const operations[] = {"insert", "update", "delete"};
+	SynchroParked *known = synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
+	SynchroParked parked = {0};
+	SynchroIdentities readable = {failure->table->nidentity, 1, 1, failure->identity};
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+	bool		isnull;
+	MemoryContext context = CurrentMemoryContext;
+
+	parked.row = row_key(failure->table->relid, failure->identity, failure->table->nidentity);
+	parked.relid = failure->table->relid;
+	parked.layout = failure->table->layout;
+	parked.changed_at = failure->stamp.at;
+	parked.record = make_record(failure);
+	parked.banned = true;
+	values[0] = CStringGetTextDatum(set->server);
+	values[1] = ObjectIdGetDatum(parked.relid);
+	values[2] = Int32GetDatum((int32) parked.layout);
+	values[3] = synchro_bytes_datum(parked.record);
+	values[4] = CStringGetTextDatum(synchro_identities_text(&readable, 0));
+	values[5] = CStringGetTextDatum(operations[failure->op]);
+	values[6] = TimestampTzGetDatum(parked.changed_at);
+	values[7] = UUIDPGetDatum(failure->origin);
+	values[8] = CStringGetTextDatum(failure->sqlstate);
+	values[9] = CStringGetTextDatum(failure->message);
+	nulls[10] = failure->constraint == NULL;
+	values[10] = nulls[10] ? (Datum) 0 : CStringGetTextDatum(failure->constraint);
+	values[11] = Int32GetDatum(synchro_retry_max_interval);
+	nulls[12] = known == NULL;
+	values[12] = nulls[12] ? (Datum) 0 : Int64GetDatum(known->id);
+	nulls[13] = failure->detail == NULL;
+	values[13] = nulls[13] ? (Datum) 0 : CStringGetTextDatum(failure->detail);
+	nulls[14] = failure->hint == NULL;
+	values[14] = nulls[14] ? (Datum) 0 : CStringGetTextDatum(failure->hint);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	if (known != NULL)
+		synchro_sql_run("UPDATE synchro.parked SET layout = $3, record = $4, operation = $6, changed_at = $7, origin = $8,"
+						" sqlstate = $9, message = $10, constraint_name = $11, detail = $14, hint = $15, attempts = attempts + 1, last_failed = clock_timestamp(),"
+						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
+						lengthof(types), types, values, nulls);
+	else
+		synchro_sql_run("INSERT INTO synchro.parked (server, relation, layout, record, key, operation, changed_at, origin,"
+						" sqlstate, message, constraint_name, detail, hint, next_attempt)"
+						" VALUES ($1::name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $15, " NEXT_ATTEMPT("1", "$12") ") RETURNING id",
+						lengthof(types), types, values, nulls);
+	if (SPI_processed == 1)
+		parked.id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(context);
+	remember(set, &parked);
+	return synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
+}
+
+/*
+ * Forget changes that have been applied; what may have waited for them is due.
+ * In a local transaction.  healed: list of SynchroParked.
+ */
+void
+synchro_parked_heal(SynchroParkedSet *set, List *healed)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+	Oid			types[] = {TEXTOID, INT8OID};
+	Datum		values[lengthof(types)];
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	values[0] = CStringGetTextDatum(set->server);
+	foreach(cell, healed)
+	{
+		SynchroParked *parked = lfirst(cell);
+
+		values[1] = Int64GetDatum(parked->id);
+		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND id = $2",
+						lengthof(types), types, values, NULL);
+		if (hash_search(set->rows, &parked->row, HASH_REMOVE, NULL) != NULL)
+			set->count--;
+	}
+	synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name AND " WAITS_FOR_OTHERS,
+					1, types, values, NULL);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Note how deletes have fared that the remote had kept.  In a local
+ * transaction.
+ *
+ * tables: names of the tables whose deletes were tried.  undeleted: of
+ * SynchroUndeleted, those that have failed.
+ */
+void
+synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+	ListCell   *other;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)];
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	foreach(cell, tables)
+	{
+		const char *relation = lfirst(cell);
+		const SynchroUndeleted *failed = NULL;
+
+		foreach(other, undeleted)
+			if (strcmp(((SynchroUndeleted *) lfirst(other))->relation, relation) == 0)
+				failed = lfirst(other);
+		memset(nulls, true, sizeof(nulls));
+		nulls[0] = nulls[1] = nulls[6] = false;
+		values[0] = CStringGetTextDatum(set->server);
+		values[1] = CStringGetTextDatum(relation);
+		values[6] = Int32GetDatum(synchro_retry_max_interval);
+		if (failed != NULL && failed->keys != NULL)
+		{
+			memset(nulls, false, sizeof(nulls));
+			values[2] = CStringGetTextDatum(failed->keys);
+			values[3] = CStringGetTextDatum(failed->sqlstates);
+			values[4] = CStringGetTextDatum(failed->messages);
+			values[5] = CStringGetTextDatum(failed->constraints);
+		}
+		synchro_sql_run("WITH before AS (DELETE FROM synchro.parked WHERE server = $1::name AND relation = to_regclass($2)"
+						" AND record IS NULL RETURNING *)"
+						" INSERT INTO synchro.parked (server, relation, layout, key, operation, changed_at, origin,"
+						" sqlstate, message, constraint_name, attempts, first_failed, next_attempt)"
+						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, clock_timestamp()),"
+						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''), coalesce(b.attempts, 0) + 1,"
+						" coalesce(b.first_failed, clock_timestamp()), " NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")
+						" FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) f(key, state, message, constraint_name)"
+						" LEFT JOIN before b ON b.key = f.key",
+						lengthof(types), types, values, nulls);
+	}
+	synchro_sql_close(&scope);
+}
+
+/*
+ * How many changes of a remote's are parked, and when the next of them is to
+ * be tried; 0: none.  In a local transaction.
+ */
+int64
+synchro_parked_next(const char *server, TimestampTz *next)
+{
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(server);
+	Datum		time;
+	bool		isnull;
+	int64		count;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("SELECT count(*), min(next_attempt) FROM synchro.parked WHERE server = $1::name",
+					1, &type, &value, NULL);
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	time = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	*next = isnull ? 0 : DatumGetTimestampTz(time);
+	synchro_sql_close(&scope);
+	return count;
+}

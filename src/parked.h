@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ *
+ * parked.h
+ *	  Changes that could not be applied on a remote, and wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_PARKED_H
+#define SYNCHRO_PARKED_H
+
+#include "changelog.h"
+#include "identities.h"
+#include "source.h"
+
+/* one that is kept here */
+typedef struct SynchroParked
+{
+	char	   *row;			/* table and identity */
+	int64		id;
+	Oid			relid;
+	uint32		layout;
+	TimestampTz changed_at;
+	SynchroBytes record;		/* as in the log */
+	bool		due;			/* to be tried in this pass */
+	bool		banned;			/* has failed in this pass */
+} SynchroParked;
+
+/* all of a remote's */
+typedef struct SynchroParkedSet
+{
+	MemoryContext context;
+	char	   *server;
+	HTAB	   *rows;
+	int			count;
+	bool		has_deletes;	/* which wait on the remote */
+	List	   *deletes;		/* names of their tables, if any is due */
+} SynchroParkedSet;
+
+/* what is to be parked */
+typedef struct SynchroFailure
+{
+	const SynchroTable *table;
+	char	  **identity;
+	SynchroOp	op;
+	bool		has_old;
+	SynchroBytes old;			/* what the remote calls the row */
+	SynchroStamp stamp;
+	const pg_uuid_t *origin;
+	const char *sqlstate;
+	const char *message;
+	/* these may be NULL */
+	const char *constraint;
+	const char *detail;
+	const char *hint;
+} SynchroFailure;
+
+/* deletes of a table that the remote has tried one by one */
+typedef struct SynchroUndeleted
+{
+	char	   *relation;		/* as SQL writes it */
+	/* texts of arrays of text, NULL if none has failed */
+	char	   *keys;
+	char	   *sqlstates;
+	char	   *messages;
+	char	   *constraints;
+} SynchroUndeleted;
+
+extern SynchroParkedSet *synchro_parked_load(const char *server, bool all_due);
+extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid,
+										  char **identity, int nidentity);
+extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
+											   const char *array_text);
+extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
+extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
+extern void synchro_parked_heal(SynchroParkedSet *set, List *healed);
+extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
+extern int64 synchro_parked_next(const char *server, TimestampTz *next);
+
+#endif							/* SYNCHRO_PARKED_H */
