@@ -35,6 +35,8 @@
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_stage_committed(SynchroLinkTable *lt, bool used);
 extern void synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt);

@@ -498,6 +498,8 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	if (link->peer_node != NULL)
 		synchro_sql_begin_deciding(&sql, link, batch->seen, synchro_clocklink_uncertainty(link));
 
+	foreach(cell, link->tables)
+		synchro_sql_empty(&sql, lfirst(cell));
 	append_copies(&sql, tables, spools);
 
 	/*
@@ -614,6 +616,24 @@ count_results(SynchroBatch *batch, List *results)
 }
 
 /*
+ * Staging tables that the batch has filled are emptied by the next one.  What
+ * has been put off, or lost, may have put something into the maps of others.
+ */
+static void
+note_committed(SynchroLink *link)
+{
+	bool		all = link->leftovers != NIL || link->peer_node != NULL;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		synchro_stage_committed(lt, all || lt->involved);
+	}
+}
+
+/*
  * Send the batch that was read, and apply it.  No local transaction.
  *
  * token: the position's new token.  commit: false to try it only.
@@ -636,5 +656,7 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
 	if (error == NULL)
 		count_results(batch, results);
+	if (error == NULL && commit)
+		note_committed(batch->link);
 	return error;
 }

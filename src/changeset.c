@@ -235,6 +235,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		pos = synchro_key_next(pos, end, changed->table->nidentity, nkey, &record);
 		put_record(collector, changed, row, &record, position, old_is_readable, named);
 		collector->changes->nentries++;
+		collector->changes->nagain += row->txid == 0;
 		if (record.moved && !named)
 		{
 			MemoryContextSwitchTo(collector->changes->context);

@@ -34,6 +34,7 @@ typedef struct SynchroChangeSet
 	int64		nkeys;
 	int64		nolds;
 	int64		nentries;		/* of the log, read */
+	int64		nagain;			/* of them, what is sent again */
 	SynchroSources *sources;	/* of the stamps */
 	TimestampTz newest;			/* time of the newest change, 0 if none */
 } SynchroChangeSet;

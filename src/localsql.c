@@ -20,8 +20,10 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_operator.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -137,6 +139,71 @@ synchro_sql_close(SynchroSqlScope *scope)
 }
 
 /*
+ * Plans that a worker keeps: for a pass of one row, planning is most of the
+ * work.  The server makes them anew when something that they depend on has
+ * changed, the role and search_path among them.  There are only so many
+ * statements, a few for each table; what is too much is planned each time.
+ */
+#define KEPT_PLANS		128
+#define KEPT_LENGTH		8192
+
+typedef struct KeptPlan
+{
+	uint32		hash;
+	char	   *sql;
+	SPIPlanPtr	plan;
+} KeptPlan;
+
+static KeptPlan kept_plans[KEPT_PLANS];
+static int	nkept_plans = 0;
+
+static SPIPlanPtr
+prepare(const char *sql, int nargs, const Oid *types)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
+			 SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+/*
+ * The plan of a statement; *keep is set if it is not to be freed.
+ */
+static SPIPlanPtr
+get_plan(const char *sql, int nargs, const Oid *types, bool *keep)
+{
+	size_t		len = strlen(sql);
+	uint32		hash;
+	KeptPlan   *entry;
+	SPIPlanPtr	plan;
+
+	*keep = false;
+	if (MyBgworkerEntry == NULL || len > KEPT_LENGTH)
+		return prepare(sql, nargs, types);
+	hash = hash_bytes((const unsigned char *) sql, (int) len);
+	for (int i = 0; i < nkept_plans; i++)
+		if (kept_plans[i].hash == hash && strcmp(kept_plans[i].sql, sql) == 0)
+		{
+			*keep = true;
+			return kept_plans[i].plan;
+		}
+	plan = prepare(sql, nargs, types);
+	if (nkept_plans == KEPT_PLANS)
+		return plan;
+	entry = &kept_plans[nkept_plans];
+	entry->hash = hash;
+	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
+	entry->plan = plan;
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "SPI_keepplan failed");
+	nkept_plans++;
+	*keep = true;
+	return plan;
+}
+
+/*
  * Run one statement that may write; its rows are in SPI_tuptable.
  *
  * nulls may be NULL where no argument is.  Returns the number of rows.
@@ -146,6 +213,8 @@ synchro_sql_run(const char *sql, int nargs, const Oid *types,
 				const Datum *values, const bool *nulls)
 {
 	char	   *null_chars = NULL;
+	SPIPlanPtr	plan;
+	bool		keep;
 	int			rc;
 
 	if (nulls != NULL)
@@ -155,11 +224,12 @@ synchro_sql_run(const char *sql, int nargs, const Oid *types,
 			null_chars[i] = nulls[i] ? 'n' : ' ';
 		null_chars[nargs] = '\0';
 	}
-	rc = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
-							   unconstify(Datum *, values), null_chars,
-							   false, 0);
+	plan = get_plan(sql, nargs, types, &keep);
+	rc = SPI_execute_plan(plan, unconstify(Datum *, values), null_chars, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+	if (!keep)
+		SPI_freeplan(plan);
 	return SPI_processed;
 }
 
@@ -187,6 +257,7 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 	ParamListInfo params = makeParamList(nargs);
 	SPIPlanPtr	plan;
 	SPIExecuteOptions execute = {0};
+	bool		keep;
 	int			rc;
 
 	for (int i = 0; i < nargs; i++)
@@ -198,17 +269,15 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 		param->pflags = PARAM_FLAG_CONST;
 		param->ptype = types[i];
 	}
-	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql,
-			 SPI_result_code_string(SPI_result));
+	plan = get_plan(sql, nargs, types, &keep);
 	execute.params = params;
 	execute.read_only = true;
 	execute.dest = dest;
 	rc = SPI_execute_plan_extended(plan, &execute);
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
-	SPI_freeplan(plan);
+	if (!keep)
+		SPI_freeplan(plan);
 	return SPI_processed;
 }
 

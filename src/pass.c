@@ -92,7 +92,25 @@ leave_out_stalled(SynchroPass *pass)
 }
 
 /*
- * Take S1 and collect what is new.  A local transaction of its own.
+ * Can the first batch be read in the transaction that has collected the keys?
+ *
+ * Then it need not read the log once more for names of before: the pass has
+ * found them, if they reach back as far as its keys do, and nothing is sent
+ * again.  With S1 the batch's snapshot as well, that is so again in the next
+ * pass.
+ */
+static bool
+can_share(const SynchroPass *pass)
+{
+	return strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0 &&
+		(pass->changes->nkeys > 0 || pass->changes->nolds > 0) &&
+		pass->changes->nagain == 0 && pass->parked->count == 0 &&
+		pass->link->leftovers == NIL && pass->link->peer_node == NULL;
+}
+
+/*
+ * Take S1 and collect what is new.  A local transaction, which is left open if
+ * the first batch is read in it, too.
  */
 static void
 collect(SynchroPass *pass)
@@ -119,7 +137,9 @@ collect(SynchroPass *pass)
 	MemoryContextSwitchTo(pass->context);
 	order_tables(pass);
 	add_due_deletes(pass);
-	synchro_local_commit();
+	pass->shared = can_share(pass);
+	if (!pass->shared)
+		synchro_local_commit();
 	MemoryContextSwitchTo(pass->context);
 	leave_out_stalled(pass);
 }
@@ -314,19 +334,23 @@ read_batch(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 {
 	for (;;)
 	{
+		bool		shared = pass->shared;
 		bool		ready;
 
 		CHECK_FOR_INTERRUPTS();
-		synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
+		pass->shared = false;
+		if (!shared)
+			synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
 		MemoryContextSwitchTo(pass->batch_context);
-		batch->olds = collect_olds(pass);
+		batch->olds = shared ? pass->changes : collect_olds(pass);
 		ready = synchro_batch_describe(batch);
 		if (ready)
 		{
 			if (new_keys)
 				*more = take_keys(pass, batch);
 			new_keys = false;
-			drop_double_keys(batch);
+			if (!shared)
+				drop_double_keys(batch);
 			batch->snapshot = *more ? NULL : pass->snapshot;
 			ready = synchro_batch_describe(batch);
 		}
@@ -339,7 +363,8 @@ read_batch(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 		MemoryContextSwitchTo(pass->batch_context);
 		synchro_local_commit();
 		MemoryContextSwitchTo(pass->batch_context);
-		synchro_changes_free(batch->olds);
+		if (!shared)
+			synchro_changes_free(batch->olds);
 		batch->olds = NULL;
 		if (ready)
 			return;
@@ -560,7 +585,8 @@ run_batch(SynchroPass *pass)
 
 	MemoryContextReset(pass->batch_context);
 	MemoryContextSwitchTo(pass->batch_context);
-	synchro_clocklink_refresh(pass->link);
+	if (!pass->shared)
+		synchro_clocklink_refresh(pass->link);
 	batch = synchro_pass_batch(pass);
 	error = push(pass, batch, true, &more);
 	if (error != NULL)

@@ -16,6 +16,8 @@ typedef struct SynchroPass
 	MemoryContext context;
 	SynchroLink *link;
 	SynchroPosition *position;
+	bool		shared;			/* the transaction of collecting is still open,
+								 * for the first batch */
 	SynchroChangeSet *changes;	/* since the position's snapshot */
 	char	   *snapshot;		/* S1 */
 	TimestampTz started;		/* when S1 was taken */

@@ -33,6 +33,9 @@
 
 #include "applysql.h"
 
+/* after so many rows staging tables are truncated */
+#define TRUNCATE_ROWS	5000
+
 /*
  * Type in which the given value of a table's identity is staged.  Equal
  * values must be equal there whatever type a referencing column has, and
@@ -336,7 +339,7 @@ synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
 	append_staged_parents(sql, lt, false, true);
 	append_staged_columns(sql, lt, false, true);
-	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+	appendStringInfoString(sql, ");");
 }
 
 /*
@@ -355,7 +358,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_parents(sql, lt, true, true);
 	append_staged_columns(sql, lt, true, true);
 	append_staged_values(sql, lt, true);
-	appendStringInfo(sql, ") ON COMMIT DELETE ROWS;CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean,"
+	appendStringInfo(sql, ");CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean,"
 					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, again boolean, verdict \"char\"",
 					 lt->number);
 	for (int i = 0; i < table->nidentity; i++)
@@ -365,13 +368,47 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(sql, ", l%d %s, r%d %s, v%d %s, w%d %s", i, synchro_stage_type(table, i),
 						 i, base, i, base, i, base);
 	}
-	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+	appendStringInfoString(sql, ");");
 	if (!lt->decides)
 		return;
 	appendStringInfo(sql, "CREATE TEMPORARY TABLE c_%d (stamp int8, origin uuid, born int8", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
+}
+
+/*
+ * Append what empties a table's staging tables of the batch before, if that
+ * has left anything there.
+ *
+ * ON COMMIT DELETE ROWS would truncate all of them at each commit, also those
+ * that are empty, with their TOAST tables and indexes: a third of what a batch
+ * of one row cost.  What is deleted is pruned as the next batch comes by, so
+ * they are truncated only now and then.
+ */
+void
+synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const char *command = lt->staged >= TRUNCATE_ROWS ? "TRUNCATE" : "DELETE FROM";
+
+	if (!lt->stale)
+		return;
+	appendStringInfo(sql, "%s pg_temp.m_%d;%s pg_temp.n_%d;", command, lt->number, command, lt->number);
+	if (lt->rows_staged)
+		appendStringInfo(sql, "%s pg_temp.s_%d;", command, lt->number);
+}
+
+/*
+ * Note that the batch, which did that, is committed, and has left rows itself
+ * if it used the table.
+ */
+void
+synchro_stage_committed(SynchroLinkTable *lt, bool used)
+{
+	if (lt->stale && lt->staged >= TRUNCATE_ROWS)
+		lt->staged = 0;
+	lt->stale = used;
+	lt->staged += lt->nrows + lt->nnames;
 }
 
 /*
