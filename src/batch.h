@@ -24,6 +24,7 @@ typedef struct SynchroBatchDead
 {
 	Oid			relid;
 	char	   *text;			/* see synchro_identity_key() */
+	bool		alone;			/* only the name: its row is not among the keys */
 	SynchroChangedKey key;
 } SynchroBatchDead;
 

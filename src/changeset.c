@@ -250,6 +250,13 @@ collect_row(const SynchroLogRow *row, void *arg)
 		collector->changes->newest = Max(collector->changes->newest, row->changed_at);
 }
 
+/* a name that is gone, and since when */
+typedef struct GoneName
+{
+	SynchroBytes name;
+	SynchroStamp stamp;
+} GoneName;
+
 /* all that the log says about one key */
 typedef struct KeyHistory
 {
@@ -261,14 +268,10 @@ typedef struct KeyHistory
 	bool		has_old;
 	SynchroBytes old_key;
 	bool		again;			/* is sent again */
-	bool		gone_again;		/* a delete is to be sent again, of the row that */
-	SynchroBytes last_key;		/* was called this at last */
-	SynchroStamp last_stamp;
+	List	   *gone_again;		/* of GoneName: to be sent again */
 	SynchroStamp newest;
 	TimestampTz born;
-	bool		derived;		/* a name is gone that the remote may know */
-	SynchroBytes derived_key;
-	SynchroStamp derived_stamp;
+	List	   *derived;		/* of GoneName: the remote may know them */
 	bool		waits;			/* is parked, and nothing else is said of it */
 } KeyHistory;
 
@@ -280,8 +283,19 @@ slot_old_key(TupleTableSlot *slot)
 	return synchro_key_copy(synchro_datum_bytes(slot->tts_values[SORT_OLD]));
 }
 
+static List *
+add_gone(List *gone, TupleTableSlot *slot, SynchroStamp stamp)
+{
+	GoneName   *name = palloc(sizeof(GoneName));
+
+	name->name = slot_old_key(slot);
+	name->stamp = stamp;
+	return lappend(gone, name);
+}
+
 /*
- * The remote has sent this: it knows the row as it is now.
+ * The remote has sent this: it knows the row as it is now.  Names that are
+ * gone are facts of their own, of which it need not know.
  */
 static void
 begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stamp)
@@ -292,15 +306,11 @@ begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stam
 	memset(group, 0, sizeof(*group));
 	group->identity = identity;
 	group->newest = stamp;
+	group->gone_again = before.gone_again;
+	group->pending = before.gone_again != NIL;
 	group->derived = before.derived;
-	group->derived_key = before.derived_key;
-	group->derived_stamp = before.derived_stamp;
 	if ((flags & FLAG_DERIVED) != 0 && !slot->tts_isnull[SORT_OLD])
-	{
-		group->derived = true;
-		group->derived_key = slot_old_key(slot);
-		group->derived_stamp = stamp;
-	}
+		group->derived = add_gone(group->derived, slot, stamp);
 }
 
 static void
@@ -326,14 +336,11 @@ add_to_group(const Collector *collector, KeyHistory *group, TupleTableSlot *slot
 		bool		gone = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] && op == SYNCHRO_OP_DELETE;
 
 		/* another node is told of a name whatever came after it */
-		if (gone || collector->peer == NULL)
-			group->gone_again = gone;
+		if (collector->peer == NULL)
+			group->gone_again = NIL;
 		group->again |= (flags & FLAG_AGAIN) != 0;
 		if (gone)
-		{
-			group->last_key = slot_old_key(slot);
-			group->last_stamp = stamp;
-		}
+			group->gone_again = add_gone(group->gone_again, slot, stamp);
 		return;
 	}
 	if (!group->unnamed)
@@ -405,6 +412,18 @@ put_key(SynchroChangedTable *changed, const KeyHistory *group, char kind,
 		changed->nolds++;
 }
 
+/*
+ * Store a name that is gone among the keys, after its row's.
+ */
+static void
+put_gone(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes name, SynchroStamp named)
+{
+	SynchroChangedKey key = {group->identity, 'g', name, named, group->newest, group->born};
+
+	synchro_changestore_put(changed->keys, &key);
+	changed->nkeys++;
+}
+
 static void
 put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, SynchroBytes name)
 {
@@ -461,6 +480,7 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	SynchroOrigin *origin = NULL;
 	SynchroBytes name;
 	int64		nolds = changed->nolds;
+	ListCell   *cell;
 
 	if (group->waits)
 		return;
@@ -481,14 +501,28 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		put_old(changed, group, group->removed && !changed->table->watched ? 'd' : 'o', name);
 	}
 
-	if (group->derived && changed->table->watched)
-		put_key(changed, group, 'g', group->derived_key, group->derived_stamp);
+	if (!changed->table->watched)
+		return;
+	foreach(cell, group->derived)
+	{
+		const GoneName *gone = lfirst(cell);
+
+		put_key(changed, group, 'g', gone->name, gone->stamp);
+	}
+	if (!emitter->with_keys)
+		return;
 
 	/* a row with a name of before is in the batch because of that */
-	if (changed->nolds == nolds && group->pending && emitter->with_keys && changed->table->watched)
+	cell = list_head(group->gone_again);
+	if (changed->nolds == nolds && group->pending)
 	{
-		if (group->gone_again)
-			put_key(changed, group, 0, group->last_key, group->last_stamp);
+		if (cell != NULL)
+		{
+			const GoneName *gone = lfirst(cell);
+
+			put_key(changed, group, 0, gone->name, gone->stamp);
+			cell = lnext(group->gone_again, cell);
+		}
 		else if (emitter->for_peer && group->again && group->unnamed && group->has_old)
 		{
 			/*
@@ -499,6 +533,12 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		}
 		else
 			put_key(changed, group, 0, none, group->newest);
+	}
+	for (; cell != NULL; cell = lnext(group->gone_again, cell))
+	{
+		const GoneName *gone = lfirst(cell);
+
+		put_gone(changed, group, gone->name, gone->stamp);
 	}
 }
 
@@ -587,8 +627,8 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 
 /*
  * The next key of a table, in the current memory context; false at the end.
- * Its name: the natural key of a row whose delete is to be sent again, else
- * none.
+ * With kind 'g' it is a name only, which is gone.  With kind 0 and a name it is
+ * a row, and that name is gone.
  */
 bool
 synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key)

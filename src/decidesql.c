@@ -115,7 +115,7 @@ synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
 	if (!lt->decides)
 		return;
 	appendStringInfo(sql, "CREATE TEMPORARY TABLE g_%d (kind \"char\", name text, born int8, identity text[],"
-					 " live boolean, stamp int8, origin uuid", lt->number);
+					 " live boolean, stamp int8, origin uuid, named tid", lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
@@ -231,7 +231,7 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	if (lt->nolds > 0)
 	{
 		appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET stamp = q.stamp, origin = q.origin FROM pg_temp.n_%d q"
-						 " WHERE m.kind = q.kind AND q.kind <> '" SYNCHRO_KIND_PRESENT "' AND ", lt->number, lt->number);
+						 " WHERE m.kind = q.kind AND q.kind <> '" SYNCHRO_KIND_PRESENT "' AND coalesce(m.named, q.ctid) = q.ctid AND ", lt->number, lt->number);
 		synchro_sql_equal(sql, "m.l", "q.l", n);
 		appendStringInfoChar(sql, ';');
 	}
@@ -306,25 +306,43 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append the name that a row which has lost by its name of before bears now,
- * if nobody on the remote, alias t, does.  The sender has to hear that it is
- * gone: the winner may be another row to it.
+ * Append "the remote row t, which bears the present name of the row m, is given
+ * another name by this batch, or goes".
+ */
+static void
+append_gives_name_up(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.stamp IS NOT NULL AND x.verdict IS NULL AND ", lt->number);
+	synchro_sql_identity_equal(sql, lt, "t", "x.r");
+	appendStringInfoString(sql, " AND (x.kind = 'n' AND NOT x.fresh AND NOT (");
+	synchro_sql_equal(sql, "x.l", "m.l", lt->table->nidentity);
+	appendStringInfo(sql, ") OR x.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ", lt->number);
+	synchro_sql_identity_equal(sql, lt, "t", "y.r");
+	appendStringInfoString(sql, ")))");
+}
+
+/*
+ * Append the name that a row which has lost bears now, if nobody on the
+ * remote, alias t, will bear it after the batch.  The sender has to hear that
+ * it is gone: the winner may be another row to him.
  */
 static void
 append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	if (!has_names(lt) || lt->nolds == 0)
+	if (!has_names(lt))
 	{
 		appendStringInfoString(sql, "NULL");
 		return;
 	}
-	appendStringInfo(sql, "CASE WHEN NOT m.fresh AND t.tableoid IS NULL AND EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = '"
-					 SYNCHRO_KIND_OLD "' AND ", lt->number);
-	synchro_sql_equal(sql, "o.l", "m.l", table->nidentity);
-	appendStringInfoString(sql, " AND ");
-	synchro_decide_same_row(sql, lt, "o.r", "m.r");
+	appendStringInfoString(sql, "CASE WHEN (t.tableoid IS NULL");
+	if (lt->nolds > 0)
+	{
+		appendStringInfoString(sql, " OR ");
+		append_gives_name_up(sql, lt);
+	}
 	appendStringInfoChar(sql, ')');
 	for (int i = 0; i < table->nkey; i++)
 	{
@@ -368,9 +386,9 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		synchro_decide_identity(sql, lt, "m.r");
 		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
 		append_staged_json(sql, lt);
-		appendStringInfoString(sql, ", coalesce(g.name, ");
+		appendStringInfoString(sql, ", coalesce(CASE WHEN g.kind = 'n' THEN g.name END, ");
 		append_refused_name(sql, lt);
-		appendStringInfo(sql, "), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+		appendStringInfo(sql, ", g.name), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		synchro_sql_join_parents(sql, lt, "s", false);
 		if (has_names(lt))

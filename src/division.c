@@ -123,6 +123,9 @@ dead_of(const Division *division, const List *keys)
 	{
 		SynchroBatchDead *dead = lfirst(cell);
 
+		/* it does no harm to say so several times */
+		if (dead->alone)
+			result = list_append_unique_ptr(result, dead);
 		foreach(other, keys)
 		{
 			const SynchroBatchKeys *part = lfirst(other);

@@ -67,9 +67,9 @@ append_unknown_names(StringInfo sql, const SynchroLinkTable *lt, const char *kin
 {
 	const SynchroTable *table = lt->table;
 
-	appendStringInfo(sql, "INSERT INTO pg_temp.g_%d (kind, born, ", lt->number);
+	appendStringInfo(sql, "INSERT INTO pg_temp.g_%d (named, kind, born, ", lt->number);
 	synchro_sql_list(sql, "l", table->nidentity);
-	appendStringInfo(sql, ", name) SELECT %s, %s, ", kind, born);
+	appendStringInfo(sql, ", name) SELECT q.ctid, %s, %s, ", kind, born);
 	synchro_sql_list(sql, "q.l", table->nidentity);
 	appendStringInfoString(sql, ", ARRAY[");
 	for (int i = 0; i < table->nkey; i++)
@@ -117,7 +117,7 @@ append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	{
 		initStringInfo(&where);
 		appendStringInfoString(&where, "q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
-		synchro_resolve_not_mapped(&where, lt, "q", "q.kind");
+		synchro_resolve_not_mapped(&where, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
 		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
 							 where.data, SYNCHRO_PARENT_BEFORE);
 	}
@@ -158,7 +158,7 @@ append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
 	appendStringInfoString(sql, ", ");
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND ", lt->number, lt->number);
+	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND q.ctid = g.named AND ", lt->number, lt->number);
 	synchro_sql_equal(sql, "q.l", "g.l", n);
 	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "';");
 }
@@ -210,7 +210,7 @@ append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "g.l", n);
 	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, ");

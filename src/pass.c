@@ -208,6 +208,7 @@ add_dead(SynchroBatch *batch, Oid relid, char **identity, int nidentity, const S
 	dead->relid = relid;
 	dead->text = synchro_identity_key(identity, nidentity);
 	dead->key = *key;
+	dead->alone = key->kind == SYNCHRO_KIND_GONE[0];
 	dead->key.kind = SYNCHRO_KIND_GONE[0];
 	batch->dead = lappend(batch->dead, dead);
 }
@@ -223,6 +224,12 @@ take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
 	const SynchroTable *table = changed->table;
 	char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, key->identity);
 
+	/* of a name that is gone, the row is here on its own account, if at all */
+	if (key->kind == SYNCHRO_KIND_GONE[0])
+	{
+		add_dead(batch, changed->relid, identity, table->nidentity, key);
+		return true;
+	}
 	if (key->name.data == NULL && !synchro_atomic_pass &&
 		synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
 	{

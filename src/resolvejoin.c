@@ -253,7 +253,7 @@ synchro_resolve_is_lateral(const SynchroLinkTable *lt)
 }
 
 void
-synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt)
+synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, bool named)
 {
 	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
@@ -261,7 +261,7 @@ synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_list(sql, "r", lt->table->nidentity);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "v", lt->table->nidentity);
-	appendStringInfoString(sql, ") ");
+	appendStringInfoString(sql, named ? ", named) " : ") ");
 }
 
 /*

@@ -36,7 +36,7 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 
 	if (lt->nolds > 0 || lt->nnames > 0)
 	{
-		synchro_resolve_insert_head(sql, lt);
+		synchro_resolve_insert_head(sql, lt, false);
 		appendStringInfo(sql, "SELECT CASE q.kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE q.kind END, false, ");
 		synchro_sql_list(sql, "q.l", n);
 		synchro_resolve_found(sql, lt);
@@ -49,7 +49,7 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	}
 	if (lt->rows != NULL)
 	{
-		synchro_resolve_insert_head(sql, lt);
+		synchro_resolve_insert_head(sql, lt, false);
 		appendStringInfoString(sql, "SELECT 'n', false, ");
 		synchro_sql_list(sql, "q.l", n);
 		synchro_resolve_found(sql, lt);
@@ -72,7 +72,8 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 {
 	bool		first_of_many = lt->table->allow_many && !lt->remote->key_is_unique;
 
-	synchro_resolve_insert_head(sql, lt);
+	/* a row may have several names that are gone: each is decided by itself */
+	synchro_resolve_insert_head(sql, lt, true);
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -83,7 +84,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	appendStringInfoString(sql, "q.kind, false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
 	synchro_resolve_found(sql, lt);
-	appendStringInfo(sql, " FROM pg_temp.n_%d q", lt->number);
+	appendStringInfo(sql, ", q.ctid FROM pg_temp.n_%d q", lt->number);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 		synchro_resolve_reference_join(sql, link, lt, "q", "k");
 	else
@@ -147,7 +148,7 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT 'n', z.fresh, ");
 	synchro_sql_list(sql, "z.l", n);
 	appendStringInfoString(sql, ", ");
@@ -238,7 +239,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 static void
 resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
 {
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
 	synchro_resolve_found(sql, lt);
@@ -334,7 +335,7 @@ resolve_rows_moved(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	int			n = table->nidentity;
 
 	/* the others' references are looked up as names of before, too */
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT 'x', false, ");
 	synchro_sql_list(sql, "q.l", n);
 	synchro_resolve_found(sql, lt);
@@ -389,7 +390,7 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	int			n = table->nidentity;
 	bool		first_of_many = table->allow_many && !lt->remote->key_is_unique;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -438,7 +439,7 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "o.l", n);
 	appendStringInfoString(sql, ", ");

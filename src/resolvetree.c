@@ -102,7 +102,7 @@ synchro_resolve_tree(StringInfo sql, const SynchroLinkTable *lt, int self)
 	const SynchroTable *table = lt->table;
 	int			n = table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	append_tree_names(sql, lt);
 	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
 	for (int i = 0; i < n; i++)
@@ -133,7 +133,7 @@ synchro_resolve_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt);
+	synchro_resolve_insert_head(sql, lt, false);
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", n);
 	appendStringInfoString(sql, ", ");

@@ -359,7 +359,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_columns(sql, lt, true, true);
 	append_staged_values(sql, lt, true);
 	appendStringInfo(sql, ");CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean,"
-					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, again boolean, verdict \"char\"",
+					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, again boolean, verdict \"char\", named tid",
 					 lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 	{
