@@ -7,8 +7,8 @@
  * deleted or renamed there meanwhile, and the change here is newer.  Whatever
  * has this row in its natural key went with the other one, and nobody has
  * changed it here.  Nor has anybody where a row was renamed and its new name
- * belongs to another one there, which is newer.  So it is sent along, in the next pass, by way of the
- * backlog: as a fact of the same time as the row's, for that is since when
+ * belongs to another one there.  So it is sent along, in the next pass, by way
+ * of the backlog: as a fact of the same time as the row's, for that is since when
  * there is something of that name on the remote.
  *
  *-------------------------------------------------------------------------
@@ -47,8 +47,9 @@ typedef struct Followers
 
 /*
  * Append the question which rows of a table are made anew in this batch that
- * are not new here, or are another row there: a new name has lost to a row
- * that bears it on the remote, and the row that bore the old one goes.
+ * are not new here, or are another row there: the new name is taken to be that
+ * of a row which bears it on the remote, whether it wins or loses, and the row
+ * that bore the old one goes, with all that it names.
  */
 void
 synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
@@ -74,7 +75,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(sql, "]::text, m.stamp, m.origin FROM pg_temp.m_%d m JOIN pg_temp.m_%d o ON o.kind = '" SYNCHRO_KIND_OLD "' AND ",
 						 lt->number, lt->number);
 		synchro_sql_equal(sql, "o.l", "m.l", n);
-		appendStringInfoString(sql, " WHERE m.kind = 'n' AND NOT m.fresh AND m.verdict = 'l' AND o.verdict IS NULL AND NOT (");
+		appendStringInfoString(sql, " WHERE m.kind = 'n' AND NOT m.fresh AND m.stamp IS NOT NULL AND o.verdict IS NULL AND NOT (");
 		synchro_decide_same_row(sql, lt, "o.r", "m.r");
 		appendStringInfoChar(sql, ')');
 	}
