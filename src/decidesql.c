@@ -193,7 +193,16 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 		synchro_sql_identity_equal(sql, lt, "t", "c.r");
 		appendStringInfoString(sql, ")) x WHERE m.kind = 'n' AND m.stamp IS NOT NULL AND (m.fresh OR m.verdict IS DISTINCT FROM 'l') AND ");
 		synchro_sql_equal(sql, "m.l", "x.l", n);
-		appendStringInfoString(sql, " AND (m.fresh OR ROW(");
+
+		/* what another row was before, that is one of its own now: it goes, with all that it names */
+		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d o JOIN pg_temp.m_%d p ON p.kind = 'n' AND p.stamp IS NOT NULL AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "p.l", "o.l", n);
+		appendStringInfoString(sql, " WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND o.verdict IS NULL AND NOT (");
+		synchro_sql_equal(sql, "o.l", "m.l", n);
+		appendStringInfoString(sql, ") AND ");
+		synchro_decide_same_row(sql, lt, "o.r", "x.r");
+		appendStringInfoString(sql, ") AND (m.fresh OR ROW(");
 		synchro_sql_list(sql, "m.r", n);
 		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
 		synchro_sql_list(sql, "x.r", n);
