@@ -63,7 +63,7 @@
  * Note what the batch needs to know of its tables.  In a local transaction.
  *
  * Returns false if the remote has to be asked first, outside of it:
- * synchro_link_prepare().
+ * synchro_staging_prepare().
  */
 bool
 synchro_batch_describe(SynchroBatch *batch)

@@ -76,6 +76,7 @@ typedef struct SynchroLink
 	SynchroLinkClock clock;
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
+	bool		session_prepared;	/* synchro_sql_session() was run */
 	uint64		generation;		/* see synchro_table_generation() */
 	const char **keywords;		/* what we connected with */
 	const char **values;
@@ -96,7 +97,6 @@ extern void synchro_link_forget(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
 extern bool synchro_link_is_prepared(const SynchroLink *link);
-extern void synchro_link_prepare(SynchroLink *link);
 extern void synchro_link_clear_batch(SynchroLink *link);
 
 #endif							/* SYNCHRO_LINK_H */

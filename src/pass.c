@@ -31,6 +31,7 @@
 #include "pass.h"
 #include "passwork.h"
 #include "settings.h"
+#include "staging.h"
 #include "stalled.h"
 
 static void order_tables(SynchroPass *pass);
@@ -368,7 +369,7 @@ read_batch(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 		batch->olds = NULL;
 		if (ready)
 			return;
-		synchro_link_prepare(pass->link);
+		synchro_staging_prepare(pass->link);
 	}
 }
 
