@@ -382,7 +382,7 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 /*
  * Append the definition of a function that tries a statement, and says what
  * was wrong with the row if that has failed.  Errors that have nothing to do
- * with rows are raised: see is_about_rows() in quarantine.c.
+ * with rows are raised: see synchro_error_is_about_rows().
  */
 void
 synchro_sql_define_try(StringInfo sql)

@@ -54,8 +54,8 @@ extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, cons
 /* in resolvesql.c */
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
-/* in parksql.c */
-extern void synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt);
+/* in freesql.c */
+extern void synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt);
 
 /* pieces that these share; in stagesql.c */
 extern const char *synchro_column_name(const SynchroLinkTable *lt, int column);

@@ -550,7 +550,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 				synchro_sql_follow(&sql, lfirst(member), lfirst(cell));
 		foreach(member, lfirst(cell))
 			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
-				synchro_sql_park(&sql, lfirst(member));
+				synchro_sql_free_values(&sql, lfirst(member));
 		synchro_sql_upsert(&sql, link, lfirst(cell));
 	}
 	append_deletes(batch, &sql, components);

@@ -51,13 +51,13 @@ typedef struct SynchroBatch
 	int64		max_olds;		/* only so many rows with names of before */
 	int64		nolds;			/* how many it has */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
-	List	   *named;			/* of SynchroBatchKeys: all of them, if anything
-								 * is parked */
+	List	   *named;			/* of SynchroBatchKeys: all of them */
 	bool		note_ensured;	/* fill the next */
 	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
 	bool		apart;			/* deletes are tried one by one */
 	List	   *kept;			/* of those, names of their tables */
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
+	bool		looked_again;	/* at the tables' definitions */
 	bool		careful;		/* free unique values before they are taken */
 	SynchroCounts counts;
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */

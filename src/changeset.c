@@ -70,6 +70,10 @@ typedef struct Collector
 {
 	SynchroChangeSet *changes;
 	const SynchroSnapshot *named;
+	List	   *stalled;		/* of SynchroStalled */
+	const SynchroStalled *only; /* only of that table, and only what the
+								 * following has seen */
+	const SynchroSnapshot *since;
 	const pg_uuid_t *peer;		/* the remote's id, if it is a node, too */
 	SynchroStamps *stamps;
 	TupleDesc	desc;
@@ -192,21 +196,35 @@ collect_row(const SynchroLogRow *row, void *arg)
 	const char *end = row->keys.data + row->keys.len;
 	int			nkey = SYNCHRO_LAYOUT_NKEY(row->layout);
 	bool		old_is_readable;
-	bool		named = collector->named != NULL && !row->parked &&
-		(row->txid == 0 || synchro_snapshot_has(collector->named, row->txid));
+	const SynchroSnapshot *named_in = collector->named;
+	const SynchroStalled *stalled;
+	bool		named;
 	MemoryContext old;
 
 	if (synchro_stamps_note(collector->stamps, row))
 		return;
+	stalled = synchro_stalled_find(collector->stalled, row->relation);
+	if (stalled != NULL && !stalled->due)
+		return;
+	if (collector->only != NULL &&
+		(collector->only != stalled || !synchro_snapshot_has(collector->since, row->txid)))
+		return;
+	if (stalled != NULL && named_in != NULL && stalled->named != NULL)
+		named_in = stalled->named;
+	named = named_in != NULL && !row->parked &&
+		(row->txid == 0 || synchro_snapshot_has(named_in, row->txid));
 	changed = find_changed(collector, row->relation);
 	if (changed->table == NULL)
 		return;
 	if (SYNCHRO_LAYOUT_IDENTITY(row->layout) != SYNCHRO_LAYOUT_IDENTITY(changed->table->layout))
+	{
+		synchro_suspect(row->relation);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("primary key of table %s was altered while changes were pending",
 						changed->table->qualified),
 				 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
+	}
 	old_is_readable = SYNCHRO_LAYOUT_KEY(row->layout) == SYNCHRO_LAYOUT_KEY(changed->table->layout);
 	old = MemoryContextSwitchTo(collector->row_context);
 	for (int position = 0; pos < end; position++)
@@ -506,7 +524,8 @@ finish_table(const Collector *collector, SynchroChangedTable *changed, bool with
  *
  * since: NULL for all of the log.  named: log entries that this snapshot saw
  * give keys, but no names of before; NULL: none.  backlog: name of the remote,
- * or NULL.  parked: what is parked of it, or NULL.  peer: id of the remote if it is a node that pushes, too; what it
+ * or NULL.  parked: what is parked of it, or NULL.  stalled: tables that
+ * are not collected, or, if they are due, since snapshots of their own.  peer: id of the remote if it is a node that pushes, too; what it
  * has sent is not collected.  with_keys: collect keys as well as names of
  * before.
  *
@@ -515,7 +534,7 @@ finish_table(const Collector *collector, SynchroChangedTable *changed, bool with
  */
 SynchroChangeSet *
 synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *named,
-						const char *backlog, const SynchroParkedSet *parked,
+						const char *backlog, const SynchroParkedSet *parked, List *stalled,
 						const pg_uuid_t *peer, bool with_keys)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes",
@@ -529,6 +548,8 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	collector.changes = changes;
 	collector.named = named;
 	collector.peer = peer;
+	collector.stalled = stalled;
+	collector.since = since;
 	collector.stamps = synchro_stamps_create();
 	changes->sources = synchro_stamps_sources(collector.stamps);
 	collector.desc = sort_descriptor();
@@ -536,6 +557,16 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	collector.row_context = AllocSetContextCreate(context, "synchro log row",
 												  ALLOCSET_SMALL_SIZES);
 	synchro_log_scan(since, collect_row, &collector);
+	foreach(cell, stalled)
+	{
+		const SynchroSnapshot *own;
+
+		collector.only = lfirst(cell);
+		own = with_keys ? collector.only->since : collector.only->named;
+		if (collector.only->due && own != NULL && since != NULL)
+			synchro_log_scan(own, collect_row, &collector);
+	}
+	collector.only = NULL;
 	if (backlog != NULL)
 		synchro_log_scan_backlog(backlog, collect_row, &collector);
 	synchro_parked_scan(parked, collect_row, &collector);

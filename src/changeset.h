@@ -13,6 +13,7 @@
 #include "changestore.h"
 #include "parked.h"
 #include "source.h"
+#include "stalled.h"
 
 /* of one table */
 typedef struct SynchroChangedTable
@@ -42,6 +43,7 @@ extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
 												 const SynchroParkedSet *parked,
+												 List *stalled,
 												 const pg_uuid_t *peer,
 												 bool with_keys);
 extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key);

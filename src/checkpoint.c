@@ -276,7 +276,10 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 					lengthof(types), types, values, NULL);
 	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);
 	if (forget_names)
+	{
 		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name", 1, types, values, NULL);
+		synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name", 1, types, values, NULL);
+	}
 	synchro_sql_close(&scope);
 	synchro_shared_retry_at_commit();
 }

@@ -29,6 +29,7 @@
 #include "utils/resowner.h"
 
 #include "registryrow.h"
+#include "stalled.h"
 #include "synchro.h"
 #include "tableinfo.h"
 #include "target.h"
@@ -160,6 +161,39 @@ may_add_foreign_key(AlterTableCmd *command)
 		command->subtype == AT_AddIndexConstraint;
 }
 
+/*
+ * If a table's changes are not captured any more, say so, and have nothing of
+ * it pushed.
+ */
+static void
+check_captured(Oid relid)
+{
+	const SynchroTable *table = OidIsValid(relid) ? synchro_table_get(relid, true) : NULL;
+
+	if (table == NULL || !table->watched || table->captured)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+			 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
+	synchro_stalled_uncaptured(relid, table->qualified);
+}
+
+static void
+after_drop_trigger(Node *statement)
+{
+	ListCell   *cell;
+
+	foreach(cell, ((DropStmt *) statement)->objects)
+	{
+		List	   *names = lfirst(cell);
+
+		if (list_length(names) > 1)
+			check_captured(RangeVarGetRelid(makeRangeVarFromNameList(list_copy_head(names, list_length(names) - 1)),
+											NoLock, true));
+	}
+}
+
 static void
 after_alter_table(Node *statement)
 {
@@ -185,6 +219,7 @@ after_alter_table(Node *statement)
 			synchro_watchtrigger_renew_partitions(partition);
 		synchro_watchtrigger_renew_partitions(relid);
 	}
+	check_captured(relid);
 	if (keys_changed)
 		synchro_watchtrigger_renew(list_make1_oid(synchro_table_root(relid)), false);
 }
@@ -284,6 +319,10 @@ after_ddl(Node *statement, CommandTag tag)
 		case T_AlterTableStmt:
 			if (!restoring() && alter_table_concerns_us((AlterTableStmt *) statement))
 				run_guarded(after_alter_table, statement, tag);
+			break;
+		case T_DropStmt:
+			if (!restoring() && ((DropStmt *) statement)->removeType == OBJECT_TRIGGER)
+				run_guarded(after_drop_trigger, statement, tag);
 			break;
 		case T_RenameStmt:
 			after_rename((RenameStmt *) statement, tag);

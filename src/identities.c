@@ -221,6 +221,26 @@ synchro_identity_key(char **values, int count)
 }
 
 /*
+ * A list of the first identity of a list, which must not be empty.
+ */
+SynchroIdentities *
+synchro_identities_first(const SynchroIdentities *identities)
+{
+	SynchroIdentities *result = palloc0(sizeof(SynchroIdentities));
+
+	result->nidentity = identities->nidentity;
+	result->count = result->allocated = 1;
+	result->values = palloc(sizeof(char *) * identities->nidentity);
+	memcpy(result->values, identities->values, sizeof(char *) * identities->nidentity);
+	if (identities->stamps != NULL)
+	{
+		result->stamps = palloc(sizeof(SynchroRowStamp));
+		result->stamps[0] = identities->stamps[0];
+	}
+	return result;
+}
+
+/*
  * Take away from a list what is in another.
  */
 void

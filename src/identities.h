@@ -34,6 +34,7 @@ extern void synchro_identities_decode(SynchroIdentities *identities,
 									  const SynchroTable *table, SynchroBytes bytes);
 extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp changed,
 									 TimestampTz born);
+extern SynchroIdentities *synchro_identities_first(const SynchroIdentities *identities);
 extern void synchro_identities_subtract(SynchroIdentities *identities,
 										const SynchroIdentities *others);
 extern int	synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table,

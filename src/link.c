@@ -27,8 +27,11 @@
 #include "link.h"
 #include "localsql.h"
 #include "settings.h"
+#include "stalled.h"
 
 static uint64 conninfo_generation = 0;
+
+static SynchroLinkTable *describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root);
 
 static void
 invalidate_conninfo(Datum arg, int cacheid, uint32 hashvalue)
@@ -236,6 +239,16 @@ synchro_link_refresh(SynchroLink *link)
 }
 
 /*
+ * Have all tables looked at anew: something on the remote is not as it was
+ * when they were described.
+ */
+void
+synchro_link_forget(SynchroLink *link)
+{
+	link->generation = PG_UINT64_MAX;
+}
+
+/*
  * The link's description of a table; made here in part if it is not there,
  * see synchro_link_prepare().  Needs a local transaction.
  *
@@ -244,6 +257,15 @@ synchro_link_refresh(SynchroLink *link)
  */
 SynchroLinkTable *
 synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
+{
+	return describe_table(link, relid, for_rows, relid);
+}
+
+/*
+ * The same.  root: the table because of which it is needed.
+ */
+static SynchroLinkTable *
+describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 {
 	SynchroLinkTable *lt = NULL;
 	MemoryContext old;
@@ -264,9 +286,18 @@ synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 	{
 		const SynchroTable *table = synchro_table_get(relid, false);
 
+		if (for_rows && table->watched && !table->captured)
+		{
+			synchro_suspect(root);
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+					 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
+		}
 		lt = palloc0(sizeof(SynchroLinkTable));
 		lt->table = synchro_table_copy(table, link->tables_context);
 		lt->number = ++link->last_number;
+		lt->root = root;
 		lt->parents = palloc0(sizeof(SynchroLinkTable *) * Max(lt->table->nfks, 1));
 		link->tables = lappend(link->tables, lt);
 	}
@@ -282,7 +313,7 @@ synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 			continue;
 		parent = synchro_table_get(lt->table->fks[fk].parent, false);
 		if (parent->mode != SYNCHRO_MODE_NONE)
-			lt->parents[fk] = synchro_link_table(link, parent->relid, false);
+			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}
 	MemoryContextSwitchTo(old);
 	return lt;
@@ -384,6 +415,7 @@ synchro_link_prepare(SynchroLink *link)
 
 		if (lt->remote == NULL)
 		{
+			synchro_suspect(lt->root);
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
 			lt->decides = remote_decides(link, lt);
 		}
@@ -392,6 +424,7 @@ synchro_link_prepare(SynchroLink *link)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
+		synchro_suspect(lt->root);
 		if (lt->for_rows && !lt->rows_staged)
 		{
 			choose_columns(link, lt);
@@ -405,6 +438,7 @@ synchro_link_prepare(SynchroLink *link)
 		}
 		lt->names_staged = true;
 	}
+	synchro_suspect(InvalidOid);
 	MemoryContextSwitchTo(old);
 	if (sql.len > 0)
 	{

@@ -24,6 +24,7 @@ typedef struct SynchroLinkTable
 	const SynchroTable *table;
 	SynchroRemoteTable *remote;
 	int			number;			/* of its staging tables */
+	Oid			root;			/* the table whose rows need this one */
 	bool		for_rows;		/* rows of it are pushed, not just looked up */
 	bool		decides;		/* the remote logs it: the newer change wins */
 	bool		names_staged;	/* n_ and m_ exist */
@@ -91,6 +92,7 @@ extern SynchroLink *synchro_link_open(SynchroTarget *target);
 extern void synchro_link_close(SynchroLink *link);
 extern bool synchro_link_is_outdated(SynchroLink *link);
 extern void synchro_link_refresh(SynchroLink *link);
+extern void synchro_link_forget(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
 extern bool synchro_link_is_prepared(const SynchroLink *link);

@@ -165,7 +165,7 @@ static List *
 read_positions(void)
 {
 	List	   *positions = NIL;
-	uint64		n = synchro_sql_run("SELECT DISTINCT snapshot::text FROM synchro.remote_state",
+	uint64		n = synchro_sql_run("SELECT snapshot::text FROM synchro.remote_state UNION SELECT snapshot::text FROM synchro.stalled",
 									0, NULL, NULL, NULL);
 
 	for (uint64 i = 0; i < n; i++)

@@ -99,6 +99,7 @@ load_change(TupleTableSlot *slot, void *arg)
 	parked.row = row_key(parked.relid,
 						 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
 						 table->nidentity);
+	set->any_due |= parked.due;
 	remember(set, &parked);
 }
 
@@ -138,8 +139,13 @@ synchro_parked_load(const char *server, bool all_due)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 
 		if (SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2)[0] == 't')
-			set->deletes = lappend(set->deletes,
-								   MemoryContextStrdup(context, SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1)));
+		{
+			char	   *relation = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1);
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			set->deletes = lappend(set->deletes, pstrdup(relation));
+			MemoryContextSwitchTo(old);
+		}
 	}
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(context);
@@ -371,8 +377,8 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 }
 
 /*
- * How many changes of a remote's are parked, and when the next of them is to
- * be tried; 0: none.  In a local transaction.
+ * How much has failed of a remote's, changes and tables, and when the next of
+ * it is to be tried; 0: none.  In a local transaction.
  */
 int64
 synchro_parked_next(const char *server, TimestampTz *next)
@@ -385,7 +391,7 @@ synchro_parked_next(const char *server, TimestampTz *next)
 	int64		count;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("SELECT count(*), min(next_attempt) FROM synchro.parked WHERE server = $1::name",
+	synchro_sql_run("SELECT count(*), min(next_attempt) FROM synchro.failures WHERE remote = $1::name",
 					1, &type, &value, NULL);
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	time = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);

@@ -32,6 +32,7 @@ typedef struct SynchroParkedSet
 	char	   *server;
 	HTAB	   *rows;
 	int			count;
+	bool		any_due;
 	bool		has_deletes;	/* which wait on the remote */
 	List	   *deletes;		/* names of their tables, if any is due */
 } SynchroParkedSet;

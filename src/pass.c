@@ -31,6 +31,7 @@
 #include "pass.h"
 #include "passwork.h"
 #include "settings.h"
+#include "stalled.h"
 
 static void order_tables(SynchroPass *pass);
 
@@ -46,6 +47,48 @@ add_due_deletes(SynchroPass *pass)
 	foreach(cell, pass->parked->deletes)
 		pass->link->leftovers = lappend(pass->link->leftovers, pstrdup(lfirst(cell)));
 	MemoryContextSwitchTo(old);
+}
+
+static bool
+any_due(const List *stalled)
+{
+	const ListCell *cell;
+
+	foreach(cell, stalled)
+		if (((SynchroStalled *) lfirst(cell))->due)
+			return true;
+	return false;
+}
+
+/*
+ * Deletes of tables that have stalled wait with them.
+ */
+static void
+leave_out_stalled(SynchroPass *pass)
+{
+	ListCell   *cell;
+	List	   *kept = NIL;
+	MemoryContext old;
+
+	if (pass->stalled == NIL)
+		return;
+	if (any_due(pass->stalled))
+		synchro_peer_find_leftovers(pass->link);
+	synchro_local_begin("synchro: looking at what has stalled");
+	old = MemoryContextSwitchTo(pass->link->context);
+	foreach(cell, pass->link->leftovers)
+	{
+		SynchroStalled *stalled = synchro_stalled_find(pass->stalled, synchro_table_by_name(lfirst(cell)));
+
+		if (stalled == NULL || stalled->due)
+			kept = lappend(kept, lfirst(cell));
+	}
+	pass->link->leftovers = kept;
+	MemoryContextSwitchTo(old);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->context);
+	foreach(cell, pass->stalled)
+		pass->counts.failed += ((SynchroStalled *) lfirst(cell))->due ? 0 : 1;
 }
 
 /*
@@ -77,13 +120,19 @@ collect(SynchroPass *pass)
 	SynchroSnapshot *named = synchro_snapshot_parse(pass->position->keys_snapshot);
 
 	synchro_local_begin_locked("synchro: reading the log", synchro_log_lock);
-	synchro_link_refresh(pass->link);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->context);
 	pass->started = GetCurrentTimestamp();
 	pass->snapshot = synchro_snapshot_current();
 	pass->parked = synchro_parked_load(pass->link->target->name, pass->all_due);
-	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked, pass->link->peer_node, true);
+
+	/* the remote's definitions may be what was mended */
+	if (pass->parked->any_due)
+		synchro_link_forget(pass->link);
+	synchro_link_refresh(pass->link);
+	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due);
+	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked,
+											pass->stalled, pass->link->peer_node, true);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
 	order_tables(pass);
@@ -92,6 +141,7 @@ collect(SynchroPass *pass)
 	if (!pass->shared)
 		synchro_local_commit();
 	MemoryContextSwitchTo(pass->context);
+	leave_out_stalled(pass);
 }
 
 static SynchroChangeSet *
@@ -103,7 +153,7 @@ collect_olds(SynchroPass *pass)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, pass->parked, pass->link->peer_node, false);
+								   NULL, NULL, pass->parked, pass->stalled, pass->link->peer_node, false);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;
@@ -126,6 +176,16 @@ order_tables(SynchroPass *pass)
 
 		if (changed->nkeys > 0)
 			tables = lappend(tables, synchro_link_table(pass->link, changed->relid, true));
+	}
+
+	/* a table that had stalled is looked at even if nothing of it has changed */
+	foreach(cell, pass->stalled)
+	{
+		const SynchroStalled *stalled = lfirst(cell);
+		const SynchroTable *table = stalled->due ? synchro_table_get(stalled->relid, true) : NULL;
+
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE)
+			(void) synchro_link_table(pass->link, stalled->relid, true);
 	}
 	pass->order = NIL;
 	foreach(cell, synchro_order_by_references(tables))
@@ -247,7 +307,6 @@ drop_double_keys(SynchroBatch *batch)
 		named = synchro_identities_create(changed->table);
 		while (synchro_changes_next_old(changed, &key))
 			synchro_identities_decode(named, changed->table, key.identity);
-		if (batch->parked->count > 0)
 		{
 			SynchroBatchKeys *renamed = palloc(sizeof(SynchroBatchKeys));
 
@@ -356,6 +415,31 @@ note_parked(SynchroPass *pass, SynchroBatch *batch, List *leftovers)
 	MemoryContextSwitchTo(pass->batch_context);
 }
 
+/*
+ * Tables that had stalled have been pushed with the batch: their names of
+ * before, or all that there was.  A crash before this is noted has the next
+ * batch, before any other, send the same again.
+ */
+static void
+note_stalled(SynchroPass *pass, const SynchroBatch *batch)
+{
+	bool		any = false;
+	ListCell   *cell;
+
+	foreach(cell, pass->stalled)
+	{
+		const SynchroStalled *stalled = lfirst(cell);
+
+		any |= stalled->due && (batch->snapshot != NULL || stalled->named != NULL);
+	}
+	if (!any)
+		return;
+	synchro_local_begin("synchro: noting what has been mended");
+	synchro_stalled_sent(pass->link->target->name, pass->stalled, batch->snapshot != NULL);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
+}
+
 static void
 acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 {
@@ -373,6 +457,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	}
 	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 								 batch->keys_snapshot, pass->started, &batch->counts);
+	note_stalled(pass, batch);
 	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
 	old = MemoryContextSwitchTo(pass->link->context);
 	position->acknowledged = pstrdup(token);
@@ -505,7 +590,7 @@ run_batch(SynchroPass *pass)
 	batch = synchro_pass_batch(pass);
 	error = push(pass, batch, true, &more);
 	if (error != NULL)
-		synchro_quarantine_divide(pass, batch, error, !more);
+		synchro_division_push(pass, batch, error, !more);
 	publish_progress(pass, batch);
 	return more;
 }
@@ -535,7 +620,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 												ALLOCSET_DEFAULT_SIZES);
 	collect(pass);
 	memset(result, 0, sizeof(*result));
-	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL)
+	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL || any_due(pass->stalled))
 	{
 		result->had_changes = true;
 		synchro_shared_publish_progress("pushing", InvalidOid, 0, pass->changes->nkeys);
@@ -548,11 +633,11 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 			if (result->unfinished)
 				break;
 		}
-		result->counts = pass->counts;
 	}
 	else if (pass->changes->nentries > 0 && !position->rebased)
 		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
-	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->counts.failed > 0)
+	result->counts = pass->counts;
+	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)
 	{
 		synchro_local_begin("synchro: looking at what has failed");
 		(void) synchro_parked_next(link->target->name, &result->next_retry);

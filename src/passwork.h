@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * passwork.h
- *	  A pass at work: what pass.c and quarantine.c share.
+ *	  A pass at work: what pass.c, quarantine.c and division.c share.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,6 +31,7 @@ typedef struct SynchroPass
 	int64		keys_done;
 	bool		all_due;		/* whatever is parked is to be tried */
 	SynchroParkedSet *parked;
+	List	   *stalled;		/* of SynchroStalled */
 	int			nesting;		/* parents that are pushed for children */
 } SynchroPass;
 
@@ -40,9 +41,18 @@ extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *ba
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch);
 
 /* in quarantine.c */
+extern bool synchro_error_is_about_rows(const char *state);
+extern bool synchro_error_may_need_others(const char *state);
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);
-extern void synchro_quarantine_divide(SynchroPass *pass, SynchroBatch *batch,
-									  SynchroRemoteError *error, bool final);
+extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error);
+extern void synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
+										const SynchroBatchDead *dead, const SynchroRemoteError *error);
+extern void synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old,
+										const SynchroRemoteError *error);
+
+/* in division.c */
+extern void synchro_division_push(SynchroPass *pass, SynchroBatch *batch,
+								  SynchroRemoteError *error, bool final);
 
 #endif							/* SYNCHRO_PASSWORK_H */

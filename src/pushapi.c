@@ -159,6 +159,8 @@ synchro_retry(PG_FUNCTION_ARGS)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	count = synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name OR $1 IS NULL",
 							1, &type, &value, &isnull);
+	count += synchro_sql_run("UPDATE synchro.stalled SET next_attempt = clock_timestamp() WHERE server = $1::name OR $1 IS NULL",
+							 1, &type, &value, &isnull);
 	synchro_sql_close(&scope);
 	synchro_shared_retry_at_commit();
 	PG_RETURN_INT64((int64) count);

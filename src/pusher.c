@@ -41,6 +41,7 @@
 #include "pending.h"
 #include "pusher.h"
 #include "settings.h"
+#include "stalled.h"
 
 /*
  * Kind of the advisory lock that keeps two passes to a remote apart; SQL's
@@ -49,6 +50,7 @@
 #define PASS_LOCK_KIND 3
 
 #define FIRST_RETRY		200		/* ms; doubles */
+#define MAX_STALLED		1000	/* tables that stall one after the other */
 
 typedef struct Pusher
 {
@@ -64,7 +66,9 @@ typedef struct Pusher
 	bool		retry_now;		/* the error was only a stale connection */
 	bool		count_failed;	/* counting what is pending raises errors */
 	TimestampTz next_attempt;
-	TimestampTz next_retry;		/* of rows that have failed; 0: none has */
+	TimestampTz next_retry;		/* of what has failed; 0: nothing has */
+	Oid			suspect;		/* the table that the error was about */
+	int			nstalled;		/* how often that was so in a row */
 	uint64		ticket;			/* requests up to it are served by the pass */
 } Pusher;
 
@@ -205,6 +209,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	uint64		logged;
 
 	MemoryContextSwitchTo(pusher->context);
+	synchro_suspect(InvalidOid);
 	logged = synchro_shared_logged();
 	synchro_local_begin("synchro: starting a pass");
 	MemoryContextSwitchTo(pusher->context);
@@ -268,6 +273,7 @@ recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
 	*lost = pusher->link != NULL && !pusher->fresh &&
 		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION ||
 		 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN || error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
+	pusher->suspect = pusher->link != NULL ? synchro_suspect_take(error->sqlerrcode) : InvalidOid;
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
 	AbortOutOfAnyTransaction();
@@ -364,6 +370,26 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 }
 
 /*
+ * If a table is to blame for the last error, have the others go on without
+ * it.
+ */
+static bool
+stall_suspect(Pusher *pusher, const SynchroKeptError *error)
+{
+	if (!OidIsValid(pusher->suspect) || ++pusher->nstalled > MAX_STALLED)
+		return false;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not push a table to remote \"%s\": %s", pusher->server, error->message),
+			 error->detail[0] != '\0' ? errdetail_internal("%s", error->detail) : 0,
+			 errhint("The others are pushed. It is tried again; see view synchro.failures.")));
+	synchro_local_begin("synchro: noting what has stalled");
+	synchro_stalled_note(pusher->server, pusher->suspect, error);
+	synchro_local_commit();
+	return true;
+}
+
+/*
  * Is the extension still there, and the remote in use?
  */
 static bool
@@ -448,6 +474,7 @@ wait_to_retry(Pusher *pusher)
 static void
 run_always(Pusher *pusher, const SynchroPusherOrder *order)
 {
+	static SynchroKeptError last_error;
 	sigjmp_buf	on_error;
 	volatile bool failed = false;
 
@@ -458,12 +485,8 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 
 	if (sigsetjmp(on_error, 1) != 0)
 	{
-		SynchroKeptError error;
-
-		recover(pusher, &error, &pusher->retry_now);
+		recover(pusher, &last_error, &pusher->retry_now);
 		failed = true;
-		if (!pusher->retry_now)
-			note_failure(pusher, &error);
 	}
 	PG_exception_stack = &on_error;
 
@@ -472,8 +495,13 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		SynchroPassResult result = {{0}};
 		bool		asked;
 
-		if (failed && !pusher->retry_now)
+		bool		stalled = failed && !pusher->retry_now && stall_suspect(pusher, &last_error);
+
+		if (failed && !pusher->retry_now && !stalled)
+		{
+			note_failure(pusher, &last_error);
 			wait_to_retry(pusher);
+		}
 		failed = pusher->retry_now = false;
 		asked = synchro_shared_take_request(&pusher->ticket);
 		if (!synchro_shared_wanted() || !still_wanted(pusher))
@@ -481,13 +509,13 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 
 		/* to connect may take long */
 		count_pending(pusher);
-		push(pusher, asked, &result);
+		push(pusher, asked && !stalled, &result);
 		if (result.unfinished)
 			continue;
 		if (pusher->failures > 0)
 			ereport(LOG,
 					(errmsg("remote \"%s\" is served again", pusher->server)));
-		pusher->failures = 0;
+		pusher->failures = pusher->nstalled = 0;
 		pusher->last_code = 0;
 		synchro_shared_serve(pusher->ticket, &result.counts, result.had_changes, NULL);
 		say(SYNCHRO_IDLE);
@@ -504,6 +532,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 	dsm_segment *segment = dsm_attach(handle);
 	SynchroPusherCall *call;
 	sigjmp_buf	on_error;
+	bool		stalled;
 
 	if (segment == NULL)
 		return;					/* the caller is gone */
@@ -517,12 +546,18 @@ run_call(Pusher *pusher, dsm_handle handle)
 		bool		lost;
 
 		recover(pusher, &call->error, &lost);
-		pg_write_barrier();
-		call->state = SYNCHRO_CALL_FAILED;
-		proc_exit(0);
+		if (!OidIsValid(pusher->suspect) || pusher->nstalled == MAX_STALLED)
+		{
+			pg_write_barrier();
+			call->state = SYNCHRO_CALL_FAILED;
+			proc_exit(0);
+		}
 	}
 	PG_exception_stack = &on_error;
-	push(pusher, true, &call->result);
+	stalled = stall_suspect(pusher, &call->error);
+	memset(&call->error, 0, sizeof(call->error));
+	memset(&call->result, 0, sizeof(call->result));
+	push(pusher, !stalled, &call->result);
 	disconnect(pusher);
 	pg_write_barrier();
 	call->state = SYNCHRO_CALL_DONE;

@@ -32,6 +32,7 @@
 #include "localsql.h"
 #include "readsql.h"
 #include "rowstream.h"
+#include "stalled.h"
 
 /* identities asked for since the last synchro_stream_requests() */
 struct SynchroRequests
@@ -220,6 +221,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	bool		in_range;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
 
+	synchro_suspect(lt->root);
 	stream.link = link;
 	stream.lt = lt;
 	stream.spool = spool;
@@ -280,6 +282,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	}
 	synchro_sql_query(sql.data, in_range ? 2 : table->nidentity, types, values, NULL,
 					  synchro_sql_callback(receive_row, &stream));
+	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);
 	return stream.nrows;
 }
@@ -408,6 +411,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, old->identity);
 	StringInfoData line;
 
+	synchro_suspect(lt->root);
 	initStringInfo(&line);
 	appendStringInfoChar(&line, old->kind);
 	if (lt->decides)
@@ -465,6 +469,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	synchro_spool_append(lt->names, line.data, line.len);
 	lt->nnames++;
 	lt->nolds++;
+	synchro_suspect(InvalidOid);
 }
 
 /*

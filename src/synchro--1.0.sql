@@ -209,13 +209,35 @@ COMMENT ON TABLE synchro.parked IS 'changes that could not be applied on a remot
 COMMENT ON COLUMN synchro.parked.record IS 'the change as the log would have it; NULL: a delete that waits on the remote';
 CREATE INDEX parked_server ON synchro.parked (server);
 
+CREATE TABLE synchro.stalled (
+	server name REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	relation oid,
+	snapshot pg_snapshot NOT NULL,
+	keys_snapshot pg_snapshot,
+	sqlstate text NOT NULL,
+	message text NOT NULL,
+	detail text,
+	hint text,
+	attempts integer NOT NULL DEFAULT 1,
+	first_failed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	next_attempt timestamptz NOT NULL,
+	PRIMARY KEY (server, relation)
+);
+COMMENT ON TABLE synchro.stalled IS 'tables that cannot be pushed to a remote as they are, and are tried again';
+COMMENT ON COLUMN synchro.stalled.snapshot IS 'all changes of the table visible in it have been pushed';
+COMMENT ON COLUMN synchro.stalled.keys_snapshot IS 'the table''s rows on the remote bear the natural keys that they had here in this snapshot; NULL: as the others';
+
 CREATE VIEW synchro.failures AS
 	SELECT p.id, p.changed_at, p.origin, p.server AS remote, p.relation::regclass AS relation, p.key, p.operation, p.sqlstate,
 		   p.message, p.constraint_name, p.attempts, p.first_failed, p.next_attempt,
 		   p.detail, p.hint
-	FROM synchro.parked p;
+	FROM synchro.parked p
+	UNION ALL
+	SELECT NULL, NULL, NULL, s.server, s.relation::regclass, NULL, 'all', s.sqlstate, s.message, NULL, s.attempts,
+		   s.first_failed, s.next_attempt, s.detail, s.hint
+	FROM synchro.stalled s;
 COMMENT ON VIEW synchro.failures IS 'changes that could not be applied on a remote: why, how often they were tried, and when they are tried again';
-COMMENT ON COLUMN synchro.failures.key IS 'the row''s primary key here';
+COMMENT ON COLUMN synchro.failures.key IS 'the row''s primary key here; NULL: nothing of the table can be pushed';
 COMMENT ON COLUMN synchro.failures.attempts IS 'that have failed';
 
 CREATE FUNCTION synchro.retry(remote name DEFAULT NULL)
@@ -389,7 +411,7 @@ COMMENT ON FUNCTION synchro.on_sql_drop() IS
 REVOKE ALL ON FUNCTION synchro.on_sql_drop() FROM PUBLIC;
 
 CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
-	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING')
+	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING')
 	EXECUTE FUNCTION synchro.on_ddl_command_end();
 COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
 ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
@@ -585,7 +607,7 @@ REVOKE ALL ON FUNCTION synchro.pusher_status() FROM PUBLIC;
 CREATE VIEW synchro.remotes AS
 	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
 		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped,
-		   (SELECT pg_catalog.count(*) FROM synchro.parked f WHERE f.server OPERATOR(pg_catalog.=) p.remote) AS failed, p.worker_pid,
+		   (SELECT pg_catalog.count(*) FROM synchro.failures f WHERE f.remote OPERATOR(pg_catalog.=) p.remote) AS failed, p.worker_pid,
 		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
 	FROM synchro.pusher_status() p
 		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;

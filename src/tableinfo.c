@@ -22,6 +22,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
@@ -396,8 +397,14 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	table->qualified = quote_qualified_identifier(table->schema, table->name);
 	table->relkind = rel->rd_rel->relkind;
 	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		if (strcmp(rel->trigdesc->triggers[i].tgname, SYNCHRO_ROW_TRIGGER) == 0)
-			table->key_only = true;
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+		if (strcmp(trigger->tgname, SYNCHRO_ROW_TRIGGER) != 0)
+			continue;
+		table->key_only = true;
+		table->captured = trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_ORIGIN;
+	}
 
 	build_columns(table, rel);
 	build_primary_key(table, rel);

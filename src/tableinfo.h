@@ -55,6 +55,7 @@ typedef struct SynchroTable
 	bool		watched;
 	bool		key_only;		/* has our trigger only because it is inside a
 								 * natural key */
+	bool		captured;		/* its trigger is there, and enabled */
 	bool		allow_many;
 	SynchroMode mode;
 

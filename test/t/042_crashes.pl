@@ -142,8 +142,11 @@ foreach my $round (1 .. 3)
 
 # Commits that are lost before anything of them was sent: their transaction ids are handed out again.
 my $reused = 0;
-foreach my $round (1 .. 3)
+
+# on a busy machine the WAL writer may be faster than the crash
+foreach my $round (1 .. 12)
 {
+	last if $round > 3 && $reused > 0;
 	$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
 	wait_for($local, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}, 'a paused remote has no pusher');
 
@@ -226,7 +229,7 @@ $holder->query_safe(q{ALTER TABLE t ADD CONSTRAINT strict CHECK (name <> 'refuse
 $holder->query_safe('COMMIT');
 $holder->quit;
 $local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('refused')});
-wait_for($local, q{SELECT attempts >= 3 AND last_error LIKE '%violates check constraint "strict"%' FROM synchro.remotes},
+wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE message LIKE '%violates check constraint "strict"%'},
 	'the same, and the next batch fails');
 $remote->safe_psql('postgres', 'ALTER TABLE t DROP CONSTRAINT strict');
 arrives('after that, too', 'it goes on all the same');

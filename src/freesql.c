@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * parksql.c
+ * freesql.c
  *	  SQL that frees unique values before they are taken.
  *
  * If two rows swap a unique value, or a new row takes the value of one that
@@ -23,7 +23,7 @@
 #include "applysql.h"
 
 /*
- * A free value for a column, as SQL: n counts the rows to be parked.  NULL if
+ * A free value for a column, as SQL: n counts the rows concerned.  NULL if
  * there is none to be had.
  */
 static char *
@@ -124,7 +124,7 @@ append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIn
  * follows.
  */
 void
-synchro_sql_park(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt)
 {
 	ListCell   *cell;
 

@@ -1,0 +1,196 @@
+/*-------------------------------------------------------------------------
+ *
+ * stalled.c
+ *	  Tables that cannot be pushed to a remote as they are.
+ *
+ * A table that is missing on the remote, has not the columns that it has here,
+ * may not be read or written: nothing of it can be pushed until somebody mends
+ * that, but the other tables go on.  So each such table has a position of its
+ * own, which stays where the remote's position was when it stalled, and which
+ * the log is kept for.  When it is tried again, its changes since then are
+ * collected along with what is new of the others; its names of before go with
+ * the first batch, and when the pass is through, the table is like any other.
+ *
+ * Which table is to blame for an error we know by what was being done: whoever
+ * describes or reads a table names it as the suspect before.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "localsql.h"
+#include "settings.h"
+#include "stalled.h"
+
+static Oid	suspect = InvalidOid;
+
+/*
+ * Name the table that an error from now on would be about; InvalidOid: none.
+ */
+void
+synchro_suspect(Oid relid)
+{
+	suspect = relid;
+}
+
+/*
+ * The table that an error with that code is about, and none from now on.
+ * InvalidOid if it is one that no table's definition or rights are to blame
+ * for.
+ */
+Oid
+synchro_suspect_take(int sqlerrcode)
+{
+	Oid			result = suspect;
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	suspect = InvalidOid;
+	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE) ? result : InvalidOid;
+}
+
+/*
+ * The tables that have stalled for a remote, in the current memory context.
+ * In a local transaction.
+ *
+ * all_due: try all, whatever their time.
+ */
+List *
+synchro_stalled_load(const char *server, bool all_due)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, BOOLOID};
+	Datum		values[lengthof(types)];
+	uint64		count;
+
+	values[0] = CStringGetTextDatum(server);
+	values[1] = BoolGetDatum(all_due);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	count = synchro_sql_run("SELECT relation, snapshot, keys_snapshot, $2 OR next_attempt <= clock_timestamp()"
+							" FROM synchro.stalled WHERE server = $1::name",
+							lengthof(types), types, values, NULL);
+	for (uint64 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		char	   *since = SPI_getvalue(tuple, desc, 2);
+		char	   *named = SPI_getvalue(tuple, desc, 3);
+		bool		isnull;
+		MemoryContext old = MemoryContextSwitchTo(context);
+		SynchroStalled *stalled = palloc0(sizeof(SynchroStalled));
+
+		stalled->relid = DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull));
+		stalled->since = synchro_snapshot_parse(since);
+		stalled->named = named != NULL ? synchro_snapshot_parse(named) : NULL;
+		stalled->due = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull));
+		result = lappend(result, stalled);
+		MemoryContextSwitchTo(old);
+	}
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+/*
+ * The table among those that have stalled, or NULL.
+ */
+SynchroStalled *
+synchro_stalled_find(List *stalled, Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, stalled)
+		if (((SynchroStalled *) lfirst(cell))->relid == relid)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * Note that a table cannot be pushed; it stays where the remote's position
+ * is, or where it was when it stalled.  In a local transaction.
+ */
+void
+synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+
+	values[0] = CStringGetTextDatum(server);
+	values[1] = ObjectIdGetDatum(relid);
+	values[2] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[3] = CStringGetTextDatum(error->message);
+	nulls[4] = error->detail[0] == '\0';
+	values[4] = CStringGetTextDatum(error->detail);
+	nulls[5] = error->hint[0] == '\0';
+	values[5] = CStringGetTextDatum(error->hint);
+	values[6] = Int32GetDatum(synchro_retry_max_interval);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("INSERT INTO synchro.stalled AS s (server, relation, snapshot, keys_snapshot, sqlstate, message, detail, hint, next_attempt)"
+					" SELECT server, $2, snapshot, keys_snapshot, $3, $4, $5, $6, clock_timestamp() + least(1, $7) * interval '1 s'"
+					" FROM synchro.remote_state WHERE server = $1::name"
+					" ON CONFLICT (server, relation) DO UPDATE SET sqlstate = $3, message = $4, detail = $5, hint = $6,"
+					" attempts = s.attempts + 1, next_attempt = clock_timestamp()"
+					" + least(power(2, least(s.attempts, 30)), $7) * (0.8 + 0.4 * random()) * interval '1 s'",
+					lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Note for all remotes that a table cannot be pushed because its changes are
+ * not captured.
+ */
+void
+synchro_stalled_uncaptured(Oid relid, const char *qualified)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {OIDOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = CStringGetTextDatum(psprintf(SYNCHRO_NOT_CAPTURED, qualified));
+	values[2] = CStringGetTextDatum(psprintf(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(qualified)));
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("INSERT INTO synchro.stalled (server, relation, snapshot, keys_snapshot, sqlstate, message, hint, next_attempt)"
+					" SELECT server, $1, snapshot, keys_snapshot, '55000', $2, $3, clock_timestamp() FROM synchro.remote_state"
+					" ON CONFLICT DO NOTHING", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_shared_retry_at_commit();
+}
+
+/*
+ * Note that the names of before of those that were due have been sent, and,
+ * if all is true, everything else of them.  In a local transaction.
+ */
+void
+synchro_stalled_sent(const char *server, List *stalled, bool all)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, OIDOID};
+	Datum		values[lengthof(types)];
+	ListCell   *cell;
+
+	values[0] = CStringGetTextDatum(server);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	foreach(cell, stalled)
+	{
+		SynchroStalled *table = lfirst(cell);
+
+		if (!table->due)
+			continue;
+		values[1] = ObjectIdGetDatum(table->relid);
+		synchro_sql_run(all ? "DELETE FROM synchro.stalled WHERE server = $1::name AND relation = $2" :
+						"UPDATE synchro.stalled SET keys_snapshot = NULL WHERE server = $1::name AND relation = $2",
+						lengthof(types), types, values, NULL);
+		table->named = NULL;
+	}
+	synchro_sql_close(&scope);
+}

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * stalled.h
+ *	  Tables that cannot be pushed to a remote as they are.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_STALLED_H
+#define SYNCHRO_STALLED_H
+
+#include "logsnapshot.h"
+#include "nodes/pg_list.h"
+#include "sharedstate.h"
+
+typedef struct SynchroStalled
+{
+	Oid			relid;
+	SynchroSnapshot *since;		/* what it saw of the table is on the remote */
+	SynchroSnapshot *named;		/* as the keys snapshot, for the table; NULL:
+								 * its names have been sent since */
+	bool		due;			/* to be tried in this pass */
+} SynchroStalled;
+
+/* of a table whose trigger has been dropped or disabled */
+#define SYNCHRO_NOT_CAPTURED	"changes of table %s are not captured: its trigger is missing or disabled"
+#define SYNCHRO_CAPTURE_HINT	"Run synchro.alter_table(%s), which renews it. Rows that were changed meanwhile are pushed when they change again."
+
+extern void synchro_suspect(Oid relid);
+extern Oid	synchro_suspect_take(int sqlerrcode);
+
+extern List *synchro_stalled_load(const char *server, bool all_due);
+extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
+extern void synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error);
+extern void synchro_stalled_uncaptured(Oid relid, const char *qualified);
+extern void synchro_stalled_sent(const char *server, List *stalled, bool all);
+
+#endif							/* SYNCHRO_STALLED_H */
