@@ -147,12 +147,15 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_table($1)", 1, params);
 	there = SYNCHRO_VALUE(rows, 0, 0);
 	if (there != NULL && strcmp(there, synchro_table_keys_text(lt->table)) != 0)
+	{
+		synchro_suspect(lt->root);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s is watched by other keys on remote \"%s\"", lt->table->qualified, link->target->name),
 				 errdetail("Primary key and natural key here: %s.  There: %s.", synchro_table_keys_text(lt->table), there),
 				 errhint("Name the same natural key on both sides: SELECT synchro.alter_table(%s, natural_key => ...).",
 						 quote_literal_cstr(lt->table->qualified))));
+	}
 	return there != NULL;
 }
 
@@ -417,6 +420,7 @@ synchro_link_prepare(SynchroLink *link)
 		{
 			synchro_suspect(lt->root);
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+			synchro_suspect(InvalidOid);
 			lt->decides = remote_decides(link, lt);
 		}
 	}

@@ -104,7 +104,7 @@ can_share(const SynchroPass *pass)
 {
 	return strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0 &&
 		(pass->changes->nkeys > 0 || pass->changes->nolds > 0) &&
-		pass->changes->nagain == 0 && pass->parked->count == 0 &&
+		pass->changes->nagain == 0 && pass->parked->count == 0 && pass->stalled == NIL &&
 		pass->link->leftovers == NIL && pass->link->peer_node == NULL;
 }
 

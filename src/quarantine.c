@@ -115,6 +115,28 @@ is_about_definitions(const char *state)
 }
 
 /*
+ * Does a batch of the first of some keys meet such an error?  keys: NULL for a
+ * batch of nothing at all.
+ */
+static bool
+first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
+{
+	SynchroBatch *trial = synchro_pass_batch(pass);
+	SynchroBatchKeys one;
+	SynchroRemoteError *error;
+
+	trial->max_olds = 0;
+	if (keys != NULL)
+	{
+		one.relid = keys->relid;
+		one.identities = synchro_identities_first(keys->identities);
+		trial->keys = list_make1(&one);
+	}
+	error = synchro_pass_try(pass, trial);
+	return error != NULL && is_about_definitions(error->sqlstate);
+}
+
+/*
  * Find the table with which a batch meets such an error, by trying a row of
  * each by itself, and name it as the suspect.
  */
@@ -125,21 +147,16 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 	List	   *tried = NIL;
 	ListCell   *cell;
 
+	if (first_meets(pass, NULL))
+		return;
 	foreach(cell, all)
 	{
 		const SynchroBatchKeys *keys = lfirst(cell);
-		SynchroBatchKeys one = {keys->relid, synchro_identities_first(keys->identities)};
-		SynchroBatch *trial;
-		SynchroRemoteError *error;
 
 		if (keys->identities->count == 0 || list_member_oid(tried, keys->relid))
 			continue;
 		tried = lappend_oid(tried, keys->relid);
-		trial = synchro_pass_batch(pass);
-		trial->keys = list_make1(&one);
-		trial->max_olds = 0;
-		error = synchro_pass_try(pass, trial);
-		if (error != NULL && is_about_definitions(error->sqlstate))
+		if (first_meets(pass, keys))
 		{
 			synchro_suspect(keys->relid);
 			return;
