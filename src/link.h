@@ -30,7 +30,7 @@ typedef struct SynchroLinkTable
 	bool		names_staged;	/* n_ and m_ exist */
 	bool		rows_staged;	/* s_ exists */
 	bool		stale;			/* rows of the last batch are in them */
-	int64		staged;			/* rows put in since they were truncated */
+	int64		staged;			/* bytes put in since they were truncated */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */

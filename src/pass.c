@@ -95,15 +95,17 @@ leave_out_stalled(SynchroPass *pass)
 /*
  * Can the first batch be read in the transaction that has collected the keys?
  *
- * Then it need not read the log once more for names of before: the pass has
- * found them, if they reach back as far as its keys do, and nothing is sent
- * again.  With S1 the batch's snapshot as well, that is so again in the next
- * pass.
+ * Then it need not read the log once more for names of before.  Those are in
+ * what the keys snapshot did not see, and the pass has read what the position's
+ * snapshot did not see.  That is all of it and more, since each batch is read
+ * after its pass's S1, unless the checkpoint was moved by hand; what is more is
+ * marked as named and gives no names.  Not where something is sent again, or
+ * the remote's own changes count: that is for each batch to find out.
  */
 static bool
 can_share(const SynchroPass *pass)
 {
-	return strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0 &&
+	return (!pass->position->rebased || strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0) &&
 		(pass->changes->nkeys > 0 || pass->changes->nolds > 0) &&
 		pass->changes->nagain == 0 && pass->parked->count == 0 && pass->stalled == NIL &&
 		pass->link->leftovers == NIL && pass->link->peer_node == NULL;
