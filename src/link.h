@@ -30,7 +30,7 @@ typedef struct SynchroLinkTable
 	bool		names_staged;	/* n_ and m_ exist */
 	bool		rows_staged;	/* s_ exists */
 	bool		stale;			/* rows of the last batch are in them */
-	int64		staged;			/* rows put in since they were truncated */
+	int64		staged;			/* bytes put in since they were truncated */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
@@ -76,6 +76,7 @@ typedef struct SynchroLink
 	SynchroLinkClock clock;
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
+	bool		session_prepared;	/* synchro_sql_session() was run */
 	uint64		generation;		/* see synchro_table_generation() */
 	const char **keywords;		/* what we connected with */
 	const char **values;
@@ -96,7 +97,6 @@ extern void synchro_link_forget(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
 extern bool synchro_link_is_prepared(const SynchroLink *link);
-extern void synchro_link_prepare(SynchroLink *link);
 extern void synchro_link_clear_batch(SynchroLink *link);
 
 #endif							/* SYNCHRO_LINK_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * passwork.h
- *	  A pass at work: what pass.c, quarantine.c and division.c share.
+ *	  A pass at work: what pass.c, passread.c, quarantine.c and division.c share.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,6 +39,10 @@ typedef struct SynchroPass
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final);
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch);
+
+/* in passread.c */
+extern void synchro_pass_collect(SynchroPass *pass);
+extern void synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
 
 /* in quarantine.c */
 extern bool synchro_error_is_about_rows(const char *state);

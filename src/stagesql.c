@@ -33,8 +33,8 @@
 
 #include "applysql.h"
 
-/* after so many rows staging tables are truncated */
-#define TRUNCATE_ROWS	5000
+/* after so many bytes of rows and names staging tables are truncated */
+#define TRUNCATE_BYTES	(512 * 1024)
 
 /*
  * Type in which the given value of a table's identity is staged.  Equal
@@ -389,7 +389,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 void
 synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt)
 {
-	const char *command = lt->staged >= TRUNCATE_ROWS ? "TRUNCATE" : "DELETE FROM";
+	const char *command = lt->staged >= TRUNCATE_BYTES ? "TRUNCATE" : "DELETE FROM";
 
 	if (!lt->stale)
 		return;
@@ -405,10 +405,13 @@ synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt)
 void
 synchro_stage_committed(SynchroLinkTable *lt, bool used)
 {
-	if (lt->stale && lt->staged >= TRUNCATE_ROWS)
+	if (lt->stale && lt->staged >= TRUNCATE_BYTES)
 		lt->staged = 0;
 	lt->stale = used;
-	lt->staged += lt->nrows + lt->nnames;
+	if (lt->rows != NULL)
+		lt->staged += synchro_spool_size(lt->rows);
+	if (lt->names != NULL)
+		lt->staged += synchro_spool_size(lt->names);
 }
 
 /*

@@ -113,6 +113,20 @@ synchro_stalled_find(List *stalled, Oid relid)
 }
 
 /*
+ * Is any of them to be tried?
+ */
+bool
+synchro_stalled_any_due(const List *stalled)
+{
+	const ListCell *cell;
+
+	foreach(cell, stalled)
+		if (((SynchroStalled *) lfirst(cell))->due)
+			return true;
+	return false;
+}
+
+/*
  * Note that a table cannot be pushed; it stays where the remote's position
  * is, or where it was when it stalled.  In a local transaction.
  */

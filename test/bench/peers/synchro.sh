@@ -21,3 +21,9 @@ peer_connect()
 			sql local --command="SELECT synchro.add_table('$table', '{$key}')" >/dev/null || return 1
 		done
 }
+
+# as an administrator would, instead of waiting for the next attempt
+peer_hurry()
+{
+	sql local --command="SELECT FROM synchro.synchronize('remote')"
+}

@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * batchread.c
+ *	  What a batch consists of, read here.
+ *
+ * A batch consists of the rows whose keys it is given, as they are now, of
+ * all rows whose natural key has changed since the keys snapshot, and of the
+ * natural keys of all rows that these refer to.  It carries every change of a
+ * name, so when it is applied the remote calls its rows what they were called
+ * here in the batch's own snapshot, which is the keys snapshot of the next.
+ * That is why names never have to be guessed, whatever happens between two
+ * batches and whichever of them gets through.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "batch.h"
+#include "localsql.h"
+#include "refpairs.h"
+
+/* identities looked up by one local query */
+#define READ_ROWS		1000
+
+/* names of before that are kept in memory at once */
+#define OLD_ROWS		10000
+
+/*
+ * Note what the batch needs to know of its tables.  In a local transaction.
+ *
+ * Returns false if the remote has to be asked first, outside of it:
+ * synchro_staging_prepare().
+ */
+bool
+synchro_batch_describe(SynchroBatch *batch)
+{
+	ListCell   *cell;
+
+	synchro_link_refresh(batch->link);
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+
+		if (synchro_table_get(keys->relid, true) != NULL)
+			synchro_link_table(batch->link, keys->relid, true);
+	}
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
+			synchro_link_table(batch->link, changed->relid, changed->table->watched);
+	}
+	foreach(cell, batch->ensured)
+		if (synchro_table_get(lfirst_oid(cell), true) != NULL)
+			synchro_link_table(batch->link, lfirst_oid(cell), true);
+	foreach(cell, batch->link->leftovers)
+	{
+		Oid			relid = synchro_table_by_name(lfirst(cell));
+
+		if (OidIsValid(relid))
+			synchro_link_table(batch->link, relid, false);
+	}
+	return synchro_link_is_prepared(batch->link);
+}
+
+static void
+read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities,
+		  bool ensure)
+{
+	for (int first = 0, count; first < identities->count; first += count)
+	{
+		count = synchro_stream_piece(lt, identities, first);
+		synchro_stream_rows(batch->link, lt, identities, first, count, ensure);
+	}
+}
+
+static void
+read_pairs(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	for (int first = 0; first < identities->count; first += READ_ROWS)
+		synchro_refpairs_read(batch->link, lt, identities, first,
+							  Min(READ_ROWS, identities->count - first));
+}
+
+/*
+ * Rows that have changed, and when.
+ */
+static void
+read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	if (lt->decides)
+		synchro_stream_changes(batch->link, lt, identities, batch->olds->sources);
+	read_pairs(batch, lt, identities);
+	read_rows(batch, lt, identities, false);
+}
+
+/*
+ * Is a row with a name of before to be left out: because it has failed in
+ * this pass, or only the first ones are wanted?
+ */
+static bool
+leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+{
+	const SynchroTable *table = changed->table;
+	SynchroParked *parked = NULL;
+
+	if (batch->parked->count > 0)
+		parked = synchro_parked_find(batch->parked, changed->relid,
+									 synchro_identities_values(table, table->identity, table->nidentity,
+															   old_name->identity),
+									 table->nidentity);
+	if (parked != NULL && parked->banned)
+		return true;
+	if (batch->nolds >= batch->max_olds)
+		return true;
+	batch->nolds++;
+	if (batch->nolds == batch->max_olds)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+
+		batch->last_old.relid = changed->relid;
+		batch->last_old.key = *old_name;
+		batch->last_old.key.identity = synchro_key_copy(old_name->identity);
+		if (old_name->name.data != NULL)
+			batch->last_old.key.name = synchro_key_copy(old_name->name);
+		MemoryContextSwitchTo(old);
+	}
+	return false;
+}
+
+/*
+ * Names of before, and the rows that bore them if they are still there.
+ */
+static void
+read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
+{
+	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro olds",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	SynchroIdentities *identities = synchro_identities_create(lt->table);
+	SynchroChangedKey old_name;
+	SynchroBytes last = {0};
+	bool		left_out = false;
+
+	while (synchro_changes_next_old(changed, &old_name))
+	{
+		SynchroBytes identity = old_name.identity;
+		bool		same = last.data != NULL && last.len == identity.len &&
+			memcmp(last.data, identity.data, identity.len) == 0;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!same)
+			left_out = leave_out_old(batch, changed, &old_name);
+		last = identity;
+		if (left_out)
+			continue;
+		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
+
+		/* an identity may come several times, one after the other */
+		if (!same)
+		{
+			synchro_identities_decode(identities, lt->table, identity);
+			synchro_identities_stamp(identities, old_name.changed, old_name.born);
+		}
+		if (identities->count == OLD_ROWS)
+		{
+			if (lt->table->watched)
+				read_changed(batch, lt, identities);
+			MemoryContextReset(context);
+			identities = synchro_identities_create(lt->table);
+			last.data = NULL;
+		}
+	}
+	if (lt->table->watched)
+		read_changed(batch, lt, identities);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Rows that others need are pushed along: those that wait because they have
+ * failed are not.
+ */
+static void
+read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
+{
+	int			n = requests->nidentity;
+	SynchroIdentities *rows = synchro_identities_create(lt->table);
+	SynchroIdentities *names = synchro_identities_create(lt->table);
+
+	for (int i = 0; i < requests->count; i++)
+	{
+		char	  **identity = &requests->values[i * n];
+		SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+
+		synchro_identities_add(parked != NULL && (parked->banned || !parked->due) ? names : rows, identity);
+	}
+	read_rows(batch, lt, rows, true);
+	for (int first = 0; first < names->count; first += READ_ROWS)
+		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
+	if (batch->note_ensured && rows->count > 0)
+	{
+		SynchroBatchKeys *keys = palloc(sizeof(SynchroBatchKeys));
+
+		keys->relid = lt->table->relid;
+		keys->identities = rows;
+		batch->ensured_rows = lappend(batch->ensured_rows, keys);
+	}
+}
+
+/*
+ * Natural keys of rows that the batch refers to, until nothing new is asked
+ * for.  Rows of tables whose rows were found missing come as a whole.
+ */
+static void
+read_requests(SynchroBatch *batch)
+{
+	bool		again = true;
+
+	while (again)
+	{
+		ListCell   *cell;
+
+		again = false;
+		foreach(cell, batch->link->tables)
+		{
+			SynchroLinkTable *lt = lfirst(cell);
+			SynchroIdentities *requests = synchro_stream_requests(lt);
+
+			if (requests == NULL)
+				continue;
+			again = true;
+			read_pairs(batch, lt, requests);
+			if (list_member_oid(batch->ensured, lt->table->relid))
+			{
+				read_ensured(batch, lt, requests);
+				continue;
+			}
+			for (int first = 0; first < requests->count; first += READ_ROWS)
+				synchro_stream_names(batch->link, lt, requests, first,
+									 Min(READ_ROWS, requests->count - first));
+		}
+	}
+}
+
+/*
+ * Read the batch's rows into spools, under the active snapshot and as the
+ * role that the remote runs as.
+ */
+void
+synchro_batch_read(SynchroBatch *batch)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+
+	synchro_link_clear_batch(batch->link);
+	batch->nolds = 0;
+	batch->ensured_rows = NIL;
+	batch->keys_snapshot = synchro_snapshot_current();
+	synchro_sql_open(&scope, batch->link->target->owner);
+
+	/* rows are looked up by key, however young the table's statistics are */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
+			read_olds(batch, changed);
+	}
+	foreach(cell, batch->dead)
+	{
+		SynchroBatchDead *dead = lfirst(cell);
+
+		if (synchro_table_get(dead->relid, true) != NULL)
+			synchro_stream_old(batch->link, synchro_link_table(batch->link, dead->relid, true),
+							   &dead->key, batch->olds->sources);
+	}
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+
+		if (synchro_table_get(keys->relid, true) != NULL)
+			read_changed(batch, synchro_link_table(batch->link, keys->relid, true), keys->identities);
+	}
+	read_requests(batch);
+	synchro_sql_close(&scope);
+}

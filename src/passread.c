@@ -1,0 +1,357 @@
+/*-------------------------------------------------------------------------
+ *
+ * passread.c
+ *	  What a pass pushes: collected, put in order, taken batch by batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "applysql.h"
+#include "localsql.h"
+#include "order.h"
+#include "passwork.h"
+#include "settings.h"
+#include "staging.h"
+
+static void order_tables(SynchroPass *pass);
+
+/*
+ * Have deletes tried again that wait on the remote.
+ */
+static void
+add_due_deletes(SynchroPass *pass)
+{
+	MemoryContext old = MemoryContextSwitchTo(pass->link->context);
+	ListCell   *cell;
+
+	foreach(cell, pass->parked->deletes)
+		pass->link->leftovers = lappend(pass->link->leftovers, pstrdup(lfirst(cell)));
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Deletes of tables that have stalled wait with them.
+ */
+static void
+leave_out_stalled(SynchroPass *pass)
+{
+	ListCell   *cell;
+	List	   *kept = NIL;
+	MemoryContext old;
+
+	if (pass->stalled == NIL)
+		return;
+	if (synchro_stalled_any_due(pass->stalled))
+		synchro_peer_find_leftovers(pass->link);
+	synchro_local_begin("synchro: looking at what has stalled");
+	old = MemoryContextSwitchTo(pass->link->context);
+	foreach(cell, pass->link->leftovers)
+	{
+		SynchroStalled *stalled = synchro_stalled_find(pass->stalled, synchro_table_by_name(lfirst(cell)));
+
+		if (stalled == NULL || stalled->due)
+			kept = lappend(kept, lfirst(cell));
+	}
+	pass->link->leftovers = kept;
+	MemoryContextSwitchTo(old);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->context);
+	foreach(cell, pass->stalled)
+		pass->counts.failed += ((SynchroStalled *) lfirst(cell))->due ? 0 : 1;
+}
+
+/*
+ * Can the first batch be read in the transaction that has collected the keys?
+ *
+ * Then it need not read the log once more for names of before.  Those are in
+ * what the keys snapshot did not see, and the pass has read what the position's
+ * snapshot did not see.  That is all of it and more, since each batch is read
+ * after its pass's S1, unless the checkpoint was moved by hand; what is more is
+ * marked as named and gives no names.  Not where something is sent again, or
+ * the remote's own changes count: that is for each batch to find out.
+ */
+static bool
+can_share(const SynchroPass *pass)
+{
+	return (!pass->position->rebased || strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0) &&
+		(pass->changes->nkeys > 0 || pass->changes->nolds > 0) &&
+		pass->changes->nagain == 0 && pass->parked->count == 0 && pass->stalled == NIL &&
+		pass->link->leftovers == NIL && pass->link->peer_node == NULL;
+}
+
+/*
+ * Take S1 and collect what is new.  A local transaction, which is left open if
+ * the first batch is read in it, too.
+ */
+void
+synchro_pass_collect(SynchroPass *pass)
+{
+	SynchroSqlScope scope;
+	SynchroSnapshot *since = synchro_snapshot_parse(pass->position->snapshot);
+	SynchroSnapshot *named = synchro_snapshot_parse(pass->position->keys_snapshot);
+
+	synchro_local_begin_locked("synchro: reading the log", synchro_log_lock);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	MemoryContextSwitchTo(pass->context);
+	pass->started = GetCurrentTimestamp();
+	pass->snapshot = synchro_snapshot_current();
+	pass->parked = synchro_parked_load(pass->link->target->name, pass->all_due);
+
+	/* the remote's definitions may be what was mended */
+	if (pass->parked->any_due)
+		synchro_link_forget(pass->link);
+	synchro_link_refresh(pass->link);
+	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due);
+	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked,
+											pass->stalled, pass->link->peer_node, true);
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(pass->context);
+	order_tables(pass);
+	add_due_deletes(pass);
+	pass->shared = can_share(pass);
+	if (!pass->shared)
+		synchro_local_commit();
+	MemoryContextSwitchTo(pass->context);
+	leave_out_stalled(pass);
+}
+
+static SynchroChangeSet *
+collect_olds(SynchroPass *pass)
+{
+	SynchroSqlScope scope;
+	SynchroChangeSet *olds;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	MemoryContextSwitchTo(pass->batch_context);
+	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
+								   NULL, NULL, pass->parked, pass->stalled, pass->link->peer_node, false);
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(pass->batch_context);
+	return olds;
+}
+
+/*
+ * Put the changed tables in order: parents first, so that a child rarely
+ * finds its parent missing.
+ */
+static void
+order_tables(SynchroPass *pass)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+	ListCell   *member;
+
+	foreach(cell, pass->changes->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nkeys > 0)
+			tables = lappend(tables, synchro_link_table(pass->link, changed->relid, true));
+	}
+
+	/* a table that had stalled is looked at even if nothing of it has changed */
+	foreach(cell, pass->stalled)
+	{
+		const SynchroStalled *stalled = lfirst(cell);
+		const SynchroTable *table = stalled->due ? synchro_table_get(stalled->relid, true) : NULL;
+
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE)
+			(void) synchro_link_table(pass->link, stalled->relid, true);
+	}
+	pass->order = NIL;
+	foreach(cell, synchro_order_by_references(tables))
+		foreach(member, lfirst(cell))
+		{
+			SynchroLinkTable *lt = lfirst(member);
+			ListCell   *other;
+
+			foreach(other, pass->changes->tables)
+				if (((SynchroChangedTable *) lfirst(other))->relid == lt->table->relid)
+					pass->order = lappend(pass->order, lfirst(other));
+		}
+}
+
+static void
+add_dead(SynchroBatch *batch, Oid relid, char **identity, int nidentity, const SynchroChangedKey *key)
+{
+	SynchroBatchDead *dead = palloc(sizeof(SynchroBatchDead));
+
+	dead->relid = relid;
+	dead->text = synchro_identity_key(identity, nidentity);
+	dead->key = *key;
+	dead->alone = key->kind == SYNCHRO_KIND_GONE[0];
+	dead->key.kind = SYNCHRO_KIND_GONE[0];
+	batch->dead = lappend(batch->dead, dead);
+}
+
+/*
+ * Add a key to a batch's, or, if it has failed before, to those that are to be
+ * tried by themselves: then false.
+ */
+static bool
+take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
+		 const SynchroChangedTable *changed, const SynchroChangedKey *key)
+{
+	const SynchroTable *table = changed->table;
+	char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, key->identity);
+
+	/* of a name that is gone, the row is here on its own account, if at all */
+	if (key->kind == SYNCHRO_KIND_GONE[0])
+	{
+		add_dead(batch, changed->relid, identity, table->nidentity, key);
+		return true;
+	}
+	if (key->name.data == NULL && !synchro_atomic_pass &&
+		synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(pass->context);
+
+		if (pass->again == NULL)
+			pass->again = synchro_identities_create(table);
+		for (int i = 0; i < table->nidentity; i++)
+			identity[i] = identity[i] != NULL ? pstrdup(identity[i]) : NULL;
+		synchro_identities_add(pass->again, identity);
+		synchro_identities_stamp(pass->again, key->changed, key->born);
+		MemoryContextSwitchTo(old);
+		return false;
+	}
+	synchro_identities_add(keys->identities, identity);
+	synchro_identities_stamp(keys->identities, key->changed, key->born);
+	if (key->name.data != NULL)
+		add_dead(batch, changed->relid, identity, table->nidentity, key);
+	return true;
+}
+
+/*
+ * Take the next keys, up to a batch's size.  Returns whether any are left.
+ *
+ * Keys that have failed before come after the others of their table, in a
+ * batch of their own: if they fail again, the others are not kept waiting.
+ */
+static bool
+take_keys(SynchroPass *pass, SynchroBatch *batch)
+{
+	int			count = 0;
+	int			limit = synchro_atomic_pass ? PG_INT32_MAX : synchro_batch_size;
+
+	batch->keys = NIL;
+	while (pass->current < list_length(pass->order))
+	{
+		SynchroChangedTable *changed = list_nth(pass->order, pass->current);
+		SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
+		SynchroChangedKey key;
+
+		keys->relid = changed->relid;
+		keys->identities = synchro_identities_create(changed->table);
+		batch->keys = lappend(batch->keys, keys);
+		while (count < limit && synchro_changes_next_key(changed, &key))
+		{
+			count += take_key(pass, batch, keys, changed, &key) ? 1 : 0;
+		}
+		if (count >= limit)
+			return true;
+		if (pass->again != NULL && count > 0)
+			return true;
+		if (pass->again != NULL)
+		{
+			keys->identities = pass->again;
+			pass->again = NULL;
+			count = limit;
+		}
+		pass->current++;
+	}
+	return count >= limit;
+}
+
+/*
+ * Leave out keys of rows that are in the batch by a name of before.  Names
+ * that the pass collected itself are apart from its keys already.
+ */
+static void
+drop_double_keys(SynchroBatch *batch)
+{
+	ListCell   *cell;
+	ListCell   *other;
+
+	batch->named = NIL;
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+		SynchroIdentities *named;
+		SynchroChangedKey key;
+
+		if (changed->nolds == 0)
+			continue;
+		named = synchro_identities_create(changed->table);
+		while (synchro_changes_next_old(changed, &key))
+			synchro_identities_decode(named, changed->table, key.identity);
+		{
+			SynchroBatchKeys *renamed = palloc(sizeof(SynchroBatchKeys));
+
+			renamed->relid = changed->relid;
+			renamed->identities = named;
+			batch->named = lappend(batch->named, renamed);
+		}
+		foreach(other, batch->keys)
+		{
+			SynchroBatchKeys *keys = lfirst(other);
+
+			if (keys->relid == changed->relid)
+				synchro_identities_subtract(keys->identities, named);
+		}
+	}
+	synchro_changes_rewind(batch->olds);
+}
+
+/*
+ * One local transaction that reads the batch, or as many as it takes until
+ * all is known about its tables.
+ */
+void
+synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
+{
+	for (;;)
+	{
+		bool		shared = pass->shared;
+		bool		ready;
+
+		CHECK_FOR_INTERRUPTS();
+		pass->shared = false;
+		if (!shared)
+			synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
+		MemoryContextSwitchTo(pass->batch_context);
+		batch->olds = shared ? pass->changes : collect_olds(pass);
+		ready = synchro_batch_describe(batch);
+		if (ready)
+		{
+			if (new_keys)
+				*more = take_keys(pass, batch);
+			new_keys = false;
+			if (!shared)
+				drop_double_keys(batch);
+			batch->snapshot = *more ? NULL : pass->snapshot;
+			ready = synchro_batch_describe(batch);
+		}
+		if (ready)
+		{
+			if (pass->link->peer_node != NULL)
+				batch->seen = synchro_position_of_peer(pass->link->peer_node);
+			synchro_batch_read(batch);
+		}
+		MemoryContextSwitchTo(pass->batch_context);
+		synchro_local_commit();
+		MemoryContextSwitchTo(pass->batch_context);
+		if (!shared)
+			synchro_changes_free(batch->olds);
+		batch->olds = NULL;
+		if (ready)
+			return;
+		synchro_staging_prepare(pass->link);
+	}
+}
