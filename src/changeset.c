@@ -4,25 +4,7 @@
  *	  What has changed between two snapshots: distinct keys, and what rows
  *	  were called before.
  *
- * All log entries of a key are brought together by sorting, in the order in
- * which their transactions committed: two transactions that changed the same
- * row did so one after the other, since the first held the row's lock until
- * it ended, so their log times are in order, too.  Of a key's entries count:
- *
- * - the first: if it is an insert, the row is new since then, and the remote
- *   does not know it by any name of before;
- * - the first with an old key: that is what the row was called in the earlier
- *   snapshot, so what the remote calls it;
- * - those that say that the row moved here from another identity: followed
- *   (changemoves.c), they tell which row of the earlier snapshot it is.
- *
- * What the remote itself has pushed here it knows: such an entry makes the
- * row known there as it then was, and whatever came before it does not count.
- * Only where it changed a name that the remote does not know of (derived, see
- * keycodec.h), that name is told to be gone.
- *
- * What is parked (parked.c) counts as if it came before all that: it tells
- * what the remote calls the row.  By itself it makes a key only when it is due.
+ * What the log says of each key is found by keyhistory.c.
  *
  * Sets may be large: they are sorted and kept in files beyond a bounded
  * piece of memory, and outlive the transaction that collects them.
@@ -41,30 +23,10 @@
 #include "changemoves.h"
 #include "changeset.h"
 #include "compat.h"
+#include "keyhistory.h"
 #include "logstamp.h"
 
 #define SORT_MEMORY		1024	/* kB, for each table's sort and stores */
-
-/* columns of the sort */
-enum
-{
-	SORT_ORDER, SORT_IDENTITY, SORT_TIME, SORT_TXID, SORT_PART, SORT_POSITION, SORT_FLAGS,
-	SORT_OLD, SORT_STAMP, SORT_SOURCE, SORT_COLUMNS
-};
-
-#define FLAG_NAMED	0x80		/* from before the keys snapshot: its names
-								 * have reached the remote */
-#define FLAG_AGAIN	0x40		/* from the backlog, so to be sent again */
-#define FLAG_DERIVED 0x20		/* see SYNCHRO_KEY_DERIVED */
-#define FLAG_PARKED	0x10		/* see parked.c */
-#define FLAG_DUE	0x08
-#define FLAG_OP_MASK 0x03
-
-struct ChangeSort
-{
-	Tuplesortstate *sort;
-	List	   *moves;			/* see synchro_moves_add() */
-};
 
 typedef struct Collector
 {
@@ -74,9 +36,7 @@ typedef struct Collector
 	const SynchroStalled *only; /* only of that table, and only what the
 								 * following has seen */
 	const SynchroSnapshot *since;
-	const pg_uuid_t *peer;		/* the remote's id, if it is a node, too */
-	SynchroStamps *stamps;
-	TupleDesc	desc;
+	SynchroHistories histories;
 	TupleTableSlot *slot;
 	SynchroChangedTable *last;
 	MemoryContext row_context;
@@ -85,18 +45,18 @@ typedef struct Collector
 static TupleDesc
 sort_descriptor(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(SORT_COLUMNS);
+	TupleDesc	desc = CreateTemplateTupleDesc(HISTORY_COLUMNS);
 
-	TupleDescInitEntry(desc, SORT_ORDER + 1, "order", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, SORT_TIME + 1, "time", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_TXID + 1, "txid", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_PART + 1, "part", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_POSITION + 1, "position", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_FLAGS + 1, "flags", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_OLD + 1, "old", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, SORT_STAMP + 1, "stamp", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, SORT_SOURCE + 1, "source", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_ORDER + 1, "order", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_TIME + 1, "time", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_TXID + 1, "txid", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_PART + 1, "part", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_POSITION + 1, "position", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_FLAGS + 1, "flags", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_OLD + 1, "old", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_STAMP + 1, "stamp", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, HISTORY_SOURCE + 1, "source", INT4OID, -1, 0);
 	synchro_finish_tupledesc(desc);
 	return desc;
 }
@@ -105,7 +65,7 @@ static SynchroChangedTable *
 find_changed(Collector *collector, Oid relid)
 {
 	static AttrNumber sort_columns[] = {
-		SORT_ORDER + 1, SORT_IDENTITY + 1, SORT_TIME + 1, SORT_TXID + 1, SORT_PART + 1, SORT_POSITION + 1
+		HISTORY_ORDER + 1, HISTORY_IDENTITY + 1, HISTORY_TIME + 1, HISTORY_TXID + 1, HISTORY_PART + 1, HISTORY_POSITION + 1
 	};
 	static Oid	sort_operators[] = {
 		Int8LessOperator, ByteaLessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
@@ -141,7 +101,7 @@ find_changed(Collector *collector, Oid relid)
 		changed->olds = synchro_changestore_create();
 		changed->sort = palloc0(sizeof(struct ChangeSort));
 		changed->sort->sort =
-			tuplesort_begin_heap(collector->desc, lengthof(sort_columns), sort_columns,
+			tuplesort_begin_heap(collector->histories.desc, lengthof(sort_columns), sort_columns,
 								 sort_operators, collations, nulls_first,
 								 SORT_MEMORY, NULL, TUPLESORT_RANDOMACCESS);
 	}
@@ -157,34 +117,24 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	TupleTableSlot *slot = collector->slot;
 
 	ExecClearTuple(slot);
-	memset(slot->tts_isnull, 0, sizeof(bool) * SORT_COLUMNS);
-	slot->tts_values[SORT_ORDER] = Int64GetDatum(synchro_key_order(record->identity, changed->table));
-	slot->tts_values[SORT_IDENTITY] = synchro_bytes_datum(record->identity);
-	slot->tts_values[SORT_TIME] = Int64GetDatum(row->parked ? DT_NOBEGIN : row->changed_at);
-	slot->tts_values[SORT_TXID] = Int64GetDatum((int64) row->txid);
-	slot->tts_values[SORT_PART] = Int32GetDatum(row->part);
-	slot->tts_values[SORT_POSITION] = Int32GetDatum(position);
-	slot->tts_values[SORT_FLAGS] = Int32GetDatum(record->op | (named ? FLAG_NAMED : 0) |
-												 (row->parked ? FLAG_PARKED | (row->due ? FLAG_DUE : 0) :
-												  row->txid == 0 ? FLAG_AGAIN : 0) |
-												 (record->derived ? FLAG_DERIVED : 0));
-	slot->tts_values[SORT_STAMP] = Int64GetDatum(record->stamp.at);
-	slot->tts_values[SORT_SOURCE] = Int32GetDatum(record->stamp.source);
-	slot->tts_isnull[SORT_OLD] = !record->has_old || !old_is_readable;
-	if (!slot->tts_isnull[SORT_OLD])
-		slot->tts_values[SORT_OLD] = synchro_bytes_datum(record->old_key);
+	memset(slot->tts_isnull, 0, sizeof(bool) * HISTORY_COLUMNS);
+	slot->tts_values[HISTORY_ORDER] = Int64GetDatum(synchro_key_order(record->identity, changed->table));
+	slot->tts_values[HISTORY_IDENTITY] = synchro_bytes_datum(record->identity);
+	slot->tts_values[HISTORY_TIME] = Int64GetDatum(row->parked ? DT_NOBEGIN : row->changed_at);
+	slot->tts_values[HISTORY_TXID] = Int64GetDatum((int64) row->txid);
+	slot->tts_values[HISTORY_PART] = Int32GetDatum(row->part);
+	slot->tts_values[HISTORY_POSITION] = Int32GetDatum(position);
+	slot->tts_values[HISTORY_FLAGS] = Int32GetDatum(record->op | (named ? HISTORY_NAMED : 0) |
+												 (row->parked ? HISTORY_PARKED | (row->due ? HISTORY_DUE : 0) :
+												  row->txid == 0 ? HISTORY_AGAIN : 0) |
+												 (record->derived ? HISTORY_DERIVED : 0));
+	slot->tts_values[HISTORY_STAMP] = Int64GetDatum(record->stamp.at);
+	slot->tts_values[HISTORY_SOURCE] = Int32GetDatum(record->stamp.source);
+	slot->tts_isnull[HISTORY_OLD] = !record->has_old || !old_is_readable;
+	if (!slot->tts_isnull[HISTORY_OLD])
+		slot->tts_values[HISTORY_OLD] = synchro_bytes_datum(record->old_key);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(changed->sort->sort, slot);
-}
-
-/*
- * Has the remote itself pushed a change here?
- */
-static bool
-is_known_to_peer(const Collector *collector, SynchroStamp stamp)
-{
-	return collector->peer != NULL && stamp.source != 0 &&
-		synchro_uuid_equal(&synchro_stamps_source(collector->stamps, stamp)->via, collector->peer);
 }
 
 static void
@@ -201,7 +151,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 	bool		named;
 	MemoryContext old;
 
-	if (synchro_stamps_note(collector->stamps, row))
+	if (synchro_stamps_note(collector->histories.stamps, row))
 		return;
 	stalled = synchro_stalled_find(collector->stalled, row->relation);
 	if (stalled != NULL && !stalled->due)
@@ -240,7 +190,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		{
 			MemoryContextSwitchTo(collector->changes->context);
 			changed->sort->moves = synchro_moves_add(changed->sort->moves, row, &record, position,
-													 is_known_to_peer(collector, record.stamp));
+													 synchro_history_known_to_peer(&collector->histories, record.stamp));
 			MemoryContextSwitchTo(collector->row_context);
 		}
 		MemoryContextReset(collector->row_context);
@@ -250,314 +200,6 @@ collect_row(const SynchroLogRow *row, void *arg)
 		collector->changes->newest = Max(collector->changes->newest, row->changed_at);
 }
 
-/* a name that is gone, and since when */
-typedef struct GoneName
-{
-	SynchroBytes name;
-	SynchroStamp stamp;
-} GoneName;
-
-/* all that the log says about one key */
-typedef struct KeyHistory
-{
-	SynchroBytes identity;
-	bool		pending;		/* something of it is new to the remote */
-	bool		unnamed;		/* has entries that count, see FLAG_NAMED */
-	SynchroOp	first_op;		/* of those */
-	bool		removed;		/* deleted, or moved to another identity */
-	bool		has_old;
-	SynchroBytes old_key;
-	bool		again;			/* is sent again */
-	List	   *gone_again;		/* of GoneName: to be sent again */
-	SynchroStamp newest;
-	TimestampTz born;
-	List	   *derived;		/* of GoneName: the remote may know them */
-	bool		waits;			/* is parked, and nothing else is said of it */
-} KeyHistory;
-
-typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory *group, void *arg);
-
-static SynchroBytes
-slot_old_key(TupleTableSlot *slot)
-{
-	return synchro_key_copy(synchro_datum_bytes(slot->tts_values[SORT_OLD]));
-}
-
-static List *
-add_gone(List *gone, TupleTableSlot *slot, SynchroStamp stamp)
-{
-	GoneName   *name = palloc(sizeof(GoneName));
-
-	name->name = slot_old_key(slot);
-	name->stamp = stamp;
-	return lappend(gone, name);
-}
-
-/*
- * The remote has sent this: it knows the row as it is now.  Names that are
- * gone are facts of their own, of which it need not know.
- */
-static void
-begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stamp)
-{
-	SynchroBytes identity = group->identity;
-	KeyHistory	before = *group;
-
-	memset(group, 0, sizeof(*group));
-	group->identity = identity;
-	group->newest = stamp;
-	group->gone_again = before.gone_again;
-	group->pending = before.gone_again != NIL;
-	group->derived = before.derived;
-	if ((flags & FLAG_DERIVED) != 0 && !slot->tts_isnull[SORT_OLD])
-		group->derived = add_gone(group->derived, slot, stamp);
-}
-
-static void
-add_to_group(const Collector *collector, KeyHistory *group, TupleTableSlot *slot)
-{
-	int			flags = DatumGetInt32(slot->tts_values[SORT_FLAGS]);
-	SynchroOp	op = (SynchroOp) (flags & FLAG_OP_MASK);
-	SynchroStamp stamp = {DatumGetInt64(slot->tts_values[SORT_STAMP]), DatumGetInt32(slot->tts_values[SORT_SOURCE])};
-
-	group->waits = (flags & (FLAG_PARKED | FLAG_DUE)) == FLAG_PARKED;
-	if ((flags & (FLAG_AGAIN | FLAG_PARKED)) == 0 && is_known_to_peer(collector, stamp))
-	{
-		begin_anew(group, slot, flags, stamp);
-		return;
-	}
-	stamp = synchro_stamps_of(collector->stamps, (uint64) DatumGetInt64(slot->tts_values[SORT_TXID]),
-							  DatumGetInt64(slot->tts_values[SORT_TIME]), stamp);
-	group->pending = true;
-	if (group->newest.at == 0 || synchro_stamps_compare(collector->stamps, stamp, group->newest) > 0)
-		group->newest = stamp;
-	if (flags & FLAG_NAMED)
-	{
-		bool		gone = (flags & FLAG_AGAIN) != 0 && !slot->tts_isnull[SORT_OLD] && op == SYNCHRO_OP_DELETE;
-
-		/* another node is told of a name whatever came after it */
-		if (collector->peer == NULL)
-			group->gone_again = NIL;
-		group->again |= (flags & FLAG_AGAIN) != 0;
-		if (gone)
-			group->gone_again = add_gone(group->gone_again, slot, stamp);
-		return;
-	}
-	if (!group->unnamed)
-	{
-		group->first_op = op;
-		group->born = op == SYNCHRO_OP_INSERT ? stamp.at : 0;
-	}
-	group->unnamed = true;
-	group->removed |= op == SYNCHRO_OP_DELETE;
-	if (!group->has_old && !slot->tts_isnull[SORT_OLD])
-	{
-		group->has_old = true;
-		group->old_key = slot_old_key(slot);
-	}
-}
-
-/*
- * Call back for each key of a sorted table.
- */
-static void
-walk_groups(const Collector *collector, SynchroChangedTable *changed,
-			HistoryCallback callback, void *arg)
-{
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(collector->desc, &TTSOpsMinimalTuple);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro group",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	KeyHistory	group = {{0}};
-
-	tuplesort_rescan(changed->sort->sort);
-	while (tuplesort_gettupleslot(changed->sort->sort, true, false, slot, NULL))
-	{
-		SynchroBytes identity;
-
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		identity = synchro_datum_bytes(slot->tts_values[SORT_IDENTITY]);
-		if (group.identity.data == NULL || group.identity.len != identity.len ||
-			memcmp(group.identity.data, identity.data, identity.len) != 0)
-		{
-			if (group.identity.data != NULL)
-				callback(changed, &group, arg);
-			MemoryContextReset(context);
-			memset(&group, 0, sizeof(group));
-			group.identity = synchro_key_copy(identity);
-		}
-		add_to_group(collector, &group, slot);
-	}
-	if (group.identity.data != NULL)
-		callback(changed, &group, arg);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-/*
- * Store a key (kind 0) or a name of before.
- */
-static void
-put_key(SynchroChangedTable *changed, const KeyHistory *group, char kind,
-		SynchroBytes name, SynchroStamp named)
-{
-	SynchroChangedKey key = {group->identity, kind, name, named, group->newest, group->born};
-
-	synchro_changestore_put(kind == 0 ? changed->keys : changed->olds, &key);
-	if (kind == 0)
-		changed->nkeys++;
-	else
-		changed->nolds++;
-}
-
-/*
- * Store a name that is gone among the keys, after its row's.
- */
-static void
-put_gone(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes name, SynchroStamp named)
-{
-	SynchroChangedKey key = {group->identity, 'g', name, named, group->newest, group->born};
-
-	synchro_changestore_put(changed->keys, &key);
-	changed->nkeys++;
-}
-
-static void
-put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, SynchroBytes name)
-{
-	put_key(changed, group, kind, name, group->newest);
-}
-
-/*
- * What the row with that key was called in the earlier snapshot: its natural
- * key, or its identity in mode reference.  False if it was not there, or is
- * called the same still.
- */
-static bool
-name_of_before(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes *name)
-{
-	if (!group->unnamed || group->first_op == SYNCHRO_OP_INSERT)
-		return false;
-	if (changed->table->mode == SYNCHRO_MODE_REFERENCE)
-	{
-		*name = group->identity;
-		return group->removed;
-	}
-	*name = group->old_key;
-	return group->has_old;
-}
-
-static void
-learn_name(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
-{
-	SynchroOrigin *origin = synchro_moves_find(arg, group->identity);
-	SynchroBytes name;
-
-	if (origin != NULL && name_of_before(changed, group, &name))
-	{
-		MemoryContext old = MemoryContextSwitchTo(changed->table->context);
-
-		origin->known = true;
-		origin->name = synchro_key_copy(name);
-		MemoryContextSwitchTo(old);
-	}
-}
-
-typedef struct Emitter
-{
-	HTAB	   *origins;		/* NULL: no row moved */
-	bool		with_keys;
-	bool		for_peer;
-} Emitter;
-
-static void
-emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
-{
-	const Emitter *emitter = arg;
-	const SynchroBytes none = {0};
-	SynchroOrigin *origin = NULL;
-	SynchroBytes name;
-	int64		nolds = changed->nolds;
-	ListCell   *cell;
-
-	if (group->waits)
-		return;
-	if (emitter->origins != NULL)
-		origin = synchro_moves_find(emitter->origins, group->identity);
-	if (origin != NULL && origin->arrived)
-	{
-		SynchroOrigin *from = synchro_moves_find(emitter->origins, origin->from);
-
-		if (from != NULL && from->known)
-			put_old(changed, group, 'o', from->name);
-		if (name_of_before(changed, group, &name))
-			put_old(changed, group, 'd', name);
-	}
-	else if (name_of_before(changed, group, &name))
-	{
-		/* what is gone of a table that is not watched leaves no successor */
-		put_old(changed, group, group->removed && !changed->table->watched ? 'd' : 'o', name);
-	}
-
-	if (!changed->table->watched)
-		return;
-	foreach(cell, group->derived)
-	{
-		const GoneName *gone = lfirst(cell);
-
-		put_key(changed, group, 'g', gone->name, gone->stamp);
-	}
-	if (!emitter->with_keys)
-		return;
-
-	/* a row with a name of before is in the batch because of that */
-	cell = list_head(group->gone_again);
-	if (changed->nolds == nolds && group->pending)
-	{
-		if (cell != NULL)
-		{
-			const GoneName *gone = lfirst(cell);
-
-			put_key(changed, group, 0, gone->name, gone->stamp);
-			cell = lnext(group->gone_again, cell);
-		}
-		else if (emitter->for_peer && group->again && group->unnamed && group->has_old)
-		{
-			/*
-			 * The row is new, and yet the remote has one of its first name, or
-			 * it would not have been told to hear of it: the name is gone.
-			 */
-			put_key(changed, group, 0, group->old_key, group->newest);
-		}
-		else
-			put_key(changed, group, 0, none, group->newest);
-	}
-	for (; cell != NULL; cell = lnext(group->gone_again, cell))
-	{
-		const GoneName *gone = lfirst(cell);
-
-		put_gone(changed, group, gone->name, gone->stamp);
-	}
-}
-
-static void
-finish_table(const Collector *collector, SynchroChangedTable *changed, bool with_keys)
-{
-	Emitter		emitter = {NULL, with_keys, collector->peer != NULL};
-
-	tuplesort_performsort(changed->sort->sort);
-	if (changed->sort->moves != NIL)
-	{
-		emitter.origins = synchro_moves_follow(changed->sort->moves);
-		walk_groups(collector, changed, learn_name, emitter.origins);
-	}
-	walk_groups(collector, changed, emit_group, &emitter);
-	tuplesort_end(changed->sort->sort);
-	changed->sort = NULL;
-}
-
 /*
  * Collect what the active snapshot sees of the log and the snapshot since did
  * not, and a remote's backlog.
@@ -565,9 +207,9 @@ finish_table(const Collector *collector, SynchroChangedTable *changed, bool with
  * since: NULL for all of the log.  named: log entries that this snapshot saw
  * give keys, but no names of before; NULL: none.  backlog: name of the remote,
  * or NULL.  parked: what is parked of it, or NULL.  stalled: tables that
- * are not collected, or, if they are due, since snapshots of their own.  peer: id of the remote if it is a node that pushes, too; what it
- * has sent is not collected.  with_keys: collect keys as well as names of
- * before.
+ * are not collected, or, if they are due, since snapshots of their own.  peer: id
+ * of the remote if it is a node that pushes, too; what it has sent is not
+ * collected.  with_keys: collect keys as well as names of before.
  *
  * The result lives in a child of the current memory context, and outlives
  * the transaction.  Needs a scope of synchro_sql_open().
@@ -587,13 +229,13 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	changes->context = context;
 	collector.changes = changes;
 	collector.named = named;
-	collector.peer = peer;
+	collector.histories.peer = peer;
 	collector.stalled = stalled;
 	collector.since = since;
-	collector.stamps = synchro_stamps_create();
-	changes->sources = synchro_stamps_sources(collector.stamps);
-	collector.desc = sort_descriptor();
-	collector.slot = MakeSingleTupleTableSlot(collector.desc, &TTSOpsVirtual);
+	collector.histories.stamps = synchro_stamps_create();
+	changes->sources = synchro_stamps_sources(collector.histories.stamps);
+	collector.histories.desc = sort_descriptor();
+	collector.slot = MakeSingleTupleTableSlot(collector.histories.desc, &TTSOpsVirtual);
 	collector.row_context = AllocSetContextCreate(context, "synchro log row",
 												  ALLOCSET_SMALL_SIZES);
 	synchro_log_scan(since, collect_row, &collector);
@@ -616,7 +258,7 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 
 		if (changed->table == NULL)
 			continue;
-		finish_table(&collector, changed, with_keys);
+		synchro_history_finish(&collector.histories, changed, with_keys);
 		changes->nkeys += changed->nkeys;
 		changes->nolds += changed->nolds;
 	}

@@ -251,9 +251,7 @@ take_keys(SynchroPass *pass, SynchroBatch *batch)
 		keys->identities = synchro_identities_create(changed->table);
 		batch->keys = lappend(batch->keys, keys);
 		while (count < limit && synchro_changes_next_key(changed, &key))
-		{
 			count += take_key(pass, batch, keys, changed, &key) ? 1 : 0;
-		}
 		if (count >= limit)
 			return true;
 		if (pass->again != NULL && count > 0)
@@ -284,6 +282,7 @@ drop_double_keys(SynchroBatch *batch)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
 		SynchroIdentities *named;
+		SynchroBatchKeys *renamed;
 		SynchroChangedKey key;
 
 		if (changed->nolds == 0)
@@ -291,13 +290,10 @@ drop_double_keys(SynchroBatch *batch)
 		named = synchro_identities_create(changed->table);
 		while (synchro_changes_next_old(changed, &key))
 			synchro_identities_decode(named, changed->table, key.identity);
-		{
-			SynchroBatchKeys *renamed = palloc(sizeof(SynchroBatchKeys));
-
-			renamed->relid = changed->relid;
-			renamed->identities = named;
-			batch->named = lappend(batch->named, renamed);
-		}
+		renamed = palloc(sizeof(SynchroBatchKeys));
+		renamed->relid = changed->relid;
+		renamed->identities = named;
+		batch->named = lappend(batch->named, renamed);
 		foreach(other, batch->keys)
 		{
 			SynchroBatchKeys *keys = lfirst(other);

@@ -1,0 +1,49 @@
+/*-------------------------------------------------------------------------
+ *
+ * keyhistory.h
+ *	  What the entries of the log say of a key, one after the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_KEYHISTORY_H
+#define SYNCHRO_KEYHISTORY_H
+
+#include "access/tupdesc.h"
+#include "changeset.h"
+#include "logstamp.h"
+#include "utils/tuplesort.h"
+
+/* columns of the sort */
+enum
+{
+	HISTORY_ORDER, HISTORY_IDENTITY, HISTORY_TIME, HISTORY_TXID, HISTORY_PART, HISTORY_POSITION, HISTORY_FLAGS,
+	HISTORY_OLD, HISTORY_STAMP, HISTORY_SOURCE, HISTORY_COLUMNS
+};
+
+#define HISTORY_NAMED	0x80		/* from before the keys snapshot: its names
+								 * have reached the remote */
+#define HISTORY_AGAIN	0x40		/* from the backlog, so to be sent again */
+#define HISTORY_DERIVED 0x20		/* see SYNCHRO_KEY_DERIVED */
+#define HISTORY_PARKED	0x10		/* see parked.c */
+#define HISTORY_DUE	0x08
+#define HISTORY_OP_MASK 0x03
+
+struct ChangeSort
+{
+	Tuplesortstate *sort;
+	List	   *moves;			/* see synchro_moves_add() */
+};
+
+/* what is needed to read them */
+typedef struct SynchroHistories
+{
+	const pg_uuid_t *peer;		/* the remote's id, if it is a node, too */
+	SynchroStamps *stamps;
+	TupleDesc	desc;			/* of the sort */
+} SynchroHistories;
+
+extern bool synchro_history_known_to_peer(const SynchroHistories *histories, SynchroStamp stamp);
+extern void synchro_history_finish(const SynchroHistories *histories, SynchroChangedTable *changed,
+								   bool with_keys);
+
+#endif							/* SYNCHRO_KEYHISTORY_H */
