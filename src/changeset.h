@@ -15,18 +15,6 @@
 #include "source.h"
 #include "stalled.h"
 
-/* of one table */
-typedef struct SynchroChangedTable
-{
-	Oid			relid;
-	const SynchroTable *table;
-	int64		nkeys;
-	Tuplestorestate *keys;		/* identities, sorted */
-	int64		nolds;
-	Tuplestorestate *olds;		/* kind, identity, value */
-	struct ChangeSort *sort;	/* while collecting */
-} SynchroChangedTable;
-
 typedef struct SynchroChangeSet
 {
 	MemoryContext context;

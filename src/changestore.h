@@ -24,6 +24,18 @@ typedef struct SynchroChangedKey
 								 * does not know it; else 0 */
 } SynchroChangedKey;
 
+/* those of one table */
+typedef struct SynchroChangedTable
+{
+	Oid			relid;
+	const SynchroTable *table;
+	int64		nkeys;
+	Tuplestorestate *keys;		/* identities, sorted */
+	int64		nolds;
+	Tuplestorestate *olds;		/* kind, identity, value */
+	struct ChangeSort *sort;	/* while collecting */
+} SynchroChangedTable;
+
 extern Tuplestorestate *synchro_changestore_create(void);
 extern void synchro_changestore_put(Tuplestorestate *store, const SynchroChangedKey *key);
 extern bool synchro_changestore_next(Tuplestorestate *store, SynchroChangedKey *key);

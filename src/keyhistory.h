@@ -9,7 +9,7 @@
 #define SYNCHRO_KEYHISTORY_H
 
 #include "access/tupdesc.h"
-#include "changeset.h"
+#include "changestore.h"
 #include "logstamp.h"
 #include "utils/tuplesort.h"
 
