@@ -7,15 +7,19 @@
  * deleted or renamed there meanwhile, and the change here is newer.  Whatever
  * has this row in its natural key went with the other one, and nobody has
  * changed it here.  Nor has anybody where a row was renamed and its new name
- * belongs to another one there.  So it is sent along, in the next pass, by way
- * of the backlog: as a fact of the same time as the row's, for that is since when
- * there is something of that name on the remote.
+ * belongs to another one there.  So it is logged here as changed at the time of
+ * the row that it follows, for that is since when there is something of that
+ * name on the remote, and goes there and to all others with the next pass.
+ *
+ * It is the log that must say so, not only what is sent: the remote may have
+ * deleted its own of these rows meanwhile, and its delete may come here before
+ * or after the remote gets them.  Both must find the same stamps to compare, or
+ * the row lives on one side only.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "utils/array.h"
@@ -23,6 +27,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "applied.h"
 #include "applysql.h"
 #include "decidesql.h"
 #include "followers.h"
@@ -35,7 +40,7 @@
 typedef struct Follower
 {
 	char	   *identity;
-	TimestampTz at;
+	SynchroStamp stamp;
 	pg_uuid_t	origin;
 } Follower;
 
@@ -91,7 +96,8 @@ note_follower(TupleTableSlot *slot, void *arg)
 
 	slot_getallattrs(slot);
 	follower->identity = TextDatumGetCString(slot->tts_values[0]);
-	follower->at = DatumGetInt64(slot->tts_values[1]);
+	follower->stamp.at = DatumGetInt64(slot->tts_values[1]);
+	follower->stamp.source = 0;
 	follower->origin = *DatumGetUUIDP(slot->tts_values[2]);
 	followers->list = lappend(followers->list, follower);
 	MemoryContextSwitchTo(old);
@@ -148,46 +154,49 @@ find_followers(const SynchroLink *link, const SynchroTable *parent, const Synchr
 	return followers.list;
 }
 
+/*
+ * Log followers with the stamps that they get, as far as the log does not have
+ * them as changed later, or deleted.
+ */
 static void
-queue(const SynchroLink *link, const SynchroTable *table, List *followers)
+touch(const SynchroTable *table, List *followers)
 {
 	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
+	SynchroNewest *rows = palloc0(sizeof(SynchroNewest) * Max(list_length(followers), 1));
+	TimestampTz since = DT_NOEND;
+	SynchroStamps *stamps;
 	ListCell   *cell;
 
 	foreach(cell, followers)
 	{
 		Follower   *follower = lfirst(cell);
-		Oid			types[] = {NAMEOID, OIDOID, INT4OID, TIMESTAMPTZOID, BYTEAOID};
-		Datum		values[lengthof(types)];
-		SynchroBytes bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, follower->identity);
-		SynchroStamp stamp = {follower->at};
-		SynchroSqlScope scope;
-		StringInfoData record;
 
+		rows[foreach_current_index(cell)].bytes =
+			synchro_peerlog_encode(table, table->identity, table->nidentity, follower->identity);
+		since = Min(since, follower->stamp.at);
+
+		/* it did not come here by that node's hands: all remotes get it */
 		if (!synchro_uuid_equal(&follower->origin, &own))
-			stamp.source = synchro_source_number(&follower->origin, &follower->origin);
-		initStringInfo(&record);
-		appendStringInfoChar(&record, (char) (SYNCHRO_KEY_STAMPED | SYNCHRO_OP_UPDATE));
-		appendBinaryStringInfo(&record, bytes.data, bytes.len);
-		synchro_key_put_stamp(&record, stamp);
-		values[0] = DirectFunctionCall1(namein, CStringGetDatum(link->target->name));
-		values[1] = ObjectIdGetDatum(table->relid);
-		values[2] = Int32GetDatum((int32) table->layout);
-		values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
-		values[4] = PointerGetDatum(cstring_to_text_with_len(record.data, record.len));
-		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-		synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
-						" VALUES ($1, $2, $3, $4, 0, $5)", lengthof(types), types, values, NULL);
-		synchro_sql_close(&scope);
+			follower->stamp.source = synchro_source_number(&follower->origin, &own);
+	}
+	stamps = synchro_peerlog_newest(table, rows, list_length(followers), since, NULL);
+	foreach(cell, followers)
+	{
+		Follower   *follower = lfirst(cell);
+		SynchroNewest *row = &rows[foreach_current_index(cell)];
+
+		if (row->found && (!row->live || synchro_stamps_compare(stamps, row->stamp, follower->stamp) >= 0))
+			continue;
+		synchro_applied_put(table, row->bytes, follower->stamp, false, true);
 	}
 }
 
 /*
- * Queue what has rows in its natural key that the remote has made anew.  In a
- * local transaction.  anew: list of SynchroAnew.
+ * Log what has rows in its natural key that the remote has made anew, at the
+ * end of the present local transaction.  anew: list of SynchroAnew.
  */
 void
-synchro_followers_queue(const SynchroLink *link, List *anew)
+synchro_followers_touch(const SynchroLink *link, List *anew)
 {
 	SynchroSqlScope scope;
 	List	   *relids = NIL;
@@ -229,7 +238,7 @@ synchro_followers_queue(const SynchroLink *link, List *anew)
 					continue;
 				parent = synchro_table_get(rows->relid, true);
 				if (parent != NULL)
-					queue(link, table, find_followers(link, synchro_table_copy(parent, context), rows, table, fk));
+					touch(table, find_followers(link, synchro_table_copy(parent, context), rows, table, fk));
 			}
 		}
 	}

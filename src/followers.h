@@ -23,6 +23,6 @@ typedef struct SynchroAnew
 #define SYNCHRO_ANEW_TAG		"anew"
 
 extern void synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt);
-extern void synchro_followers_queue(const SynchroLink *link, List *anew);
+extern void synchro_followers_touch(const SynchroLink *link, List *anew);
 
 #endif							/* SYNCHRO_FOLLOWERS_H */

@@ -103,9 +103,9 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	/* before it counts as done: a crash in between repeats the batch */
 	if (batch->anew != NIL)
 	{
-		synchro_local_begin("synchro: queuing rows that follow others");
+		synchro_local_begin("synchro: logging rows that follow others");
 		MemoryContextSwitchTo(pass->batch_context);
-		synchro_followers_queue(pass->link, batch->anew);
+		synchro_followers_touch(pass->link, batch->anew);
 		synchro_local_commit();
 		MemoryContextSwitchTo(pass->batch_context);
 	}

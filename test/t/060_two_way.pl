@@ -76,6 +76,22 @@ foreach my $order ([$a, $b], [$b, $a])
 	on($a, q{DELETE FROM parent WHERE name IN ('one', 'uno', 'two', 'due')});
 	settle(@$order);
 }
+# A parent is deleted there and changed here later, so its children go along when it is made anew: wherever the delete of the
+# other side's own children comes in between.
+foreach my $between (0, 1, 2)
+{
+	my $key = "follow $between";
+
+	on($a, "INSERT INTO parent (name, n) VALUES ('$key', 1); INSERT INTO child (parent_id, name, n) SELECT id, 'z', 1 FROM parent WHERE name = '$key'");
+	settle($a, $b);
+	on($b, "DELETE FROM parent WHERE name = '$key'");
+	on($a, "UPDATE parent SET n = 2 WHERE name = '$key'");
+	sync($a) foreach 1 .. $between;
+	sync($b);
+	settle($a, $b);
+	same($a, $b, $all, "a parent made anew: the same children on both sides, $between times pushed before the delete comes");
+	is(rows($a, "SELECT n FROM parent WHERE name = '$key'"), '2', 'and the later change of the parent');
+}
 note(rows($a, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 note(rows($b, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 
