@@ -3,6 +3,7 @@
 #   make                build for the PostgreSQL of PG_CONFIG
 #   make install        install it there (as the owner of that installation)
 #   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
+#   make check-versions the same on several PostgreSQL versions, in chroots (as root, on Debian); VERSIONS='17 18' picks
 #   make demo           two throwaway servers, real data, a synchronization
 #   make bench          how fast it is, on throwaway servers; QUICK=1, ONLY=regex, see test/bench/README.md
 #   make clean          remove what was built
@@ -35,7 +36,7 @@ PG_CONFIG := $(shell bash test/pg-config)
 endif
 
 # PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
-OURS = check demo bench
+OURS = check check-versions demo bench
 
 ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
@@ -43,13 +44,17 @@ ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
 check demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
 check: export REGRESS := $(REGRESS)
-check bench: export ONLY := $(ONLY)
+check check-versions bench: export ONLY := $(ONLY)
 check demo bench: export KEEP := $(KEEP)
 bench: export QUICK := $(QUICK)
 
 check:
 	@bash test/deps
 	@bash test/check
+
+check-versions:
+	@bash test/deps
+	@bash test/versions $(VERSIONS)
 
 demo:
 	@bash test/deps

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "clock.h"
+#include "compat.h"
 #include "localsql.h"
 #include "settings.h"
 
@@ -109,7 +110,7 @@ synchro_clock_is_fresh(int64 offset, int64 uncertainty, TimestampTz measured_at,
 	int64		age = Max(GetCurrentTimestamp() - measured_at, 0);
 	int64		aged = uncertainty + age / (1000 * 1000) * DRIFT;
 
-	return new_uncertainty < aged || Abs(new_offset - offset) > aged + new_uncertainty;
+	return new_uncertainty < aged || i64abs(new_offset - offset) > aged + new_uncertainty;
 }
 
 /*

@@ -28,6 +28,7 @@
 
 #include "clock.h"
 #include "clocklink.h"
+#include "compat.h"
 #include "localsql.h"
 #include "settings.h"
 
@@ -230,7 +231,7 @@ synchro_clocklink_refresh(SynchroLink *link)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (Abs(now - link->clock.tried_at) >= (int64) MEASURE_INTERVAL * 1000)
+	if (i64abs(now - link->clock.tried_at) >= (int64) MEASURE_INTERVAL * 1000)
 		agree_in_context(link, 1);
 }
 

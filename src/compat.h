@@ -19,6 +19,11 @@
 #endif
 #include "access/tupmacs.h"
 
+/* Abs() for any type went with 16, which has one for this type */
+#if PG_VERSION_NUM < 160000
+#define i64abs(i) Abs((int64) (i))
+#endif
+
 /* written in front of the declaration since 18 */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

@@ -32,6 +32,7 @@
 #include "applied.h"
 #include "checkpoint.h"
 #include "clock.h"
+#include "compat.h"
 #include "conflict.h"
 #include "localsql.h"
 #include "peerlog.h"
@@ -406,7 +407,7 @@ fill_conflict(FunctionCallInfo fcinfo, const PeerSession *peer, const SynchroTab
 	conflict->identity = text_or_null(fcinfo, 1);
 	conflict->local_at = PG_GETARG_INT64(2);
 	conflict->remote_at = PG_GETARG_INT64(4);
-	conflict->ambiguous = Abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
+	conflict->ambiguous = i64abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
 	conflict->loser = PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
 }
 
