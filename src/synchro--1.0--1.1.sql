@@ -26,3 +26,37 @@
 --
 -- Monitoring
 --
+CREATE VIEW synchro.metrics_remotes AS
+	SELECT r.remote,
+		   (r.state OPERATOR(pg_catalog.=) 'paused')::integer AS paused,
+		   (r.worker_pid IS NOT NULL)::integer AS worker,
+		   COALESCE(r.attempts, 0) AS attempts,
+		   COALESCE(r.pending, 0) AS pending,
+		   COALESCE(EXTRACT(epoch FROM r.lag), 0)::double precision AS lag_seconds,
+		   EXTRACT(epoch FROM r.checkpoint)::double precision AS checkpoint_seconds,
+		   EXTRACT(epoch FROM r.last_success)::double precision AS last_success_seconds,
+		   COALESCE(r.inserted, 0) AS inserted_total,
+		   COALESCE(r.updated, 0) AS updated_total,
+		   COALESCE(r.deleted, 0) AS deleted_total,
+		   COALESCE(r.skipped, 0) AS skipped_total,
+		   r.failed,
+		   EXTRACT(epoch FROM r.clock_offset)::double precision AS clock_offset_seconds
+	FROM synchro.remotes r;
+COMMENT ON VIEW synchro.metrics_remotes IS 'view remotes in numbers, for programs that collect such';
+
+CREATE VIEW synchro.metrics_node AS
+	SELECT (n.state OPERATOR(pg_catalog.<>) 'active')::integer AS held,
+		   (SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid))::bigint
+			FROM pg_catalog.pg_class c
+			WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['synchro.log_0', 'synchro.log_1', 'synchro.log_2']::regclass[])) AS log_bytes,
+		   (SELECT pg_catalog.count(*) FROM synchro.watched) AS tables,
+		   (SELECT pg_catalog.count(*)
+			FROM synchro.watched w
+			WHERE NOT EXISTS (
+				SELECT FROM pg_catalog.pg_trigger t
+				WHERE t.tgrelid OPERATOR(pg_catalog.=) w.relation AND t.tgname OPERATOR(pg_catalog.=) 'synchro_capture'
+					  AND t.tgenabled OPERATOR(pg_catalog.=) 'A')) AS tables_not_captured,
+		   (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM synchro.conflict_id_seq s) AS conflicts_total,
+		   EXTRACT(epoch FROM n.clock_uncertainty)::double precision AS clock_uncertainty_seconds
+	FROM synchro.node n;
+COMMENT ON VIEW synchro.metrics_node IS 'this node and its log in numbers, for programs that collect such';
