@@ -18,6 +18,12 @@
 --
 -- Checking
 --
+CREATE FUNCTION synchro.check(remote name DEFAULT NULL, OUT severity text, OUT relation regclass, OUT problem text, OUT fix text)
+	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_check';
+COMMENT ON FUNCTION synchro.check(name) IS
+	'what is in the way of syncing, here and on a remote, or on every one that is not paused: what does not work (error), what is slow or risky (warning), what else to know (info), each with SQL that mends it';
+REVOKE ALL ON FUNCTION synchro.check(name) FROM PUBLIC;
 
 --
 -- Beginning anew

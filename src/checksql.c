@@ -1,0 +1,445 @@
+/*-------------------------------------------------------------------------
+ *
+ * checksql.c
+ *	  SQL text: what check() looks for, on either side.
+ *
+ * What is known here of the tables, those that are watched and all that they
+ * refer to, goes to the probes as one JSON document, so that the same text can
+ * be run here and on a remote that has no extension.  Probes read catalogs only,
+ * which need no rights, and no rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "checksql.h"
+
+/*
+ * The tables as the registry and the catalogs here have them.  A column is its
+ * side's own if the remote makes its values itself: ids from a sequence, and
+ * foreign keys that are translated.
+ */
+static const char *const tables_query =
+	"WITH RECURSIVE f AS ("
+	" SELECT k.oid, k.conname, k.conrelid, coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) AS parent, k.conkey,"
+	"        ARRAY(SELECT a.attname FROM unnest(k.conkey) u JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u) AS columns"
+	" FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0"
+	"), concerned AS ("
+	" SELECT w.relation::oid AS id FROM synchro.watched w"
+	" UNION"
+	" SELECT f.parent FROM concerned c JOIN f ON f.conrelid = c.id LEFT JOIN synchro.watched w ON w.relation = c.id"
+	" WHERE NOT f.columns <@ coalesce(w.skip, '{}')"
+	"), described AS MATERIALIZED ("
+	" SELECT c.oid AS relid, c.relname, n.nspname AS schema, format('%I.%I', n.nspname, c.relname) AS name, c.relowner,"
+	"        w.relation IS NOT NULL AS watched, coalesce(w.skip, '{}') AS skip, synchro.table_mode(c.oid) AS mode,"
+	"        k.columns AS registered, coalesce(k.allow_many, false) AS many, synchro.peer_table(format('%I.%I', n.nspname, c.relname)) AS keys,"
+	"        ARRAY(SELECT a.attname FROM pg_index i CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY u (attnum, position)"
+	"              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum"
+	"              WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid ORDER BY u.position) AS primary_key"
+	" FROM concerned e JOIN pg_class c ON c.oid = e.id JOIN pg_namespace n ON n.oid = c.relnamespace"
+	" LEFT JOIN synchro.watched w ON w.relation = c.oid LEFT JOIN synchro.natural_key k ON k.relation = c.oid"
+	"), d AS MATERIALIZED ("
+	" SELECT *, CASE mode WHEN 'natural key' THEN registered WHEN 'primary key' THEN primary_key ELSE '{}' END AS key,"
+	"        CASE WHEN primary_key <> '{}' OR registered IS NULL THEN primary_key ELSE registered END AS identity FROM described"
+	"), sequence_columns AS MATERIALIZED ("
+	" SELECT a.attrelid, a.attnum FROM pg_attribute a WHERE a.attidentity <> '' AND NOT a.attisdropped"
+	" UNION SELECT b.adrelid, b.adnum FROM pg_attrdef b JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = b.oid"
+	"  AND p.refclassid = 'pg_class'::regclass JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'"
+	")"
+	"SELECT coalesce(json_agg(json_build_object('relid', d.relid, 'relname', d.relname, 'schema', d.schema, 'name', d.name,"
+	" 'watched', d.watched, 'mode', d.mode, 'many', d.many, 'keys', d.keys, 'key', d.key, 'identity', d.identity,"
+	" 'registered', d.registered, 'primary_key', d.primary_key,"
+	" 'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),"
+	"   'skipped', a.attname = ANY (d.skip), 'generated', a.attgenerated <> '', 'key', a.attname = ANY (d.key),"
+	"   'identity', a.attname = ANY (d.identity), 'not_null', a.attnotnull, 'sequence', s.attnum IS NOT NULL,"
+	"   'own', (s.attnum IS NOT NULL AND a.attname = ANY (d.identity) AND NOT a.attname = ANY (d.key))"
+	"     OR EXISTS (SELECT FROM f JOIN d e ON e.relid = f.parent WHERE f.conrelid = d.relid AND a.attnum = ANY (f.conkey)"
+	"       AND e.mode IN ('natural key', 'reference')),"
+	"   'collated', CASE WHEN a.attcollation <> 0 THEN format('%I.%I', l.collnamespace::regnamespace::name, l.collname) END,"
+	"   'deterministic', l.collisdeterministic, 'provider', l.collprovider,"
+	"   'locale', coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate)) ORDER BY a.attnum), '[]')"
+	"  FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation"
+	"  LEFT JOIN sequence_columns s ON s.attrelid = a.attrelid AND s.attnum = a.attnum"
+	"  WHERE a.attrelid = d.relid AND a.attnum > 0 AND NOT a.attisdropped),"
+	" 'fks', (SELECT coalesce(json_agg(json_build_object('name', f.conname, 'parent', f.parent, 'columns', f.columns,"
+	"   'in_key', f.columns && d.key)), '[]') FROM f WHERE f.conrelid = d.relid AND NOT f.columns <@ d.skip),"
+	" 'triggers', (SELECT coalesce(json_agg(json_build_object('name', g.tgname, 'function', g.tgfoid::regprocedure::text,"
+	"   'logs', NOT coalesce(p.proconfig @> '{synchro.log_changes=off}', false))), '[]')"
+	"  FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = d.relid AND NOT g.tgisinternal AND d.watched"
+	"  AND g.tgenabled IN ('O', 'A') AND p.prosrc ~* '\\m(insert|update|delete|merge|copy)\\M' AND p.prosrc !~* 'disable_log|synchro\\.log_changes'"
+	"  AND EXISTS (SELECT FROM d o WHERE o.watched AND p.prosrc ~* ('\\m' || regexp_replace(o.relname, '(\\W)', '\\\\\\1', 'g') || '\\M')))"
+	") ORDER BY d.schema, d.relname), '[]')::text FROM d";
+
+/* what $1 and $2 say; x, which follows, are the tables that are there on the probe's side */
+#define TABLES \
+	"WITH RECURSIVE p AS (SELECT $2::text AS remote), t AS (" \
+	" SELECT * FROM json_to_recordset($1::json) AS t (relid oid, relname name, schema name, name text, watched boolean," \
+	"  mode text, many boolean, keys text, key name[], identity name[], registered name[], primary_key name[]," \
+	"  columns json, fks json, triggers json))"
+
+#define HERE TABLES ", x AS (SELECT t.*, t.relid AS oid FROM t)"
+#define THERE TABLES \
+	", x AS (SELECT t.*, c.oid FROM t JOIN pg_namespace n ON n.nspname = t.schema" \
+	"  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.relname AND c.relkind IN ('r', 'p'))"
+
+/* their columns here, and how they are on the probe's side: attnum NULL where they are not */
+#define COLUMNS \
+	", c AS (SELECT x.relid, x.oid, x.name AS relation, x.mode, x.watched, c.name, c.type, c.skipped, c.generated, c.key," \
+	"  c.identity, c.not_null, c.sequence, c.own, c.collated, c.deterministic, c.provider, c.locale," \
+	"  a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull" \
+	"  FROM x CROSS JOIN json_to_recordset(x.columns) AS c (name name, type text, skipped boolean, generated boolean," \
+	"   key boolean, identity boolean, not_null boolean, sequence boolean, own boolean, collated text, deterministic boolean," \
+	"   provider text, locale text)" \
+	"  LEFT JOIN pg_attribute a ON a.attrelid = x.oid AND a.attname = c.name AND NOT a.attisdropped)"
+
+#define FKS \
+	", f AS (SELECT x.relid, x.name AS relation, f.name, f.parent, f.columns, f.in_key FROM x" \
+	"  CROSS JOIN json_to_recordset(x.fks) AS f (name name, parent oid, columns name[], in_key boolean))"
+
+#define LIST(names) "(SELECT string_agg(quote_ident(u), ', ' ORDER BY o) FROM unnest(" names ") WITH ORDINALITY AS u (u, o))"
+
+/* a unique index on just these columns keeps rows apart; exact: there is one, though NULLs may get round it */
+#define UNIQUE_ON(columns, apart) \
+	"(SELECT coalesce(bool_or(" apart "), false) FROM pg_index i WHERE i.indrelid = x.oid AND i.indisunique AND i.indisvalid" \
+	" AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = cardinality(" columns ")" \
+	" AND NOT EXISTS (SELECT FROM unnest(i.indkey[0:i.indnkeyatts - 1]) u JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum = u" \
+	"  WHERE a.attname <> ALL (" columns ")))"
+
+#define KEY_NOT_UNIQUE(side) \
+	side COLUMNS ", k AS (SELECT x.*, EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND NOT (c.not_null OR c.attnotnull)) AS nullable," \
+	"  EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND c.attnum IS NULL) AS incomplete FROM x)" \
+	"SELECT 'warning', x.relid, CASE WHEN NOT " UNIQUE_ON("x.key", "true") \
+	"  THEN format('the key (%s) of table %s is not unique by any index', " LIST("x.key") ", x.name)" \
+	"  ELSE format('the key (%s) of table %s may hold NULL, and its unique index does not keep NULLs apart', " LIST("x.key") ", x.name) END," \
+	" format('CREATE UNIQUE INDEX ON %s (%s)%s;', x.name, " LIST("x.key") "," \
+	"  CASE WHEN x.nullable THEN ' NULLS NOT DISTINCT' ELSE '' END), true" \
+	" FROM k x WHERE x.key <> '{}' AND NOT x.many AND NOT x.incomplete" \
+	" AND NOT " UNIQUE_ON("x.key", "NOT x.nullable OR i.indnullsnotdistinct")
+
+/* a foreign key's index must begin with its columns, in any order */
+#define REFERENCES_WITHOUT_INDEX(side) \
+	side "SELECT 'warning', coalesce((SELECT y.relid FROM x y WHERE y.oid = k.conrelid), x.relid)," \
+	" format('foreign key %I of table %I.%I has no index: each row deleted from %s costs reading all of it'," \
+	"  k.conname, n.nspname, r.relname, x.name)," \
+	" format('CREATE INDEX ON %I.%I (%s);', n.nspname, r.relname, (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY o)" \
+	"  FROM unnest(k.conkey) WITH ORDINALITY AS u (u, o) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u)), true" \
+	" FROM x JOIN pg_constraint k ON k.confrelid = x.oid AND k.contype = 'f' AND k.conparentid = 0" \
+	" JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace" \
+	" WHERE x.watched AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam" \
+	"  WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash')" \
+	"  AND k.conkey <@ (i.indkey[0:cardinality(k.conkey) - 1])::int2[])"
+
+/*
+ * Tables that refer to each other in a circle are written by one statement, at
+ * whose end foreign keys are checked, so they arrive.  Hard are circles that
+ * have no way in: each row needs another one to be there at the same time.
+ */
+#define CIRCLES \
+	", e AS (SELECT x.relid AS child, y.relid AS parent, k.conname, NOT k.condeferrable AND NOT EXISTS (SELECT FROM pg_attribute a" \
+	"   WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND NOT a.attnotnull) AS hard" \
+	"  FROM pg_constraint k JOIN x ON x.oid = k.conrelid JOIN x y ON y.oid = k.confrelid" \
+	"  WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid <> k.confrelid)," \
+	" way AS (SELECT child, parent FROM e UNION SELECT w.child, e.parent FROM way w JOIN e ON e.child = w.parent)," \
+	" hard_way AS (SELECT child, parent FROM e WHERE hard UNION SELECT w.child, e.parent FROM hard_way w JOIN e ON e.child = w.parent WHERE e.hard)," \
+	" circle AS (SELECT a.child AS relid, array_agg(DISTINCT a.parent) AS members FROM way a JOIN way b ON b.child = a.parent AND b.parent = a.child" \
+	"  GROUP BY a.child HAVING a.child = min(a.parent))," \
+	" hard_circle AS (SELECT a.child AS relid, array_agg(DISTINCT a.parent) AS members FROM hard_way a JOIN hard_way b ON b.child = a.parent AND b.parent = a.child" \
+	"  GROUP BY a.child HAVING a.child = min(a.parent))"
+
+#define MEMBERS(circle) "(SELECT string_agg(x.name, ', ' ORDER BY x.name) FROM x WHERE x.relid = ANY (" circle ".members))"
+
+#define HARD_CIRCLE(side) \
+	side CIRCLES "SELECT 'warning', h.relid," \
+	" format('tables %s refer to each other in a circle without a way in: no foreign key of it may be NULL or deferred, so one row that is refused takes all with it', " \
+	MEMBERS("h") ")," \
+	" (SELECT string_agg(format('ALTER TABLE %s ALTER CONSTRAINT %I DEFERRABLE INITIALLY IMMEDIATE;', x.name, e.conname), E'\\n' ORDER BY e.conname)" \
+	"  FROM e JOIN x ON x.relid = e.child WHERE e.hard AND e.child = h.relid AND e.parent = ANY (h.members)), true FROM hard_circle h"
+
+#define UNLOGGED(side) \
+	side "SELECT 'warning', x.relid, format('table %s is UNLOGGED: a crash empties it, and that is no change', o.name)," \
+	" format('ALTER TABLE %s SET LOGGED;', o.name), true" \
+	" FROM x CROSS JOIN LATERAL (SELECT x.oid AS id UNION SELECT relid FROM pg_partition_tree(x.oid)) r" \
+	" JOIN pg_class c ON c.oid = r.id AND c.relpersistence = 'u' JOIN pg_namespace n ON n.oid = c.relnamespace" \
+	" CROSS JOIN LATERAL (SELECT format('%I.%I', n.nspname, c.relname) AS name) o"
+
+/* synchronous_commit is not among them: pushers see to that themselves */
+#define UNSAFE_SETTINGS(side) \
+	side "SELECT 'warning', NULL::oid, format('setting %s is off: a crash of the server can lose or corrupt what was committed', s.name)," \
+	" format(E'ALTER SYSTEM SET %s = on;\\nSELECT pg_reload_conf();', s.name), true" \
+	" FROM pg_settings s WHERE s.name IN ('fsync', 'full_page_writes') AND s.setting = 'off'"
+
+/* tables whose old names the log must know: inside the keys of watched ones */
+#define IN_KEYS \
+	", inside AS (SELECT x.relid FROM x WHERE x.watched UNION SELECT f.parent FROM inside i JOIN f ON f.relid = i.relid AND f.in_key)"
+
+#define NOT_IN_THE_LOG " || E'\\n-- what was changed meanwhile is in no log: change these rows once more'"
+
+static const char *const probes_here[] = {
+	/* a watched table that has lost its key */
+	HERE "SELECT 'error', x.relid, format('table %s has lost its key%s: its changes are not logged', x.name,"
+	"  coalesce(' (' || " LIST("x.registered") " || ')', '')),"
+	" CASE WHEN u.columns IS NOT NULL THEN format('SELECT synchro.register_natural_key(%L, %L);', x.name, u.columns::text)"
+	"  WHEN x.primary_key <> '{}' THEN format('SELECT synchro.unregister_natural_key(%L);', x.name)"
+	"  ELSE format('-- add a primary key, or name columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', x.name) END"
+	NOT_IN_THE_LOG ", true"
+	" FROM x LEFT JOIN LATERAL (SELECT (SELECT array_agg(a.attname ORDER BY o) FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u (u, o)"
+	"   JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum = u) AS columns FROM pg_index i"
+	"  WHERE i.indrelid = x.oid AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
+	"  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)"
+	"  ORDER BY i.indnkeyatts, i.indexrelid LIMIT 1) u ON true"
+	" WHERE x.mode = 'none' AND (x.watched OR x.registered IS NOT NULL)",
+
+	/* triggers that are not there, or do not fire; alter_table() renews all of them */
+	HERE FKS IN_KEYS "SELECT DISTINCT ON (x.relid) CASE WHEN g.tgenabled = 'O' THEN 'warning' ELSE 'error' END, x.relid,"
+	" format('changes of table %s are not all captured: trigger %s of %I.%I %s', x.name, q.trigger, n.nspname, c.relname,"
+	"  CASE WHEN g.tgenabled IS NULL THEN 'is missing' WHEN g.tgenabled = 'O' THEN 'does not fire for replicated rows' ELSE 'is disabled' END),"
+	" format('SELECT synchro.alter_table(%L);', (SELECT w.name FROM x w WHERE w.watched ORDER BY w.relid <> x.relid, w.name LIMIT 1))"
+	NOT_IN_THE_LOG ", true"
+	" FROM x JOIN inside i ON i.relid = x.relid"
+	" CROSS JOIN LATERAL (SELECT x.oid AS id UNION SELECT relid FROM pg_partition_tree(x.oid)) r"
+	" JOIN pg_class c ON c.oid = r.id JOIN pg_namespace n ON n.oid = c.relnamespace"
+	" CROSS JOIN (VALUES ('synchro_capture'), ('synchro_truncate')) q (trigger)"
+	" LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = q.trigger"
+	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR (x.watched AND c.relkind = 'r'))"
+	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
+
+	UNLOGGED(HERE),
+	KEY_NOT_UNIQUE(HERE),
+
+	/* a name that is made of something that has none */
+	HERE FKS "SELECT CASE y.mode WHEN 'none' THEN 'error' ELSE 'warning' END, x.relid,"
+	" format('the key of table %s contains foreign key %I to table %s, which has no natural key: rows of it that were on both sides before are not found',"
+	"  x.name, f.name, y.name),"
+	" coalesce((SELECT format('SELECT synchro.register_natural_key(%L, %L);', y.name, u.columns::text)"
+	"   FROM (SELECT array_agg(a.attname ORDER BY o) AS columns, bool_or(NOT a.attnotnull OR c.sequence) AS unfit, i.indexrelid"
+	"    FROM pg_index i CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u (u, o)"
+	"    JOIN pg_attribute a ON a.attrelid = y.oid AND a.attnum = u"
+	"    JOIN json_to_recordset(y.columns) AS c (name name, sequence boolean) ON c.name = a.attname"
+	"    WHERE i.indrelid = y.oid AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
+	"    GROUP BY i.indexrelid) u WHERE NOT u.unfit ORDER BY cardinality(u.columns), u.indexrelid LIMIT 1),"
+	"  format('-- name the columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', y.name)), true"
+	" FROM x JOIN f ON f.relid = x.relid AND f.in_key JOIN x y ON y.relid = f.parent"
+	" WHERE y.mode IN ('reference', 'none') AND y.relid <> x.relid",
+
+	REFERENCES_WITHOUT_INDEX(HERE),
+	HARD_CIRCLE(HERE),
+	HERE CIRCLES "SELECT 'info', o.relid, format('tables %s refer to each other in a circle; their rows arrive, since a foreign key of it may be NULL or deferred', "
+	MEMBERS("o") "), '-- nothing to do', true FROM circle o WHERE NOT EXISTS (SELECT FROM hard_circle h WHERE h.members && o.members)",
+
+	/* a circle of keys can only come about by DDL after the registration */
+	HERE FKS ", way AS (SELECT f.relid, f.parent FROM f WHERE f.in_key AND f.parent <> f.relid"
+	"  UNION SELECT w.relid, f.parent FROM way w JOIN f ON f.relid = w.parent WHERE f.in_key AND f.parent <> f.relid)"
+	"SELECT 'error', x.relid, format('the key of table %s goes round in a circle of foreign keys', x.name),"
+	" format('SELECT synchro.unregister_natural_key(%L);', x.name), true"
+	" FROM way w JOIN x ON x.relid = w.relid WHERE w.relid = w.parent AND x.mode = 'natural key' AND x.primary_key <> '{}'",
+
+	/* rows are read as the owner of the foreign server */
+	HERE "SELECT 'error', x.relid, format('role %I, who owns remote \"%s\", may not read table %s', o.rolname, r.server, x.name),"
+	" format('GRANT SELECT ON %s TO %I;', x.name, o.rolname), true"
+	" FROM p JOIN synchro.remote r ON p.remote IS NULL OR p.remote = r.server JOIN pg_foreign_server s ON s.srvname = r.server"
+	" JOIN pg_roles o ON o.oid = s.srvowner CROSS JOIN x"
+	" WHERE NOT has_table_privilege(o.oid, x.oid, 'SELECT') AND EXISTS (SELECT FROM json_to_recordset(x.columns) AS c (name name, skipped boolean)"
+	"  WHERE NOT c.skipped AND NOT has_column_privilege(o.oid, x.oid, c.name, 'SELECT'))",
+	HERE "SELECT DISTINCT 'error', NULL::oid, format('role %I, who owns remote \"%s\", may not use schema %I', o.rolname, r.server, n.nspname),"
+	" format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, o.rolname), true"
+	" FROM p JOIN synchro.remote r ON p.remote IS NULL OR p.remote = r.server JOIN pg_foreign_server s ON s.srvname = r.server"
+	" JOIN pg_roles o ON o.oid = s.srvowner CROSS JOIN x JOIN pg_namespace n ON n.nspname = x.schema"
+	" WHERE NOT has_schema_privilege(o.oid, n.oid, 'USAGE')",
+	HERE "SELECT 'error', x.relid, format('row-level security of table %s is in the way of role %I, who owns remote \"%s\"', x.name, o.rolname, r.server),"
+	" format('ALTER ROLE %I BYPASSRLS;', o.rolname), true"
+	" FROM p JOIN synchro.remote r ON p.remote IS NULL OR p.remote = r.server JOIN pg_foreign_server s ON s.srvname = r.server"
+	" JOIN pg_roles o ON o.oid = s.srvowner CROSS JOIN x JOIN pg_class c ON c.oid = x.oid"
+	" WHERE c.relrowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls"
+	" AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))",
+
+	/* remotes */
+	HERE "SELECT 'error', NULL::oid, format('remote \"%s\" has no user mapping for %I, who owns it', r.server, o.rolname),"
+	" format('CREATE USER MAPPING FOR %I SERVER %I%s;', o.rolname, r.server, CASE WHEN o.rolsuper THEN"
+	"  '; -- add OPTIONS (user ''...'', password ''...'') where the remote asks for them'"
+	"  ELSE format(' OPTIONS (user %L, password ''put the password here'')', o.rolname) END), true"
+	" FROM p JOIN synchro.remote r ON p.remote IS NULL OR p.remote = r.server JOIN pg_foreign_server s ON s.srvname = r.server"
+	" JOIN pg_roles o ON o.oid = s.srvowner"
+	" WHERE NOT EXISTS (SELECT FROM pg_user_mappings m WHERE m.srvid = s.oid AND m.umuser IN (s.srvowner, 0))",
+
+	/* this database and server */
+	HERE "SELECT 'error', NULL::oid, 'this database is a copy or was restored, and is held: it pushes nothing', 'SELECT synchro.confirm_node();', true"
+	" FROM synchro.node n WHERE n.state <> 'active'",
+	HERE "SELECT 'warning', NULL::oid, format('changes are not logged %s: synchro.log_changes is off',"
+	"  CASE WHEN s.setrole = 0 THEN 'in this database' WHEN s.setdatabase = 0 THEN format('of role %I', o.rolname)"
+	"   ELSE format('of role %I in this database', o.rolname) END),"
+	" format('ALTER %s%s RESET synchro.log_changes;', CASE WHEN s.setrole = 0 THEN format('DATABASE %I', d.datname) ELSE format('ROLE %I', o.rolname) END,"
+	"  CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN format(' IN DATABASE %I', d.datname) ELSE '' END), true"
+	" FROM pg_db_role_setting s LEFT JOIN pg_roles o ON o.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase"
+	" WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"
+	" AND EXISTS (SELECT FROM unnest(s.setconfig) u WHERE u ~* '^synchro\\.log_changes=(off|of|false|fals|fal|fa|f|no|n|0)$')",
+	HERE "SELECT 'warning', NULL::oid, 'changes are not logged on this server: synchro.log_changes is off',"
+	" E'LOAD ''synchro'';\\nALTER SYSTEM SET synchro.log_changes = on;\\nSELECT pg_reload_conf();', true"
+	" FROM pg_settings s WHERE s.name = 'synchro.log_changes' AND s.source IN ('configuration file', 'command line') AND s.setting = 'off'",
+	HERE "SELECT 'warning', NULL::oid, format('changes for remote \"%s\" are pending since %s, longer than synchro.log_retention (%s): what other nodes did meanwhile may not be told from it',"
+	"  r.remote, r.lag, l.value),"
+	" format(E'LOAD ''synchro'';\\nALTER SYSTEM SET synchro.log_retention = ''%sd'';\\nSELECT pg_reload_conf();', ceil(extract(epoch FROM r.lag) / 86400) + 1), true"
+	" FROM p CROSS JOIN (SELECT current_setting('synchro.log_retention') AS value) l JOIN synchro.remotes r ON p.remote IS NULL OR p.remote = r.remote"
+	" WHERE l.value::interval > '0' AND r.lag > l.value::interval",
+	HERE "SELECT 'error', NULL::oid, format('the clock of this node is known to its group to within %s only, synchro.max_clock_uncertainty is %s', n.clock_uncertainty, l.value),"
+	" format(E'LOAD ''synchro'';\\nALTER SYSTEM SET synchro.max_clock_uncertainty = ''%sms'';\\nSELECT pg_reload_conf();', ceil(extract(epoch FROM n.clock_uncertainty) * 2000)), true"
+	" FROM synchro.node n CROSS JOIN (SELECT current_setting('synchro.max_clock_uncertainty') AS value) l WHERE n.clock_uncertainty > l.value::interval",
+	UNSAFE_SETTINGS(HERE),
+	NULL
+};
+
+/* a trigger on both sides, of the same name or function, that writes into watched tables here */
+#define TWIN_TRIGGERS \
+	", twins AS (SELECT x.relid, x.name AS relation, g.name, g.function, g.logs, k.tgfoid::regprocedure::text AS there," \
+	"  NOT coalesce(o.proconfig @> '{synchro.log_changes=off}', false) AND o.prosrc !~* 'disable_log|synchro\\.log_changes' AS logs_there" \
+	"  FROM x CROSS JOIN json_to_recordset(x.triggers) AS g (name name, function text, logs boolean)" \
+	"  JOIN pg_trigger k ON k.tgrelid = x.oid AND NOT k.tgisinternal AND k.tgenabled IN ('O', 'A')" \
+	"   AND (k.tgname = g.name OR k.tgfoid::regprocedure::text = g.function)" \
+	"  JOIN pg_proc o ON o.oid = k.tgfoid)"
+
+static const char *const probes_there[] = {
+	/* the session's server and database */
+	THERE "SELECT 'error', NULL::oid, 'the server is a standby', '-- let the foreign server lead to the primary', false"
+	" WHERE pg_is_in_recovery()",
+	UNSAFE_SETTINGS(THERE),
+	THERE "SELECT 'error', NULL::oid, format('role %I may not make temporary tables', current_user),"
+	" format('GRANT TEMPORARY ON DATABASE %I TO %I;', current_database(), current_user), true"
+	" WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')",
+	THERE "SELECT 'error', NULL::oid, 'the language plpgsql is missing', 'CREATE EXTENSION plpgsql;', true"
+	" WHERE NOT EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql')",
+	THERE "SELECT 'error', NULL::oid, format('role %I may not use the language plpgsql', current_user),"
+	" format('GRANT USAGE ON LANGUAGE plpgsql TO %I;', current_user), true"
+	" FROM pg_language WHERE lanname = 'plpgsql' AND NOT has_language_privilege(oid, 'USAGE')",
+	THERE "SELECT 'error', NULL::oid, format('role %I may not write the tables of schema synchro_peer', current_user),"
+	" format(E'GRANT USAGE ON SCHEMA synchro_peer TO %1$I;\\nGRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA synchro_peer TO %1$I;', current_user), true"
+	" FROM pg_namespace n WHERE n.nspname = 'synchro_peer' AND (NOT has_schema_privilege(n.oid, 'USAGE')"
+	"  OR EXISTS (SELECT FROM pg_class c CROSS JOIN unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) u"
+	"   WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, u)))",
+	THERE "SELECT 'error', NULL::oid, format('role %I may not push to this database, which runs synchro, too', current_user),"
+	" format('SELECT synchro.allow_peer(%L);', quote_ident(current_user)), true"
+	" FROM to_regprocedure('synchro.peer_node()') f WHERE f IS NOT NULL AND NOT has_function_privilege(f, 'EXECUTE')",
+
+	/* tables and columns */
+	THERE "SELECT 'error', t.relid, format('there is no table %s', t.name),"
+	" format(E'CREATE SCHEMA IF NOT EXISTS %I;\\nCREATE TABLE %s (%s);\\nGRANT USAGE ON SCHEMA %I TO %I;\\nGRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %I;"
+	"\\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=%s makes it as it is here',"
+	"  t.schema, t.name, concat_ws(', ', (SELECT string_agg(format('%I %s%s%s%s', c.name, c.type,"
+	"   CASE WHEN c.collated <> 'pg_catalog.\"default\"' THEN ' COLLATE ' || c.collated ELSE '' END,"
+	"   CASE WHEN c.sequence AND c.type IN ('smallint', 'integer', 'bigint') THEN ' GENERATED BY DEFAULT AS IDENTITY' ELSE '' END,"
+	"   CASE WHEN c.not_null THEN ' NOT NULL' ELSE '' END), ', ')"
+	"   FROM json_to_recordset(t.columns) AS c (name name, type text, collated text, sequence boolean, not_null boolean, generated boolean) WHERE NOT c.generated),"
+	"   CASE WHEN t.primary_key <> '{}' THEN format('PRIMARY KEY (%s)', " LIST("t.primary_key") ") END,"
+	"   CASE WHEN t.key <> '{}' AND t.key <> t.primary_key AND NOT t.many THEN format('UNIQUE NULLS NOT DISTINCT (%s)', " LIST("t.key") ") END),"
+	"  t.schema, current_user, t.name, current_user, t.name), true"
+	" FROM t WHERE NOT EXISTS (SELECT FROM x WHERE x.relid = t.relid)",
+	THERE COLUMNS "SELECT 'error', c.relid, format('table %s has no column %I', c.relation, c.name),"
+	" CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', c.type) ELSE '' END ||"
+	" format('ALTER TABLE %s ADD COLUMN %I %s%s;', c.relation, c.name, c.type,"
+	"  CASE WHEN c.collated <> 'pg_catalog.\"default\"' THEN ' COLLATE ' || c.collated ELSE '' END), true"
+	" FROM c WHERE c.attnum IS NULL AND (c.key OR c.identity OR NOT (c.skipped OR c.generated))",
+	THERE COLUMNS "SELECT CASE WHEN array_position(w.numbers, c.type) < array_position(w.numbers, y.type)"
+	"   OR (c.type, y.type) IN (('real', 'double precision'), ('text', 'character varying'))"
+	"   OR (c.type LIKE 'character varying%' AND (y.type IN ('text', 'character varying')"
+	"    OR substring(c.type, '^character varying.(\\d+)')::int < substring(y.type, '^character varying.(\\d+)')::int))"
+	"  THEN 'info' ELSE 'warning' END, c.relid,"
+	" format('column %I of table %s has type %s, not %s', c.name, c.relation, y.type, c.type),"
+	" CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', c.type) ELSE '' END ||"
+	" format('ALTER TABLE %s ALTER COLUMN %I TYPE %s USING %I::%s;', c.relation, c.name, c.type, c.name, c.type), true"
+	" FROM c CROSS JOIN LATERAL (SELECT format_type(c.atttypid, c.atttypmod) AS type) y"
+	" CROSS JOIN (SELECT '{smallint, integer, bigint, numeric}'::text[] AS numbers) w"
+	" WHERE c.attnum IS NOT NULL AND NOT c.skipped AND NOT c.generated AND NOT c.own AND y.type <> c.type",
+	THERE COLUMNS "SELECT 'error', x.relid, format('column %I of table %s must not be NULL, has no default, and is not pushed: no row can be inserted', a.attname, x.name),"
+	" format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL;', x.name, a.attname), true"
+	" FROM x JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''"
+	" WHERE NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.name = a.attname AND NOT c.skipped AND NOT c.generated)"
+	" AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = x.oid AND i.indisprimary AND a.attnum = ANY (i.indkey))",
+
+	/* what is equal must be equal on both sides */
+	THERE COLUMNS "SELECT CASE WHEN c.deterministic AND l.collisdeterministic THEN 'info' ELSE 'warning' END, c.relid,"
+	" format('key column %I of table %s has collation %s, not %s%s', c.name, c.relation, y.collated, c.collated,"
+	"  CASE WHEN c.deterministic AND l.collisdeterministic THEN '' ELSE ': what is one key here may be two there, or the other way round' END),"
+	" CASE WHEN o.oid IS NULL AND NOT c.deterministic THEN format(E'CREATE COLLATION %s (provider = %s, locale = %L, deterministic = false);\\n', c.collated,"
+	"   CASE c.provider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, c.locale)"
+	"  WHEN (o.collprovider::text, o.collisdeterministic, o.locale) IS DISTINCT FROM (c.provider, c.deterministic, c.locale) AND c.collated <> 'pg_catalog.\"default\"'"
+	"  THEN format(E'-- collation %s is not there, or not as it is here: make it so first\\n-- ', c.collated) ELSE '' END ||"
+	" format('ALTER TABLE %s ALTER COLUMN %I TYPE %s COLLATE %s;', c.relation, c.name, format_type(c.atttypid, c.atttypmod), c.collated), true"
+	" FROM c JOIN pg_collation l ON l.oid = c.attcollation"
+	" CROSS JOIN LATERAL (SELECT format('%I.%I', l.collnamespace::regnamespace::name, l.collname) AS collated,"
+	"  coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate) AS locale) y"
+	" LEFT JOIN LATERAL (SELECT n.*, coalesce(to_jsonb(n) ->> 'colllocale', to_jsonb(n) ->> 'colliculocale', n.collcollate) AS locale"
+	"  FROM pg_collation n WHERE format('%I.%I', n.collnamespace::regnamespace::name, n.collname) = c.collated"
+	"  ORDER BY n.collencoding LIMIT 1) o ON true"
+	" WHERE c.key AND c.collated IS NOT NULL AND (c.deterministic <> l.collisdeterministic"
+	"  OR (NOT c.deterministic AND (c.provider, c.locale) IS DISTINCT FROM (l.collprovider::text, y.locale))"
+	"  OR (c.deterministic AND c.collated <> y.collated AND c.collated <> 'pg_catalog.\"default\"'))",
+	KEY_NOT_UNIQUE(THERE),
+	THERE COLUMNS "SELECT 'warning', x.relid, format('the primary key''s columns (%s) of table %s are not unique by any index', " LIST("x.identity") ", x.name),"
+	" format('CREATE UNIQUE INDEX ON %s (%s);', x.name, " LIST("x.identity") "), true"
+	" FROM x WHERE x.identity <> '{}' AND x.identity <> x.key AND NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.identity AND c.attnum IS NULL)"
+	" AND NOT " UNIQUE_ON("x.identity", "true"),
+	REFERENCES_WITHOUT_INDEX(THERE),
+	HARD_CIRCLE(THERE),
+	UNLOGGED(THERE),
+
+	/* rights of the role that we are there */
+	THERE "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I', current_user, x.schema),"
+	" format('GRANT USAGE ON SCHEMA %I TO %I;', x.schema, current_user), true FROM x WHERE NOT has_schema_privilege(x.schema, 'USAGE')",
+	THERE COLUMNS "SELECT 'error', x.relid, format('role %I lacks %s on table %s', current_user, r.rights, x.name),"
+	" format('GRANT %s ON %s TO %I;', r.rights, x.name, current_user), true"
+	" FROM x CROSS JOIN LATERAL (SELECT string_agg(u, ', ' ORDER BY o) AS rights FROM unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) WITH ORDINALITY AS u (u, o)"
+	"  WHERE NOT has_table_privilege(x.oid, u) AND (u = 'DELETE' OR EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.attnum IS NOT NULL AND NOT c.skipped AND NOT c.generated"
+	"   AND NOT has_column_privilege(x.oid, c.attnum, u)))) r WHERE r.rights IS NOT NULL",
+	THERE COLUMNS "SELECT DISTINCT 'error', x.relid, format('role %I may not use sequence %I.%I of table %s', current_user, n.nspname, s.relname, x.name),"
+	" format('GRANT USAGE ON SEQUENCE %I.%I TO %I;', n.nspname, s.relname, current_user), true"
+	" FROM x JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum > 0 AND NOT a.attisdropped"
+	" CROSS JOIN LATERAL (SELECT p.objid AS id FROM pg_depend p WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass"
+	"   AND p.refobjid = x.oid AND p.refobjsubid = a.attnum AND p.deptype = 'i'"
+	"  UNION SELECT p.refobjid FROM pg_attrdef b JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = b.oid AND p.refclassid = 'pg_class'::regclass"
+	"   WHERE b.adrelid = x.oid AND b.adnum = a.attnum) q"
+	" JOIN pg_class s ON s.oid = q.id JOIN pg_namespace n ON n.oid = s.relnamespace"
+	" WHERE NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.name = a.attname AND NOT c.skipped AND NOT c.identity)"
+	" AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') AND NOT has_sequence_privilege(s.oid, 'UPDATE') END",
+	THERE "SELECT 'error', x.relid, format('row-level security of table %s is in the way of role %I', x.name, current_user),"
+	" format('ALTER ROLE %I BYPASSRLS;', current_user), true FROM x WHERE row_security_active(x.oid)",
+
+	/* the same trigger on both sides: what ours writes is pushed, and theirs writes it again */
+	THERE TWIN_TRIGGERS "SELECT 'warning', m.relid, format('trigger %I of table %s is on both sides, and what its function %s writes here is pushed: it is done twice', m.name, m.relation, m.function),"
+	" format('ALTER FUNCTION %s SET synchro.log_changes = off;', m.function), false FROM twins m WHERE m.logs",
+	NULL
+};
+
+static const char *const probes_peer[] = {
+	THERE TWIN_TRIGGERS "SELECT 'warning', m.relid, format('trigger %I of table %s is on both sides, and what its function %s writes there is pushed here: it is done twice', m.name, m.relation, m.there),"
+	" format('ALTER FUNCTION %s SET synchro.log_changes = off;', m.there), true FROM twins m WHERE m.logs_there",
+	THERE "SELECT 'error', x.relid, format('table %s is watched by other keys: %s, not %s', x.name, k.keys, x.keys),"
+	" CASE WHEN x.key = '{}' THEN format('SELECT synchro.unregister_natural_key(%L);', x.name)"
+	"  ELSE format('SELECT synchro.register_natural_key(%L, %L);', x.name, x.key::text) END, true"
+	" FROM x CROSS JOIN LATERAL (SELECT synchro.peer_table(x.name) AS keys) k WHERE x.watched AND k.keys <> x.keys",
+	NULL
+};
+
+/*
+ * The SQL that describes the tables, to be run here.
+ */
+const char *
+synchro_check_tables_sql(void)
+{
+	return tables_query;
+}
+
+/*
+ * What is to be run on a side; ends with NULL.
+ */
+const char *const *
+synchro_check_probes(SynchroCheckSide side)
+{
+	switch (side)
+	{
+		case SYNCHRO_CHECK_HERE:
+			return probes_here;
+		case SYNCHRO_CHECK_THERE:
+			return probes_there;
+		case SYNCHRO_CHECK_PEER:
+			return probes_peer;
+	}
+	return NULL;
+}

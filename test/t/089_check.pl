@@ -1,0 +1,476 @@
+# WHY: whoever sets two databases up, or finds that something does not arrive, must be told what is in the way before
+# rows are refused, and how it is mended. So each problem is made, must be seen, must go by the very SQL that check()
+# gives, on the side that it says, and must leave nothing else: a check that cries wolf is not read.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use JSON::PP ();
+use SynchroTest;
+use Test::More;
+
+# the harness turns these off, which are two of the problems; synchronous_commit is none
+my $conf = "fsync = on\nfull_page_writes = on\nsynchronous_commit = off\n";
+my $local = synchro_node('local', conf => $conf);
+my $remote = synchro_node('remote', conf => $conf);
+our ($db, $name) = ('postgres', 'office');
+
+# What check() says, as hashes.
+sub found
+{
+	my $remote_name = defined $name ? "'$name'" : '';
+
+	return map { JSON::PP::decode_json($_) } split /\n/, $local->safe_psql($db, "SELECT row_to_json(c) FROM synchro.check($remote_name) c");
+}
+
+# Nothing is in the way.
+sub healthy
+{
+	my ($testname, @rows) = @_;
+	my @bad = grep { $_->{severity} ne 'info' } @rows;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(scalar @bad, 0, "$testname: nothing is in the way");
+	diag("$_->{severity}: $_->{problem}") foreach @bad;
+	return;
+}
+
+# Runs a fix as it is, on the side that it says.
+sub run_fix
+{
+	my ($fix) = @_;
+
+	($fix =~ /^-- on remote "\Q$name\E"\n/ ? $remote : $local)->safe_psql($db, $fix);
+	return;
+}
+
+# Problems that have nothing to do with each other. break: side and SQL, or a function; severity, table, problem, fix: of
+# the row that is seen for it. When all fixes have been run (or by instead, where the fix is a comment), nothing is left.
+sub mends
+{
+	my ($testname, @cases) = @_;
+	my @fixes;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	foreach my $case (@cases)
+	{
+		my ($side, $sql) = @{ $case->{break} || [ $local, 'SELECT' ] };
+
+		ref $side eq 'CODE' ? $side->() : $side->safe_psql($db, $sql);
+	}
+	my @all = found();
+	foreach my $case (@cases)
+	{
+		my @rows = grep { $_->{problem} =~ $case->{problem} } @all;
+
+		unless (is(scalar @rows, 1, "$testname: seen: $case->{problem}"))
+		{
+			diag("$_->{severity}: $_->{problem}") foreach @all;
+			next;
+		}
+		is($rows[0]{severity}, $case->{severity}, "$testname: severity");
+		is($rows[0]{relation}, $case->{table}, "$testname: table");
+		like($rows[0]{fix}, $case->{fix}, "$testname: fix");
+		push @fixes, $case->{by} || $rows[0]{fix};
+	}
+	foreach my $fix (@fixes)
+	{
+		ref $fix ? $fix->[0]->safe_psql($db, $fix->[1]) : run_fix($fix);
+	}
+	@all = found();
+	foreach my $case (@cases)
+	{
+		is(scalar(grep { $_->{problem} =~ $case->{problem} } @all), 0, "$testname: gone: $case->{problem}");
+	}
+	healthy($testname, @all);
+	return;
+}
+
+my $there = qr/^-- on remote "office"\n/;
+
+both($local, $remote, <<'SQL');
+CREATE TABLE customers (id serial PRIMARY KEY, email text NOT NULL UNIQUE, name varchar(50), balance numeric(12,2) NOT NULL DEFAULT 0);
+CREATE TABLE orders (id serial PRIMARY KEY, customer_id int NOT NULL REFERENCES customers, number int NOT NULL, note text, UNIQUE (customer_id, number));
+CREATE TABLE folders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, parent_id int REFERENCES folders, name text NOT NULL, UNIQUE NULLS NOT DISTINCT (parent_id, name));
+CREATE TABLE payments (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), customer_id int NOT NULL REFERENCES customers, amount numeric(12,2) NOT NULL);
+CREATE INDEX ON payments (customer_id);
+CREATE TABLE parts (code int, region text, note text, PRIMARY KEY (region, code)) PARTITION BY LIST (region);
+CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
+CREATE TABLE notes (id serial PRIMARY KEY, body text);
+SQL
+$local->safe_psql('postgres', 'CREATE EXTENSION synchro');
+{
+	local $name = undef;
+	healthy('nothing watched and no remote', found());
+}
+
+connect_remote($local, $remote);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('customers', '{email}'), synchro.add_table('orders', '{customer_id, number}'), synchro.add_table('folders', '{parent_id, name}'),
+	synchro.add_table('payments'), synchro.add_table('parts'), synchro.add_table('notes');
+INSERT INTO customers (email) VALUES ('ann@example.com');
+INSERT INTO orders (customer_id, number) VALUES (1, 1);
+INSERT INTO folders (name) VALUES ('root');
+INSERT INTO payments (customer_id, amount) VALUES (1, 5);
+INSERT INTO parts VALUES (1, 'a');
+INSERT INTO notes (body) VALUES ('a note');
+SQL
+healthy('before the first contact', found());
+is(sync($local, 'office')->{inserted}, 6, 'all arrives');
+my $preload = "info: ALTER SYSTEM SET shared_preload_libraries = 'synchro';\n-- then restart the server";
+is_deeply([ map { "$_->{severity}: $_->{fix}" } found() ], [$preload], 'a healthy set-up: one thing to know, nothing else');
+
+mends('keys', {
+	break => [ $local, 'ALTER TABLE customers DROP CONSTRAINT customers_email_key' ],
+	severity => 'warning', table => 'customers', problem => qr/^the key \(email\) of table public\.customers is not unique by any index/,
+	fix => qr/^CREATE UNIQUE INDEX ON public\.customers \(email\);$/ }, {
+	break => [ $remote, 'ALTER TABLE customers DROP CONSTRAINT customers_email_key' ],
+	severity => 'warning', table => 'customers', problem => qr/^on remote "office": the key \(email\) of table public\.customers is not unique by any index/,
+	fix => qr/${there}CREATE UNIQUE INDEX ON public\.customers \(email\);$/ }, {
+	break => [ $local, 'ALTER TABLE orders ALTER number DROP NOT NULL' ],
+	severity => 'warning', table => 'orders', problem => qr/^the key \(customer_id, number\) of table public\.orders may hold NULL/,
+	fix => qr/^CREATE UNIQUE INDEX ON public\.orders \(customer_id, number\) NULLS NOT DISTINCT;$/ }, {
+	break => [ $remote, 'ALTER TABLE orders ALTER number DROP NOT NULL' ],
+	severity => 'warning', table => 'orders', problem => qr/^on remote "office": the key \(customer_id, number\) of table public\.orders may hold NULL/,
+	fix => qr/${there}CREATE UNIQUE INDEX ON public\.orders \(customer_id, number\) NULLS NOT DISTINCT;$/ }, {
+	break => [ $remote, 'ALTER TABLE notes DROP CONSTRAINT notes_pkey' ],
+	severity => 'warning', table => 'notes', problem => qr/^on remote "office": the primary key's columns \(id\) of table public\.notes are not unique/,
+	fix => qr/${there}CREATE UNIQUE INDEX ON public\.notes \(id\);$/ }, {
+	break => [ $remote, 'ALTER TABLE parts DROP CONSTRAINT parts_pkey' ],
+	severity => 'warning', table => 'parts', problem => qr/^on remote "office": the key \(region, code\) of table public\.parts is not unique/,
+	fix => qr/${there}CREATE UNIQUE INDEX ON public\.parts \(region, code\);$/ });
+
+# what is equal on one side only
+my $collation = q{CREATE COLLATION public.anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)};
+my $differs = qr/^on remote "office": key column email of table public\.customers has collation/;
+mends('a collation there', {
+	break => [ $remote, "$collation; ALTER TABLE customers ALTER email TYPE text COLLATE anycase" ],
+	severity => 'warning', table => 'customers', problem => qr/$differs public\.anycase, not pg_catalog\."default"/,
+	fix => qr/${there}ALTER TABLE public\.customers ALTER COLUMN email TYPE text COLLATE pg_catalog\."default";$/ });
+$remote->safe_psql('postgres', 'DROP COLLATION anycase');
+mends('a collation here', {
+	break => [ $local, "$collation; ALTER TABLE customers ALTER email TYPE text COLLATE anycase" ],
+	severity => 'warning', table => 'customers', problem => qr/$differs pg_catalog\."default", not public\.anycase/,
+	fix => qr/${there}CREATE COLLATION public\.anycase .*\nALTER TABLE public\.customers ALTER COLUMN email TYPE text COLLATE public\.anycase;$/ });
+mends('another collation of the same name', {
+	break => [ $remote, q{ALTER TABLE customers ALTER email TYPE text; DROP COLLATION anycase;
+		CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level1', deterministic = false); ALTER TABLE customers ALTER email TYPE text COLLATE anycase} ],
+	severity => 'warning', table => 'customers', problem => qr/$differs public\.anycase, not public\.anycase/,
+	fix => qr/${there}-- collation public\.anycase is not there, or not as it is here: make it so first\n-- ALTER TABLE/,
+	by => [ $remote, "ALTER TABLE customers ALTER email TYPE text; DROP COLLATION anycase; $collation; ALTER TABLE customers ALTER email TYPE text COLLATE anycase" ] });
+both($local, $remote, 'ALTER TABLE customers ALTER email TYPE text COLLATE "default"');
+mends('a collation that sorts differently', {
+	break => [ $local, 'ALTER TABLE customers ALTER email TYPE text COLLATE "C"' ],
+	severity => 'info', table => 'customers', problem => qr/$differs pg_catalog\."default", not pg_catalog\."C"$/,
+	fix => qr/${there}ALTER TABLE public\.customers ALTER COLUMN email TYPE text COLLATE pg_catalog\."C";$/ });
+
+# keys that lead through other tables
+both($local, $remote, <<'SQL');
+CREATE TABLE vendors (id serial PRIMARY KEY, name text NOT NULL, code text NOT NULL);
+CREATE TABLE products (id serial PRIMARY KEY, vendor_id int NOT NULL REFERENCES vendors, code text NOT NULL, UNIQUE (vendor_id, code));
+CREATE TABLE hens (id int PRIMARY KEY, egg_id int NOT NULL UNIQUE);
+CREATE TABLE eggs (id int PRIMARY KEY, hen_id int NOT NULL UNIQUE);
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('products', '{vendor_id, code}'), synchro.add_table('hens', '{egg_id}'), synchro.add_table('eggs', '{hen_id}')});
+my $nameless = qr/^the key of table public\.products contains foreign key products_vendor_id_fkey to table public\.vendors, which has no natural key/;
+like((grep { $_->{problem} =~ $nameless } found())[0]{fix},
+	qr/^-- name the columns that identify a row: SELECT synchro\.register_natural_key\('public\.vendors', '\{\.\.\.\}'\);$/, 'a key through a table without one');
+both($local, $remote, 'CREATE UNIQUE INDEX ON vendors (code)');
+mends('a key through a table that could have one', {
+	severity => 'warning', table => 'products', problem => $nameless,
+	fix => qr/^SELECT synchro\.register_natural_key\('public\.vendors', '\{code\}'\);$/ });
+both($local, $remote, 'DROP INDEX vendors_code_idx; ALTER TABLE vendors ADD CONSTRAINT one UNIQUE (name, code)');
+$local->safe_psql('postgres', q{SELECT synchro.register_natural_key('vendors', '{name, code}')});
+mends('a key that goes round in a circle', {
+	break => [ $local, 'ALTER TABLE hens ADD FOREIGN KEY (egg_id) REFERENCES eggs; ALTER TABLE eggs ADD FOREIGN KEY (hen_id) REFERENCES hens DEFERRABLE' ],
+	severity => 'error', table => 'eggs', problem => qr/^the key of table public\.eggs goes round in a circle/,
+	fix => qr/^SELECT synchro\.unregister_natural_key\('public\.eggs'\);$/ });
+
+# circles of foreign keys; what is said of them is true
+is_deeply([ map { $_->{problem} . ' ' . $_->{fix} } grep { $_->{problem} =~ /circle/ } found() ],
+	['tables public.eggs, public.hens refer to each other in a circle; their rows arrive, since a foreign key of it may be NULL or deferred -- nothing to do'],
+	'a circle with a way in');
+$local->safe_psql('postgres', q{SELECT synchro.unregister_natural_key('hens')});
+$remote->safe_psql('postgres', 'ALTER TABLE hens ADD FOREIGN KEY (egg_id) REFERENCES eggs');
+mends('a circle without a way in', {
+	break => [ $local, 'ALTER TABLE eggs ALTER CONSTRAINT eggs_hen_id_fkey NOT DEFERRABLE' ],
+	severity => 'warning', table => 'hens', problem => qr/^tables public\.eggs, public\.hens refer to each other in a circle without a way in/,
+	fix => qr/^ALTER TABLE public\.hens ALTER CONSTRAINT hens_egg_id_fkey DEFERRABLE INITIALLY IMMEDIATE;$/ }, {
+	break => [ $remote, 'ALTER TABLE eggs ADD FOREIGN KEY (hen_id) REFERENCES hens' ],
+	severity => 'warning', table => 'hens', problem => qr/^on remote "office": tables public\.eggs, public\.hens refer to each other in a circle without a way in/,
+	fix => qr/${there}ALTER TABLE public\.hens ALTER CONSTRAINT hens_egg_id_fkey DEFERRABLE INITIALLY IMMEDIATE;$/ });
+both($local, $remote, 'ALTER TABLE hens ALTER CONSTRAINT hens_egg_id_fkey NOT DEFERRABLE');
+$local->safe_psql('postgres', 'WITH h AS (INSERT INTO hens VALUES (1, 1)) INSERT INTO eggs VALUES (1, 1)');
+is(sync($local, 'office')->{inserted}, 2, 'rows of such a circle arrive, too');
+both($local, $remote, 'DROP TABLE hens, eggs CASCADE');
+
+# tables and columns that are not the same
+mends('definitions', {
+	break => [ $remote, 'ALTER TABLE customers DROP name' ],
+	severity => 'error', table => 'customers', problem => qr/^on remote "office": table public\.customers has no column name$/,
+	fix => qr/${there}ALTER TABLE public\.customers ADD COLUMN name character varying\(50\);$/ }, {
+	break => [ $remote, 'ALTER TABLE orders ALTER note TYPE varchar(3)' ],
+	severity => 'warning', table => 'orders', problem => qr/^on remote "office": column note of table public\.orders has type character varying\(3\), not text$/,
+	fix => qr/${there}ALTER TABLE public\.orders ALTER COLUMN note TYPE text USING note::text;$/ }, {
+	break => [ $remote, 'ALTER TABLE orders ALTER number TYPE bigint' ],
+	severity => 'info', table => 'orders', problem => qr/^on remote "office": column number of table public\.orders has type bigint, not integer$/,
+	fix => qr/${there}ALTER TABLE public\.orders ALTER COLUMN number TYPE integer USING number::integer;$/ }, {
+	break => [ $remote, q{ALTER TABLE payments ADD account text NOT NULL DEFAULT ''; ALTER TABLE payments ALTER account DROP DEFAULT} ],
+	severity => 'error', table => 'payments', problem => qr/^on remote "office": column account of table public\.payments must not be NULL, has no default, and is not pushed/,
+	fix => qr/${there}ALTER TABLE public\.payments ALTER COLUMN account DROP NOT NULL;$/ }, {
+	break => [ $remote, 'DROP TABLE folders' ],
+	severity => 'error', table => 'folders', problem => qr/^on remote "office": there is no table public\.folders$/,
+	fix => qr/${there}CREATE SCHEMA IF NOT EXISTS public;\nCREATE TABLE public\.folders .*\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=public\.folders/s });
+$local->safe_psql('postgres', q{UPDATE customers SET name = 'Ann'; INSERT INTO folders (name, parent_id) VALUES ('leaf', 1); INSERT INTO payments (customer_id, amount) VALUES (1, 6)});
+is(sync($local, 'office')->{failed}, 0, 'and rows are taken');
+same($local, $remote, 'SELECT f.name, p.name FROM folders f LEFT JOIN folders p ON p.id = f.parent_id ORDER BY 1', 'by the table that was made, too');
+
+# rights and policies on the remote
+mends('rights there', {
+	break => [ $remote, 'REVOKE INSERT, DELETE ON orders FROM sync' ],
+	severity => 'error', table => 'orders', problem => qr/^on remote "office": role sync lacks INSERT, DELETE on table public\.orders$/,
+	fix => qr/${there}GRANT INSERT, DELETE ON public\.orders TO sync;$/ }, {
+	break => [ $remote, 'REVOKE ALL ON vendors FROM sync' ],
+	severity => 'error', table => 'vendors', problem => qr/^on remote "office": role sync lacks SELECT, INSERT, UPDATE, DELETE on table public\.vendors$/,
+	fix => qr/${there}GRANT SELECT, INSERT, UPDATE, DELETE ON public\.vendors TO sync;$/ }, {
+	break => [ $remote, 'REVOKE ALL ON SEQUENCE orders_id_seq FROM sync' ],
+	severity => 'error', table => 'orders', problem => qr/^on remote "office": role sync may not use sequence public\.orders_id_seq of table public\.orders$/,
+	fix => qr/${there}GRANT USAGE ON SEQUENCE public\.orders_id_seq TO sync;$/ }, {
+	break => [ $remote, 'REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC, sync' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not make temporary tables$/,
+	fix => qr/${there}GRANT TEMPORARY ON DATABASE postgres TO sync;$/ }, {
+	break => [ $remote, 'REVOKE DELETE ON synchro_peer.unapplied FROM PUBLIC, sync' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not write the tables of schema synchro_peer$/,
+	fix => qr/${there}GRANT USAGE ON SCHEMA synchro_peer TO sync;\nGRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA synchro_peer TO sync;$/ }, {
+	break => [ $remote, 'REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not use the language plpgsql$/,
+	fix => qr/${there}GRANT USAGE ON LANGUAGE plpgsql TO sync;$/ }, {
+	break => [ $remote, 'ALTER TABLE orders ENABLE ROW LEVEL SECURITY' ],
+	severity => 'error', table => 'orders', problem => qr/^on remote "office": row-level security of table public\.orders is in the way of role sync$/,
+	fix => qr/${there}ALTER ROLE sync BYPASSRLS;$/ });
+mends('what is missing there', {
+	break => [ $remote, 'DROP EXTENSION plpgsql' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": the language plpgsql is missing$/, fix => qr/${there}CREATE EXTENSION plpgsql;$/ }, {
+	break => [ $remote, 'DROP SCHEMA synchro_peer CASCADE' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": there is no schema "synchro_peer", and role sync may not create it$/,
+	fix => qr/${there}CREATE SCHEMA synchro_peer;/ }, {
+	break => [ $remote, 'REVOKE USAGE ON SCHEMA public FROM PUBLIC, sync' ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not use schema public$/,
+	fix => qr/${there}GRANT USAGE ON SCHEMA public TO sync;$/ });
+
+# what is slow or risky, on either side
+mends('slow or risky', {
+	break => [ $local, 'DROP INDEX payments_customer_id_idx' ],
+	severity => 'warning', table => 'payments', problem => qr/^foreign key payments_customer_id_fkey of table public\.payments has no index/,
+	fix => qr/^CREATE INDEX ON public\.payments \(customer_id\);$/ }, {
+	break => [ $remote, 'DROP INDEX payments_customer_id_idx' ],
+	severity => 'warning', table => 'payments', problem => qr/^on remote "office": foreign key payments_customer_id_fkey of table public\.payments has no index/,
+	fix => qr/${there}CREATE INDEX ON public\.payments \(customer_id\);$/ }, {
+	break => [ $local, 'ALTER TABLE parts_a SET UNLOGGED' ],
+	severity => 'warning', table => 'parts', problem => qr/^table public\.parts_a is UNLOGGED/, fix => qr/^ALTER TABLE public\.parts_a SET LOGGED;$/ }, {
+	break => [ $remote, 'ALTER TABLE notes SET UNLOGGED' ],
+	severity => 'warning', table => 'notes', problem => qr/^on remote "office": table public\.notes is UNLOGGED/, fix => qr/${there}ALTER TABLE public\.notes SET LOGGED;$/ },
+	map { my $setting = $_; ({
+	break => [ $local, "ALTER SYSTEM SET $setting = off; SELECT pg_reload_conf()" ],
+	severity => 'warning', table => undef, problem => qr/^setting $setting is off/, fix => qr/^ALTER SYSTEM SET $setting = on;\nSELECT pg_reload_conf\(\);$/ }, {
+	break => [ $remote, "ALTER SYSTEM SET $setting = off; SELECT pg_reload_conf()" ],
+	severity => 'warning', table => undef, problem => qr/^on remote "office": setting $setting is off/, fix => qr/${there}ALTER SYSTEM SET $setting = on;/ }) }
+	  qw(fsync full_page_writes));
+
+# triggers on both sides
+both($local, $remote, <<'SQL');
+CREATE FUNCTION set_balance() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE customers SET balance = balance + NEW.amount WHERE id = NEW.customer_id;
+	RETURN NEW;
+END $$;
+CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note := btrim(NEW.note); RETURN NEW; END';
+CREATE TRIGGER tidy BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tidy();
+SQL
+$remote->safe_psql('postgres', 'CREATE TRIGGER set_balance AFTER INSERT ON payments FOR EACH ROW EXECUTE FUNCTION set_balance()');
+healthy('a trigger on the remote only, and one that writes nothing', found());
+mends('a trigger on both sides', {
+	break => [ $local, 'CREATE TRIGGER balance AFTER INSERT ON payments FOR EACH ROW EXECUTE FUNCTION set_balance()' ],
+	severity => 'warning', table => 'payments', problem => qr/^on remote "office": trigger balance of table public\.payments is on both sides/,
+	fix => qr/^ALTER FUNCTION public\.set_balance\(\) SET synchro\.log_changes = off;$/ });
+
+# what the registry and the log have to say
+mends('captured or not', {
+	break => [ $local, 'ALTER TABLE customers DISABLE TRIGGER synchro_capture' ],
+	severity => 'error', table => 'customers', problem => qr/^changes of table public\.customers are not all captured: trigger synchro_capture of public\.customers is disabled$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.customers'\);\n-- what was changed meanwhile is in no log/ }, {
+	break => [ $local, 'DROP TRIGGER synchro_capture ON orders' ],
+	severity => 'error', table => 'orders', problem => qr/^changes of table public\.orders are not all captured: trigger synchro_capture of public\.orders is missing$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.orders'\);/ }, {
+	break => [ $local, 'DROP TRIGGER synchro_truncate ON parts_a' ],
+	severity => 'error', table => 'parts', problem => qr/^changes of table public\.parts are not all captured: trigger synchro_truncate of public\.parts_a is missing$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.parts'\);/ }, {
+	break => [ $local, 'DROP TRIGGER synchro_capture ON vendors' ],
+	severity => 'error', table => 'vendors', problem => qr/^changes of table public\.vendors are not all captured: trigger synchro_capture of public\.vendors is missing$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.customers'\);/ }, {
+	break => [ $local, 'ALTER TABLE notes ENABLE TRIGGER synchro_capture' ],
+	severity => 'warning', table => 'notes', problem => qr/^changes of table public\.notes are not all captured: trigger synchro_capture of public\.notes does not fire for replicated rows$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.notes'\);/ });
+both($local, $remote, 'CREATE TABLE things (id serial PRIMARY KEY, a text NOT NULL, b text NOT NULL UNIQUE); CREATE TABLE bare (a text NOT NULL, b text NOT NULL)');
+both($local, $remote, 'CREATE UNIQUE INDEX ON bare (a)');
+$local->safe_psql('postgres', q{CREATE TABLE keyed (id uuid PRIMARY KEY, a text UNIQUE); SELECT synchro.add_table('things', '{a}'), synchro.add_table('bare', '{a}'), synchro.add_table('keyed', '{a}')});
+$remote->safe_psql('postgres', 'CREATE TABLE keyed (id uuid PRIMARY KEY)');
+$remote->safe_psql('postgres', 'ALTER TABLE things ALTER a DROP NOT NULL');
+mends('a key that is lost', {
+	break => [ $local, 'ALTER TABLE things DROP a' ],
+	severity => 'error', table => 'things', problem => qr/^table public\.things has lost its key \(a\): its changes are not logged$/,
+	fix => qr/^SELECT synchro\.register_natural_key\('public\.things', '\{b\}'\);\n-- what was changed meanwhile/ }, {
+	break => [ $local, 'ALTER TABLE keyed DROP a' ],
+	severity => 'error', table => 'keyed', problem => qr/^table public\.keyed has lost its key \(a\)/,
+	fix => qr/^SELECT synchro\.unregister_natural_key\('public\.keyed'\);/ }, {
+	break => [ $local, 'ALTER TABLE bare DROP a' ],
+	severity => 'error', table => 'bare', problem => qr/^table public\.bare has lost its key \(a\)/,
+	fix => qr/^-- add a primary key, or name columns that identify a row: SELECT synchro\.register_natural_key\('public\.bare', '\{\.\.\.\}'\);/,
+	by => [ $local, q{SELECT synchro.remove_table('bare')} ] });
+mends('what is not logged', {
+	break => [ $local, 'CREATE ROLE importer; ALTER ROLE importer SET synchro.log_changes = off' ],
+	severity => 'warning', table => undef, problem => qr/^changes are not logged of role importer: synchro\.log_changes is off$/, fix => qr/^ALTER ROLE importer RESET synchro\.log_changes;$/ }, {
+	break => [ $local, 'CREATE ROLE loader; ALTER ROLE loader IN DATABASE postgres SET synchro.log_changes = off' ],
+	severity => 'warning', table => undef, problem => qr/^changes are not logged of role loader in this database/,
+	fix => qr/^ALTER ROLE loader IN DATABASE postgres RESET synchro\.log_changes;$/ }, {
+	break => [ $local, 'ALTER DATABASE postgres SET synchro.log_changes = off' ],
+	severity => 'warning', table => undef, problem => qr/^changes are not logged in this database/, fix => qr/^ALTER DATABASE postgres RESET synchro\.log_changes;$/ });
+mends('log and clock', {
+	break => [ sub {
+		$local->safe_psql('postgres', q{UPDATE notes SET body = body; LOAD 'synchro'; ALTER SYSTEM SET synchro.log_retention = '1s'; SELECT pg_reload_conf()});
+		wait_for($local, q{SELECT lag > '1 s' FROM synchro.remotes}, 'a change is pending for some time');
+	} ],
+	severity => 'warning', table => undef, problem => qr/^changes for remote "office" are pending since .*, longer than synchro\.log_retention \(1s\)/,
+	fix => qr/^LOAD 'synchro';\nALTER SYSTEM SET synchro\.log_retention = '2d';\nSELECT pg_reload_conf\(\);$/ }, {
+	break => [ $local, q{LOAD 'synchro'; ALTER SYSTEM SET synchro.log_changes = off; SELECT pg_reload_conf()} ],
+	severity => 'warning', table => undef, problem => qr/^changes are not logged on this server/, fix => qr/^LOAD 'synchro';\nALTER SYSTEM SET synchro\.log_changes = on;/ }, {
+	break => [ $local, 'UPDATE synchro.node_identity SET clock_uncertainty = 5000000' ],
+	severity => 'error', table => undef, problem => qr/^the clock of this node is known to its group to within 00:00:05 only, synchro\.max_clock_uncertainty is 1s$/,
+	fix => qr/^LOAD 'synchro';\nALTER SYSTEM SET synchro\.max_clock_uncertainty = '10000ms';\nSELECT pg_reload_conf\(\);$/ });
+$local->safe_psql('postgres', q{UPDATE synchro.node_identity SET clock_uncertainty = 0; LOAD 'synchro'; ALTER SYSTEM RESET synchro.log_retention; SELECT pg_reload_conf()});
+mends('a copy', {
+	break => [ $local, 'UPDATE synchro.node_identity SET system_identifier = 1' ],
+	severity => 'error', table => undef, problem => qr/^this database is a copy or was restored, and is held/, fix => qr/^SELECT synchro\.confirm_node\(\);$/ });
+
+# a remote whose owner is no superuser
+$local->safe_psql('postgres', sprintf(<<'SQL', $remote->port));
+CREATE ROLE app;
+GRANT USAGE ON FOREIGN DATA WRAPPER synchro_fdw TO app;
+CREATE SERVER branch FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '%s', dbname 'postgres');
+ALTER SERVER branch OWNER TO app;
+SELECT synchro.add_remote('branch');
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO app;
+SQL
+{
+	local $name = 'branch';
+	mends('rights here', {
+		severity => 'error', table => undef, problem => qr/^remote "branch" has no user mapping for app, who owns it$/,
+		fix => qr/^CREATE USER MAPPING FOR app SERVER branch OPTIONS \(user 'app', password 'put the password here'\);$/,
+		by => [ $local, q{CREATE USER MAPPING FOR app SERVER branch OPTIONS (user 'sync', password 'secret')} ] }, {
+		break => [ $local, 'REVOKE SELECT ON orders FROM app; GRANT SELECT (id, number, customer_id) ON orders TO app' ],
+		severity => 'error', table => 'orders', problem => qr/^role app, who owns remote "branch", may not read table public\.orders$/,
+		fix => qr/^GRANT SELECT ON public\.orders TO app;$/ }, {
+		break => [ $local, 'REVOKE USAGE ON SCHEMA public FROM PUBLIC' ],
+		severity => 'error', table => undef, problem => qr/^role app, who owns remote "branch", may not use schema public$/,
+		fix => qr/^GRANT USAGE ON SCHEMA public TO app;$/ }, {
+		break => [ $local, 'ALTER TABLE notes ENABLE ROW LEVEL SECURITY' ],
+		severity => 'error', table => 'notes', problem => qr/^row-level security of table public\.notes is in the way of role app, who owns remote "branch"$/,
+		fix => qr/^ALTER ROLE app BYPASSRLS;$/ });
+
+	# the SQL itself, where the role is right and a password is asked for: what it leaves is another problem
+	$local->safe_psql('postgres', 'DROP USER MAPPING FOR app SERVER branch');
+	run_fix((found())[0]{fix});
+	my ($row) = found();
+	like("$row->{problem} $row->{fix}", qr/^could not connect to remote "branch": .*password authentication failed.* -- /s, 'a mapping with a wrong password');
+	$local->safe_psql('postgres', q{ALTER USER MAPPING FOR app SERVER branch OPTIONS (DROP password)});
+	($row) = found();
+	like("$row->{problem} $row->{fix}", qr/^password is required for remote "branch": .* -- CREATE or ALTER USER MAPPING FOR app/s, 'and without one');
+	$local->safe_psql('postgres', q{SELECT synchro.remove_remote('branch')});
+}
+{
+	# what the caller may do does not matter, but to call it he has to be allowed to
+	my (undef, undef, $stderr) = $local->psql('postgres', 'SET ROLE app; SELECT * FROM synchro.check()');
+
+	like($stderr, qr/permission denied for function check/, 'it is for those who were granted it');
+	is(rows($local, q{GRANT EXECUTE ON FUNCTION synchro.check(name) TO app; SET ROLE app; SELECT count(*) FROM synchro.check() WHERE severity <> 'info'}), 0, 'and then for anyone');
+}
+
+# the remote runs synchro, too
+{
+	local $db = 'nodes';
+
+	foreach my $node ($local, $remote)
+	{
+		$node->safe_psql('postgres', 'CREATE DATABASE nodes');
+		$node->safe_psql('nodes', <<'SQL');
+CREATE EXTENSION synchro;
+CREATE TABLE customers (id serial PRIMARY KEY, email text NOT NULL UNIQUE, name text NOT NULL UNIQUE, n int);
+CREATE FUNCTION count_them() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE customers SET n = n + 1 WHERE id < NEW.id; RETURN NEW; END';
+ALTER FUNCTION count_them() SET synchro.log_changes = off;
+CREATE TRIGGER count_them AFTER INSERT ON customers FOR EACH ROW EXECUTE FUNCTION count_them();
+SELECT synchro.add_table('customers', '{email}');
+SQL
+	}
+	connect_remote($local, $remote, dbname => 'nodes', peer => 'none');
+	mends('another node', {
+		severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not push to this database, which runs synchro, too$/,
+		fix => qr/${there}SELECT synchro\.allow_peer\('sync'\);$/ });
+	mends('another node that differs', {
+		break => [ $remote, q{SELECT synchro.alter_table('customers', '{name}')} ],
+		severity => 'error', table => 'customers', problem => qr/^on remote "office": table public\.customers is watched by other keys: id; name, not id; email$/,
+		fix => qr/${there}SELECT synchro\.register_natural_key\('public\.customers', '\{email\}'\);$/ }, {
+		break => [ $remote, 'ALTER FUNCTION count_them() RESET synchro.log_changes' ],
+		severity => 'warning', table => 'customers', problem => qr/^on remote "office": trigger count_them of table public\.customers is on both sides, and what its function public\.count_them\(\) writes there/,
+		fix => qr/${there}ALTER FUNCTION public\.count_them\(\) SET synchro\.log_changes = off;$/ });
+	my $proxy = start_proxy($remote->port);
+	$proxy->command('delay 0.02');
+	mends('a node that is far away', {
+		break => [ $local, "ALTER SERVER office OPTIONS (SET port '$proxy->{port}'); LOAD 'synchro'; ALTER SYSTEM SET synchro.max_clock_uncertainty = '10ms'; SELECT pg_reload_conf()" ],
+		severity => 'error', table => undef, problem => qr/^the clock of remote "office" is known to within 0\.\d+ seconds only, synchro\.max_clock_uncertainty is 0\.010 seconds$/,
+		fix => qr/^LOAD 'synchro';\nALTER SYSTEM SET synchro\.max_clock_uncertainty = '\d+ms';\nSELECT pg_reload_conf\(\);$/ });
+	$local->safe_psql('nodes', sprintf(<<'SQL', $remote->port));
+ALTER SERVER office OPTIONS (SET port '%s');
+LOAD 'synchro';
+ALTER SYSTEM RESET synchro.max_clock_uncertainty;
+SELECT pg_reload_conf();
+INSERT INTO customers (email, name) VALUES ('a', 'a');
+SQL
+	is(sync($local, 'office', dbname => 'nodes')->{inserted}, 1, 'then it is pushed to');
+}
+
+# workers, and the library preloaded
+$local->append_conf('postgresql.conf', 'max_worker_processes = 1');
+$local->restart;
+{
+	my ($row) = grep { $_->{problem} eq 'max_worker_processes is 1, but at least 2 background workers are needed' } found();
+
+	is($row->{severity}, 'error', 'too few workers: seen');
+	is($row->{fix}, "ALTER SYSTEM SET max_worker_processes = 8;\n-- then restart the server", 'and how it is mended');
+	run_fix($row->{fix});
+	($row) = grep { $_->{problem} =~ /not preloaded/ } found();
+	run_fix($row->{fix});
+	$local->restart;
+	is_deeply([ map { $_->{problem} } found() ], [], 'then nothing is left to be said');
+}
+
+# a remote that cannot be reached is no error of the call, and hides nothing else
+$remote->stop('fast');
+{
+	local $name = undef;
+	$local->safe_psql('postgres', 'DROP INDEX payments_customer_id_idx');
+	my @rows = found();
+
+	is_deeply([ map { $_->{severity} } @rows ], [ 'error', 'warning' ], 'a remote that is down: one row');
+	like($rows[0]{problem}, qr/^could not connect to remote "office": /, 'that says so');
+	like($rows[0]{fix}, qr/^-- /, 'and a comment');
+	$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
+	is_deeply([ map { $_->{severity} } found() ], ['warning'], 'a paused one is not asked, unless it is named');
+	$name = 'office';
+	is(scalar(grep { $_->{severity} eq 'error' } found()), 1, 'as here');
+	my (undef, undef, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.check('nowhere')});
+	like($stderr, qr/there is no remote "nowhere"/, 'one that does not exist is an error');
+}
+
+$local->stop('fast');
+done_testing();
