@@ -22,6 +22,7 @@
 static const char *const tables_query =
 	"WITH RECURSIVE f AS ("
 	" SELECT k.oid, k.conname, k.conrelid, coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) AS parent, k.conkey,"
+	"        ARRAY(SELECT a.attname FROM unnest(k.confkey) u JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u) AS referenced,"
 	"        ARRAY(SELECT a.attname FROM unnest(k.conkey) u JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u) AS columns"
 	" FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0"
 	"), concerned AS ("
@@ -57,12 +58,13 @@ static const char *const tables_query =
 	"       AND e.mode IN ('natural key', 'reference')),"
 	"   'collated', CASE WHEN a.attcollation <> 0 THEN format('%I.%I', l.collnamespace::regnamespace::name, l.collname) END,"
 	"   'deterministic', l.collisdeterministic, 'provider', l.collprovider,"
+	"   'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = a.atttypid),"
 	"   'locale', coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate)) ORDER BY a.attnum), '[]')"
 	"  FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation"
 	"  LEFT JOIN sequence_columns s ON s.attrelid = a.attrelid AND s.attnum = a.attnum"
 	"  WHERE a.attrelid = d.relid AND a.attnum > 0 AND NOT a.attisdropped),"
 	" 'fks', (SELECT coalesce(json_agg(json_build_object('name', f.conname, 'parent', f.parent, 'columns', f.columns,"
-	"   'in_key', f.columns && d.key)), '[]') FROM f WHERE f.conrelid = d.relid AND NOT f.columns <@ d.skip),"
+	"   'referenced', f.referenced, 'in_key', f.columns && d.key)), '[]') FROM f WHERE f.conrelid = d.relid AND NOT f.columns <@ d.skip),"
 	" 'triggers', (SELECT coalesce(json_agg(json_build_object('name', g.tgname, 'function', g.tgfoid::regprocedure::text,"
 	"   'logs', NOT coalesce(p.proconfig @> '{synchro.log_changes=off}', false))), '[]')"
 	"  FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = d.relid AND NOT g.tgisinternal AND d.watched"
@@ -77,24 +79,24 @@ static const char *const tables_query =
 	"  mode text, many boolean, keys text, key name[], identity name[], registered name[], primary_key name[]," \
 	"  columns json, fks json, triggers json))"
 
-#define HERE TABLES ", x AS (SELECT t.*, t.relid AS oid FROM t)"
+#define HERE TABLES ", x AS (SELECT t.*, t.relid AS oid, true AS is_table FROM t)"
 #define THERE TABLES \
-	", x AS (SELECT t.*, c.oid FROM t JOIN pg_namespace n ON n.nspname = t.schema" \
-	"  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.relname AND c.relkind IN ('r', 'p'))"
+	", x AS (SELECT t.*, c.oid, c.relkind IN ('r', 'p') AS is_table FROM t JOIN pg_namespace n ON n.nspname = t.schema" \
+	"  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.relname AND c.relkind IN ('r', 'p', 'v', 'f'))"
 
 /* their columns here, and how they are on the probe's side: attnum NULL where they are not */
 #define COLUMNS \
 	", c AS (SELECT x.relid, x.oid, x.name AS relation, x.mode, x.watched, c.name, c.type, c.skipped, c.generated, c.key," \
-	"  c.identity, c.not_null, c.sequence, c.own, c.collated, c.deterministic, c.provider, c.locale," \
+	"  c.identity, c.not_null, c.sequence, c.own, c.collated, c.deterministic, c.provider, c.locale, c.labels," \
 	"  a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull" \
 	"  FROM x CROSS JOIN json_to_recordset(x.columns) AS c (name name, type text, skipped boolean, generated boolean," \
 	"   key boolean, identity boolean, not_null boolean, sequence boolean, own boolean, collated text, deterministic boolean," \
-	"   provider text, locale text)" \
+	"   provider text, locale text, labels text[])" \
 	"  LEFT JOIN pg_attribute a ON a.attrelid = x.oid AND a.attname = c.name AND NOT a.attisdropped)"
 
 #define FKS \
-	", f AS (SELECT x.relid, x.name AS relation, f.name, f.parent, f.columns, f.in_key FROM x" \
-	"  CROSS JOIN json_to_recordset(x.fks) AS f (name name, parent oid, columns name[], in_key boolean))"
+	", f AS (SELECT x.relid, x.name AS relation, f.name, f.parent, f.columns, f.referenced, f.in_key FROM x" \
+	"  CROSS JOIN json_to_recordset(x.fks) AS f (name name, parent oid, columns name[], referenced name[], in_key boolean))"
 
 #define LIST(names) "(SELECT string_agg(quote_ident(u), ', ' ORDER BY o) FROM unnest(" names ") WITH ORDINALITY AS u (u, o))"
 
@@ -105,16 +107,22 @@ static const char *const tables_query =
 	" AND NOT EXISTS (SELECT FROM unnest(i.indkey[0:i.indnkeyatts - 1]) u JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum = u" \
 	"  WHERE a.attname <> ALL (" columns ")))"
 
-#define KEY_NOT_UNIQUE(side) \
+#define KEY_NOT_UNIQUE(side, otherwise) \
 	side COLUMNS ", k AS (SELECT x.*, EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND NOT (c.not_null OR c.attnotnull)) AS nullable," \
 	"  EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND c.attnum IS NULL) AS incomplete FROM x)" \
 	"SELECT 'warning', x.relid, CASE WHEN NOT " UNIQUE_ON("x.key", "true") \
-	"  THEN format('the key (%s) of table %s is not unique by any index', " LIST("x.key") ", x.name)" \
+	"  THEN format('there is no unique index on the key (%s) of table %s', " LIST("x.key") ", x.name)" \
 	"  ELSE format('the key (%s) of table %s may hold NULL, and its unique index does not keep NULLs apart', " LIST("x.key") ", x.name) END," \
 	" format('CREATE UNIQUE INDEX ON %s (%s)%s;', x.name, " LIST("x.key") "," \
 	"  CASE WHEN x.nullable THEN ' NULLS NOT DISTINCT' ELSE '' END), true" \
-	" FROM k x WHERE x.key <> '{}' AND NOT x.many AND NOT x.incomplete" \
-	" AND NOT " UNIQUE_ON("x.key", "NOT x.nullable OR i.indnullsnotdistinct")
+	" FROM k x WHERE x.key <> '{}' AND x.is_table AND NOT x.many AND NOT x.incomplete" \
+	" AND NOT " UNIQUE_ON("x.key", "NOT x.nullable OR i.indnullsnotdistinct") otherwise
+
+/* here it is as good if a part of the key is unique: rows are not looked up by it */
+#define PART_IS_UNIQUE \
+	" AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = x.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL" \
+	"  AND NOT EXISTS (SELECT FROM unnest(i.indkey[0:i.indnkeyatts - 1]) u JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum = u" \
+	"   WHERE NOT a.attnotnull OR a.attname <> ALL (x.key)))"
 
 /* a foreign key's index must begin with its columns, in any order */
 #define REFERENCES_WITHOUT_INDEX(side) \
@@ -204,10 +212,10 @@ static const char *const probes_here[] = {
 	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
 
 	UNLOGGED(HERE),
-	KEY_NOT_UNIQUE(HERE),
+	KEY_NOT_UNIQUE(HERE, PART_IS_UNIQUE),
 
 	/* a name that is made of something that has none */
-	HERE FKS "SELECT CASE y.mode WHEN 'none' THEN 'error' ELSE 'warning' END, x.relid,"
+	HERE FKS "SELECT 'warning', x.relid,"
 	" format('the key of table %s contains foreign key %I to table %s, which has no natural key: rows of it that were on both sides before are not found',"
 	"  x.name, f.name, y.name),"
 	" coalesce((SELECT format('SELECT synchro.register_natural_key(%L, %L);', y.name, u.columns::text)"
@@ -219,7 +227,13 @@ static const char *const probes_here[] = {
 	"    GROUP BY i.indexrelid) u WHERE NOT u.unfit ORDER BY cardinality(u.columns), u.indexrelid LIMIT 1),"
 	"  format('-- name the columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', y.name)), true"
 	" FROM x JOIN f ON f.relid = x.relid AND f.in_key JOIN x y ON y.relid = f.parent"
-	" WHERE y.mode IN ('reference', 'none') AND y.relid <> x.relid",
+	" WHERE y.mode = 'reference' AND y.relid <> x.relid",
+
+	/* without a key of the parent's, foreign keys to it are pushed as they are */
+	HERE FKS "SELECT 'error', x.relid, format('foreign key %I of table %s refers to values of a sequence, but table %s has no primary key: they are pushed as they are here',"
+	"  f.name, x.name, y.name), format('ALTER TABLE %s ADD PRIMARY KEY (%s);', y.name, " LIST("f.referenced") "), true"
+	" FROM x JOIN f ON f.relid = x.relid JOIN x y ON y.relid = f.parent WHERE y.mode = 'none' AND y.registered IS NULL AND NOT y.watched"
+	" AND EXISTS (SELECT FROM json_to_recordset(y.columns) AS c (name name, sequence boolean) WHERE c.sequence AND c.name = ANY (f.referenced))",
 
 	REFERENCES_WITHOUT_INDEX(HERE),
 	HARD_CIRCLE(HERE),
@@ -289,7 +303,7 @@ static const char *const probes_here[] = {
 
 /* a trigger on both sides, of the same name or function, that writes into watched tables here */
 #define TWIN_TRIGGERS \
-	", twins AS (SELECT x.relid, x.name AS relation, g.name, g.function, g.logs, k.tgfoid::regprocedure::text AS there," \
+	", twins AS (SELECT DISTINCT x.relid, x.name AS relation, g.name, g.function, g.logs, k.tgfoid::regprocedure::text AS there," \
 	"  NOT coalesce(o.proconfig @> '{synchro.log_changes=off}', false) AND o.prosrc !~* 'disable_log|synchro\\.log_changes' AS logs_there" \
 	"  FROM x CROSS JOIN json_to_recordset(x.triggers) AS g (name name, function text, logs boolean)" \
 	"  JOIN pg_trigger k ON k.tgrelid = x.oid AND NOT k.tgisinternal AND k.tgenabled IN ('O', 'A')" \
@@ -352,6 +366,13 @@ static const char *const probes_there[] = {
 	" FROM x JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''"
 	" WHERE NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.name = a.attname AND NOT c.skipped AND NOT c.generated)"
 	" AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = x.oid AND i.indisprimary AND a.attnum = ANY (i.indkey))",
+	THERE COLUMNS "SELECT 'warning', c.relid, format('column %I of table %s must not be NULL, as it may be here', c.name, c.relation),"
+	" format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL;', c.relation, c.name), true"
+	" FROM c WHERE c.attnotnull AND NOT c.not_null AND NOT c.skipped AND NOT c.generated AND NOT c.identity",
+	THERE COLUMNS "SELECT DISTINCT 'warning', c.relid, format('type %s of column %I of table %s lacks the value %L', format_type(c.atttypid, -1), c.name, c.relation, u),"
+	" format('ALTER TYPE %s ADD VALUE IF NOT EXISTS %L;', format_type(c.atttypid, -1), u), true"
+	" FROM c CROSS JOIN unnest(c.labels) u WHERE NOT c.skipped AND NOT c.generated AND EXISTS (SELECT FROM pg_enum e WHERE e.enumtypid = c.atttypid)"
+	" AND NOT EXISTS (SELECT FROM pg_enum e WHERE e.enumtypid = c.atttypid AND e.enumlabel = u)",
 
 	/* what is equal must be equal on both sides */
 	THERE COLUMNS "SELECT CASE WHEN c.deterministic AND l.collisdeterministic THEN 'info' ELSE 'warning' END, c.relid,"
@@ -371,10 +392,10 @@ static const char *const probes_there[] = {
 	" WHERE c.key AND c.collated IS NOT NULL AND (c.deterministic <> l.collisdeterministic"
 	"  OR (NOT c.deterministic AND (c.provider, c.locale) IS DISTINCT FROM (l.collprovider::text, y.locale))"
 	"  OR (c.deterministic AND c.collated <> y.collated AND c.collated <> 'pg_catalog.\"default\"'))",
-	KEY_NOT_UNIQUE(THERE),
+	KEY_NOT_UNIQUE(THERE, ""),
 	THERE COLUMNS "SELECT 'warning', x.relid, format('the primary key''s columns (%s) of table %s are not unique by any index', " LIST("x.identity") ", x.name),"
 	" format('CREATE UNIQUE INDEX ON %s (%s);', x.name, " LIST("x.identity") "), true"
-	" FROM x WHERE x.identity <> '{}' AND x.identity <> x.key AND NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.identity AND c.attnum IS NULL)"
+	" FROM x WHERE x.is_table AND x.identity <> '{}' AND x.identity <> x.key AND NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.identity AND c.attnum IS NULL)"
 	" AND NOT " UNIQUE_ON("x.identity", "true"),
 	REFERENCES_WITHOUT_INDEX(THERE),
 	HARD_CIRCLE(THERE),

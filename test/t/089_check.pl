@@ -92,12 +92,13 @@ my $there = qr/^-- on remote "office"\n/;
 both($local, $remote, <<'SQL');
 CREATE TABLE customers (id serial PRIMARY KEY, email text NOT NULL UNIQUE, name varchar(50), balance numeric(12,2) NOT NULL DEFAULT 0);
 CREATE TABLE orders (id serial PRIMARY KEY, customer_id int NOT NULL REFERENCES customers, number int NOT NULL, note text, UNIQUE (customer_id, number));
-CREATE TABLE folders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, parent_id int REFERENCES folders, name text NOT NULL, UNIQUE NULLS NOT DISTINCT (parent_id, name));
+CREATE TABLE folders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, parent_id int REFERENCES folders, name text NOT NULL, note text, UNIQUE NULLS NOT DISTINCT (parent_id, name));
 CREATE TABLE payments (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), customer_id int NOT NULL REFERENCES customers, amount numeric(12,2) NOT NULL);
 CREATE INDEX ON payments (customer_id);
 CREATE TABLE parts (code int, region text, note text, PRIMARY KEY (region, code)) PARTITION BY LIST (region);
 CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
-CREATE TABLE notes (id serial PRIMARY KEY, body text);
+CREATE TYPE state AS ENUM ('new', 'seen');
+CREATE TABLE notes (id serial PRIMARY KEY, body text, state state);
 SQL
 $local->safe_psql('postgres', 'CREATE EXTENSION synchro');
 {
@@ -123,10 +124,10 @@ is_deeply([ map { "$_->{severity}: $_->{fix}" } found() ], [$preload], 'a health
 
 mends('keys', {
 	break => [ $local, 'ALTER TABLE customers DROP CONSTRAINT customers_email_key' ],
-	severity => 'warning', table => 'customers', problem => qr/^the key \(email\) of table public\.customers is not unique by any index/,
+	severity => 'warning', table => 'customers', problem => qr/^there is no unique index on the key \(email\) of table public\.customers$/,
 	fix => qr/^CREATE UNIQUE INDEX ON public\.customers \(email\);$/ }, {
 	break => [ $remote, 'ALTER TABLE customers DROP CONSTRAINT customers_email_key' ],
-	severity => 'warning', table => 'customers', problem => qr/^on remote "office": the key \(email\) of table public\.customers is not unique by any index/,
+	severity => 'warning', table => 'customers', problem => qr/^on remote "office": there is no unique index on the key \(email\) of table public\.customers$/,
 	fix => qr/${there}CREATE UNIQUE INDEX ON public\.customers \(email\);$/ }, {
 	break => [ $local, 'ALTER TABLE orders ALTER number DROP NOT NULL' ],
 	severity => 'warning', table => 'orders', problem => qr/^the key \(customer_id, number\) of table public\.orders may hold NULL/,
@@ -138,7 +139,7 @@ mends('keys', {
 	severity => 'warning', table => 'notes', problem => qr/^on remote "office": the primary key's columns \(id\) of table public\.notes are not unique/,
 	fix => qr/${there}CREATE UNIQUE INDEX ON public\.notes \(id\);$/ }, {
 	break => [ $remote, 'ALTER TABLE parts DROP CONSTRAINT parts_pkey' ],
-	severity => 'warning', table => 'parts', problem => qr/^on remote "office": the key \(region, code\) of table public\.parts is not unique/,
+	severity => 'warning', table => 'parts', problem => qr/^on remote "office": there is no unique index on the key \(region, code\) of table public\.parts$/,
 	fix => qr/${there}CREATE UNIQUE INDEX ON public\.parts \(region, code\);$/ });
 
 # what is equal on one side only
@@ -216,15 +217,21 @@ mends('definitions', {
 	break => [ $remote, 'ALTER TABLE orders ALTER number TYPE bigint' ],
 	severity => 'info', table => 'orders', problem => qr/^on remote "office": column number of table public\.orders has type bigint, not integer$/,
 	fix => qr/${there}ALTER TABLE public\.orders ALTER COLUMN number TYPE integer USING number::integer;$/ }, {
+	break => [ $remote, q{UPDATE folders SET note = ''; ALTER TABLE folders ALTER note SET NOT NULL} ],
+	severity => 'warning', table => 'folders', problem => qr/^on remote "office": column note of table public\.folders must not be NULL, as it may be here$/,
+	fix => qr/${there}ALTER TABLE public\.folders ALTER COLUMN note DROP NOT NULL;$/ }, {
+	break => [ $local, q{ALTER TYPE state ADD VALUE 'it''s gone'} ],
+	severity => 'warning', table => 'notes', problem => qr/^on remote "office": type public\.state of column state of table public\.notes lacks the value 'it''s gone'$/,
+	fix => qr/${there}ALTER TYPE public\.state ADD VALUE IF NOT EXISTS 'it''s gone';$/ }, {
 	break => [ $remote, q{ALTER TABLE payments ADD account text NOT NULL DEFAULT ''; ALTER TABLE payments ALTER account DROP DEFAULT} ],
 	severity => 'error', table => 'payments', problem => qr/^on remote "office": column account of table public\.payments must not be NULL, has no default, and is not pushed/,
 	fix => qr/${there}ALTER TABLE public\.payments ALTER COLUMN account DROP NOT NULL;$/ }, {
-	break => [ $remote, 'DROP TABLE folders' ],
-	severity => 'error', table => 'folders', problem => qr/^on remote "office": there is no table public\.folders$/,
-	fix => qr/${there}CREATE SCHEMA IF NOT EXISTS public;\nCREATE TABLE public\.folders .*\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=public\.folders/s });
-$local->safe_psql('postgres', q{UPDATE customers SET name = 'Ann'; INSERT INTO folders (name, parent_id) VALUES ('leaf', 1); INSERT INTO payments (customer_id, amount) VALUES (1, 6)});
+	break => [ $remote, 'DROP TABLE vendors CASCADE' ],
+	severity => 'error', table => 'vendors', problem => qr/^on remote "office": there is no table public\.vendors$/,
+	fix => qr/${there}CREATE SCHEMA IF NOT EXISTS public;\nCREATE TABLE public\.vendors .*\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=public\.vendors/s });
+$local->safe_psql('postgres', q{UPDATE customers SET name = 'Ann'; INSERT INTO vendors (name, code) VALUES ('acme', 'a'); INSERT INTO products (vendor_id, code) VALUES (1, 'x'); INSERT INTO payments (customer_id, amount) VALUES (1, 6)});
 is(sync($local, 'office')->{failed}, 0, 'and rows are taken');
-same($local, $remote, 'SELECT f.name, p.name FROM folders f LEFT JOIN folders p ON p.id = f.parent_id ORDER BY 1', 'by the table that was made, too');
+same($local, $remote, 'SELECT p.code, v.code FROM products p JOIN vendors v ON v.id = p.vendor_id', 'by the table that was made, too');
 
 # rights and policies on the remote
 mends('rights there', {
@@ -312,6 +319,18 @@ mends('captured or not', {
 	break => [ $local, 'ALTER TABLE notes ENABLE TRIGGER synchro_capture' ],
 	severity => 'warning', table => 'notes', problem => qr/^changes of table public\.notes are not all captured: trigger synchro_capture of public\.notes does not fire for replicated rows$/,
 	fix => qr/^SELECT synchro\.alter_table\('public\.notes'\);/ });
+both($local, $remote, <<'SQL');
+CREATE TABLE rooms (number serial UNIQUE, label text UNIQUE);
+CREATE TABLE guests (name text PRIMARY KEY, room int REFERENCES rooms (number));
+CREATE INDEX ON guests (room);
+CREATE TABLE cities (country text, name text NOT NULL UNIQUE, PRIMARY KEY (country, name));
+CREATE TABLE countries (code text UNIQUE);
+ALTER TABLE cities ADD FOREIGN KEY (country) REFERENCES countries (code);
+SQL
+mends('ids without a primary key', {
+	break => [ $local, q{SELECT synchro.add_table('guests'), synchro.add_table('cities')} ],
+	severity => 'error', table => 'guests', problem => qr/^foreign key guests_room_fkey of table public\.guests refers to values of a sequence, but table public\.rooms has no primary key/,
+	fix => qr/^ALTER TABLE public\.rooms ADD PRIMARY KEY \(number\);$/ });
 both($local, $remote, 'CREATE TABLE things (id serial PRIMARY KEY, a text NOT NULL, b text NOT NULL UNIQUE); CREATE TABLE bare (a text NOT NULL, b text NOT NULL)');
 both($local, $remote, 'CREATE UNIQUE INDEX ON bare (a)');
 $local->safe_psql('postgres', q{CREATE TABLE keyed (id uuid PRIMARY KEY, a text UNIQUE); SELECT synchro.add_table('things', '{a}'), synchro.add_table('bare', '{a}'), synchro.add_table('keyed', '{a}')});
