@@ -306,6 +306,22 @@ launch(void)
 	return Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), 10);
 }
 
+/*
+ * Take up changed settings.  The next look at the log of a database without
+ * pushers may be a quarter of log_retention away: not of the former one, if
+ * that is shortened.
+ */
+static void
+reload(void)
+{
+	int			log_retention = synchro_log_retention;
+
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (synchro_log_retention < log_retention)
+		look_for_databases(true);
+}
+
 static void
 launcher_exit(int code, Datum arg)
 {
@@ -335,13 +351,10 @@ synchro_launcher_main(Datum main_arg)
 		long		timeout;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
+		if (ConfigReloadPending)
+			reload();
 		timeout = launch();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
 						 timeout, synchro_wait_launcher());

@@ -60,8 +60,15 @@ sub measure
 	return ($least, (sort { $a <=> $b } @times)[4]);
 }
 
-# Buffers that reading the view asks for.
+# Buffers that reading the view asks for: the least of some.
 sub pages_of_view
+{
+	my ($least) = sort { $a <=> $b } map { pages_of_a_look() } 1 .. 3;
+
+	return $least;
+}
+
+sub pages_of_a_look
 {
 	my $plan = rows($local, 'EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT remote, state, pending, lag FROM synchro.remotes');
 	my ($hit) = $plan =~ /^[^\n]*\n\s*Buffers: shared.* hit=(\d+)/;
@@ -129,10 +136,15 @@ $$;
 SQL
 wait_arrival($remote, 'SELECT n FROM t WHERE name = (SELECT name FROM t WHERE n = 5000)', '5000', 'all of that has been pushed');
 
-my ($large, $large_ms) = measure();
-note("pages that a commit and its pass read: $empty with an empty log, $large with a large one");
-cmp_ok($large - $empty, '<=', 64, "a pass reads at most 64 pages more ($empty, now $large)");
-cmp_ok($large_ms, '<', 2 * $empty_ms + 30, sprintf 'and is as fast (%.1f ms, now %.1f)', $empty_ms, $large_ms);
+my $large;
+
+soon_enough(2 * $empty_ms + 30, sprintf('and is as fast as with an empty log, which was %.1f ms', $empty_ms), sub {
+	my ($pages, $ms) = measure();
+
+	$large = $pages unless defined $large;
+	return $ms;
+});
+cmp_ok($large - $empty, '<=', 64, "a pass reads at most 64 pages more ($empty with an empty log, now $large)");
 cmp_ok(pages_of_view(), '<=', $empty_view + 20, 'nor does view remotes read the log');
 
 #

@@ -9,7 +9,7 @@ use AlwaysOn;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 my $local = synchro_node('local', preload => 1, conf => <<'CONF');
 max_worker_processes = 30
@@ -48,13 +48,13 @@ wait_for($local, <<'SQL', 'not for ever, and view remotes says for what');
 SELECT last_error LIKE 'could not connect to remote "silent": It has not answered within 1 seconds.'
 AND last_error_at > now() - interval '1 minute' AND attempts > 1 FROM synchro.remotes WHERE remote = 'silent'
 SQL
-cmp_ok(time - $added, '<', 20, 'twice within the configured time');
+cmp_ok(time - $added, '<', 60, 'twice within the configured time, and what a busy machine takes');
 wait_for($local, <<'SQL', 'nor when it tries next');
 SELECT state = 'waiting to try again' AND next_attempt BETWEEN last_error_at AND last_error_at + interval '1.2 s'
 FROM synchro.remotes WHERE remote = 'silent'
 SQL
 $local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('silent')});
-within(10, 'synchronize() ends with the error', sub {
+within(5, 'synchronize() ends with the error', sub {
 	sync_fails($local, 'silent', qr/08001.*could not connect to remote "silent"/, 'which says so');
 });
 $local->safe_psql('postgres', 'ALTER SERVER silent OPTIONS (SET port \'' . $remote->port . '\')');
@@ -76,16 +76,16 @@ $holder->query_safe('COMMIT');
 $holder->quit;
 wait_for($local, q{SELECT last_error LIKE '%"proxied"%It has not answered within 1 seconds%' AND state IN ('connecting', 'waiting to try again')
 	AND pending = 1 AND lag > '1 s' FROM synchro.remotes WHERE remote = 'proxied'}, 'a line that goes dead is noticed');
-cmp_ok(time - $swallowed, '<', 20, 'within the configured time: three times that of a connection, and once more');
-like(slurp_file($local->logfile), qr/could not push to remote "proxied".*\n.*It has not answered within 1 seconds/, 'and logged');
-is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, 'proxied'), '1', 'though the batch has got through');
+cmp_ok(time - $swallowed, '<', 60, 'within the configured time, which is three times that of a connection, and once more');
+ok($local->wait_for_log(qr/could not push to remote "proxied".*\n.*It has not answered within 1 seconds/), 'and logged');
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'though the batch gets through', dbname => 'proxied');
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'the other remote does not care', dbname => 'silent');
 $proxy->command('forward');
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'it goes on when the line is there again', dbname => 'proxied');
 
-# One that is only slow is not taken for dead: a statement may last longer than the time after which we ask. That is given
-# three seconds here, since a machine that has much to do may take one or two for a connection.
-$local->safe_psql('postgres', q{ALTER SERVER proxied OPTIONS (ADD connect_timeout '3')});
+# One that is only slow is not taken for dead: a statement may last longer than the time after which we ask, which is three
+# times that of a connection. That is given four seconds here, since a machine that has much to do may take some for one.
+$local->safe_psql('postgres', q{ALTER SERVER proxied OPTIONS (ADD connect_timeout '4')});
 $holder = $remote->background_psql('proxied');
 $holder->query_safe('BEGIN; LOCK TABLE t');
 $local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('slow')});
@@ -93,8 +93,14 @@ my $session = q{SELECT pid FROM pg_stat_activity WHERE datname = 'proxied' AND w
 wait_for($remote, "SELECT count(*) = 1 FROM ($session) s", 'a batch waits for a lock');
 my $pid = rows($remote, $session);
 my $taken = $proxy->command('taken');
-wait_for($remote, "SELECT now() - query_start > '10 s' AND state = 'active' FROM pg_stat_activity WHERE pid = $pid", 'for long');
-$local->poll_query_until('postgres', 'SELECT true') until $proxy->command('taken') > $taken;
+my $asked = 0;
+foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	last if $asked = $proxy->command('taken') > $taken;
+	usleep(100_000);
+}
+ok($asked, 'for so long that we ask by another connection whether it is alive');
+wait_for($remote, "SELECT now() - query_start > '17 s' AND state = 'active' FROM pg_stat_activity WHERE pid = $pid", 'which it is');
 $holder->query_safe('COMMIT');
 $holder->quit;
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'slow'}, '1', 'a remote that is slow gets it', dbname => 'proxied');

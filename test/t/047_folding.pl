@@ -135,7 +135,7 @@ $alive->safe_psql('postgres', q{UPDATE parent SET n = -1; UPDATE child SET n = -
 $local->safe_psql('postgres', "SELECT synchro.set_checkpoint('alive', '$between')");
 wait_arrival($alive, q{SELECT string_agg(name, ', ' ORDER BY name) FROM parent WHERE n <> -1},
 	'parent 10, parent 3, parent 4, parent 5, twice, second', 'set_checkpoint(): what has changed since then, of a folded log, is sent again');
-is(rows($alive, q{SELECT string_agg(code, ', ' ORDER BY code) FROM given WHERE n <> -1}), 'code 3, moved twice, second',
+wait_arrival($alive, q{SELECT string_agg(code, ', ' ORDER BY code) FROM given WHERE n <> -1}, 'code 3, moved twice, second',
 	'and nothing else');
 
 #

@@ -52,7 +52,7 @@ INSERT INTO t (name, n) VALUES ('prepared', 0);
 PREPARE TRANSACTION 'p';
 SQL
 $primary->wait_for_catchup($standby);
-is(state_of($standby, 'office', 'state, pending'), 'standby|200', 'what is pending can be seen on the standby');
+wait_for($standby, 'SELECT state, pending FROM synchro.remotes', 'what is pending can be seen on the standby', expected => 'standby|200');
 $primary->stop('immediate');
 $standby->promote;
 $remote->start;

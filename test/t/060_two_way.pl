@@ -76,6 +76,7 @@ foreach my $order ([$a, $b], [$b, $a])
 	on($a, q{DELETE FROM parent WHERE name IN ('one', 'uno', 'two', 'due')});
 	settle(@$order);
 }
+
 # A parent is deleted there and changed here later, so its children go along when it is made anew: wherever the delete of the
 # other side's own children comes in between.
 foreach my $between (0, 1, 2)
@@ -92,6 +93,33 @@ foreach my $between (0, 1, 2)
 	same($a, $b, $all, "a parent made anew: the same children on both sides, $between times pushed before the delete comes");
 	is(rows($a, "SELECT n FROM parent WHERE name = '$key'"), '2', 'and the later change of the parent');
 }
+
+# Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
+# node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
+foreach my $order ([$a, $b], [$b, $a])
+{
+	my $name = 'equal, ' . $order->[0]->name . ' first';
+
+	on($a, "INSERT INTO parent (name, n) VALUES ('$name', 0), ('$name, deleted', 0)");
+	settle(@$order);
+	my $seen = rows($a, q{SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01Z') * 1000000)::bigint + 60000000});
+	foreach my $node ($a, $b)
+	{
+		on($node, "SELECT setval('synchro.clock', $seen)");
+		on($node, "UPDATE parent SET note = '" . $node->name . "' WHERE name = '$name'");
+		on($node, $node == $a ? "UPDATE parent SET note = 'a' WHERE name = '$name, deleted'" : "DELETE FROM parent WHERE name = '$name, deleted'");
+	}
+	my $stamps = q{SELECT changed_at FROM synchro.changes ORDER BY changed_at DESC LIMIT 2};
+	is(rows($a, $stamps), rows($b, $stamps), 'both have made two changes at the same times');
+	settle(@$order);
+	same($a, $b, $all, "$name: both are the same");
+	my $winner = rows($a, 'SELECT id FROM synchro.node') gt rows($b, 'SELECT id FROM synchro.node') ? 'a' : 'b';
+	is(rows($a, "SELECT note FROM parent WHERE name = '$name'"), $winner, 'the change of the node with the greater id has won');
+	is(rows($a, "SELECT count(*) FROM parent WHERE name = '$name, deleted'"), $winner eq 'a' ? 1 : 0, 'so has its update, or delete');
+	on($a, "DELETE FROM parent WHERE name LIKE '$name%'");
+	settle(@$order);
+}
+
 note(rows($a, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 note(rows($b, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 

@@ -10,7 +10,8 @@
 #
 # A step is a transaction of several statements on one node, a push over one link, or a restart. All are made one after
 # another on one machine, so their stamps are in the order of the steps. What a transaction did is seen by what it makes of
-# its node's state, in one REPEATABLE READ snapshot. A history has two rounds, at the end of each everything is pushed.
+# its node's state, in one REPEATABLE READ snapshot, and by which rows it has written: an update that changes nothing is a
+# change, too. A history has two rounds, at the end of each everything is pushed.
 use strict;
 use warnings;
 
@@ -284,14 +285,15 @@ SQL
 # The query of all rows by their names, whose values follow after =.
 sub state_query
 {
-	my ($prefix) = @_;
+	my ($prefix, $which) = @_;
 	my $mine = "LIKE '$prefix%'";
+	my ($parent, $child, $tag, $pair) = map { $which ? " AND $_.$which" : '' } 'parent', 'c', 'tag', 'x';
 
-	return qq{SELECT 'parent ' || name || ' = ' || coalesce(n, 0) FROM parent WHERE name $mine
-	UNION ALL SELECT 'child ' || p.name || '/' || c.name || ' = ' || c.n FROM child c JOIN parent p ON p.id = c.parent_id WHERE p.name $mine
-	UNION ALL SELECT 'tag ' || name || ' = ' || n FROM tag WHERE name $mine
+	return qq{SELECT 'parent ' || name || ' = ' || coalesce(n, 0) FROM parent WHERE name $mine$parent
+	UNION ALL SELECT 'child ' || p.name || '/' || c.name || ' = ' || c.n FROM child c JOIN parent p ON p.id = c.parent_id WHERE p.name $mine$child
+	UNION ALL SELECT 'tag ' || name || ' = ' || n FROM tag WHERE name $mine$tag
 	UNION ALL SELECT 'pair ' || p.name || '/' || c.name || ' ' || t.name || ' = 1' FROM child_tag x JOIN child c ON c.id = x.child_id
-		JOIN parent p ON p.id = c.parent_id JOIN tag t ON t.id = x.tag_id WHERE p.name $mine ORDER BY 1};
+		JOIN parent p ON p.id = c.parent_id JOIN tag t ON t.id = x.tag_id WHERE p.name $mine$pair ORDER BY 1};
 }
 
 sub state_of_lines
@@ -400,17 +402,42 @@ sub summary
 	return join ' ', $operation, grep { my $new = $_ ne $last; $last = $_; $new } @names;
 }
 
+# On a busy machine clocks are measured badly. So what comes next on another node waits until its stamp is the later one also if
+# both are as wrong as they may be.
+sub let_clocks_tell
+{
+	my ($group, $node) = @_;
+	my $last = $group->{last};
+
+	return if !$last || $last->{node} == $node;
+	my $unknown = 0.001;
+
+	$unknown += $group->{uncertainty}[$_] || 0 foreach $last->{node}, $node;
+	my $wait = $last->{at} + $unknown - time;
+
+	usleep($wait * 1_000_000) if $wait > 0;
+	return;
+}
+
 sub run_transaction
 {
 	my ($group, $run, $number, $step) = @_;
 	my $statements = join ";\n", map { $_->[1] } @{ $step->{statements} };
 	my $query = state_query($run->{prefix});
-	my (@lines, @before, @after, %changed);
+
+	# by this transaction or a savepoint of it: what others write later is not in its snapshot
+	my $written = state_query($run->{prefix}, 'xmin::text::bigint >= pg_current_xact_id()::text::bigint');
+	my (@lines, @before, @after, @written, %changed);
 
 	push @{ $run->{trace} }, map { sprintf '%d: %s: %s', $number, $servers[ $step->{node} ]->name, summary(@$_) } @{ $step->{statements} };
 	push @{ $run->{trace} }, "$number: $step->{end}" if $step->{end} ne 'COMMIT';
 	$statements =~ s/\@/$run->{prefix}/g;
-	@lines = ask($group, $step->{node}, "BEGIN ISOLATION LEVEL REPEATABLE READ;\n$query;\n\\echo -- before\n$statements;\n\\echo -- after\n$query;\n$step->{end};");
+	let_clocks_tell($group, $step->{node});
+	@lines = ask($group, $step->{node}, "BEGIN ISOLATION LEVEL REPEATABLE READ;\n$query;\n\\echo -- before\n$statements;\n\\echo -- after\n$query;\n\\echo -- written\n$written;\n$step->{end};"
+		  . "\n\\echo -- clock\nSELECT extract(epoch FROM clock_uncertainty) FROM synchro.node;");
+	$group->{last} = { node => $step->{node}, at => time };
+	$group->{uncertainty}[ $step->{node} ] = pop @lines if $lines[-1] =~ /^[0-9.]+$/;
+	pop @lines if $lines[-1] eq '-- clock';
 	push @before, shift @lines while @lines && $lines[0] ne '-- before';
 	shift @lines;
 	if (grep { /ERROR/ } @before, @lines)
@@ -422,13 +449,15 @@ sub run_transaction
 	}
 	shift @lines while $lines[0] ne '-- after';
 	shift @lines;
-	@after = @lines;
+	push @after, shift @lines while @lines && $lines[0] ne '-- written';
+	shift @lines;
+	@written = @lines;
 	return if $step->{end} ne 'COMMIT';
-	my ($before, $after) = (state_of_lines(@before), state_of_lines(@after));
+	my ($before, $after, $wrote) = map { state_of_lines(@$_) } \@before, \@after, \@written;
 
 	foreach my $key (keys %$before, keys %$after)
 	{
-		next if defined $before->{$key} && defined $after->{$key} && $before->{$key} eq $after->{$key};
+		next if defined $before->{$key} && defined $after->{$key} && $before->{$key} eq $after->{$key} && !defined $wrote->{$key};
 		$changed{$key} = defined $after->{$key} ? $after->{$key} : 'gone';
 		$run->{facts}{$key} = $after->{$key};
 	}

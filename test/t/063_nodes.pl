@@ -2,8 +2,6 @@
 # taken for a new change then, it would go round for ever; if its stamp or origin got lost on the way, a node further on would
 # decide otherwise than the first. So every shape in which three nodes can be joined must come to the same end, each change must
 # cross each link once in each direction at most, and when nothing changes any more, nothing must be sent.
-#
-# SYNCHRO_QUIET=60 watches the nodes for a minute after they have come to rest, instead of ten seconds.
 use strict;
 use warnings;
 
@@ -14,7 +12,8 @@ use SynchroTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $quiet = $ENV{SYNCHRO_QUIET} || 10;
+# seconds
+my $quiet = 60;
 my $schema = <<'SQL';
 CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE, n int, note text);
 CREATE TABLE child (id serial PRIMARY KEY, parent_id int NOT NULL REFERENCES parent ON DELETE CASCADE, name text, n int, UNIQUE (parent_id, name));
@@ -161,6 +160,22 @@ sub conflicting_changes
 	return;
 }
 
+# Nobody has anything to push.
+sub wait_pushed
+{
+	my (@nodes) = @_;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while (time < $until)
+	{
+		return if !grep { rows($_, q{SELECT coalesce(sum(pending), 1) FROM synchro.remotes}) } @nodes;
+		usleep(50_000);
+	}
+	die 'the nodes do not come to rest';
+}
+
+my (%nodes_of, @titles);
+
 foreach my $shape (
 	[ 'line', 'ab', 'ba', 'bc', 'cb' ],
 	[ 'ring in one direction', 'ab', 'bc', 'ca' ],
@@ -168,9 +183,11 @@ foreach my $shape (
 {
 	my ($title, @links) = @$shape;
 	my $word = (split /[ ,]/, $title)[0];
+	my @nodes = nodes({ conf => "log_statement = all\nlog_line_prefix = '%m [%p] <%u> '" }, map { "${word}_$_" . @links } 'a', 'b', 'c');
 
+	push @titles, $title;
+	$nodes_of{$title} = \@nodes;
 	subtest $title => sub {
-		my @nodes = nodes({ conf => "log_statement = all\nlog_line_prefix = '%m [%p] <%u> '" }, map { "${word}_$_" . @links } 'a', 'b', 'c');
 		my %node;
 
 		@node{ 'a', 'b', 'c' } = @nodes;
@@ -200,52 +217,57 @@ foreach my $shape (
 		};
 		my $rest = sub {
 			on($_, q{SELECT synchro.resume(remote) FROM synchro.remotes WHERE state = 'paused'}) foreach @nodes;
-			foreach my $try (1 .. 600)
-			{
-				return if !grep { rows($_, q{SELECT coalesce(sum(pending), 1) FROM synchro.remotes}) } @nodes;
-				usleep(50_000);
-			}
-			die 'the nodes do not come to rest';
-		};
-		my $settled = sub {
-			foreach my $try (1 .. 3)
-			{
-				$rest->();
-				wait_quiet($_) foreach @nodes;
-				$rest->();
-			}
+			wait_pushed(@nodes);
 		};
 		conflicting_changes('always on', $hold, $rest, @nodes);
-		$settled->();
-		all_same('always on', @nodes);
-		crossed_once('always on', @nodes);
-
-		# nothing is sent any more
-		my $observe = sub {
-			return join "\n", map {
-				rows($_, q{SELECT (SELECT count(*) FROM synchro.changes), (SELECT count(*) FROM crossed),
-					(SELECT string_agg(moved_at::text, ',' ORDER BY node) FROM synchro_peer.position)})
-			} @nodes;
-		};
-		my @offsets = map { -s $_->logfile } @nodes;
-		my $before = $observe->();
-		my $end = time + $quiet;
-		my $after = $before;
-		while (time < $end && $after eq $before)
-		{
-			usleep(500_000);
-			$after = $observe->();
-		}
-		is($after, $before, "for $quiet seconds no log grows, no fact crosses a link and no position moves");
-		foreach my $i (0 .. $#nodes)
-		{
-			my $log = PostgreSQL::Test::Utils::slurp_file($nodes[$i]->logfile, $offsets[$i]);
-			my @statements = grep { /<sync> LOG/ } split /\n/, $log;
-
-			is(scalar @statements, 0, 'and ' . $nodes[$i]->name . ' is sent no statement') or diag(join "\n", @statements[ 0 .. 4 ]);
-		}
-		$_->stop('fast') foreach @nodes;
 	};
 }
 
+# What is pushed may be passed on.
+my @all_nodes = map { @$_ } values %nodes_of;
+
+foreach my $try (1 .. 3)
+{
+	wait_pushed(@all_nodes);
+	wait_quiet($_) foreach @all_nodes;
+}
+wait_pushed(@all_nodes);
+foreach my $title (@titles)
+{
+	subtest "$title, always on" => sub {
+		all_same('always on', @{ $nodes_of{$title} });
+		crossed_once('always on', @{ $nodes_of{$title} });
+	};
+}
+
+#
+# no echo: nothing is sent any more
+#
+sub observe
+{
+	return join "\n", map {
+		$_->name . ' ' . rows($_, q{SELECT (SELECT count(*) FROM synchro.changes), (SELECT count(*) FROM crossed),
+			(SELECT string_agg(moved_at::text, ',' ORDER BY node) FROM synchro_peer.position)})
+	} @all_nodes;
+}
+
+my @offsets = map { -s $_->logfile } @all_nodes;
+my $before = observe();
+my $end = time + $quiet;
+my $after = $before;
+
+while (time < $end && $after eq $before)
+{
+	usleep(1_000_000);
+	$after = observe();
+}
+is($after, $before, "for $quiet seconds no log grows, no fact crosses a link and no position moves");
+foreach my $i (0 .. $#all_nodes)
+{
+	my $log = PostgreSQL::Test::Utils::slurp_file($all_nodes[$i]->logfile, $offsets[$i]);
+	my @statements = grep { /<sync> LOG/ } split /\n/, $log;
+
+	is(scalar @statements, 0, 'and ' . $all_nodes[$i]->name . ' is sent no statement') or diag(join "\n", @statements[ 0 .. 4 ]);
+}
+$_->stop('fast') foreach @all_nodes;
 done_testing();

@@ -6,11 +6,12 @@ use warnings;
 
 use lib 'test/t';
 use Nodes;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-my ($a, $b) = nodes({}, 'a', 'b');
+my ($a, $b) = nodes({ streaming => 1 }, 'a', 'b');
 
 both($a, $b, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)');
 join_nodes($a, $b);
@@ -85,5 +86,42 @@ foreach my $way ('template', 'dump')
 	};
 }
 
-$_->stop('fast') foreach $a, $b;
+#
+# A base backup cannot be told from its original by what it is, but by what the remote has got since.
+#
+subtest 'a node that is restored from a base backup' => sub {
+	both($a, $b, 'CREATE TABLE nameless (id serial PRIMARY KEY, what text)');
+	$b->safe_psql('postgres', q{SELECT setval('nameless_id_seq', 1000)});
+	watch([ $a, $b ], nameless => undef);
+	my $both = q{SELECT 't', name, n FROM t UNION ALL SELECT 'nameless', what, NULL FROM nameless ORDER BY 1, 2};
+
+	$a->safe_psql('postgres', q{INSERT INTO nameless (what) SELECT 'row ' || i FROM generate_series(1, 5) i});
+	settle($a, $b);
+	$a->backup('backup');
+	$a->safe_psql('postgres', q{UPDATE t SET n = 7 WHERE name = 'row 7'; UPDATE nameless SET what = what || ', lost' WHERE what = 'row 4'});
+	settle($a, $b);
+	$a->stop('fast');
+
+	my $restored = PostgreSQL::Test::Cluster->new('restored');
+
+	$restored->init_from_backup($a, 'backup');
+	$restored->start;
+	$restored->safe_psql('postgres', q{UPDATE t SET n = 100 WHERE name = 'row 5'; UPDATE nameless SET what = 'row 5, changed' WHERE what = 'row 5';
+		INSERT INTO nameless (what) VALUES ('row 6')});
+	sync_fails($restored, 'b', qr/55000.*is not in the state that this database left it in/s, 'it pushes nothing');
+	is(rows($b, q{SELECT n FROM t WHERE name = 'row 5'}), '0', 'indeed nothing');
+	$restored->safe_psql('postgres', 'SELECT synchro.confirm_node()');
+	isnt(rows($restored, 'SELECT id FROM synchro.node'), $id, 'confirmed, it is a node with an id of its own');
+
+	# B goes on with it
+	$b->safe_psql('postgres', 'ALTER SERVER a OPTIONS (SET port \'' . $restored->port . '\')');
+	settle($restored);
+	is(rows($b, q{SELECT n FROM t WHERE name = 'row 5'}), '100', 'what was changed in it arrives');
+	is(rows($b, q{SELECT count(*), count(DISTINCT name) FROM t}), '10|10', 'B has no row twice');
+	is(rows($b, q{SELECT string_agg(what, '; ' ORDER BY what) FROM nameless}), 'row 1; row 2; row 3; row 4, lost; row 5, changed; row 6',
+		'nor one without a natural key');
+	$restored->stop('fast');
+};
+
+$b->stop('fast');
 done_testing();

@@ -48,8 +48,8 @@ foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 5300
 	$remote->safe_psql('postgres', "INSERT INTO obstacle VALUES ('$state')");
 	$local->safe_psql('postgres', "UPDATE t SET n = $round WHERE name = 'first'");
 	$local->poll_query_until('postgres', q{SELECT attempts >= 2 FROM synchro.remotes}) or die "$state: not tried again";
-	is(rows($local, q{SELECT failed, pending > 0, last_error LIKE '%the remote says%', next_attempt IS NOT NULL FROM synchro.remotes}), '0|t|t|t',
-		"$state is tried again, with everything else, and says so");
+	wait_for($local, q{SELECT failed, pending > 0, last_error LIKE '%the remote says%', next_attempt IS NOT NULL FROM synchro.remotes},
+		"$state is tried again, with everything else, and says so", expected => '0|t|t|t');
 	$remote->safe_psql('postgres', 'DELETE FROM obstacle');
 	wait_arrival($remote, "SELECT n = $round FROM t WHERE name = 'first'", 't', "$state: gone, all arrives");
 }
@@ -66,8 +66,8 @@ foreach my $state (qw(0A000 42501 42P01 42703 42883 55000))
 	$remote->safe_psql('postgres', "INSERT INTO obstacle VALUES ('$state')");
 	$local->safe_psql('postgres', "BEGIN; UPDATE t SET n = $round WHERE name = 'first'; UPDATE other SET n = $round; COMMIT");
 	wait_arrival($remote, "SELECT n = $round FROM other", 't', "$state: other tables go on");
-	is(rows($local, q{SELECT relation, key IS NULL, sqlstate, message LIKE '%the remote says%', next_attempt IS NOT NULL FROM synchro.failures}), "t|t|$state|t|t",
-		"$state stalls the table, and says so");
+	wait_for($local, q{SELECT relation, key IS NULL, sqlstate, message LIKE '%the remote says%', next_attempt IS NOT NULL FROM synchro.failures},
+		"$state stalls the table, and says so", expected => "t|t|$state|t|t");
 	$remote->safe_psql('postgres', 'DELETE FROM obstacle');
 	wait_arrival($remote, "SELECT n = $round FROM t WHERE name = 'first'", 't', "$state: gone, the rest arrives");
 	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', "$state: nothing is left");

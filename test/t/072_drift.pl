@@ -51,7 +51,7 @@ SQL
 	wait_for($local, q{SELECT coalesce(string_agg(relation::text, ' ' ORDER BY relation::text), '') FROM synchro.failures}, "$testname: stalls",
 		expected => $stalled);
 	like(rows($local, q{SELECT concat_ws(' ', sqlstate || ':', message, detail, 'HINT: ' || hint) FROM synchro.failures}), $pattern, "$testname: with a reason");
-	is(rows($local, 'SELECT attempts, next_attempt IS NULL FROM synchro.remotes'), '0|t', "$testname: the remote itself is well");
+	wait_for($local, 'SELECT attempts, next_attempt IS NULL FROM synchro.remotes', "$testname: the remote itself is well", expected => '0|t');
 
 	# changes go on meanwhile, more names change, and the worker is started anew
 	$local->safe_psql('postgres', q{UPDATE items SET name = name || '"' WHERE id % 5 = 2; UPDATE items SET cash = cash + 1 WHERE id % 3 = 0});
@@ -97,7 +97,7 @@ foreach my $how ('ALTER TABLE items DISABLE TRIGGER synchro_capture', 'ALTER TAB
 	wait_for($local, q{SELECT count(*) = 1 AND min(relation::text) = 'items' AND min(sqlstate) = '55000' FROM synchro.failures}, 'the table stalls');
 	$local->safe_psql('postgres', q{UPDATE items SET note = 'not captured'; UPDATE others SET n = n + 1});
 	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), 'others go on');
-	is(rows($local, 'SELECT failed FROM synchro.remotes'), 1, 'it has still stalled');
+	wait_for($local, 'SELECT failed FROM synchro.remotes', 'it has still stalled', expected => 1);
 	$local->safe_psql('postgres', 'ALTER TABLE items ENABLE TRIGGER ALL') if $how =~ /ALL/;
 	$local->safe_psql('postgres', q{SELECT synchro.alter_table('items'); UPDATE items SET cash = cash});
 	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'alter_table() mends it');

@@ -34,6 +34,8 @@ our @EXPORT = qw(
   wait_quiet
   state_of
   pusher_pid
+  crash_worker
+  soon_enough
   within
   stops_fast
   reload_with
@@ -79,7 +81,8 @@ sub wait_quiet
 	my $seconds = $opts{seconds} || 6;
 
 	$node->poll_query_until('postgres', <<"SQL")
-SELECT count(*) FILTER (WHERE state_change > clock_timestamp() - interval '$seconds s') = 0 AND count(state_change) > 0
+SELECT count(*) FILTER (WHERE state <> 'idle' OR state_change > clock_timestamp() - interval '$seconds s') = 0
+	AND count(state_change) > 0
 FROM pg_stat_activity WHERE application_name LIKE 'synchro%'
 SQL
 	  or croak 'the pushers do not come to rest';
@@ -115,9 +118,31 @@ sub pusher_pid
 	return state_of($local, $name, 'worker_pid', $dbname);
 }
 
+=head2 crash_worker($node, $pid)
+
+Kills a worker with SIGKILL and waits until the server, which starts all of its processes anew then, has done so: a session
+begun before that would be ended with the others.
+
+=cut
+
+sub crash_worker
+{
+	my ($node, $pid) = @_;
+	my $checkpointer = rows($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+
+	croak 'there is no such worker' unless $pid =~ /^\d+$/;
+	kill 'KILL', $pid;
+	$node->poll_query_until('postgres',
+		"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND pid <> $checkpointer)")
+	  or croak 'the server does not come back';
+	return;
+}
+
 =head2 within($seconds, $testname, $action)
 
-The action does not take longer than that.
+The action does not take longer than that on a machine that has nothing else to do. What it must not do is to wait for something
+that does not happen, which takes minutes, or for ever. So it fails only if it takes four times as long: tests run on
+machines that are busy. What took too long is told in any case.
 
 =cut
 
@@ -129,13 +154,36 @@ sub within
 	$action->();
 	my $took = time - $started;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	cmp_ok($took, '<', $seconds, sprintf '%s (%.1f s)', $testname, $took);
+	diag(sprintf '%s: %.1f s, on an idle machine no more than %d', $testname, $took, $seconds) if $took >= $seconds;
+	cmp_ok($took, '<', 4 * $seconds, sprintf '%s (%.1f s)', $testname, $took);
+	return;
+}
+
+=head2 soon_enough($limit, $testname, $measure)
+
+What $measure returns is below the limit in one of five runs at least: a machine that is busy makes some of them slow, code
+that waits makes all of them slow.
+
+=cut
+
+sub soon_enough
+{
+	my ($limit, $testname, $measure) = @_;
+	my @measured;
+
+	foreach my $run (1 .. 5)
+	{
+		push @measured, $measure->();
+		last if $measured[-1] < $limit;
+	}
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	cmp_ok($measured[-1], '<', $limit, "$testname (" . join(', ', @measured) . ')');
 	return;
 }
 
 =head2 stops_fast($node, $testname)
 
-C<pg_ctl stop -m fast> ends within five seconds.
+C<pg_ctl stop -m fast> ends within five seconds, as within() has it.
 
 =cut
 
