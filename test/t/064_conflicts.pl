@@ -215,7 +215,7 @@ subtest 'the record is bounded' => sub {
 	# a parameter of a library that is not loaded beforehand
 	on($b, q{LOAD 'synchro'; ALTER SYSTEM SET synchro.conflicts_kept = 150});
 	$b->reload;
-	$b->poll_query_until('postgres', q{LOAD 'synchro'; SHOW synchro.conflicts_kept}, '150') or die;
+	$b->poll_query_until('postgres', 'SHOW synchro.conflicts_kept', '150') or die;
 	on($_, 'TRUNCATE synchro.conflict') foreach $a, $b;
 	on($a, q{INSERT INTO code SELECT 'c' || i FROM generate_series(1, 1000) i});
 	settle($a, $b);
@@ -229,7 +229,7 @@ subtest 'the record is bounded' => sub {
 	is($lowest, $count - 1, 'the newest');
 	on($b, q{LOAD 'synchro'; ALTER SYSTEM SET synchro.conflicts_kept = 0});
 	$b->reload;
-	$b->poll_query_until('postgres', q{LOAD 'synchro'; SHOW synchro.conflicts_kept}, '0') or die;
+	$b->poll_query_until('postgres', 'SHOW synchro.conflicts_kept', '0') or die;
 	on($_, 'TRUNCATE synchro.conflict') foreach $a, $b;
 	on($b, 'UPDATE code SET n = 3');
 	on($a, 'UPDATE code SET n = 4');
