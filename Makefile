@@ -4,6 +4,7 @@
 #   make install        install it there (as the owner of that installation)
 #   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
 #   make check-versions the same on several PostgreSQL versions, in chroots (as root, on Debian); VERSIONS='17 18' picks
+#   make check-asserts  the same on a server built with assertions (as root, on Debian); VALGRIND=1 under valgrind
 #   make demo           two throwaway servers, real data, a synchronization
 #   make bench          how fast it is, on throwaway servers; QUICK=1, ONLY=regex, see test/bench/README.md
 #   make clean          remove what was built
@@ -36,7 +37,7 @@ PG_CONFIG := $(shell bash test/pg-config)
 endif
 
 # PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
-OURS = check check-versions demo bench
+OURS = check check-versions check-asserts demo bench
 
 ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
@@ -44,9 +45,10 @@ ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
 check demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
 check: export REGRESS := $(REGRESS)
-check check-versions bench: export ONLY := $(ONLY)
+check check-versions check-asserts bench: export ONLY := $(ONLY)
 check demo bench: export KEEP := $(KEEP)
 bench: export QUICK := $(QUICK)
+check check-asserts: export VALGRIND := $(VALGRIND)
 
 check:
 	@bash test/deps
@@ -55,6 +57,10 @@ check:
 check-versions:
 	@bash test/deps
 	@bash test/versions $(VERSIONS)
+
+check-asserts:
+	@bash test/deps
+	@bash test/asserts
 
 demo:
 	@bash test/deps

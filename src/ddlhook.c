@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -25,6 +27,7 @@
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "ddlhook.h"
@@ -85,6 +88,23 @@ template_of(const CreatedbStmt *statement)
 }
 
 /*
+ * May the current user make databases?  The server's own function is not
+ * exported by all minor versions.
+ */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = superuser() || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
  * A command wants to be alone with a database.
  */
 static void
@@ -94,7 +114,7 @@ leave_alone(const char *name, bool may_copy)
 
 	if (OidIsValid(database) &&
 		(synchro_database_ownercheck(database, GetUserId()) ||
-		 (may_copy && have_createdb_privilege())))
+		 (may_copy && may_create_databases())))
 		stop_pushers(database);
 }
 

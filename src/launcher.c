@@ -390,12 +390,15 @@ synchro_look_main(Datum main_arg)
 	installed = OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true));
 	if (installed)
 	{
+		List	   *targets = synchro_target_list();
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 		ListCell   *cell;
 
-		foreach(cell, synchro_target_list())
+		/* outlives the transaction */
+		foreach(cell, targets)
 			if (!((SynchroTarget *) lfirst(cell))->paused)
-				wanted = lappend(wanted, MemoryContextStrdup(TopMemoryContext,
-															 ((SynchroTarget *) lfirst(cell))->name));
+				wanted = lappend(wanted, pstrdup(((SynchroTarget *) lfirst(cell))->name));
+		MemoryContextSwitchTo(old);
 	}
 	synchro_local_commit();
 	synchro_shared_want(order->database, wanted);

@@ -71,7 +71,7 @@ enter_private_tree()
 	[ ${#AS[@]} -eq 0 ] || chown -R "$AS_USER" "$WORK"
 
 	env=("PATH=$PATH:/usr/sbin:/sbin" "HOME=$WORK" "TMPDIR=$WORK/tmp" LANG=C.UTF-8 LC_ALL=C.UTF-8 "SYNCHRO_WORK=$WORK")
-	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS QUICK CLICOLOR_FORCE NO_COLOR \
+	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS QUICK VALGRIND CLICOLOR_FORCE NO_COLOR \
 		SYNCHRO_SEED SYNCHRO_SEEDS SYNCHRO_STEPS SYNCHRO_SHRINK SYNCHRO_ALWAYS; do
 		[ -z "${!name:-}" ] || env+=("$name=${!name}")
 	done
@@ -261,8 +261,30 @@ private_install()
 	BINDIR=$WORK/install$("$PG_CONFIG" --bindir)
 	export PG_CONFIG
 	run_job "$WORK/build.log" bash test/temp-install "$WORK/install" ${CC:+CC="$CC"} "$@" || return 1
+	[ -z "${VALGRIND:-}" ] || put_under_valgrind
 	PATH=$BINDIR:$PATH
 	unset PG_CONFIG
+}
+
+# Servers of the private installation run under valgrind, which writes a file for each process to $WORK/valgrind.
+put_under_valgrind()
+{
+	local suppressions
+
+	suppressions=$(dirname "$("$PG_CONFIG" --bindir)")/valgrind.supp
+	if [ -f "$suppressions" ]; then
+		suppressions=--suppressions=$suppressions
+	else
+		suppressions=-q
+	fi
+	mkdir -p "$WORK/valgrind"
+	mv "$BINDIR/postgres" "$BINDIR/postgres.checked"
+	cat >"$BINDIR/postgres" <<SH
+#!/bin/sh
+exec valgrind -q --leak-check=no --track-origins=yes --log-file='$WORK/valgrind/%p.log' \
+	'$suppressions' '$BINDIR/postgres.checked' "\$@"
+SH
+	chmod +x "$BINDIR/postgres"
 }
 
 # start_server NAME: a server in $WORK/NAME, socket in $WORK/tmp and TCP on 127.0.0.1, superuser postgres. The socket
