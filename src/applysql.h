@@ -54,6 +54,9 @@ extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, cons
 /* in resolvesql.c */
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
+/* in extrasql.c */
+extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);
+
 /* in freesql.c */
 extern void synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt);
 

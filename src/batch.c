@@ -195,6 +195,34 @@ append_copies(StringInfo sql, List *tables, List **spools)
 }
 
 /*
+ * Have what is on the remote only put on the list of deletes.  Before anything
+ * is written: the maps say where rows are now.
+ */
+static void
+append_extras(const SynchroBatch *batch, StringInfo sql)
+{
+	ListCell   *cell;
+	ListCell   *other;
+
+	if (batch->extras == NIL)
+		return;
+	appendStringInfoString(sql, BY_HASHING);
+	foreach(cell, batch->extras)
+	{
+		const SynchroCopy *copy = lfirst(cell);
+
+		foreach(other, batch->link->tables)
+		{
+			const SynchroLinkTable *lt = lfirst(other);
+
+			if (lt->table->relid == copy->relid)
+				synchro_sql_extra(sql, batch->link, lt, copy->id);
+		}
+	}
+	appendStringInfoString(sql, AS_PLANNED);
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -211,7 +239,6 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
 	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
-
 	if (link->peer_node != NULL)
 		synchro_sql_begin_deciding(&sql, link, batch->seen, synchro_clocklink_uncertainty(link));
 
@@ -257,6 +284,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		append_decisions(batch, &sql, tables, components, leftovers);
 		appendStringInfoString(&sql, AS_PLANNED);
 	}
+	append_extras(batch, &sql);
 	synchro_sql_missing(&sql, tables);
 	append_marks(&sql, tables);
 

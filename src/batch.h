@@ -61,6 +61,8 @@ typedef struct SynchroBatch
 	bool		looked_again;	/* at the tables' definitions */
 	bool		careful;		/* free unique values before they are taken */
 	SynchroCounts counts;
+	List	   *extras;			/* of SynchroCopy: of these tables, what is on
+								 * the remote only is to go */
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */
 } SynchroBatch;
 

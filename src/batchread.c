@@ -58,6 +58,8 @@ synchro_batch_describe(SynchroBatch *batch)
 	foreach(cell, batch->ensured)
 		if (synchro_table_get(lfirst_oid(cell), true) != NULL)
 			synchro_link_table(batch->link, lfirst_oid(cell), true);
+	foreach(cell, batch->extras)
+		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false);
 	foreach(cell, batch->link->leftovers)
 	{
 		Oid			relid = synchro_table_by_name(lfirst(cell));
@@ -268,6 +270,11 @@ synchro_batch_read(SynchroBatch *batch)
 	/* rows are looked up by key, however young the table's statistics are */
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+	/* which they are first: of these tables no single names are asked for */
+	foreach(cell, batch->extras)
+		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;
+	foreach(cell, batch->extras)
+		synchro_stream_all_names(batch->link, synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false));
 	foreach(cell, batch->olds->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);

@@ -42,6 +42,7 @@ typedef struct SynchroLogRow
 	SynchroBytes keys;
 	bool		parked;			/* not of the log: see parked.c */
 	bool		due;			/* of those: to be tried now */
+	bool		copied;			/* not of the log: a table is copied */
 } SynchroLogRow;
 
 typedef void (*SynchroLogCallback) (const SynchroLogRow *row, void *arg);

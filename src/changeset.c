@@ -126,7 +126,7 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	slot->tts_values[HISTORY_POSITION] = Int32GetDatum(position);
 	slot->tts_values[HISTORY_FLAGS] = Int32GetDatum(record->op | (named ? HISTORY_NAMED : 0) |
 												 (row->parked ? HISTORY_PARKED | (row->due ? HISTORY_DUE : 0) :
-												  row->txid == 0 ? HISTORY_AGAIN : 0) |
+												  row->copied ? HISTORY_COPIED : row->txid == 0 ? HISTORY_AGAIN : 0) |
 												 (record->derived ? HISTORY_DERIVED : 0));
 	slot->tts_values[HISTORY_STAMP] = Int64GetDatum(record->stamp.at);
 	slot->tts_values[HISTORY_SOURCE] = Int32GetDatum(record->stamp.source);
@@ -209,7 +209,8 @@ collect_row(const SynchroLogRow *row, void *arg)
  * or NULL.  parked: what is parked of it, or NULL.  stalled: tables that
  * are not collected, or, if they are due, since snapshots of their own.  peer: id
  * of the remote if it is a node that pushes, too; what it has sent is not
- * collected.  with_keys: collect keys as well as names of before.
+ * collected.  with_keys: collect keys as well as names of before.  more: keys
+ * to be pushed besides, or NULL.
  *
  * The result lives in a child of the current memory context, and outlives
  * the transaction.  Needs a scope of synchro_sql_open().
@@ -217,7 +218,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 SynchroChangeSet *
 synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *named,
 						const char *backlog, const SynchroParkedSet *parked, List *stalled,
-						const pg_uuid_t *peer, bool with_keys)
+						const pg_uuid_t *peer, bool with_keys, const SynchroMoreKeys *more)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -252,6 +253,8 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	if (backlog != NULL)
 		synchro_log_scan_backlog(backlog, collect_row, &collector);
 	synchro_parked_scan(parked, collect_row, &collector);
+	if (more != NULL)
+		more->scan(collect_row, &collector, more->arg);
 	foreach(cell, changes->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);

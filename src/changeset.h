@@ -27,13 +27,21 @@ typedef struct SynchroChangeSet
 	TimestampTz newest;			/* time of the newest change, 0 if none */
 } SynchroChangeSet;
 
+/* rows as if of the log, which a caller adds */
+typedef struct SynchroMoreKeys
+{
+	void		(*scan) (SynchroLogCallback callback, void *callback_arg, void *arg);
+	void	   *arg;
+} SynchroMoreKeys;
+
 extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
 												 const SynchroParkedSet *parked,
 												 List *stalled,
 												 const pg_uuid_t *peer,
-												 bool with_keys);
+												 bool with_keys,
+												 const SynchroMoreKeys *more);
 extern bool synchro_changes_next_key(SynchroChangedTable *changed, SynchroChangedKey *key);
 extern bool synchro_changes_next_old(SynchroChangedTable *changed, SynchroChangedKey *old);
 extern void synchro_changes_rewind(SynchroChangeSet *changes);

@@ -21,8 +21,14 @@ typedef struct SynchroChangedKey
 	SynchroStamp named;			/* since when nothing is called so */
 	SynchroStamp changed;		/* when the row was changed */
 	TimestampTz born;			/* when the row was inserted, if the remote
-								 * does not know it; else 0 */
+								 * does not know it; else 0, or the following */
 } SynchroChangedKey;
+
+/*
+ * Of a row that is copied: whether the remote knows it nobody can tell.  It is
+ * as if it had always been there, so what names it does not follow it.
+ */
+#define SYNCHRO_BORN_LONG_AGO	1
 
 /* those of one table */
 typedef struct SynchroChangedTable

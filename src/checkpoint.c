@@ -140,11 +140,14 @@ synchro_position_attempt(const char *server, const char *previous)
  * a crash undoes it, the remote's position says the same.
  *
  * snapshot: where the pass ended, NULL if it goes on.  checkpoint: its time.
+ * step, finished: see synchro_copyqueue_advance(); they count when it has
+ * ended.
  */
 void
 synchro_position_acknowledge(const char *server, const char *token,
 							 const char *snapshot, const char *keys_snapshot,
-							 TimestampTz checkpoint, const SynchroCounts *counts)
+							 TimestampTz checkpoint, const SynchroCounts *counts,
+							 const SynchroCopyStep *step, List *finished)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
@@ -177,9 +180,12 @@ synchro_position_acknowledge(const char *server, const char *token,
 
 	/* not if the position was reset meanwhile: then that counts */
 	if (snapshot != NULL && SPI_processed == 1)
+	{
 		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name"
 						" AND pg_visible_in_snapshot(queued_by, $3::pg_snapshot)",
 						3, types, values, NULL);
+		synchro_copyqueue_advance(server, step, finished);
+	}
 	synchro_sql_close(&scope);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
@@ -281,6 +287,7 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 		synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name", 1, types, values, NULL);
 	}
 	synchro_sql_close(&scope);
+	synchro_copyqueue_forget(server);
 	synchro_shared_retry_at_commit();
 }
 

@@ -10,6 +10,7 @@
 
 #include "lib/stringinfo.h"
 #include "datatype/timestamp.h"
+#include "copyqueue.h"
 #include "link.h"
 #include "sharedstate.h"
 
@@ -27,7 +28,8 @@ extern SynchroPosition *synchro_position_read(const char *server, bool missing_o
 extern char *synchro_position_attempt(const char *server, const char *previous);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
-										 TimestampTz checkpoint, const SynchroCounts *counts);
+										 TimestampTz checkpoint, const SynchroCounts *counts,
+										 const SynchroCopyStep *step, List *finished);
 extern void synchro_position_rebase(const char *server, bool forget_references,
 									bool forget_names);
 extern void synchro_position_skip(const char *server, const SynchroPosition *position,

@@ -27,6 +27,7 @@
 #include "utils/typcache.h"
 
 #include "keycheck.h"
+#include "localsql.h"
 
 static bool
 list_has_name(List *names, const char *name)
@@ -431,6 +432,33 @@ synchro_keycheck_notices(const SynchroTable *table, List *key, bool allow_many)
 				 errdetail("Rows that share a key cannot be told apart on the remote."),
 				 errhint("CREATE UNIQUE INDEX ON %s (%s), there as well.",
 						 table->qualified, columns.data)));
+}
+
+/*
+ * Say of a table that is to be watched how its rows get to the remotes, if it
+ * has any: the log knows nothing of them.
+ */
+void
+synchro_keycheck_rows(const SynchroTable *table)
+{
+	SynchroSqlScope scope;
+	char	   *remote = "...";
+	bool		has_rows;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	has_rows = synchro_sql_run(psprintf("SELECT FROM %s%s LIMIT 1",
+										table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified),
+							   0, NULL, NULL, NULL) > 0;
+	if (has_rows && synchro_sql_run("SELECT quote_literal(server) FROM synchro.remote ORDER BY server LIMIT 1", 0, NULL, NULL, NULL) == 1)
+		remote = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (has_rows)
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("table \"%s\" has rows already", table->name),
+				 errdetail("They are pushed when they change."),
+				 errhint("To have all of them on a remote: SELECT synchro.copy_table(%s, %s);",
+						 remote, quote_literal_cstr(table->qualified))));
+	synchro_sql_close(&scope);
 }
 
 /*

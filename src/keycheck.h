@@ -24,6 +24,7 @@ extern void synchro_keycheck_relation(Oid relid, SynchroUse use);
 extern void synchro_keycheck_columns(const SynchroTable *table, List *key, List *skip);
 extern void synchro_keycheck_circle(Oid relid);
 extern void synchro_keycheck_notices(const SynchroTable *table, List *key, bool allow_many);
+extern void synchro_keycheck_rows(const SynchroTable *table);
 extern void synchro_keycheck_no_usable_key(const SynchroTable *table);
 
 #endif							/* SYNCHRO_KEYCHECK_H */

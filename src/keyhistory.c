@@ -133,6 +133,8 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 		if (histories->peer == NULL)
 			group->gone_again = NIL;
 		group->again |= (flags & HISTORY_AGAIN) != 0;
+		if ((flags & HISTORY_COPIED) != 0 && group->born == 0)
+			group->born = SYNCHRO_BORN_LONG_AGO;
 		if (gone)
 			group->gone_again = add_gone(group->gone_again, slot, stamp);
 		return;
@@ -140,7 +142,8 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 	if (!group->unnamed)
 	{
 		group->first_op = op;
-		group->born = op == SYNCHRO_OP_INSERT ? stamp.at : 0;
+		if (op == SYNCHRO_OP_INSERT)
+			group->born = stamp.at;
 	}
 	group->unnamed = true;
 	group->removed |= op == SYNCHRO_OP_DELETE;

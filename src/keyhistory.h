@@ -26,6 +26,7 @@ enum
 #define HISTORY_DERIVED 0x20		/* see SYNCHRO_KEY_DERIVED */
 #define HISTORY_PARKED	0x10		/* see parked.c */
 #define HISTORY_DUE	0x08
+#define HISTORY_COPIED	0x04		/* a table is copied, so a key; tells no more */
 #define HISTORY_OP_MASK 0x03
 
 struct ChangeSort

@@ -344,7 +344,7 @@ synchro_link_clear_batch(SynchroLink *link)
 		lt->pairs = NULL;
 		lt->requests = NULL;
 		lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
-		lt->involved = false;
+		lt->involved = lt->all_names = false;
 	}
 	MemoryContextReset(link->batch_context);
 }

@@ -38,6 +38,7 @@ typedef struct SynchroLinkTable
 
 	/* the batch at hand */
 	bool		involved;
+	bool		all_names;		/* the names of all rows are in it */
 	struct SynchroRequests *requests;	/* names that rows refer to */
 	SynchroSpool *rows;			/* rows to be as they are here */
 	SynchroSpool *names;		/* natural keys to be looked up */

@@ -110,7 +110,8 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		MemoryContextSwitchTo(pass->batch_context);
 	}
 	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
-								 batch->keys_snapshot, pass->started, &batch->counts);
+								 batch->keys_snapshot, pass->started, &batch->counts,
+								 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras);
 	note_stalled(pass, batch);
 	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
 	old = MemoryContextSwitchTo(pass->link->context);
@@ -130,7 +131,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		{
 			SynchroLinkTable *lt = lfirst(cell);
 
-			if (lt->nolds > 0 && lt->table->watched)
+			if ((lt->nolds > 0 || lt->all_names) && lt->table->watched)
 				pass->link->leftovers = lappend(pass->link->leftovers,
 												pstrdup(lt->table->qualified));
 		}
@@ -274,9 +275,12 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 												ALLOCSET_DEFAULT_SIZES);
 	synchro_pass_collect(pass);
 	memset(result, 0, sizeof(*result));
-	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL || synchro_stalled_any_due(pass->stalled))
+	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL || synchro_stalled_any_due(pass->stalled) ||
+		pass->chunk != NULL || pass->extras != NIL)
 	{
 		result->had_changes = true;
+		if (pass->extras != NIL)
+			synchro_pass_find_extras(pass);
 		synchro_shared_publish_progress("pushing", InvalidOid, 0, pass->changes->nkeys);
 		while (run_batch(pass))
 		{
@@ -291,6 +295,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	else if (pass->changes->nentries > 0 && !position->rebased)
 		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
 	result->counts = pass->counts;
+	synchro_pass_copies_left(pass, &result->oldest_copy, &result->newest_copy);
 	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)
 	{
 		synchro_local_begin("synchro: looking at what has failed");
@@ -300,4 +305,22 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	MemoryContextSwitchTo(old);
 	synchro_changes_free(pass->changes);
 	MemoryContextDelete(context);
+}
+
+/*
+ * Add what a pass did to what passes before it did.
+ */
+void
+synchro_pass_add(SynchroPassResult *sum, const SynchroPassResult *part)
+{
+	sum->counts.inserted += part->counts.inserted;
+	sum->counts.updated += part->counts.updated;
+	sum->counts.deleted += part->counts.deleted;
+	sum->counts.skipped += part->counts.skipped;
+	sum->counts.failed += part->counts.failed;
+	sum->had_changes |= part->had_changes;
+	sum->unfinished = part->unfinished;
+	sum->oldest_copy = part->oldest_copy;
+	sum->newest_copy = Max(sum->newest_copy, part->newest_copy);
+	sum->next_retry = part->next_retry;
 }

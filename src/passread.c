@@ -79,7 +79,8 @@ leave_out_stalled(SynchroPass *pass)
 static bool
 can_share(const SynchroPass *pass)
 {
-	return (!pass->position->rebased || strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0) &&
+	return pass->chunk == NULL && pass->extras == NIL &&
+		(!pass->position->rebased || strcmp(pass->position->snapshot, pass->position->keys_snapshot) == 0) &&
 		(pass->changes->nkeys > 0 || pass->changes->nolds > 0) &&
 		pass->changes->nagain == 0 && pass->parked->count == 0 && pass->stalled == NIL &&
 		pass->link->leftovers == NIL && pass->link->peer_node == NULL;
@@ -95,6 +96,7 @@ synchro_pass_collect(SynchroPass *pass)
 	SynchroSqlScope scope;
 	SynchroSnapshot *since = synchro_snapshot_parse(pass->position->snapshot);
 	SynchroSnapshot *named = synchro_snapshot_parse(pass->position->keys_snapshot);
+	SynchroMoreKeys more = {synchro_copychunk_scan};
 
 	synchro_local_begin_locked("synchro: reading the log", synchro_log_lock);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -108,8 +110,11 @@ synchro_pass_collect(SynchroPass *pass)
 		synchro_link_forget(pass->link);
 	synchro_link_refresh(pass->link);
 	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due);
+	synchro_pass_choose_copy(pass);
+	more.arg = pass->chunk;
 	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked,
-											pass->stalled, pass->link->peer_node, true);
+											pass->stalled, pass->link->peer_node, true,
+											pass->chunk != NULL ? &more : NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
 	order_tables(pass);
@@ -130,7 +135,7 @@ collect_olds(SynchroPass *pass)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, pass->parked, pass->stalled, pass->link->peer_node, false);
+								   NULL, NULL, pass->parked, pass->stalled, pass->link->peer_node, false, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;

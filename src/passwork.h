@@ -9,6 +9,7 @@
 #define SYNCHRO_PASSWORK_H
 
 #include "batch.h"
+#include "copychunk.h"
 #include "parked.h"
 
 typedef struct SynchroPass
@@ -33,6 +34,10 @@ typedef struct SynchroPass
 	SynchroParkedSet *parked;
 	List	   *stalled;		/* of SynchroStalled */
 	int			nesting;		/* parents that are pushed for children */
+	List	   *copies;			/* of SynchroCopy: what is queued */
+	SynchroCopyChunk *chunk;	/* the piece that this pass pushes, or NULL */
+	List	   *extras;			/* of copies: those of which only deletes are
+								 * left */
 } SynchroPass;
 
 /* in pass.c */
@@ -43,6 +48,11 @@ extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *bat
 /* in passread.c */
 extern void synchro_pass_collect(SynchroPass *pass);
 extern void synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
+
+/* in passcopy.c */
+extern void synchro_pass_choose_copy(SynchroPass *pass);
+extern void synchro_pass_find_extras(SynchroPass *pass);
+extern void synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int64 *newest);
 
 /* in quarantine.c */
 extern bool synchro_error_is_about_rows(const char *state);

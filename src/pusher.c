@@ -70,6 +70,8 @@ typedef struct Pusher
 	Oid			suspect;		/* the table that the error was about */
 	int			nstalled;		/* how often that was so in a row */
 	uint64		ticket;			/* requests up to it are served by the pass */
+	int64		copy;			/* when copies up to this one are done */
+	SynchroPassResult sum;		/* of passes since requests were served last */
 } Pusher;
 
 /*
@@ -181,19 +183,6 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 	synchro_clocklink_measure(pusher->link);
 }
 
-static void
-add_result(SynchroPassResult *sum, const SynchroPassResult *part)
-{
-	sum->counts.inserted += part->counts.inserted;
-	sum->counts.updated += part->counts.updated;
-	sum->counts.deleted += part->counts.deleted;
-	sum->counts.skipped += part->counts.skipped;
-	sum->counts.failed += part->counts.failed;
-	sum->had_changes |= part->had_changes;
-	sum->unfinished = part->unfinished;
-	sum->next_retry = part->next_retry;
-}
-
 /*
  * Push all that is pending: one pass, or more where the remote's connection
  * data change meanwhile.  all_due: somebody has asked for it, so try what has
@@ -238,7 +227,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 		if (pusher->token != NULL)
 			pfree(pusher->token);
 		pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
-		add_result(result, &part);
+		synchro_pass_add(result, &part);
 	} while (result->unfinished && synchro_shared_wanted());
 	pusher->next_retry = result->next_retry;
 	if (!result->unfinished)
@@ -494,6 +483,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	{
 		SynchroPassResult result = {{0}};
 		bool		asked;
+		bool		served;
 
 		bool		stalled = failed && !pusher->retry_now && stall_suspect(pusher, &last_error);
 
@@ -517,7 +507,17 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 					(errmsg("remote \"%s\" is served again", pusher->server)));
 		pusher->failures = pusher->nstalled = 0;
 		pusher->last_code = 0;
-		synchro_shared_serve(pusher->ticket, &result.counts, result.had_changes, NULL);
+		synchro_pass_add(&pusher->sum, &result);
+		if (asked)
+			pusher->copy = result.newest_copy;
+		served = result.oldest_copy == 0 || result.oldest_copy > pusher->copy;
+		synchro_shared_serve(served ? pusher->ticket : 0, &pusher->sum.counts, pusher->sum.had_changes, NULL);
+		if (served)
+			memset(&pusher->sum, 0, sizeof(pusher->sum));
+
+		/* each pass has pushed a piece of a copy */
+		if (result.oldest_copy != 0)
+			continue;
 		say(SYNCHRO_IDLE);
 		wait_for_work(pusher, 0);
 	}
@@ -557,7 +557,14 @@ run_call(Pusher *pusher, dsm_handle handle)
 	stalled = stall_suspect(pusher, &call->error);
 	memset(&call->error, 0, sizeof(call->error));
 	memset(&call->result, 0, sizeof(call->result));
-	push(pusher, !stalled, &call->result);
+	do
+	{
+		SynchroPassResult result = {{0}};
+
+		/* what has failed is tried once */
+		push(pusher, !stalled && call->result.newest_copy == 0, &result);
+		synchro_pass_add(&call->result, &result);
+	} while (call->result.oldest_copy != 0 && still_wanted(pusher));
 	disconnect(pusher);
 	pg_write_barrier();
 	call->state = SYNCHRO_CALL_DONE;

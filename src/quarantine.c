@@ -324,7 +324,7 @@ synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int
 	if (identities->stamps != NULL)
 	{
 		failure.stamp = identities->stamps[position].changed;
-		if (identities->stamps[position].born != 0)
+		if (identities->stamps[position].born > SYNCHRO_BORN_LONG_AGO)
 			failure.op = SYNCHRO_OP_INSERT;
 	}
 	if (failure.stamp.at == 0)

@@ -7,9 +7,12 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "applysql.h"
@@ -158,6 +161,22 @@ identity_type(const SynchroTable *table, int identity)
 								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 }
 
+static void
+append_from(StringInfo sql, const SynchroTable *table)
+{
+	appendStringInfo(sql, " FROM %s%s t", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified);
+}
+
+/*
+ * Append FROM: all rows.
+ */
+void
+synchro_sql_from_all(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
+{
+	append_from(sql, lt->table);
+	append_parent_joins(sql, lt, key_only);
+}
+
 /*
  * Append FROM and WHERE: the rows whose identities, integers, lie between the
  * two parameters, texts.
@@ -169,9 +188,7 @@ synchro_sql_from_range(StringInfo sql, const SynchroLinkTable *lt, bool key_only
 	const char *name = quote_identifier(table->columns[table->identity[0]].name);
 	const char *type = identity_type(table, 0);
 
-	appendStringInfo(sql, " FROM %s%s t", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
-					 table->qualified);
-	append_parent_joins(sql, lt, key_only);
+	synchro_sql_from_all(sql, lt, key_only);
 	appendStringInfo(sql, " WHERE t.%s OPERATOR(pg_catalog.>=) $1::%s AND t.%s OPERATOR(pg_catalog.<=) $2::%s",
 					 name, type, name, type);
 }
@@ -220,4 +237,127 @@ synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 		appendStringInfoChar(sql, ')');
 	}
 	append_parent_joins(sql, lt, key_only);
+}
+
+/*
+ * Is there an order of the table's rows in which they can be read piece by
+ * piece, each beginning where the last one ended?  Then *schema is where its
+ * operators are.
+ *
+ * That takes a primary key, so an index, and comparisons of rows, which need
+ * operators of one name and schema for all columns.
+ */
+static bool
+has_order(const SynchroTable *table, char **schema)
+{
+	Oid			namespace = InvalidOid;
+
+	if (!table->has_primary_key)
+		return false;
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		TypeCacheEntry *entry = lookup_type_cache(table->columns[table->identity[i]].type, TYPECACHE_GT_OPR);
+		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(entry->gt_opr));
+		bool		fits;
+
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		fits = strcmp(NameStr(((Form_pg_operator) GETSTRUCT(tuple))->oprname), ">") == 0 &&
+			(i == 0 || ((Form_pg_operator) GETSTRUCT(tuple))->oprnamespace == namespace);
+		namespace = ((Form_pg_operator) GETSTRUCT(tuple))->oprnamespace;
+		ReleaseSysCache(tuple);
+		if (!fits)
+			return false;
+	}
+	*schema = get_namespace_name(namespace);
+	return true;
+}
+
+static void
+append_identity(StringInfo sql, const SynchroTable *table, const char *after)
+{
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, "%st.%s%s", i > 0 ? ", " : "",
+						 quote_identifier(table->columns[table->identity[i]].name), after);
+}
+
+/*
+ * Append a comparison of identities with one that is given as parameters from
+ * number first on, texts.
+ */
+static void
+append_bound(StringInfo sql, const SynchroTable *table, const char *schema, const char *operator, int first)
+{
+	appendStringInfoString(sql, "ROW(");
+	append_identity(sql, table, "");
+	appendStringInfo(sql, ") OPERATOR(%s.%s) ROW(", quote_identifier(schema), operator);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, "%s$%d::%s", i > 0 ? ", " : "", first + i, identity_type(table, i));
+	appendStringInfoChar(sql, ')');
+}
+
+static void
+append_identities_from(StringInfo sql, const SynchroTable *table)
+{
+	appendStringInfoString(sql, "SELECT ");
+	append_identity(sql, table, "");
+	append_from(sql, table);
+}
+
+/*
+ * Append a query for the identities of a table's rows in the order of its
+ * primary key: those after one, if after is true, and up to another, if until
+ * is.  The bounds are the parameters, text for each value; after them, as
+ * bigint, comes how many.
+ *
+ * Returns false, with a query for all of them that has no parameters, where
+ * there is no such order.
+ */
+bool
+synchro_sql_identities(StringInfo sql, const SynchroTable *table, bool after, bool until)
+{
+	char	   *schema;
+	int			n = table->nidentity;
+
+	append_identities_from(sql, table);
+	if (!has_order(table, &schema))
+		return false;
+	if (after || until)
+		appendStringInfoString(sql, " WHERE ");
+	if (after)
+		append_bound(sql, table, schema, ">", 1);
+	if (after && until)
+		appendStringInfoString(sql, " AND ");
+	if (until)
+		append_bound(sql, table, schema, "<=", after ? n + 1 : 1);
+	appendStringInfoString(sql, " ORDER BY ");
+	append_identity(sql, table, "");
+	appendStringInfo(sql, " LIMIT $%d", 1 + (after ? n : 0) + (until ? n : 0));
+	return true;
+}
+
+/*
+ * Append a query for the identity of the last row in that order.  Returns
+ * false if there is no order.
+ */
+bool
+synchro_sql_last_identity(StringInfo sql, const SynchroTable *table)
+{
+	char	   *schema;
+
+	append_identities_from(sql, table);
+	appendStringInfoString(sql, " ORDER BY ");
+	append_identity(sql, table, " DESC");
+	appendStringInfoString(sql, " LIMIT 1");
+	return has_order(table, &schema);
+}
+
+/*
+ * Append a query for the number of a table's rows.
+ */
+void
+synchro_sql_count(StringInfo sql, const SynchroTable *table)
+{
+	appendStringInfoString(sql, "SELECT count(*)");
+	append_from(sql, table);
 }

@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "copyqueue.h"
 #include "keycheck.h"
 #include "localsql.h"
 #include "registry.h"
@@ -181,6 +182,7 @@ add_row(const SynchroTable *table, List *key, List *skip, bool allow_many)
 	if (key == NIL && table->mode == SYNCHRO_MODE_NONE)
 		synchro_keycheck_no_usable_key(table);
 	synchro_keycheck_notices(table, key, allow_many);
+	synchro_keycheck_rows(table);
 
 	if (key != NIL)
 		store_key(table->relid, key, allow_many, true);
@@ -250,6 +252,7 @@ synchro_registry_remove(Oid relid)
 	lock_watched_table(relid);
 	synchro_registry_write("DELETE FROM synchro.watched WHERE relation = $1", relid, NIL, false);
 	synchro_registry_write("DELETE FROM synchro.natural_key WHERE relation = $1 AND with_table", relid, NIL, false);
+	synchro_copyqueue_forget_unwatched();
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
 	synchro_registry_renew_triggers();

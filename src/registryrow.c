@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "copyqueue.h"
 #include "localsql.h"
 #include "registryrow.h"
 #include "synchro.h"
@@ -237,6 +238,7 @@ synchro_registry_forget_dangling(void)
 						   " LATERAL (SELECT coalesce(o.names, '{}') AS names) n"
 						   " WHERE w.relation = o.relation",
 						   InvalidOid, NIL, false);
+	synchro_copyqueue_forget_unwatched();
 }
 
 /*

@@ -23,6 +23,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -106,6 +107,8 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 		MemoryContextSwitchTo(old);
 	}
 	lt->involved = true;
+	if (lt->all_names)
+		return;
 	values = memcpy(palloc(sizeof(char *) * lt->table->nidentity), values,
 					sizeof(char *) * lt->table->nidentity);
 	for (int i = 0; i < lt->table->nidentity; i++)
@@ -206,7 +209,7 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 
 /*
  * Run the query that reads rows, or names if key_only, and encode its result.
- * Returns the number of rows.
+ * Returns the number of rows.  identities: NULL for all rows.
  */
 static int64
 run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
@@ -220,6 +223,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	Oid			types[INDEX_MAX_KEYS];
 	bool		in_range;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
+	int			nidentity = identities != NULL ? table->nidentity : 0;
 
 	synchro_suspect(lt->root);
 	stream.link = link;
@@ -261,7 +265,9 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
 	in_range = count >= RANGE_ROWS && synchro_identities_run(identities, table, first) >= count;
-	if (in_range)
+	if (identities == NULL)
+		synchro_sql_from_all(&sql, lt, key_only);
+	else if (in_range)
 		synchro_sql_from_range(&sql, lt, key_only);
 	else
 		synchro_sql_from(&sql, lt, key_only);
@@ -270,7 +276,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	stream.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
 											   ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&stream.line);
-	for (int i = 0; i < table->nidentity && !in_range; i++)
+	for (int i = 0; i < nidentity && !in_range; i++)
 	{
 		types[i] = TEXTARRAYOID;
 		values[i] = synchro_identities_array(identities, first, count, i);
@@ -280,7 +286,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		types[i] = TEXTOID;
 		values[i] = CStringGetTextDatum(identities->values[i == 0 ? first : first + count - 1]);
 	}
-	synchro_sql_query(sql.data, in_range ? 2 : table->nidentity, types, values, NULL,
+	synchro_sql_query(sql.data, in_range ? 2 : nidentity, types, values, NULL,
 					  synchro_sql_callback(receive_row, &stream));
 	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);
@@ -349,6 +355,19 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 	lt->nnames += run_stream(link, lt, lt->names, identities, first, count, true,
 							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL" :
 							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 3 : 1);
+}
+
+/*
+ * Add the natural keys of all rows of a table to the batch.
+ */
+void
+synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_seqscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	synchro_stream_names(link, lt, NULL, 0, 0);
+	AtEOXact_GUC(false, guc_level);
 }
 
 /*

@@ -17,6 +17,7 @@ extern int	synchro_stream_piece(const SynchroLinkTable *lt, const SynchroIdentit
 extern void synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 								const SynchroIdentities *identities, int first, int count,
 								bool ensure);
+extern void synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt);
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
 extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,

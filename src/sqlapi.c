@@ -19,6 +19,7 @@
 #include "utils/syscache.h"
 
 #include "registry.h"
+#include "sqlapi.h"
 #include "tableinfo.h"
 #include "target.h"
 
@@ -35,8 +36,8 @@ PG_FUNCTION_INFO_V1(synchro_remove_remote);
 /*
  * Error if the caller does not own the relation.
  */
-static void
-require_relation_owner(Oid relid)
+void
+synchro_require_relation_owner(Oid relid)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Form_pg_class class;
@@ -64,7 +65,7 @@ relation_argument(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("relation must not be NULL"),
 				 errhint("Name a table.")));
-	require_relation_owner(PG_GETARG_OID(n));
+	synchro_require_relation_owner(PG_GETARG_OID(n));
 	return PG_GETARG_OID(n);
 }
 

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "copyqueue.h"
 #include "pending.h"
 #include "sharedstate.h"
 #include "target.h"
@@ -106,6 +107,20 @@ fill_from_pusher(const SynchroPusherStatus *status, Datum *values, bool *nulls)
 	}
 }
 
+/*
+ * Of copies, what is queued tells more than the pass that pushes a piece.
+ */
+static void
+fill_from_copy(const SynchroCopy *copy, Datum *values, bool *nulls)
+{
+	nulls[STATUS_PHASE] = nulls[STATUS_RELATION] = nulls[STATUS_ROWS_DONE] = nulls[STATUS_ROWS_TOTAL] = false;
+	values[STATUS_PHASE] = CStringGetTextDatum(copy->rows_sent ? "deleting" : "copying");
+	values[STATUS_RELATION] = ObjectIdGetDatum(copy->relid);
+	values[STATUS_ROWS_DONE] = Int64GetDatum(copy->rows_done);
+	values[STATUS_ROWS_TOTAL] = Int64GetDatum(copy->rows_total);
+	set_time(values, nulls, STATUS_STARTED_AT, copy->queued_at);
+}
+
 static void
 set_lag(Datum *values, bool *nulls, TimestampTz since)
 {
@@ -134,6 +149,8 @@ synchro_pusher_status(PG_FUNCTION_ARGS)
 		SynchroTarget *target = lfirst(cell);
 		SynchroPusherStatus status;
 		SynchroPending pending;
+		SynchroCopy copy;
+		int64		rows_left;
 		bool		served;
 		Datum		values[STATUS_COLUMNS] = {0};
 		bool		nulls[STATUS_COLUMNS];
@@ -157,7 +174,9 @@ synchro_pusher_status(PG_FUNCTION_ARGS)
 		}
 		else
 			synchro_pending_count(target->name, &pending);
-		values[STATUS_PENDING] = Int64GetDatum(pending.entries);
+		if (synchro_copyqueue_status(target->name, &copy, &rows_left))
+			fill_from_copy(&copy, values, nulls);
+		values[STATUS_PENDING] = Int64GetDatum(pending.entries + rows_left);
 		set_lag(values, nulls, pending.oldest);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

@@ -6,6 +6,32 @@
 --
 -- First copy
 --
+CREATE TABLE synchro.copying (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server name NOT NULL REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	relation oid NOT NULL,
+	layout integer NOT NULL,
+	last_key bytea,
+	until_key bytea,
+	rows_total bigint NOT NULL,
+	rows_done bigint NOT NULL DEFAULT 0,
+	rows_sent boolean NOT NULL DEFAULT false,
+	delete_extra boolean NOT NULL,
+	queued_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE synchro.copying IS 'tables of which every row is to be pushed to a remote';
+COMMENT ON COLUMN synchro.copying.last_key IS 'primary key of the last row that was pushed, in the key codec''s format; NULL: none yet';
+COMMENT ON COLUMN synchro.copying.until_key IS 'primary key of the last row when the copy was queued; what comes later is in the log';
+COMMENT ON COLUMN synchro.copying.rows_total IS 'when it was queued';
+COMMENT ON COLUMN synchro.copying.rows_sent IS 'only rows that are on the remote only are left to be deleted';
+CREATE INDEX copying_server ON synchro.copying (server, relation);
+
+CREATE FUNCTION synchro.copy_table(remote name, relation regclass, delete_extra boolean DEFAULT false)
+	RETURNS bigint LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_copy_table';
+COMMENT ON FUNCTION synchro.copy_table(name, regclass, boolean) IS
+	'queues every row of a watched table for a remote: a first copy, or to bring it in line again; returns how many rows; delete_extra: what is on the remote only is deleted there';
+REVOKE ALL ON FUNCTION synchro.copy_table(name, regclass, boolean) FROM PUBLIC;
 
 --
 -- Preview

@@ -611,7 +611,7 @@ CREATE VIEW synchro.remotes AS
 		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
 	FROM synchro.pusher_status() p
 		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
-COMMENT ON VIEW synchro.remotes IS 'state of each remote: what is pending (log entries) and since when, the last success and error, rows pushed so far';
+COMMENT ON VIEW synchro.remotes IS 'state of each remote: what is pending (log entries, and rows of tables that are copied) and since when, the last success and error, rows pushed so far';
 
 CREATE VIEW synchro.progress AS
 	SELECT p.remote, p.phase, p.relation, p.rows_done, p.rows_total, p.started_at

@@ -1,0 +1,252 @@
+/*-------------------------------------------------------------------------
+ *
+ * copyqueue.c
+ *	  Copies of whole tables: which are queued, and how far each has come.
+ *
+ * Of a copy we keep how far it has come, not its keys: a position in the order
+ * of the table's primary key.  It is moved on in the local transaction that
+ * acknowledges the pass's last batch (checkpoint.c), so a crash in between has
+ * a piece pushed again, which writes nothing twice.
+ *
+ * copy_table() only ever adds a row, so a transaction of the user's that is
+ * open for long is in no pusher's way: of several copies of one table the
+ * latest counts, and the pusher removes the others.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "changestore.h"
+#include "copyqueue.h"
+#include "localsql.h"
+
+/* latest copies of tables that are watched still */
+#define COPIES_FROM \
+	" FROM synchro.copying c WHERE c.server = $1::name" \
+	" AND NOT EXISTS (SELECT FROM synchro.copying n WHERE n.server = c.server AND n.relation = c.relation AND n.id > c.id)" \
+	" AND EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)"
+
+/*
+ * Is the table there?  Not where the extension was made by an older version's
+ * script, and not updated yet.
+ */
+static bool
+has_queue(void)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("copying", schema));
+}
+
+static Datum
+bytes_or_null(SynchroBytes bytes, bool *isnull)
+{
+	*isnull = bytes.data == NULL;
+	return *isnull ? (Datum) 0 : synchro_bytes_datum(bytes);
+}
+
+static SynchroBytes
+column_bytes(HeapTuple tuple, int column)
+{
+	SynchroBytes bytes = {0};
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, SPI_tuptable->tupdesc, column, &isnull);
+
+	if (!isnull)
+		bytes = synchro_datum_bytes(PointerGetDatum(PG_DETOAST_DATUM_PACKED(value)));
+	return bytes;
+}
+
+static int64
+column_number(HeapTuple tuple, int column)
+{
+	bool		isnull;
+
+	return DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, column, &isnull));
+}
+
+/*
+ * Queue a copy: part of the caller's transaction.
+ */
+void
+synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, INT8OID, BOOLOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+
+	values[0] = CStringGetTextDatum(server);
+	values[1] = ObjectIdGetDatum(copy->relid);
+	values[2] = Int32GetDatum((int32) copy->layout);
+	values[3] = bytes_or_null(copy->until, &nulls[3]);
+	values[4] = Int64GetDatum(copy->rows_total);
+	values[5] = BoolGetDatum(copy->delete_extra);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("INSERT INTO synchro.copying (server, relation, layout, until_key, rows_total, delete_extra)"
+					" VALUES ($1::name, $2, $3, $4, $5, $6)", lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * The copies that a remote waits for, oldest first, in the current memory
+ * context.  In a local transaction.
+ */
+List *
+synchro_copyqueue_load(const char *server)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value;
+	uint64		count;
+
+	if (!has_queue())
+		return NIL;
+	value = CStringGetTextDatum(server);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	count = synchro_sql_run("SELECT c.id, c.relation::bigint, c.layout::bigint, c.last_key, c.until_key, c.rows_total, c.rows_done,"
+							" c.delete_extra::integer::bigint, c.rows_sent::integer::bigint, c.queued_at" COPIES_FROM " ORDER BY c.id",
+							1, &type, &value, NULL);
+	for (uint64 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		bool		isnull;
+		SynchroBytes last = column_bytes(tuple, 4);
+		SynchroBytes until = column_bytes(tuple, 5);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		SynchroCopy *copy = palloc0(sizeof(SynchroCopy));
+
+		copy->id = column_number(tuple, 1);
+		copy->relid = (Oid) column_number(tuple, 2);
+		copy->layout = (uint32) column_number(tuple, 3);
+		if (last.data != NULL)
+			copy->last = synchro_key_copy(last);
+		if (until.data != NULL)
+			copy->until = synchro_key_copy(until);
+		copy->rows_total = column_number(tuple, 6);
+		copy->rows_done = column_number(tuple, 7);
+		copy->delete_extra = column_number(tuple, 8) != 0;
+		copy->rows_sent = column_number(tuple, 9) != 0;
+		copy->queued_at = DatumGetTimestampTz(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 10, &isnull));
+		result = lappend(result, copy);
+		MemoryContextSwitchTo(old);
+	}
+	synchro_sql_close(&scope);
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+/*
+ * Note what a pass has done.  Part of the transaction that acknowledges its
+ * last batch.
+ *
+ * step: the rows that it has pushed, or NULL.  finished: copies (of
+ * SynchroCopy) of which nothing is left to do.
+ */
+void
+synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List *finished)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {INT8OID, INT4OID, BYTEAOID, INT8OID, BOOLOID, TEXTOID, OIDOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+	ListCell   *cell;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	if (step != NULL)
+	{
+		values[0] = Int64GetDatum(step->copy->id);
+		values[1] = Int32GetDatum((int32) step->layout);
+		values[2] = bytes_or_null(step->last, &nulls[2]);
+		values[3] = Int64GetDatum(step->nrows);
+		values[4] = BoolGetDatum(step->complete);
+		values[5] = CStringGetTextDatum(server);
+		values[6] = ObjectIdGetDatum(step->copy->relid);
+
+		/* first what a later call has taken the place of, lest it come back */
+		synchro_sql_run("DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1",
+						lengthof(types), types, values, nulls);
+		synchro_sql_run(step->complete && !step->copy->delete_extra ?
+						"DELETE FROM synchro.copying WHERE id = $1" :
+						"UPDATE synchro.copying SET layout = $2, last_key = coalesce($3, last_key),"
+						" until_key = CASE WHEN layout = $2 THEN until_key END,"
+						" rows_done = rows_done + $4, rows_sent = $5 WHERE id = $1",
+						lengthof(types), types, values, nulls);
+	}
+	foreach(cell, finished)
+	{
+		values[0] = Int64GetDatum(((const SynchroCopy *) lfirst(cell))->id);
+		synchro_sql_run("DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
+	}
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Forget all copies to a remote.
+ */
+void
+synchro_copyqueue_forget(const char *server)
+{
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(server);
+
+	if (!has_queue())
+		return;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("DELETE FROM synchro.copying WHERE server = $1::name", 1, &type, &value, NULL);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Forget all copies of tables that are watched no longer.
+ */
+void
+synchro_copyqueue_forget_unwatched(void)
+{
+	SynchroSqlScope scope;
+
+	if (!has_queue())
+		return;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("DELETE FROM synchro.copying c WHERE NOT EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)",
+					0, NULL, NULL, NULL);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * What is to be told of the copies to a remote: the one that is under way or
+ * comes next, and how many rows are left of all.  False if there are none.
+ */
+bool
+synchro_copyqueue_status(const char *server, SynchroCopy *copy, int64 *left)
+{
+	List	   *copies = synchro_copyqueue_load(server);
+	const SynchroCopy *shown = NULL;
+	ListCell   *cell;
+
+	*left = 0;
+	foreach(cell, copies)
+	{
+		const SynchroCopy *one = lfirst(cell);
+
+		if (!one->rows_sent)
+			*left += Max(one->rows_total - one->rows_done, 0);
+		if (shown == NULL || shown->rows_sent ||
+			(shown->rows_done == 0 && one->rows_done > 0 && !one->rows_sent))
+			shown = one;
+	}
+	if (shown == NULL)
+		return false;
+	*copy = *shown;
+	copy->rows_total = Max(copy->rows_total, copy->rows_done);
+	return true;
+}

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * extrasql.c
+ *	  SQL text that finds the remote's rows which nobody bears here.
+ *
+ * The batch has the natural keys of all rows of the table, resolved: what the
+ * map does not have is on the remote only.  It is put on the list of deletes,
+ * which the pass's last batch carries out, children first, and tries one by
+ * one if they fail together.
+ *
+ * The batch is one snapshot here and one transaction there, and rows come to
+ * the remote by batches only: so a row that is inserted here meanwhile is
+ * either in the map, or not there yet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+
+/*
+ * Append the statement.  stamp: when the rows were found missing here, where
+ * the remote compares times.
+ */
+void
+synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	StringInfoData key;
+
+	initStringInfo(&key);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(&key, "%st.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, lt->table->identity[i]));
+	appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin)"
+					 " SELECT '%s', %s, 'delete', ARRAY[%s], ", link->peer, link->node, relation, key.data);
+	if (lt->decides)
+		appendStringInfo(sql, INT64_FORMAT ", '%s'", stamp, link->node);
+	else
+		appendStringInfoString(sql, "NULL, NULL");
+
+	/* tables that inherit from it are tables of their own, but for partitions */
+	appendStringInfo(sql, " FROM %s t WHERE (t.tableoid = %s::regclass OR EXISTS (SELECT FROM pg_class c WHERE c.oid = %s::regclass AND c.relkind = 'p'))"
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ",
+					 lt->table->qualified, relation, relation, lt->number);
+	synchro_sql_identity_equal(sql, lt, "t", "m.r");
+	appendStringInfo(sql, ") AND NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ARRAY[%s]);",
+					 link->peer, link->node, relation, key.data);
+}

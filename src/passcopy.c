@@ -1,0 +1,154 @@
+/*-------------------------------------------------------------------------
+ *
+ * passcopy.c
+ *	  What a pass does for copies of whole tables.
+ *
+ * One piece of one copy a pass, beside what is new in the log.  When the rows
+ * of all copies are there, a pass looks for what is on the remote only, of the
+ * tables for which that was asked, and deletes it together, so that foreign keys
+ * allow it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "applysql.h"
+#include "passwork.h"
+#include "settings.h"
+#include "stalled.h"
+
+/*
+ * Can anything be done for a copy at present?
+ */
+static bool
+is_runnable(const SynchroPass *pass, const SynchroCopy *copy)
+{
+	const SynchroStalled *stalled = synchro_stalled_find(pass->stalled, copy->relid);
+	const SynchroTable *table = synchro_table_get(copy->relid, true);
+
+	return (stalled == NULL || stalled->due) && table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE;
+}
+
+/*
+ * Does the table refer to one of another copy whose rows are not there yet?
+ */
+static bool
+has_parent_among(const SynchroCopy *copy, const List *others)
+{
+	const SynchroTable *table = synchro_table_get(copy->relid, false);
+	const ListCell *cell;
+
+	foreach(cell, others)
+	{
+		const SynchroCopy *other = lfirst(cell);
+
+		if (other == copy)
+			continue;
+		for (int fk = 0; fk < table->nfks; fk++)
+			if (table->fks[fk].parent == other->relid)
+				return true;
+	}
+	return false;
+}
+
+/*
+ * Choose what the pass does: the next piece of a copy, parents first, or the
+ * deletes that are left.  In the transaction that collects.
+ */
+void
+synchro_pass_choose_copy(SynchroPass *pass)
+{
+	List	   *waiting = NIL;
+	const SynchroCopy *chosen = NULL;
+	ListCell   *cell;
+
+	MemoryContextSwitchTo(pass->context);
+	foreach(cell, synchro_copyqueue_load(pass->link->target->name))
+		if (is_runnable(pass, lfirst(cell)))
+			pass->copies = lappend(pass->copies, lfirst(cell));
+	foreach(cell, pass->copies)
+	{
+		SynchroCopy *copy = lfirst(cell);
+
+		if (copy->rows_sent)
+			pass->extras = lappend(pass->extras, copy);
+		else
+			waiting = lappend(waiting, copy);
+	}
+	if (waiting == NIL)
+		return;
+	pass->extras = NIL;
+	foreach(cell, waiting)
+	{
+		if (chosen == NULL)
+			chosen = lfirst(cell);
+		if (!has_parent_among(lfirst(cell), waiting))
+		{
+			chosen = lfirst(cell);
+			break;
+		}
+	}
+
+	/* some room is left for what has changed meanwhile: all of it in one batch */
+	pass->chunk = synchro_copychunk_create(chosen, pass->link->target->owner, pass->link->peer_node != NULL,
+										   Max(1, (int64) synchro_batch_size * 9 / 10));
+}
+
+/*
+ * Have the remote put on its list of deletes what it has and we have not.
+ *
+ * If a row with a name of before is in the way, it is for the pass's other
+ * batches to park it: then the next pass looks again.
+ */
+void
+synchro_pass_find_extras(SynchroPass *pass)
+{
+	SynchroBatch *batch;
+	SynchroRemoteError *error;
+
+	MemoryContextReset(pass->batch_context);
+	MemoryContextSwitchTo(pass->batch_context);
+	batch = synchro_pass_batch(pass);
+	batch->extras = pass->extras;
+	error = synchro_pass_push(pass, batch, false);
+	if (error == NULL)
+		return;
+	if (strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0)
+	{
+		const SynchroLinkTable *lt = synchro_link_numbered(pass->link, atoi(error->detail));
+
+		synchro_suspect(lt->table->relid);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows of table %s on remote \"%s\" that are not here cannot be told from others",
+						lt->table->qualified, pass->link->target->name),
+				 errdetail("A natural key matches several rows there."),
+				 errhint("Remove the surplus rows, and make a unique index there.")));
+	}
+	if (pass->changes->nkeys == 0 && pass->changes->nolds == 0)
+		synchro_quarantine_report(pass, error);
+	pass->extras = NIL;
+}
+
+/*
+ * Say which copies the pass knew of: the oldest that is not done when it has
+ * ended, and the newest; 0 if there is none.
+ */
+void
+synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int64 *newest)
+{
+	ListCell   *cell;
+
+	*oldest = *newest = 0;
+	foreach(cell, pass->copies)
+	{
+		SynchroCopy *copy = lfirst(cell);
+		bool		rows_done = pass->chunk != NULL && pass->chunk->step.copy == copy && pass->chunk->step.complete;
+
+		*newest = Max(*newest, copy->id);
+		if (!(rows_done && !copy->delete_extra) && !list_member_ptr(pass->extras, copy) && *oldest == 0)
+			*oldest = copy->id;
+	}
+}

@@ -1,0 +1,17 @@
+use strict; use warnings; use lib 'test/t'; use SynchroTest; use Test::More; use Time::HiRes qw(time);
+my $c="shared_buffers='256MB'\nmax_wal_size='4GB'\nlog_statement=none";
+my $local = synchro_node('local', conf=>$c); my $remote = synchro_node('remote', conf=>$c);
+both($local,$remote,'CREATE TABLE a (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int, w text); CREATE TABLE b (LIKE a INCLUDING ALL); CREATE SEQUENCE bs; ALTER TABLE b ALTER id SET DEFAULT nextval(\'bs\')');
+$remote->safe_psql('postgres','GRANT USAGE ON SEQUENCE bs TO PUBLIC');
+connect_remote($local,$remote);
+my $n=1000000;
+$local->safe_psql('postgres', "SELECT synchro.add_table('a', '{name}'); INSERT INTO b (name,n,w) SELECT 'name ' || i, i, repeat('x',40) FROM generate_series(1,$n) i; ");
+$local->safe_psql('postgres', "INSERT INTO a (name,n,w) SELECT 'name ' || i, i, repeat('x',40) FROM generate_series(1,$n) i;");
+my $t=time; my $r=sync($local,'office'); diag sprintf "catch-up: %d rows %.1f s", $r->{inserted}, time-$t;
+$t=time; $local->safe_psql('postgres', "SELECT synchro.add_table('b', '{name}'); SELECT synchro.copy_table('office','b')"); diag sprintf "copy_table call %.1f s", time-$t;
+$t=time; $r=sync($local,'office'); diag sprintf "copy: %d rows %.1f s", $r->{inserted}, time-$t;
+$local->safe_psql('postgres', "SELECT synchro.copy_table('office','b')");
+$t=time; $r=sync($local,'office'); diag sprintf "copy again: %d rows %.1f s", $r->{inserted}, time-$t;
+$local->safe_psql('postgres', "SELECT synchro.copy_table('office','b', true)");
+$t=time; $r=sync($local,'office'); diag sprintf "copy again with delete_extra: %d rows %.1f s", $r->{deleted}, time-$t;
+ok(1); done_testing();
