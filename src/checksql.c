@@ -72,21 +72,24 @@ static const char *const tables_query =
 	"  AND EXISTS (SELECT FROM d o WHERE o.watched AND p.prosrc ~* ('\\m' || regexp_replace(o.relname, '(\\W)', '\\\\\\1', 'g') || '\\M')))"
 	") ORDER BY d.schema, d.relname), '[]')::text FROM d";
 
-/* what $1 and $2 say; x, which follows, are the tables that are there on the probe's side */
+/*
+ * What $1 and $2 say; x, which follows, are the tables that are there on the
+ * probe's side.  MATERIALIZED: the document is to be parsed once, not for each row.
+ */
 #define TABLES \
-	"WITH RECURSIVE p AS (SELECT $2::text AS remote), t AS (" \
+	"WITH RECURSIVE p AS (SELECT $2::text AS remote), t AS MATERIALIZED (" \
 	" SELECT * FROM json_to_recordset($1::json) AS t (relid oid, relname name, schema name, name text, watched boolean," \
 	"  mode text, many boolean, keys text, key name[], identity name[], registered name[], primary_key name[]," \
 	"  columns json, fks json, triggers json))"
 
-#define HERE TABLES ", x AS (SELECT t.*, t.relid AS oid, true AS is_table FROM t)"
+#define HERE TABLES ", x AS MATERIALIZED (SELECT t.*, t.relid AS oid, true AS is_table FROM t)"
 #define THERE TABLES \
-	", x AS (SELECT t.*, c.oid, c.relkind IN ('r', 'p') AS is_table FROM t JOIN pg_namespace n ON n.nspname = t.schema" \
+	", x AS MATERIALIZED (SELECT t.*, c.oid, c.relkind IN ('r', 'p') AS is_table FROM t JOIN pg_namespace n ON n.nspname = t.schema" \
 	"  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.relname AND c.relkind IN ('r', 'p', 'v', 'f'))"
 
 /* their columns here, and how they are on the probe's side: attnum NULL where they are not */
 #define COLUMNS \
-	", c AS (SELECT x.relid, x.oid, x.name AS relation, x.mode, x.watched, c.name, c.type, c.skipped, c.generated, c.key," \
+	", c AS MATERIALIZED (SELECT x.relid, x.oid, x.name AS relation, x.mode, x.watched, c.name, c.type, c.skipped, c.generated, c.key," \
 	"  c.identity, c.not_null, c.sequence, c.own, c.collated, c.deterministic, c.provider, c.locale, c.labels," \
 	"  a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull" \
 	"  FROM x CROSS JOIN json_to_recordset(x.columns) AS c (name name, type text, skipped boolean, generated boolean," \
@@ -95,7 +98,7 @@ static const char *const tables_query =
 	"  LEFT JOIN pg_attribute a ON a.attrelid = x.oid AND a.attname = c.name AND NOT a.attisdropped)"
 
 #define FKS \
-	", f AS (SELECT x.relid, x.name AS relation, f.name, f.parent, f.columns, f.referenced, f.in_key FROM x" \
+	", f AS MATERIALIZED (SELECT x.relid, x.name AS relation, f.name, f.parent, f.columns, f.referenced, f.in_key FROM x" \
 	"  CROSS JOIN json_to_recordset(x.fks) AS f (name name, parent oid, columns name[], referenced name[], in_key boolean))"
 
 #define LIST(names) "(SELECT string_agg(quote_ident(u), ', ' ORDER BY o) FROM unnest(" names ") WITH ORDINALITY AS u (u, o))"
@@ -108,7 +111,7 @@ static const char *const tables_query =
 	"  WHERE a.attname <> ALL (" columns ")))"
 
 #define KEY_NOT_UNIQUE(side, otherwise) \
-	side COLUMNS ", k AS (SELECT x.*, EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND NOT (c.not_null OR c.attnotnull)) AS nullable," \
+	side COLUMNS ", k AS MATERIALIZED (SELECT x.*, EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND NOT (c.not_null OR c.attnotnull)) AS nullable," \
 	"  EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.key AND c.attnum IS NULL) AS incomplete FROM x)" \
 	"SELECT 'warning', x.relid, CASE WHEN NOT " UNIQUE_ON("x.key", "true") \
 	"  THEN format('there is no unique index on the key (%s) of table %s', " LIST("x.key") ", x.name)" \
