@@ -13,7 +13,7 @@ use Test::More;
 # the harness turns these off, which are two of the problems; synchronous_commit is none
 my $conf = "fsync = on\nfull_page_writes = on\nsynchronous_commit = off\n";
 my $local = synchro_node('local', conf => $conf);
-my $remote = synchro_node('remote', conf => $conf);
+my $remote = synchro_node('remote', conf => $conf, streaming => 1);
 our ($db, $name) = ('postgres', 'office');
 
 # What check() says, as hashes.
@@ -457,6 +457,17 @@ INSERT INTO customers (email, name) VALUES ('a', 'a');
 SQL
 	is(sync($local, 'office', dbname => 'nodes')->{inserted}, 1, 'then it is pushed to');
 }
+
+# the way leads to a standby of the remote
+$remote->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($remote, 'copy', has_streaming => 1);
+$standby->start;
+mends('a standby', {
+	break => [ $local, sprintf q{ALTER SERVER office OPTIONS (SET port '%s')}, $standby->port ],
+	severity => 'error', table => undef, problem => qr/^on remote "office": the server is a standby$/, fix => qr/^-- let the foreign server lead to the primary$/,
+	by => [ $local, sprintf q{ALTER SERVER office OPTIONS (SET port '%s')}, $remote->port ] });
+$standby->stop('immediate');
 
 # workers, and the library preloaded
 $local->append_conf('postgresql.conf', 'max_worker_processes = 1');
