@@ -55,6 +55,7 @@ extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, cons
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in extrasql.c */
+extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);
 
 /* in freesql.c */

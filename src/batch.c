@@ -195,6 +195,34 @@ append_copies(StringInfo sql, List *tables, List **spools)
 }
 
 /*
+ * The link's tables that are to be emptied, in the order of their foreign keys:
+ * see synchro_order_by_references().
+ */
+List *
+synchro_batch_emptied(const SynchroLink *link, List *copies)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+		if (synchro_copyqueue_find(copies, ((SynchroLinkTable *) lfirst(cell))->table->relid) != NULL)
+			tables = lappend(tables, lfirst(cell));
+	return synchro_order_by_references(tables);
+}
+
+/*
+ * Have all rows of tables deleted, children first.
+ */
+static void
+append_emptying(const SynchroBatch *batch, StringInfo sql)
+{
+	List	   *components = synchro_batch_emptied(batch->link, batch->emptied);
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		synchro_sql_empty_tables(sql, batch->link, list_nth(components, i));
+}
+
+/*
  * Have what is on the remote only put on the list of deletes.  Before anything
  * is written: the maps say where rows are now.
  */
@@ -204,6 +232,7 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 	ListCell   *cell;
 	ListCell   *other;
 
+	append_emptying(batch, sql);
 	if (batch->extras == NIL)
 		return;
 	appendStringInfoString(sql, BY_HASHING);

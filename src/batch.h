@@ -63,11 +63,14 @@ typedef struct SynchroBatch
 	SynchroCounts counts;
 	List	   *extras;			/* of SynchroCopy: of these tables, what is on
 								 * the remote only is to go */
+	List	   *emptied;		/* of SynchroCopy: of these tables, all of the
+								 * remote's rows are to go */
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */
 } SynchroBatch;
 
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
+extern List *synchro_batch_emptied(const SynchroLink *link, List *copies);
 extern SynchroRemoteError *synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit);
 
 #endif							/* SYNCHRO_BATCH_H */

@@ -58,8 +58,11 @@ synchro_batch_describe(SynchroBatch *batch)
 	foreach(cell, batch->ensured)
 		if (synchro_table_get(lfirst_oid(cell), true) != NULL)
 			synchro_link_table(batch->link, lfirst_oid(cell), true);
+	/* with all foreign keys: they give the order of deletes */
 	foreach(cell, batch->extras)
-		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false);
+		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, true);
+	foreach(cell, batch->emptied)
+		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, true);
 	foreach(cell, batch->link->leftovers)
 	{
 		Oid			relid = synchro_table_by_name(lfirst(cell));

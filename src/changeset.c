@@ -33,6 +33,7 @@ typedef struct Collector
 	SynchroChangeSet *changes;
 	const SynchroSnapshot *named;
 	List	   *stalled;		/* of SynchroStalled */
+	List	   *copies;			/* of SynchroCopy */
 	const SynchroStalled *only; /* only of that table, and only what the
 								 * following has seen */
 	const SynchroSnapshot *since;
@@ -148,10 +149,14 @@ collect_row(const SynchroLogRow *row, void *arg)
 	bool		old_is_readable;
 	const SynchroSnapshot *named_in = collector->named;
 	const SynchroStalled *stalled;
+	const SynchroCopy *copy;
 	bool		named;
 	MemoryContext old;
 
 	if (synchro_stamps_note(collector->histories.stamps, row))
+		return;
+	copy = synchro_copyqueue_find(collector->copies, row->relation);
+	if (copy != NULL && copy->forgotten != NULL && row->txid != 0 && synchro_snapshot_has(copy->forgotten, row->txid))
 		return;
 	stalled = synchro_stalled_find(collector->stalled, row->relation);
 	if (stalled != NULL && !stalled->due)
@@ -207,7 +212,8 @@ collect_row(const SynchroLogRow *row, void *arg)
  * since: NULL for all of the log.  named: log entries that this snapshot saw
  * give keys, but no names of before; NULL: none.  backlog: name of the remote,
  * or NULL.  parked: what is parked of it, or NULL.  stalled: tables that
- * are not collected, or, if they are due, since snapshots of their own.  peer: id
+ * are not collected, or, if they are due, since snapshots of their own.  copies:
+ * tables some of whose log may be forgotten.  peer: id
  * of the remote if it is a node that pushes, too; what it has sent is not
  * collected.  with_keys: collect keys as well as names of before.  more: keys
  * to be pushed besides, or NULL.
@@ -217,7 +223,7 @@ collect_row(const SynchroLogRow *row, void *arg)
  */
 SynchroChangeSet *
 synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *named,
-						const char *backlog, const SynchroParkedSet *parked, List *stalled,
+						const char *backlog, const SynchroParkedSet *parked, List *stalled, List *copies,
 						const pg_uuid_t *peer, bool with_keys, const SynchroMoreKeys *more)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes",
@@ -232,6 +238,7 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	collector.named = named;
 	collector.histories.peer = peer;
 	collector.stalled = stalled;
+	collector.copies = copies;
 	collector.since = since;
 	collector.histories.stamps = synchro_stamps_create();
 	changes->sources = synchro_stamps_sources(collector.histories.stamps);

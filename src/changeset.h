@@ -11,6 +11,7 @@
 
 #include "changelog.h"
 #include "changestore.h"
+#include "copyqueue.h"
 #include "parked.h"
 #include "source.h"
 #include "stalled.h"
@@ -38,7 +39,7 @@ extern SynchroChangeSet *synchro_changes_collect(const SynchroSnapshot *since,
 												 const SynchroSnapshot *named,
 												 const char *backlog,
 												 const SynchroParkedSet *parked,
-												 List *stalled,
+												 List *stalled, List *copies,
 												 const pg_uuid_t *peer,
 												 bool with_keys,
 												 const SynchroMoreKeys *more);

@@ -78,7 +78,7 @@ void
 synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
 {
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, INT8OID, BOOLOID};
+	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, INT8OID, BOOLOID, BOOLOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 
@@ -88,9 +88,10 @@ synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
 	values[3] = bytes_or_null(copy->until, &nulls[3]);
 	values[4] = Int64GetDatum(copy->rows_total);
 	values[5] = BoolGetDatum(copy->delete_extra);
+	values[6] = BoolGetDatum(copy->empty);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("INSERT INTO synchro.copying (server, relation, layout, until_key, rows_total, delete_extra)"
-					" VALUES ($1::name, $2, $3, $4, $5, $6)", lengthof(types), types, values, nulls);
+	synchro_sql_run("INSERT INTO synchro.copying (server, relation, layout, until_key, rows_total, delete_extra, empty, forgotten)"
+					" VALUES ($1::name, $2, $3, $4, $5, $6, $7, CASE WHEN $7 THEN pg_current_snapshot() END)", lengthof(types), types, values, nulls);
 	synchro_sql_close(&scope);
 }
 
@@ -113,7 +114,7 @@ synchro_copyqueue_load(const char *server)
 	value = CStringGetTextDatum(server);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	count = synchro_sql_run("SELECT c.id, c.relation::bigint, c.layout::bigint, c.last_key, c.until_key, c.rows_total, c.rows_done,"
-							" c.delete_extra::integer::bigint, c.rows_sent::integer::bigint, c.queued_at" COPIES_FROM " ORDER BY c.id",
+							" c.delete_extra::integer::bigint, c.rows_sent::integer::bigint, c.queued_at, c.empty::integer::bigint, c.forgotten" COPIES_FROM " ORDER BY c.id",
 							1, &type, &value, NULL);
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -121,6 +122,7 @@ synchro_copyqueue_load(const char *server)
 		bool		isnull;
 		SynchroBytes last = column_bytes(tuple, 4);
 		SynchroBytes until = column_bytes(tuple, 5);
+		char	   *forgotten = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 12);
 		MemoryContext old = MemoryContextSwitchTo(context);
 		SynchroCopy *copy = palloc0(sizeof(SynchroCopy));
 
@@ -136,6 +138,8 @@ synchro_copyqueue_load(const char *server)
 		copy->delete_extra = column_number(tuple, 8) != 0;
 		copy->rows_sent = column_number(tuple, 9) != 0;
 		copy->queued_at = DatumGetTimestampTz(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 10, &isnull));
+		copy->empty = column_number(tuple, 11) != 0;
+		copy->forgotten = forgotten != NULL ? synchro_snapshot_parse(forgotten) : NULL;
 		result = lappend(result, copy);
 		MemoryContextSwitchTo(old);
 	}
@@ -149,7 +153,8 @@ synchro_copyqueue_load(const char *server)
  * last batch.
  *
  * step: the rows that it has pushed, or NULL.  finished: copies (of
- * SynchroCopy) of which nothing is left to do.
+ * SynchroCopy) of which nothing is left to do, or only the remote's rows were
+ * to be deleted first.
  */
 void
 synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List *finished)
@@ -183,10 +188,27 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 	}
 	foreach(cell, finished)
 	{
-		values[0] = Int64GetDatum(((const SynchroCopy *) lfirst(cell))->id);
-		synchro_sql_run("DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
+		const SynchroCopy *copy = lfirst(cell);
+
+		values[0] = Int64GetDatum(copy->id);
+		synchro_sql_run(copy->empty ? "UPDATE synchro.copying SET empty = false WHERE id = $1" :
+						"DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
 	}
 	synchro_sql_close(&scope);
+}
+
+/*
+ * The copy of a table, or NULL.
+ */
+const SynchroCopy *
+synchro_copyqueue_find(const List *copies, Oid relid)
+{
+	const ListCell *cell;
+
+	foreach(cell, copies)
+		if (((const SynchroCopy *) lfirst(cell))->relid == relid)
+			return lfirst(cell);
+	return NULL;
 }
 
 /*
@@ -240,6 +262,8 @@ synchro_copyqueue_status(const char *server, SynchroCopy *copy, int64 *left)
 
 		if (!one->rows_sent)
 			*left += Max(one->rows_total - one->rows_done, 0);
+		if (one->empty)
+			shown = one;
 		if (shown == NULL || shown->rows_sent ||
 			(shown->rows_done == 0 && one->rows_done > 0 && !one->rows_sent))
 			shown = one;

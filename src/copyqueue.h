@@ -10,6 +10,7 @@
 
 #include "datatype/timestamp.h"
 #include "keycodec.h"
+#include "logsnapshot.h"
 #include "nodes/pg_list.h"
 
 /* a table's rows, on their way to one remote */
@@ -26,6 +27,9 @@ typedef struct SynchroCopy
 	int64		rows_done;
 	bool		delete_extra;	/* rows that are on the remote only go */
 	bool		rows_sent;		/* nothing else is left to do */
+	bool		empty;			/* first, all of the remote's rows go */
+	SynchroSnapshot *forgotten; /* what the log had of the table then is not
+								 * pushed; or NULL */
 	TimestampTz queued_at;
 } SynchroCopy;
 
@@ -42,6 +46,7 @@ typedef struct SynchroCopyStep
 extern void synchro_copyqueue_add(const char *server, const SynchroCopy *copy);
 extern List *synchro_copyqueue_load(const char *server);
 extern void synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List *finished);
+extern const SynchroCopy *synchro_copyqueue_find(const List *copies, Oid relid);
 extern void synchro_copyqueue_forget(const char *server);
 extern void synchro_copyqueue_forget_unwatched(void);
 extern bool synchro_copyqueue_status(const char *server, SynchroCopy *copy, int64 *left);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * extrasql.c
- *	  SQL text that finds the remote's rows which nobody bears here.
+ *	  SQL text that finds the remote's rows which nobody bears here, and that
+ *	  empties tables.
  *
  * The batch has the natural keys of all rows of the table, resolved: what the
  * map does not have is on the remote only.  It is put on the list of deletes,
@@ -19,6 +20,48 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+
+/*
+ * Append "t is a row of this table": others that inherit from it are tables of
+ * their own, but for partitions.
+ */
+static void
+append_own_rows(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	appendStringInfo(sql, "(t.tableoid = %s::regclass OR EXISTS (SELECT FROM pg_class c WHERE c.oid = %s::regclass AND c.relkind = 'p'))",
+					 relation, relation);
+}
+
+/*
+ * Append statements that delete all rows of tables which refer to each other
+ * in a circle, or of one, and what is stored about them.  Their first result:
+ * for each table the number of rows deleted.
+ */
+void
+synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component)
+{
+	static const char *const stored[] = {"reference", "unapplied"};
+	StringInfoData counts;
+	ListCell   *cell;
+
+	initStringInfo(&counts);
+	foreach(cell, component)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		appendStringInfo(sql, "%se%d AS (DELETE FROM %s t WHERE ", counts.len == 0 ? "WITH " : ", ", lt->number, lt->table->qualified);
+		append_own_rows(sql, lt);
+		appendStringInfoString(sql, " RETURNING 1)");
+		appendStringInfo(&counts, ", (SELECT count(*) FROM e%d)", lt->number);
+	}
+	appendStringInfo(sql, " SELECT '" SYNCHRO_DELETE_TAG "'%s;", counts.data);
+	foreach(cell, component)
+		for (int i = 0; i < lengthof(stored); i++)
+			appendStringInfo(sql, "DELETE FROM %s.%s WHERE node = '%s' AND relation = %s;", link->peer, stored[i], link->node,
+							 quote_literal_cstr(((const SynchroLinkTable *) lfirst(cell))->table->qualified));
+}
 
 /*
  * Append the statement.  stamp: when the rows were found missing here, where
@@ -40,10 +83,9 @@ synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 	else
 		appendStringInfoString(sql, "NULL, NULL");
 
-	/* tables that inherit from it are tables of their own, but for partitions */
-	appendStringInfo(sql, " FROM %s t WHERE (t.tableoid = %s::regclass OR EXISTS (SELECT FROM pg_class c WHERE c.oid = %s::regclass AND c.relkind = 'p'))"
-					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ",
-					 lt->table->qualified, relation, relation, lt->number);
+	appendStringInfo(sql, " FROM %s t WHERE ", lt->table->qualified);
+	append_own_rows(sql, lt);
+	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfo(sql, ") AND NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ARRAY[%s]);",
 					 link->peer, link->node, relation, key.data);

@@ -280,7 +280,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	{
 		result->had_changes = true;
 		if (pass->extras != NIL)
-			synchro_pass_find_extras(pass);
+			synchro_pass_delete_extras(pass);
 		synchro_shared_publish_progress("pushing", InvalidOid, 0, pass->changes->nkeys);
 		while (run_batch(pass))
 		{

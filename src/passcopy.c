@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 
 #include "applysql.h"
+#include "localsql.h"
 #include "passwork.h"
 #include "settings.h"
 #include "stalled.h"
@@ -29,6 +30,25 @@ is_runnable(const SynchroPass *pass, const SynchroCopy *copy)
 	const SynchroTable *table = synchro_table_get(copy->relid, true);
 
 	return (stalled == NULL || stalled->due) && table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE;
+}
+
+/*
+ * The copies for which something can be done.  Tables are emptied together or
+ * not at all: what is emptied alone is soon referred to again.
+ */
+static List *
+runnable_copies(const SynchroPass *pass)
+{
+	List	   *result = NIL;
+	bool		hold = false;
+	ListCell   *cell;
+
+	foreach(cell, pass->copies)
+		hold |= ((SynchroCopy *) lfirst(cell))->empty && !is_runnable(pass, lfirst(cell));
+	foreach(cell, pass->copies)
+		if (is_runnable(pass, lfirst(cell)) && !(hold && ((SynchroCopy *) lfirst(cell))->empty))
+			result = lappend(result, lfirst(cell));
+	return result;
 }
 
 /*
@@ -54,8 +74,9 @@ has_parent_among(const SynchroCopy *copy, const List *others)
 }
 
 /*
- * Choose what the pass does: the next piece of a copy, parents first, or the
- * deletes that are left.  In the transaction that collects.
+ * Choose what the pass does: empty tables, which comes first; or the next piece
+ * of a copy, parents first; or the deletes that are left.  In the transaction
+ * that collects.
  */
 void
 synchro_pass_choose_copy(SynchroPass *pass)
@@ -65,10 +86,15 @@ synchro_pass_choose_copy(SynchroPass *pass)
 	ListCell   *cell;
 
 	MemoryContextSwitchTo(pass->context);
-	foreach(cell, synchro_copyqueue_load(pass->link->target->name))
-		if (is_runnable(pass, lfirst(cell)))
-			pass->copies = lappend(pass->copies, lfirst(cell));
-	foreach(cell, pass->copies)
+	pass->copies = synchro_copyqueue_load(pass->link->target->name);
+	MemoryContextSwitchTo(pass->context);
+	pass->runnable = runnable_copies(pass);
+	foreach(cell, pass->runnable)
+		if (((SynchroCopy *) lfirst(cell))->empty)
+			pass->extras = lappend(pass->extras, lfirst(cell));
+	if (pass->extras != NIL)
+		return;
+	foreach(cell, pass->runnable)
 	{
 		SynchroCopy *copy = lfirst(cell);
 
@@ -97,20 +123,93 @@ synchro_pass_choose_copy(SynchroPass *pass)
 }
 
 /*
+ * A batch with which tables are emptied.
+ */
+static SynchroBatch *
+emptying_batch(SynchroPass *pass, List *copies)
+{
+	SynchroBatch *batch = synchro_pass_batch(pass);
+
+	batch->emptied = copies;
+	return batch;
+}
+
+/*
+ * Find the table that cannot be emptied, by trying more and more of them,
+ * children first, and name it as the suspect.
+ */
+static Oid
+find_full_table(SynchroPass *pass)
+{
+	List	   *copies = NIL;
+	List	   *components = synchro_batch_emptied(pass->link, pass->extras);
+	ListCell   *cell;
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+	{
+		Oid			relid = InvalidOid;
+
+		foreach(cell, (List *) list_nth(components, i))
+		{
+			relid = ((SynchroLinkTable *) lfirst(cell))->table->relid;
+			copies = lappend(copies, unconstify(SynchroCopy *, synchro_copyqueue_find(pass->extras, relid)));
+		}
+		if (synchro_pass_try(pass, emptying_batch(pass, copies)) != NULL)
+			return relid;
+	}
+	return InvalidOid;
+}
+
+/*
+ * Empty the tables for which that was asked, in one transaction.  If one
+ * cannot be, it stalls, and the others wait for it with being emptied, until the
+ * cause is gone.
+ */
+static void
+empty_tables(SynchroPass *pass)
+{
+	SynchroRemoteError *error;
+	const SynchroTable *table;
+	Oid			relid;
+
+	if (pass->link->peer_node != NULL)
+	{
+		synchro_suspect(((SynchroCopy *) linitial(pass->extras))->relid);
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("tables of remote \"%s\" cannot be emptied", pass->link->target->name),
+				 errdetail("It logs changes itself: that its rows were deleted would come back here."),
+				 errhint("Run synchro.copy_table(), with delete_extra, for each table: that replaces this.")));
+	}
+	error = synchro_pass_push(pass, emptying_batch(pass, pass->extras), false);
+	if (error == NULL)
+		return;
+	relid = find_full_table(pass);
+	if (!OidIsValid(relid))
+		synchro_quarantine_report(pass, error);
+	synchro_local_begin("synchro: looking at what cannot be emptied");
+	table = synchro_table_copy(synchro_table_get(relid, false), pass->context);
+	synchro_local_commit();
+	synchro_suspect(relid);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table %s of remote \"%s\" cannot be emptied: %s", table->qualified, pass->link->target->name, error->message),
+			 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
+			 errhint("Delete there what is in the way.")));
+}
+
+/*
  * Have the remote put on its list of deletes what it has and we have not.
  *
  * If a row with a name of before is in the way, it is for the pass's other
  * batches to park it: then the next pass looks again.
  */
-void
-synchro_pass_find_extras(SynchroPass *pass)
+static void
+find_extras(SynchroPass *pass)
 {
-	SynchroBatch *batch;
+	SynchroBatch *batch = synchro_pass_batch(pass);
 	SynchroRemoteError *error;
 
-	MemoryContextReset(pass->batch_context);
-	MemoryContextSwitchTo(pass->batch_context);
-	batch = synchro_pass_batch(pass);
 	batch->extras = pass->extras;
 	error = synchro_pass_push(pass, batch, false);
 	if (error == NULL)
@@ -133,6 +232,20 @@ synchro_pass_find_extras(SynchroPass *pass)
 }
 
 /*
+ * Delete what is to go on the remote for the sake of copies.
+ */
+void
+synchro_pass_delete_extras(SynchroPass *pass)
+{
+	MemoryContextReset(pass->batch_context);
+	MemoryContextSwitchTo(pass->batch_context);
+	if (((SynchroCopy *) linitial(pass->extras))->empty)
+		empty_tables(pass);
+	else
+		find_extras(pass);
+}
+
+/*
  * Say which copies the pass knew of: the oldest that is not done when it has
  * ended, and the newest; 0 if there is none.
  */
@@ -142,13 +255,13 @@ synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int64 *newest)
 	ListCell   *cell;
 
 	*oldest = *newest = 0;
-	foreach(cell, pass->copies)
+	foreach(cell, pass->runnable)
 	{
 		SynchroCopy *copy = lfirst(cell);
 		bool		rows_done = pass->chunk != NULL && pass->chunk->step.copy == copy && pass->chunk->step.complete;
 
 		*newest = Max(*newest, copy->id);
-		if (!(rows_done && !copy->delete_extra) && !list_member_ptr(pass->extras, copy) && *oldest == 0)
+		if (!(rows_done && !copy->delete_extra) && (copy->empty || !list_member_ptr(pass->extras, copy)) && *oldest == 0)
 			*oldest = copy->id;
 	}
 }

@@ -113,7 +113,7 @@ synchro_pass_collect(SynchroPass *pass)
 	synchro_pass_choose_copy(pass);
 	more.arg = pass->chunk;
 	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked,
-											pass->stalled, pass->link->peer_node, true,
+											pass->stalled, pass->copies, pass->link->peer_node, true,
 											pass->chunk != NULL ? &more : NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
@@ -135,7 +135,7 @@ collect_olds(SynchroPass *pass)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, pass->parked, pass->stalled, pass->link->peer_node, false, NULL);
+								   NULL, NULL, pass->parked, pass->stalled, pass->copies, pass->link->peer_node, false, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;

@@ -35,9 +35,10 @@ typedef struct SynchroPass
 	List	   *stalled;		/* of SynchroStalled */
 	int			nesting;		/* parents that are pushed for children */
 	List	   *copies;			/* of SynchroCopy: what is queued */
+	List	   *runnable;		/* of these, what something can be done for */
 	SynchroCopyChunk *chunk;	/* the piece that this pass pushes, or NULL */
 	List	   *extras;			/* of copies: those of which only deletes are
-								 * left */
+								 * left, or come first */
 } SynchroPass;
 
 /* in pass.c */
@@ -51,7 +52,7 @@ extern void synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_k
 
 /* in passcopy.c */
 extern void synchro_pass_choose_copy(SynchroPass *pass);
-extern void synchro_pass_find_extras(SynchroPass *pass);
+extern void synchro_pass_delete_extras(SynchroPass *pass);
 extern void synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int64 *newest);
 
 /* in quarantine.c */

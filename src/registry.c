@@ -432,3 +432,51 @@ synchro_registry_add_schema(Oid schema)
 	synchro_registry_renew_triggers();
 	return list_length(added);
 }
+
+/*
+ * The watched tables of a schema.  Error if one is not the caller's own, or if
+ * there are none.
+ */
+List *
+synchro_registry_schema(Oid schema)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	foreach(cell, synchro_registry_watched())
+		if (get_rel_namespace(lfirst_oid(cell)) == schema)
+			tables = lappend_oid(tables, lfirst_oid(cell));
+	if (tables == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no table of schema \"%s\" is watched", get_namespace_name(schema)),
+				 errhint("SELECT synchro.add_schema(%s); watches all of them.",
+						 quote_literal_cstr(quote_identifier(get_namespace_name(schema))))));
+	require_ownership(tables, schema);
+	return tables;
+}
+
+/*
+ * Look at the definitions of watched tables anew: their keys are checked, their
+ * triggers made where they are missing or not as they should be.  Nothing of
+ * the log is touched.
+ */
+void
+synchro_registry_renew(List *tables)
+{
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroTable *table = lock_watched_table(lfirst_oid(cell));
+
+		synchro_keycheck_columns(table, key_names(table), skipped_names(table));
+		if (table->mode == SYNCHRO_MODE_NONE)
+			synchro_keycheck_no_usable_key(table);
+		CacheInvalidateRelcacheByRelid(table->relid);
+	}
+	CommandCounterIncrement();
+	foreach(cell, tables)
+		synchro_keycheck_circle(lfirst_oid(cell));
+	synchro_registry_renew_triggers();
+}

@@ -30,6 +30,8 @@ typedef struct SynchroAlteration
 
 extern void synchro_registry_alter(Oid relid, const SynchroAlteration *change);
 
+extern List *synchro_registry_schema(Oid schema);
+extern void synchro_registry_renew(List *tables);
 extern void synchro_registry_renew_triggers(void);
 
 #endif							/* SYNCHRO_REGISTRY_H */

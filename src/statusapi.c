@@ -114,7 +114,7 @@ static void
 fill_from_copy(const SynchroCopy *copy, Datum *values, bool *nulls)
 {
 	nulls[STATUS_PHASE] = nulls[STATUS_RELATION] = nulls[STATUS_ROWS_DONE] = nulls[STATUS_ROWS_TOTAL] = false;
-	values[STATUS_PHASE] = CStringGetTextDatum(copy->rows_sent ? "deleting" : "copying");
+	values[STATUS_PHASE] = CStringGetTextDatum(copy->rows_sent || copy->empty ? "deleting" : "copying");
 	values[STATUS_RELATION] = ObjectIdGetDatum(copy->relid);
 	values[STATUS_ROWS_DONE] = Int64GetDatum(copy->rows_done);
 	values[STATUS_ROWS_TOTAL] = Int64GetDatum(copy->rows_total);

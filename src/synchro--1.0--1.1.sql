@@ -17,6 +17,8 @@ CREATE TABLE synchro.copying (
 	rows_done bigint NOT NULL DEFAULT 0,
 	rows_sent boolean NOT NULL DEFAULT false,
 	delete_extra boolean NOT NULL,
+	empty boolean NOT NULL DEFAULT false,
+	forgotten pg_snapshot,
 	queued_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE synchro.copying IS 'tables of which every row is to be pushed to a remote';
@@ -24,6 +26,8 @@ COMMENT ON COLUMN synchro.copying.last_key IS 'primary key of the last row that 
 COMMENT ON COLUMN synchro.copying.until_key IS 'primary key of the last row when the copy was queued; what comes later is in the log';
 COMMENT ON COLUMN synchro.copying.rows_total IS 'when it was queued';
 COMMENT ON COLUMN synchro.copying.rows_sent IS 'only rows that are on the remote only are left to be deleted';
+COMMENT ON COLUMN synchro.copying.empty IS 'first, all of the remote''s rows are to be deleted';
+COMMENT ON COLUMN synchro.copying.forgotten IS 'what is visible in it of the table''s log is not pushed';
 CREATE INDEX copying_server ON synchro.copying (server, relation);
 
 CREATE FUNCTION synchro.copy_table(remote name, relation regclass, delete_extra boolean DEFAULT false)
@@ -54,6 +58,12 @@ REVOKE ALL ON FUNCTION synchro.check(name) FROM PUBLIC;
 --
 -- Beginning anew
 --
+CREATE FUNCTION synchro.reset_schema(schema regnamespace, soft boolean DEFAULT true, remote name DEFAULT NULL, confirm boolean DEFAULT false)
+	RETURNS bigint LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_reset_schema';
+COMMENT ON FUNCTION synchro.reset_schema(regnamespace, boolean, name, boolean) IS
+	'soft: renews keys and triggers of a schema''s watched tables, returns how many; else, with confirm: deletes their rows on a remote and copies them anew, returns how many rows';
+REVOKE ALL ON FUNCTION synchro.reset_schema(regnamespace, boolean, name, boolean) FROM PUBLIC;
 
 --
 -- Monitoring
