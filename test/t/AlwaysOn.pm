@@ -241,9 +241,14 @@ A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> i
 =head2 $proxy->command($command)
 
 C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
-open. C<swallow after N>: the same as soon as clients have sent N bytes more. C<forward>: new connections are forwarded
-again; those from before stay as they are. C<cut>: all are closed. C<delay N>: what is
-forwarded waits for N seconds before, each way. C<taken>: nothing happens.
+open. C<forward>: new connections are forwarded again; those from before stay as they are. C<cut>: all are closed.
+C<delay N>: what is forwarded waits for N seconds before, each way. C<taken>: nothing happens.
+
+C<swallow after N>, C<cut after N>: the same as soon as clients have sent N bytes more, and these are forwarded;
+C<swallow after N answers>, C<cut after N answers>: as soon as servers have. C<swallow at HEX>, C<cut at HEX>, with or
+without C<answers>: before these bytes, given as hexadecimal digits. C<hold at HEX>: what that client sends from there on is
+kept, whether it stays or goes, and everything else forwarded, until C<release>. One such trap at a time; C<disarm> takes it
+away. C<armed> asks whether it is still set: 1 or 0.
 
 It is done when this returns. Returns how many connections have been taken so far.
 
@@ -284,23 +289,24 @@ sub start_proxy
 	  'AlwaysOn::Proxy';
 }
 
+# Connections, what was said about them, and what they are waiting for.
 sub _forward
 {
 	my ($listener, $port, $commands, $answerer) = @_;
-	my $select = IO::Select->new($listener, $commands);
-	my (%peer, %deaf, %is_client, $left);
-	my $swallow = 0;
-	my $delay = 0;
-	my $taken = 0;
-	my $stop = sub {
-		$swallow = 1;
-		$select->remove($_->[0]) foreach values %peer;
+	my $self = {
+		select => IO::Select->new($listener, $commands),
+		of => {},
+		deaf => [],
+		swallow => 0,
+		delay => 0,
+		taken => 0,
+		trap => undef
 	};
 
 	$SIG{PIPE} = 'IGNORE';
 	while (1)
 	{
-		foreach my $socket ($select->can_read)
+		foreach my $socket ($self->{select}->can_read)
 		{
 			if ($socket == $commands)
 			{
@@ -308,94 +314,192 @@ sub _forward
 
 				return unless defined $line;
 				chomp $line;
-				if ($line eq 'swallow')
-				{
-					$stop->();
-				}
-				elsif ($line =~ /^swallow after (\d+)$/)
-				{
-					$left = $1;
-				}
-				elsif ($line =~ /^delay (\S+)$/)
-				{
-					$delay = $1;
-				}
-				elsif ($line eq 'forward')
-				{
-					$swallow = 0;
-				}
-				elsif ($line eq 'cut')
-				{
-					foreach my $open ((map { $_->[0] } values %peer), values %deaf)
-					{
-						$select->remove($open);
-						close $open;
-					}
-					%peer = %is_client = %deaf = ();
-				}
-				print $answerer "$taken\n";
+				print $answerer _obey($self, $line), "\n";
 
 				# what else is ready may be so no longer
 				last;
 			}
 			elsif ($socket == $listener)
 			{
-				my $client = $listener->accept or next;
-
-				$taken++;
-
-				# kept, so that it stays open
-				if ($swallow)
-				{
-					$deaf{$client} = $client;
-					next;
-				}
-				my $server = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port", Proto => 'tcp');
-				if (!$server)
-				{
-					close $client;
-					next;
-				}
-				$peer{$client} = [ $client, $server ];
-				$peer{$server} = [ $server, $client ];
-				$is_client{$client} = 1;
-				$select->add($client, $server);
+				_take($self, $listener, $port);
 			}
-			elsif ($peer{$socket})
+			elsif (my $connection = $self->{of}{$socket})
 			{
-				my $other = $peer{$socket}[1];
-				my $data;
-
-				if (sysread($socket, $data, 65536))
-				{
-					my $sent = 0;
-
-					usleep($delay * 1_000_000) if $delay;
-					while ($sent < length $data)
-					{
-						my $n = syswrite($other, $data, length($data) - $sent, $sent);
-
-						last unless defined $n;
-						$sent += $n;
-					}
-					$left -= $sent if defined $left && $is_client{$socket};
-					if (defined $left && $left <= 0)
-					{
-						undef $left;
-						$stop->();
-						last;
-					}
-					next;
-				}
-				$select->remove($socket, $other);
-				delete $_->{$socket} foreach \%peer, \%is_client;
-				delete $_->{$other} foreach \%peer, \%is_client;
-				close $socket;
-				close $other;
+				# the same
+				last if _move($self, $connection, $socket);
 			}
 		}
 	}
 	return;
+}
+
+sub _obey
+{
+	my ($self, $line) = @_;
+
+	if ($line eq 'swallow') { _swallow($self) }
+	elsif ($line eq 'cut') { _cut($self) }
+	elsif ($line eq 'forward') { $self->{swallow} = 0 }
+	elsif ($line eq 'disarm') { undef $self->{trap} }
+	elsif ($line eq 'armed') { return $self->{trap} ? 1 : 0 }
+	elsif ($line =~ /^delay (\S+)$/) { $self->{delay} = $1 }
+	elsif ($line =~ /^(swallow|cut) after (\d+)( answers)?$/)
+	{
+		$self->{trap} = { action => $1, left => $2, from => $3 ? 'server' : 'client' };
+	}
+	elsif ($line =~ /^(swallow|cut|hold) at ([0-9a-f]+)( answers)?$/)
+	{
+		$self->{trap} = { action => $1, text => pack('H*', $2), from => $3 ? 'server' : 'client' };
+	}
+	elsif ($line eq 'release')
+	{
+		foreach my $connection (values %{ $self->{of} })
+		{
+			my $held = delete $connection->{held};
+
+			next unless defined $held;
+			_write($connection->{server}, $held);
+			shutdown $connection->{server}, 1 if $connection->{gone};
+		}
+	}
+	return $self->{taken};
+}
+
+sub _swallow
+{
+	my ($self) = @_;
+
+	$self->{swallow} = 1;
+	foreach my $connection (values %{ $self->{of} })
+	{
+		$self->{select}->remove($connection->{client}, $connection->{server});
+	}
+	return;
+}
+
+sub _cut
+{
+	my ($self) = @_;
+
+	foreach my $connection (values %{ $self->{of} })
+	{
+		$self->{select}->remove($connection->{client}, $connection->{server});
+		close $connection->{$_} foreach 'client', 'server';
+	}
+	close $_ foreach @{ $self->{deaf} };
+	$self->{of} = {};
+	$self->{deaf} = [];
+	return;
+}
+
+sub _take
+{
+	my ($self, $listener, $port) = @_;
+	my $client = $listener->accept or return;
+
+	$self->{taken}++;
+
+	# kept, so that it stays open
+	if ($self->{swallow})
+	{
+		push @{ $self->{deaf} }, $client;
+		return;
+	}
+	my $server = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port", Proto => 'tcp');
+	if (!$server)
+	{
+		close $client;
+		return;
+	}
+	my $connection = { client => $client, server => $server, tail => '' };
+
+	$self->{of}{$client} = $self->{of}{$server} = $connection;
+	$self->{select}->add($client, $server);
+	return;
+}
+
+sub _write
+{
+	my ($socket, $data) = @_;
+	my $sent = 0;
+
+	while ($sent < length $data)
+	{
+		my $n = syswrite($socket, $data, length($data) - $sent, $sent);
+
+		last unless defined $n;
+		$sent += $n;
+	}
+	return;
+}
+
+# Forwards what can be read from one side of a connection. Returns whether that has changed more than this connection.
+sub _move
+{
+	my ($self, $connection, $socket) = @_;
+	my $from = $socket == $connection->{client} ? 'client' : 'server';
+	my $other = $connection->{ $from eq 'client' ? 'server' : 'client' };
+	my $data;
+
+	if (!sysread($socket, $data, 65536))
+	{
+		$self->{select}->remove($socket);
+
+		# what is held is to get there, whoever has gone
+		if (defined $connection->{held} && $from eq 'client')
+		{
+			$connection->{gone} = 1;
+			return 0;
+		}
+		$self->{select}->remove($other);
+		delete $self->{of}{$_} foreach $connection->{client}, $connection->{server};
+		close $connection->{$_} foreach 'client', 'server';
+		return 0;
+	}
+	usleep($self->{delay} * 1_000_000) if $self->{delay};
+	if (defined $connection->{held} && $from eq 'client')
+	{
+		$connection->{held} .= $data;
+		return 0;
+	}
+	my $trap = $self->{trap};
+	my $rest = $trap && $trap->{from} eq $from ? _trapped($trap, $connection, \$data) : undef;
+
+	_write($other, $data);
+	return 0 unless defined $rest;
+	undef $self->{trap};
+	if ($trap->{action} eq 'hold')
+	{
+		$connection->{held} = $rest;
+		return 0;
+	}
+	$trap->{action} eq 'cut' ? _cut($self) : _swallow($self);
+	return 1;
+}
+
+# Is the trap sprung by these bytes? Then they are cut off where it is, and what follows is returned.
+sub _trapped
+{
+	my ($trap, $connection, $data) = @_;
+	my $at;
+
+	if (defined $trap->{left})
+	{
+		$at = $trap->{left} if length $$data >= $trap->{left};
+		$trap->{left} -= length $$data;
+	}
+	else
+	{
+		# it may have come in two pieces, the first of which is gone
+		my $known = length $connection->{tail};
+		my $found = index $connection->{tail} . $$data, $trap->{text};
+
+		$at = $found > $known ? $found - $known : 0 if $found >= 0;
+		$connection->{tail} = substr $connection->{tail} . $$data, -length $trap->{text};
+	}
+	return unless defined $at;
+	$connection->{tail} = '';
+	return substr $$data, $at, length $$data, '';
 }
 
 package AlwaysOn::Proxy;

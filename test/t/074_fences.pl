@@ -1,0 +1,210 @@
+# WHY: the moment that decides about "once" is COMMIT. Its answer may be lost when it has been done; and it may be done long
+# after nobody waits for the answer any more, behind the back of a worker that has pushed the same since. Neither may apply
+# anything twice, nor take back what is newer. And a remote that takes no more connections is one to come back to.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+restart_after_crash = on
+synchro.connect_timeout = 2s
+synchro.retry_max_interval = 500ms
+CONF
+my $remote = synchro_node('remote', conf => "log_line_prefix = '[%p] '\n");
+
+# Rows of plain have neither natural key nor a unique value: one that is applied twice is there twice.
+both($local, $remote, <<'SQL');
+CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int);
+CREATE TABLE plain (id serial PRIMARY KEY, label text, n int);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+SELECT setval('plain_id_seq', 1000);
+CREATE TABLE audit (relation text, name text, n int, operation text);
+CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+	r jsonb := to_jsonb(coalesce(NEW, OLD));
+BEGIN
+	INSERT INTO public.audit VALUES (TG_TABLE_NAME, r ->> TG_ARGV[0], (r ->> 'n')::int, TG_OP);
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION note_it('name');
+CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON plain FOR EACH ROW EXECUTE FUNCTION note_it('label');
+SQL
+my $proxy = start_proxy($remote->port);
+
+connect_remote($local, $remote, options => { port => $proxy->{port} });
+$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain')});
+
+sub change
+{
+	my ($name, $n, $one_table) = @_;
+
+	$local->safe_psql('postgres', "BEGIN; INSERT INTO t (name, n) VALUES ('$name', $n) ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n;"
+		  . ($one_table ? '' : "INSERT INTO plain (label, n) VALUES ('$name $n', $n);") . 'COMMIT');
+	return;
+}
+
+sub settled
+{
+	my ($testname) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$testname: it settles")
+	  or diag(rows($local, 'SELECT * FROM synchro.remotes'));
+	same($local, $remote, 'SELECT name, n FROM t ORDER BY name', "$testname: t is the same");
+	same($local, $remote, 'SELECT label, n FROM plain ORDER BY label', "$testname: and plain");
+	is(rows($remote, 'SELECT relation, name, n, operation, count(*) FROM audit GROUP BY 1, 2, 3, 4 HAVING count(*) > 1'), '', "$testname: nothing twice");
+	return;
+}
+
+# The proxy waits for it to come by; it must not be asked for in vain.
+sub sprung
+{
+	my ($testname) = @_;
+	my $tries = 0;
+
+	$local->poll_query_until('postgres', 'SELECT true') while $proxy->command('armed') && $tries++ < 2000;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok(!$proxy->command('armed'), $testname);
+	return;
+}
+
+change('first', 1);
+wait_arrival($remote, 'SELECT count(*) FROM plain', '1', 'changes arrive');
+settled('first');
+
+#
+# The answer to COMMIT: CommandComplete with the tag COMMIT.
+#
+my $committed = unpack 'H*', pack('A N', 'C', 4 + 7) . "COMMIT\0";
+
+foreach my $action ('cut', 'swallow')
+{
+	foreach my $round (1 .. 3)
+	{
+		my $n = rows($remote, 'SELECT max(n) FROM plain') + 1;
+
+		$proxy->command("$action at $committed answers");
+		change($round == 3 ? 'first' : "$action $round", $n);
+		sprung("$action $round: COMMIT has been answered, and nobody has heard it");
+		is(rows($remote, "SELECT count(*) FROM plain WHERE n = $n"), '1', "$action $round: it has been done");
+		if ($action eq 'swallow')
+		{
+			wait_for($local, q{SELECT attempts > 0 AND pending > 0 FROM synchro.remotes}, "$action $round: the pusher gives up waiting");
+			$proxy->command('forward');
+			$proxy->command('cut');
+		}
+
+		# what is changed meanwhile comes after it
+		change("$action $round", $n + 1);
+		wait_arrival($remote, "SELECT count(*) FROM plain WHERE n = $n + 1", '1', "$action $round: it goes on");
+		settled("$action $round");
+	}
+}
+
+# and a pusher that is gone together with the line
+{
+	my $pid = pusher_pid($local, 'office');
+
+	$proxy->command("swallow at $committed answers");
+	change('killed', 100);
+	sprung('killed: nobody has heard of the COMMIT');
+	kill 'KILL', $pid;
+	$proxy->command('forward');
+	$proxy->command('cut');
+	$local->poll_query_until('postgres', 'SELECT true');
+	change('killed', 101);
+	wait_arrival($remote, 'SELECT count(*) FROM plain WHERE n = 101', '1', 'killed: it goes on');
+	settled('killed');
+}
+
+#
+# A batch that is on its way when its worker dies, and gets there when the next one has pushed the same and more.
+#
+sub zombie
+{
+	my ($testname, $marker, $n, $meanwhile) = @_;
+	my $pid = pusher_pid($local, 'office');
+
+	$proxy->command('hold at ' . unpack 'H*', $marker);
+	change('zombie', $n, 1);
+	sprung("$testname: it is under way");
+	kill 'KILL', $pid;
+	$local->poll_query_until('postgres', 'SELECT true');
+	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
+	$meanwhile->();
+	$proxy->command('release');
+	return;
+}
+
+# Held before it begins: the next worker gets through, and what comes late meets the fence.
+{
+	my $offset = -s $remote->logfile;
+
+	zombie('late batch', 'BEGIN;SET CONSTRAINTS', 200, sub {
+		change('zombie', 201);
+		wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, '201', 'late batch: the next pusher gets through');
+		settled('late batch, not yet there');
+	});
+	my $tries = 0;
+
+	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 2000;
+	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'late batch: the fence refuses it');
+	is(rows($remote, q{SELECT n FROM t WHERE name = 'zombie'}), '201', 'late batch: what is newer stays');
+	settled('late batch');
+}
+
+# Held in its last moment, at the end of the last COPY: the next worker waits for it.
+foreach my $testname ('late COMMIT', 'late and cut off')
+{
+	my $n = $testname eq 'late COMMIT' ? 300 : 400;
+
+	zombie($testname, 'c' . pack('N', 4), $n, sub {
+		wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'},
+			"$testname: the next pusher waits for it");
+		change('zombie', $n + 1);
+		$proxy->command('cut') if $n == 400;
+	});
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 1, "$testname: it goes on");
+	settled($testname);
+	is(rows($remote, "SELECT string_agg(n::text, ' ') FROM audit WHERE name = 'zombie' AND relation = 't' AND n >= $n"), $n == 300 ? '300 301' : '401',
+		"$testname: " . ($n == 300 ? 'both get through, one after the other' : 'only the later'));
+}
+
+#
+# no connection to be had
+#
+sub refused
+{
+	my ($testname, $n, $message, $free) = @_;
+
+	$remote->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+	change('refused', $n);
+	wait_for($local, "SELECT attempts >= 3 AND pending > 0 AND failed = 0 AND last_error LIKE '%$message%' FROM synchro.remotes",
+		"$testname: nothing is parked, and view remotes says why") or diag(rows($local, 'SELECT * FROM synchro.remotes'));
+	$free->();
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'refused'}, $n, "$testname: when there is one again, it goes on");
+	settled($testname);
+	return;
+}
+
+$remote->safe_psql('postgres', 'ALTER ROLE sync CONNECTION LIMIT 0');
+refused('a limit on the role', 500, 'too many connections for role', sub { $remote->safe_psql('postgres', 'ALTER ROLE sync CONNECTION LIMIT -1') });
+
+# Ordinary users cannot have what is reserved: here, all that there is.
+$remote->append_conf('postgresql.conf', "max_connections = 20\nsuperuser_reserved_connections = 10");
+$remote->restart;
+$remote->safe_psql('postgres', 'CREATE ROLE hoarder LOGIN');
+my @hoard = map { $remote->background_psql('postgres', on_error_stop => 0, extra_params => [ '-U', 'hoarder' ]) } 1 .. 9;
+push @hoard, $remote->background_psql('postgres', on_error_stop => 0);
+refused('no free slot', 600, 'remaining connection slots are reserved', sub { $_->quit foreach @hoard });
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
