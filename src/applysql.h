@@ -59,7 +59,7 @@ extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, Li
 extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);
 
 /* in freesql.c */
-extern void synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* pieces that these share; in stagesql.c */
 extern const char *synchro_column_name(const SynchroLinkTable *lt, int column);

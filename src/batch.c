@@ -41,6 +41,9 @@
 #define BY_HASHING		"SET LOCAL enable_nestloop = off;"
 #define AS_PLANNED		"SET LOCAL enable_nestloop TO DEFAULT;"
 
+/* first key of our advisory locks on the remote: "sync" */
+#define TURN_LOCK		"1937337955"
+
 static List *
 involved_tables(SynchroLink *link)
 {
@@ -105,8 +108,12 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 				appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
 								 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 
-			/* what is wanted again is taken off the list, too */
-			if (!final || batch->apart || leftovers)
+			/*
+			 * What is wanted again is taken off the list, too, also while
+			 * deletes that have failed wait there: such a row would be
+			 * deleted as soon as that went through.
+			 */
+			if (!final || batch->apart || leftovers || batch->parked->has_deletes)
 				synchro_sql_postpone(sql, link, lt,
 									 decided || (lt->nolds > 0 && (!final || batch->apart)));
 		}
@@ -164,7 +171,40 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 }
 
 /*
- * The COPYs of what was read, and in *spools what they are fed.
+ * Let pushers take turns where the remote has no unique index on a natural
+ * key: of two that look up the same new row at the same time neither would
+ * find it, and both insert it.  Whoever comes second waits here, until the
+ * first has committed, and looks after that: each of the statements that
+ * follow has a snapshot of its own.
+ *
+ * An advisory lock, not one on the table: applications are not to wait for
+ * us, nor to be the victims of a deadlock with us.  Pushers cannot deadlock
+ * each other by it: each takes all of its turns at once, by ascending oid, and
+ * has locked nothing by then but its own position.
+ */
+static void
+append_turns(StringInfo sql, List *tables)
+{
+	bool		any = false;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows == NULL || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->remote->key_is_unique)
+			continue;
+		appendStringInfo(sql, "%s%s", any ? ", " : "SELECT pg_advisory_xact_lock(" TURN_LOCK ", o) FROM (SELECT u.o::oid::int AS o FROM unnest(ARRAY[",
+						 quote_literal_cstr(lt->table->qualified));
+		any = true;
+	}
+	if (any)
+		appendStringInfoString(sql, "]::regclass[]) u (o) ORDER BY 1 OFFSET 0) t;");
+}
+
+/*
+ * The COPYs of what was read, and in *spools what they are fed.  Then come the
+ * turns.
  */
 static void
 append_copies(StringInfo sql, List *tables, List **spools)
@@ -192,6 +232,7 @@ append_copies(StringInfo sql, List *tables, List **spools)
 			*spools = lappend(*spools, lt->changes);
 		}
 	}
+	append_turns(sql, tables);
 }
 
 /*
@@ -324,7 +365,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 				synchro_sql_follow(&sql, lfirst(member), lfirst(cell));
 		foreach(member, lfirst(cell))
 			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
-				synchro_sql_free_values(&sql, lfirst(member));
+				synchro_sql_free_values(&sql, link, lfirst(member));
 		synchro_sql_upsert(&sql, link, lfirst(cell));
 	}
 	append_deletes(batch, &sql, components);

@@ -23,6 +23,27 @@
 #include "applysql.h"
 
 /*
+ * From how many numbers the first one of free strings is chosen by chance:
+ * those of batches before may still be there, since deletes wait for the last
+ * one.  A string has one letter more than hexadecimal digits.
+ */
+static long
+free_range(const SynchroRemoteColumn *there)
+{
+	size_t		base_len = strlen(there->base);
+	const char *paren;
+	int			digits = 7;
+
+	/* how long a domain's values may be is not known */
+	if (strncmp(there->type, there->base, base_len) != 0)
+		return 1;
+	paren = strchr(there->type + base_len, '(');
+	if (paren != NULL)
+		digits = Min(digits, atoi(paren + 1) - 2);
+	return digits > 0 ? 1L << (4 * digits) : 1;
+}
+
+/*
  * A free value for a column, as SQL: n counts the rows concerned.  NULL if
  * there is none to be had.
  */
@@ -37,7 +58,7 @@ free_value(const SynchroLinkTable *lt, int column)
 	if (!there->not_null)
 		return "NULL";
 	if (there->category == 'S')
-		return "chr(1) || to_hex(x.n)";
+		return psprintf("chr(1) || to_hex(x.n + (SELECT floor(random() * %ld)::bigint))", free_range(there));
 	if (strcmp(there->base, "smallint") == 0 || strcmp(there->base, "integer") == 0 ||
 		strcmp(there->base, "bigint") == 0 || strcmp(there->base, "numeric") == 0)
 		return psprintf("(SELECT least(min(%s), 0) FROM %s) - x.n", name, lt->table->qualified);
@@ -94,7 +115,7 @@ append_identities(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
  * Append "the remote rows that hold what others of the batch are to get".
  */
 static void
-append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIndex *index)
+append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const SynchroRemoteIndex *index)
 {
 	appendStringInfoString(sql, "SELECT DISTINCT ");
 	append_identities(sql, lt, "h", "h");
@@ -112,10 +133,17 @@ append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIn
 	}
 	appendStringInfoString(sql, " WHERE NOT s.ensure AND NOT (");
 	synchro_sql_identity_equal(sql, lt, "h", "m.r");
-	appendStringInfo(sql, ") AND EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd', 'g') AND ",
+	appendStringInfo(sql, ") AND (EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd', 'g') AND ",
 					 lt->number);
 	synchro_sql_identity_equal(sql, lt, "h", "y.r");
-	appendStringInfoChar(sql, ')');
+
+	/* the delete may have been left to the pass's last batch */
+	appendStringInfo(sql, ") OR EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, " AND u.remote_key[%d] = h.%s::text", i + 1,
+						 synchro_column_name(lt, lt->table->identity[i]));
+	appendStringInfoString(sql, "))");
 }
 
 /*
@@ -124,7 +152,7 @@ append_holders(StringInfo sql, const SynchroLinkTable *lt, const SynchroRemoteIn
  * follows.
  */
 void
-synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
 	ListCell   *cell;
 
@@ -137,7 +165,7 @@ synchro_sql_free_values(StringInfo sql, const SynchroLinkTable *lt)
 			continue;
 		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT row_number() OVER () AS n, g.* FROM (",
 						 lt->table->qualified, synchro_column_name(lt, column), free_value(lt, column));
-		append_holders(sql, lt, index);
+		append_holders(sql, link, lt, index);
 		appendStringInfoString(sql, ") g) x WHERE ");
 		synchro_sql_identity_equal(sql, lt, "t", "x.h");
 		appendStringInfoString(sql, " RETURNING ");

@@ -125,6 +125,17 @@ SQL
 	$remote->safe_psql('postgres', 'DELETE FROM own');
 	settled(0, 'mended, it is done without a call');
 	same($local, $remote, "$all ORDER BY 1", 'all are the same');
+
+	# a row that is there again before that has come to pass is not deleted later
+	$remote->safe_psql('postgres', q{INSERT INTO own SELECT id FROM items WHERE name = 'item 300'});
+	$local->safe_psql('postgres', q{DELETE FROM items WHERE name = 'item 300'});
+	settled(1, 'one more delete fails');
+	$local->safe_psql('postgres', q{INSERT INTO items (name, note) VALUES ('item 300', 'again')});
+	settled(0, 'the row wanted again, there is nothing to be deleted');
+	$remote->safe_psql('postgres', 'DELETE FROM own');
+	$local->safe_psql('postgres', q{UPDATE items SET note = 'once more' WHERE name = 'item 301'});
+	sync($local, 'office');
+	same($local, $remote, "$all ORDER BY 1", 'it stays');
 }
 
 #
