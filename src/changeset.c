@@ -330,9 +330,9 @@ synchro_changes_free(SynchroChangeSet *changes)
 		SynchroChangedTable *changed = lfirst(cell);
 
 		if (changed->keys != NULL)
-			tuplestore_end(changed->keys);
+			synchro_changestore_end(changed->keys);
 		if (changed->olds != NULL)
-			tuplestore_end(changed->olds);
+			synchro_changestore_end(changed->olds);
 	}
 	MemoryContextDelete(changes->context);
 }

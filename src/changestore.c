@@ -3,7 +3,9 @@
  * changestore.c
  *	  Where the distinct keys of a set of changes are kept.
  *
- * In files beyond a bounded piece of memory.
+ * In files beyond a bounded piece of memory.  These outlive the transaction,
+ * and are not closed when their memory is freed: after an error somebody has to
+ * remember them.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +29,8 @@ enum
 	STORE_IDENTITY, STORE_KIND, STORE_NAME, STORE_NAMED_AT, STORE_NAMED_SOURCE,
 	STORE_CHANGED_AT, STORE_CHANGED_SOURCE, STORE_BORN, STORE_COLUMNS
 };
+
+static List *open_stores = NIL;	/* of Tuplestorestate */
 
 static TupleDesc
 store_descriptor(void)
@@ -75,12 +79,54 @@ synchro_changestore_create(void)
 {
 	Tuplestorestate *store;
 	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext old;
 
 	/* it shall outlive the transaction */
 	CurrentResourceOwner = NULL;
 	store = tuplestore_begin_heap(false, true, STORE_MEMORY);
 	CurrentResourceOwner = owner;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	open_stores = lappend(open_stores, store);
+	MemoryContextSwitchTo(old);
 	return store;
+}
+
+/*
+ * Give back a store's memory and files.
+ */
+void
+synchro_changestore_end(Tuplestorestate *store)
+{
+	open_stores = list_delete_ptr(open_stores, store);
+	tuplestore_end(store);
+}
+
+/*
+ * The same for all that an error has left open, before their memory goes.
+ * False if that has failed: to close a file writes what was buffered of it,
+ * and the disk may be full.  Then only the end of the process removes it.
+ */
+bool
+synchro_changestore_end_all(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = true;
+
+	while (open_stores != NIL)
+	{
+		PG_TRY();
+		{
+			synchro_changestore_end(linitial(open_stores));
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(context);
+			FlushErrorState();
+			done = false;
+		}
+		PG_END_TRY();
+	}
+	return done;
 }
 
 /*

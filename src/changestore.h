@@ -43,6 +43,8 @@ typedef struct SynchroChangedTable
 } SynchroChangedTable;
 
 extern Tuplestorestate *synchro_changestore_create(void);
+extern void synchro_changestore_end(Tuplestorestate *store);
+extern bool synchro_changestore_end_all(void);
 extern void synchro_changestore_put(Tuplestorestate *store, const SynchroChangedKey *key);
 extern bool synchro_changestore_next(Tuplestorestate *store, SynchroChangedKey *key);
 extern Datum synchro_bytes_datum(SynchroBytes bytes);

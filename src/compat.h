@@ -60,17 +60,6 @@
 #define synchro_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
-/* reading less than asked for is an error since 16 has a function for it */
-#if PG_VERSION_NUM < 160000
-#define BufFileReadExact(file, data, len) \
-	do { \
-		if (BufFileRead(file, data, len) != (size_t) (len)) \
-			ereport(ERROR, \
-					(errcode_for_file_access(), \
-					 errmsg("could not read temporary file"))); \
-	} while (0)
-#endif
-
 /* wait events of extensions can be named since 17 */
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 170000

@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "changelog.h"
+#include "changestore.h"
 #include "clocklink.h"
 #include "compat.h"
 #include "localsql.h"
@@ -65,6 +66,7 @@ typedef struct Pusher
 	int			last_code;		/* SQLSTATE of the last error logged */
 	bool		retry_now;		/* the error was only a stale connection */
 	bool		count_failed;	/* counting what is pending raises errors */
+	bool		littered;		/* temporary files could not be removed */
 	TimestampTz next_attempt;
 	TimestampTz next_retry;		/* of what has failed; 0: nothing has */
 	Oid			suspect;		/* the table that the error was about */
@@ -268,6 +270,7 @@ recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
 	AbortOutOfAnyTransaction();
 	unlock_remote(pusher);
 	disconnect(pusher);
+	pusher->littered = !synchro_changestore_end_all();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -422,6 +425,8 @@ note_failure(Pusher *pusher, const SynchroKeptError *error)
 	log_failure(pusher, error);
 	synchro_shared_serve(pusher->ticket, &none, true, error);
 	synchro_shared_publish_failure(error, pusher->failures, pusher->next_attempt);
+	if (pusher->littered)
+		proc_exit(0);			/* what is ours must not keep the disk full */
 }
 
 /*

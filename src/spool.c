@@ -8,14 +8,17 @@
  * that no snapshot is held while the network is waited for.  The spool lives
  * in between: it outlasts transactions and takes a bounded piece of memory.
  *
+ * Not a BufFile: to close one writes what it has buffered, which fails where
+ * the disk is full, so that the file, and the room that it takes, would stay.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "commands/tablespace.h"
 #include "lib/stringinfo.h"
-#include "storage/buffile.h"
+#include "storage/fd.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "compat.h"
 #include "spool.h"
@@ -26,7 +29,8 @@
 struct SynchroSpool
 {
 	StringInfoData memory;
-	BufFile    *file;			/* what came before the bytes in memory */
+	File		file;			/* what came before the bytes in memory */
+	bool		has_file;
 	int64		file_size;
 	int64		read_pos;
 	char	   *piece;
@@ -48,18 +52,27 @@ synchro_spool_create(void)
 static void
 spill(SynchroSpool *spool)
 {
-	if (spool->file == NULL)
-	{
-		/* not to be closed with a transaction: no owner but the spool */
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(spool));
-		ResourceOwner owner = CurrentResourceOwner;
+	int			written;
 
-		CurrentResourceOwner = NULL;
-		spool->file = BufFileCreateTemp(true);
-		CurrentResourceOwner = owner;
-		MemoryContextSwitchTo(old);
+	if (!spool->has_file)
+	{
+		/* to be closed by us, not with the transaction */
+		PrepareTempTablespaces();
+		spool->file = OpenTemporaryFile(true);
+		spool->has_file = true;
 	}
-	BufFileWrite(spool->file, spool->memory.data, spool->memory.len);
+	errno = 0;
+	written = FileWrite(spool->file, spool->memory.data, spool->memory.len, spool->file_size,
+						WAIT_EVENT_BUFFILE_WRITE);
+	if (written != spool->memory.len)
+	{
+		/* a short write says nothing, but means that the disk is full */
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write to file \"%s\": %m", FilePathName(spool->file))));
+	}
 	spool->file_size += spool->memory.len;
 	resetStringInfo(&spool->memory);
 }
@@ -91,14 +104,8 @@ void
 synchro_spool_rewind(SynchroSpool *spool)
 {
 	spool->read_pos = 0;
-	if (spool->file == NULL)
-		return;
-	if (spool->memory.len > 0)
+	if (spool->has_file && spool->memory.len > 0)
 		spill(spool);
-	if (BufFileSeek(spool->file, 0, 0, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not rewind temporary file: %m")));
 }
 
 /*
@@ -113,13 +120,23 @@ synchro_spool_read(SynchroSpool *spool, const char **data)
 
 	if (len == 0)
 		return 0;
-	if (spool->file == NULL)
+	if (!spool->has_file)
 		*data = spool->memory.data + spool->read_pos;
 	else
 	{
+		int			got;
+
 		if (spool->piece == NULL)
 			spool->piece = MemoryContextAlloc(GetMemoryChunkContext(spool), SPOOL_PIECE);
-		BufFileReadExact(spool->file, spool->piece, len);
+		got = FileRead(spool->file, spool->piece, len, spool->read_pos, WAIT_EVENT_BUFFILE_READ);
+		if (got < 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read file \"%s\": %m", FilePathName(spool->file))));
+		if (got != len)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("could not read file \"%s\": read %d of %d", FilePathName(spool->file), got, len)));
 		*data = spool->piece;
 	}
 	spool->read_pos += len;
@@ -132,8 +149,8 @@ synchro_spool_read(SynchroSpool *spool, const char **data)
 void
 synchro_spool_free(SynchroSpool *spool)
 {
-	if (spool->file != NULL)
-		BufFileClose(spool->file);
+	if (spool->has_file)
+		FileClose(spool->file);
 	if (spool->piece != NULL)
 		pfree(spool->piece);
 	pfree(spool->memory.data);
