@@ -1,0 +1,300 @@
+# WHY: faults that one thinks of are those that the code was written for. So here they come by chance, in the middle of
+# whatever is going on: processes are killed, servers stopped at once, the line is cut or goes dead after any byte of
+# either direction, and all that under load. When it is quiet again both sides must be equal, and the remote must have
+# written each state that was pushed exactly once: a trigger there has taken it all down.
+#
+# SYNCHRO_FAULTS=200 makes it long, SYNCHRO_SEED=n has the dice fall as before; what they hit differs from run to run.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use IO::Select;
+use SynchroTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $faults = $ENV{SYNCHRO_FAULTS} || 15;
+my $seed = $ENV{SYNCHRO_SEED} || time % 1000000;
+
+srand $seed;
+note("seed $seed");
+
+# What was committed last may be lost on both sides: there it must be seen to by the pusher, here it must not have been sent.
+my $conf = "restart_after_crash = on\nsynchronous_commit = off\nwal_writer_delay = 10s\nmax_wal_size = 64MB\n";
+my $local = synchro_node('local', preload => 1, conf => $conf . <<'CONF');
+synchro.connect_timeout = 1s
+synchro.retry_max_interval = 500ms
+synchro.batch_size = 40
+CONF
+my $remote = synchro_node('remote', conf => $conf);
+
+# v is another one with each state of a row. Rows of plain have no natural key: one that is applied twice is there twice.
+both($local, $remote, <<'SQL');
+CREATE TABLE parents (id serial PRIMARY KEY, name text NOT NULL UNIQUE, v bigint NOT NULL);
+CREATE TABLE children (id serial PRIMARY KEY, name text NOT NULL UNIQUE, parent_id int NOT NULL REFERENCES parents, v bigint NOT NULL, data text);
+CREATE TABLE plain (id serial PRIMARY KEY, label text NOT NULL, parent_id int REFERENCES parents, v bigint NOT NULL);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+SELECT setval('parents_id_seq', 1000000), setval('children_id_seq', 2000000), setval('plain_id_seq', 3000000);
+CREATE TABLE audit (id bigserial, relation text, operation text, name text, v bigint, same_state boolean, same_row boolean);
+CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+	r jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+BEGIN
+	INSERT INTO public.audit (relation, operation, name, v, same_state, same_row)
+		VALUES (TG_TABLE_NAME, TG_OP, coalesce(r ->> 'name', r ->> 'label'), (r ->> 'v')::bigint,
+			TG_OP = 'UPDATE' AND OLD.v = NEW.v, TG_OP = 'UPDATE' AND OLD IS NOT DISTINCT FROM NEW);
+	RETURN NULL;
+END
+$$;
+SQL
+$remote->safe_psql('postgres', "CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON $_ FOR EACH ROW EXECUTE FUNCTION note_it()")
+  foreach 'parents', 'children', 'plain';
+
+# One transaction of a few steps, and then another. A step that fails, since there is no such row, say, is undone alone.
+$local->safe_psql('postgres', <<'SQL');
+CREATE SEQUENCE state;
+CREATE FUNCTION a_parent() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT id FROM parents ORDER BY random() LIMIT 1';
+CREATE FUNCTION a_child() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT id FROM children ORDER BY random() LIMIT 1';
+CREATE FUNCTION a_plain() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT id FROM plain ORDER BY random() LIMIT 1';
+CREATE PROCEDURE step() LANGUAGE plpgsql AS $$
+DECLARE
+	dice int := floor(random() * 16);
+	chosen int;
+	other int;
+	first_name text;
+BEGIN
+	CASE dice
+		WHEN 0, 1 THEN
+			INSERT INTO parents (name, v) VALUES ('p' || floor(random() * 60), nextval('state')) ON CONFLICT DO NOTHING;
+		WHEN 2, 3, 4 THEN
+			INSERT INTO children (name, parent_id, v, data)
+				VALUES ('c' || floor(random() * 300), a_parent(), nextval('state'), repeat('x', (random() * 3000)::int)) ON CONFLICT DO NOTHING;
+		WHEN 5, 6 THEN
+			chosen := nextval('state');
+			INSERT INTO plain (label, parent_id, v) VALUES ('plain ' || chosen, a_parent(), chosen);
+		WHEN 7, 8 THEN
+			chosen := a_child();
+			UPDATE children SET v = nextval('state'), data = repeat('y', (random() * 3000)::int) WHERE id = chosen;
+		WHEN 9 THEN
+			chosen := a_child();
+			UPDATE children SET v = nextval('state'), parent_id = a_parent() WHERE id = chosen;
+		WHEN 10 THEN
+			chosen := a_parent();
+			UPDATE parents SET v = nextval('state'), name = 'p' || floor(random() * 60) WHERE id = chosen;
+		WHEN 11 THEN
+			chosen := a_child();
+			UPDATE children SET v = nextval('state'), name = 'c' || floor(random() * 300) WHERE id = chosen;
+		WHEN 12 THEN
+			chosen := a_child();
+			DELETE FROM children WHERE id = chosen;
+		WHEN 13 THEN
+			chosen := a_plain();
+			UPDATE plain SET v = nextval('state'), parent_id = a_parent() WHERE id = chosen;
+		WHEN 14 THEN
+			chosen := a_plain();
+			DELETE FROM plain WHERE id = chosen;
+		ELSE
+			-- with all its children, or under another parent
+			chosen := a_parent();
+			other := a_parent();
+			IF other <> chosen THEN
+				UPDATE children SET v = nextval('state'), parent_id = other WHERE parent_id = chosen AND random() < 0.5;
+				DELETE FROM children WHERE parent_id = chosen;
+				UPDATE plain SET v = nextval('state'), parent_id = other WHERE parent_id = chosen;
+				DELETE FROM parents WHERE id = chosen;
+			END IF;
+	END CASE;
+EXCEPTION WHEN unique_violation OR not_null_violation OR foreign_key_violation OR serialization_failure OR deadlock_detected THEN
+	NULL;
+END
+$$;
+CREATE PROCEDURE churn(transactions int, pause float, seed float) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM setseed(seed);
+	FOR i IN 1 .. transactions LOOP
+		FOR j IN 1 .. CASE WHEN random() < 0.05 THEN 150 ELSE 1 + floor(random() * 10)::int END LOOP
+			CALL step();
+		END LOOP;
+		IF random() < 0.3 THEN
+			SET LOCAL synchronous_commit = on;
+		END IF;
+		IF random() < 0.1 THEN
+			ROLLBACK;
+		ELSE
+			COMMIT;
+		END IF;
+		PERFORM pg_sleep(pause * random());
+	END LOOP;
+END
+$$;
+SQL
+my $proxy = start_proxy($remote->port);
+
+connect_remote($local, $remote, options => { port => $proxy->{port} });
+$local->safe_psql('postgres', q{SELECT synchro.add_table('parents', '{name}'), synchro.add_table('children', '{name}'), synchro.add_table('plain')});
+
+#
+# The load: processes that begin again whenever their session has been lost, until the pipe is closed.
+#
+pipe(my $while_open, my $open) or die "pipe: $!";
+
+sub start_load
+{
+	my ($number) = @_;
+	my $connection = $local->connstr('postgres');
+	my $pid = fork // die "fork: $!";
+
+	return $pid if $pid;
+	close $open;
+	open STDOUT, '>', '/dev/null';
+	open STDERR, '>', '/dev/null';
+	srand $seed + $number;
+	my $select = IO::Select->new($while_open);
+
+	until ($select->can_read(0.05))
+	{
+		system 'psql', '-XAtq', '-d', $connection, '-c', sprintf 'CALL churn(10, 0.03, %.6f)', rand 1;
+	}
+	require POSIX;
+	POSIX::_exit(0);
+}
+
+#
+# Faults. Each returns what it has done.
+#
+sub ask
+{
+	my ($node, $query) = @_;
+	my ($status, $output) = $node->psql('postgres', $query);
+
+	return defined $status && $status == 0 ? $output : '';
+}
+
+sub kill_one
+{
+	my ($node, $what, $condition) = @_;
+	my $pid = ask($node, "SELECT pid FROM pg_stat_activity WHERE $condition ORDER BY random() LIMIT 1");
+
+	return "$what: there is none" if $pid eq '';
+	kill 'KILL', $pid;
+	return $what;
+}
+
+sub crash
+{
+	my ($node) = @_;
+
+	$node->stop('immediate');
+	usleep(rand 500_000);
+	$node->start;
+	return 'immediate stop of the ' . $node->name;
+}
+
+sub bad_line
+{
+	my ($action) = @_;
+	my $bytes = int 10**(rand 5);
+	my $answers = rand(2) < 1 ? '' : ' answers';
+	my $said = "$action after $bytes$answers";
+	my $until = time + 3;
+
+	$proxy->command($said);
+	usleep(20_000) while $proxy->command('armed') && time < $until;
+	$said .= ', which did not come' if $proxy->command('armed');
+	$proxy->command('disarm');
+	return $said if $action eq 'cut';
+
+	# long enough to be noticed, or not: what is closed then may have been done
+	usleep(rand 5_000_000);
+	$proxy->command('forward');
+	$proxy->command('cut');
+	return $said;
+}
+
+# What was sent first is answered by a server that the worker has left.
+sub late_batch
+{
+	my $until = time + 3;
+
+	$proxy->command('hold at ' . unpack 'H*', rand(2) < 1 ? 'BEGIN;SET CONSTRAINTS' : 'c' . pack('N', 4));
+	usleep(20_000) while $proxy->command('armed') && time < $until;
+	$proxy->command('disarm');
+	my $done = kill_one($local, 'kill -9 of the pusher, its batch on the way', q{backend_type = 'synchro pusher'});
+	usleep(rand 2_000_000);
+	$proxy->command('release');
+	return $done;
+}
+
+my @kinds = (
+	sub { kill_one($local, 'kill -9 of the pusher', q{backend_type = 'synchro pusher'}) },
+	sub { kill_one($local, 'kill -9 of the launcher', q{backend_type = 'synchro launcher'}) },
+	sub { kill_one($local, 'kill -9 of a backend', q{query LIKE 'CALL churn%' AND pid <> pg_backend_pid()}) },
+	sub { kill_one($remote, 'kill -9 of the session on the remote', q{usename = 'sync'}) },
+	sub { ask($local, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}); 'pusher terminated' },
+	sub { ask($remote, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'}); 'session on the remote terminated' },
+	sub { crash($local) },
+	sub { crash($remote) },
+	sub { bad_line('cut') },
+	sub { bad_line('cut') },
+	sub { bad_line('swallow') },
+	\&late_batch);
+my @loads = map { start_load($_) } 1, 2;
+
+# Each kind once in a dozen, in any order.
+my @deck;
+
+foreach my $number (1 .. $faults)
+{
+	if (!@deck)
+	{
+		@deck = @kinds;
+		foreach my $i (reverse 1 .. $#deck)
+		{
+			my $j = int rand $i + 1;
+
+			@deck[ $i, $j ] = @deck[ $j, $i ];
+		}
+	}
+
+	# a server that has just crashed is given the time to come back, and the pusher some to get into the middle of something
+	$_->poll_query_until('postgres', 'SELECT true') or die $_->name . ' does not come back' foreach $local, $remote;
+	usleep(rand 700_000);
+	note("fault $number: " . (pop @deck)->());
+}
+
+#
+# quiet
+#
+$_->poll_query_until('postgres', 'SELECT true') foreach $local, $remote;
+close $open;
+waitpid $_, 0 foreach @loads;
+wait_for($local, 'SELECT pending = 0 AND failed = 0 FROM synchro.remotes', "after $faults faults it comes to rest (seed $seed)")
+  or diag(rows($local, 'SELECT * FROM synchro.remotes')), diag(rows($local, 'SELECT * FROM synchro.failures'));
+
+my %query = (
+	parents => 'SELECT name, v FROM parents ORDER BY name',
+	children => 'SELECT c.name, p.name, c.v, c.data FROM children c JOIN parents p ON p.id = c.parent_id ORDER BY c.name',
+	plain => 'SELECT x.label, p.name, x.v FROM plain x LEFT JOIN parents p ON p.id = x.parent_id ORDER BY x.label, x.v');
+
+foreach my $table (sort keys %query)
+{
+	same($local, $remote, $query{$table}, "$table: both sides are the same (seed $seed)");
+	is(rows($remote, "SELECT count(*) FROM $table t WHERE NOT EXISTS (SELECT FROM audit a WHERE a.relation = '$table' AND a.v = t.v AND a.operation <> 'DELETE')"),
+		0, "$table: the trigger has fired for each state");
+}
+is(rows($remote, q{SELECT relation, v, count(*), string_agg(operation || ' ' || name, ', ' ORDER BY id) FROM audit
+	WHERE operation <> 'DELETE' AND NOT same_state GROUP BY relation, v HAVING count(*) > 1 ORDER BY 1, 2 LIMIT 10}), '', "exactly once (seed $seed)");
+is(rows($remote, q{SELECT relation, v, count(*) FROM audit WHERE operation = 'DELETE' GROUP BY relation, v HAVING count(*) > 1 LIMIT 10}), '',
+	'a row is deleted once');
+is(rows($remote, 'SELECT * FROM audit WHERE same_row LIMIT 10'), '', 'nothing is written that is so already');
+
+# What is written without a new state is a name that is freed for another row, or another parent: the one of that name is now
+# another row.
+cmp_ok(rows($remote, 'SELECT count(*) FROM audit'), '>', 20 * $faults, 'much has been pushed: ' . rows($remote, q{SELECT count(*) || ' rows, ' || count(*) FILTER (WHERE same_state) || ' of them without a new state' FROM audit}));
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'nothing has failed');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();

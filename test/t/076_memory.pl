@@ -1,0 +1,128 @@
+# WHY: what is pending, or changed in one transaction, may be more than memory holds. So neither a pusher nor a writer may
+# take more the more there is: what does not fit into a bounded piece of memory lies in files.
+#
+# SYNCHRO_BIG=1: with a million keys, large rows by the hundred, and five million changes in one transaction.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+
+plan skip_all => 'there is no /proc/PID/status that tells how much memory a process takes' unless -r "/proc/$$/status";
+
+my $big = $ENV{SYNCHRO_BIG};
+my $keys = $big ? 1_000_000 : 100_000;
+my $large_rows = $big ? 200 : 40;
+my $changes = $big ? 5_000_000 : 300_000;
+
+# What is measured is what a process has ever had of address space: it counts all that was allocated, and nothing that is
+# shared grows. MB.
+my $growth = 4;
+my $pusher_bound = 24;
+my $writer_bound = 6;
+
+my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+log_statement = none
+shared_buffers = 32MB
+max_wal_size = 4GB
+jit = off
+CONF
+my $remote = synchro_node('remote', conf => "log_statement = none\nmax_wal_size = 4GB\n");
+
+both($local, $remote, <<'SQL');
+CREATE TABLE parents (id serial PRIMARY KEY, name text UNIQUE);
+CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, parent_id int REFERENCES parents, n int);
+CREATE TABLE large (id serial PRIMARY KEY, name text UNIQUE, data text);
+SQL
+connect_remote($local, $remote);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('parents', '{name}'), synchro.add_table('t', '{name}'), synchro.add_table('large', '{name}');
+INSERT INTO parents (name) SELECT 'parent ' || i FROM generate_series(1, 1000) i;
+SQL
+wait_arrival($remote, 'SELECT count(*) FROM parents', '1000', 'rows to begin with');
+
+# MB that the process has had at most
+sub peak
+{
+	my ($pid) = @_;
+
+	slurp_file("/proc/$pid/status") =~ /^VmPeak:\s+(\d+) kB/m or die "what process $pid takes is not known";
+	return $1 / 1024;
+}
+
+# A pusher that begins with this pending, and what it takes more than one with nothing to do.
+sub taken_by_pusher
+{
+	my ($sql) = @_;
+
+	$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
+	$local->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}) or die 'the pusher does not pause';
+	$local->safe_psql('postgres', $sql) if defined $sql;
+	$local->safe_psql('postgres', q{SELECT synchro.resume('office')});
+	my $pid = pusher_pid($local, 'office');
+
+	$local->poll_query_until('postgres', q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}) or die 'not all is pushed: ' . rows($local, 'SELECT * FROM synchro.remotes');
+	is(state_of($local, 'office', 'worker_pid'), $pid, 'by one process, from start to end');
+	return peak($pid);
+}
+
+#
+# the pusher
+#
+my $idle = taken_by_pusher();
+
+sub flat
+{
+	my ($what, $half, $all) = @_;
+
+	cmp_ok($all, '<', $half + $growth, sprintf '%s take no more than half of it: %.1f MB, %.1f MB', $what, $all, $half);
+	cmp_ok($all, '<', $pusher_bound, "and less than $pusher_bound MB");
+	return;
+}
+
+my $insert = "INSERT INTO t (name, parent_id, n) SELECT 'row ' || i, 1 + i % 1000, 0 FROM generate_series(%d, %d) i";
+
+flat("$keys new rows", taken_by_pusher(sprintf $insert, 1, $keys / 2) - $idle, taken_by_pusher(sprintf $insert, $keys / 2 + 1, $keys * 3 / 2) - $idle);
+same($local, $remote, 'SELECT count(*), count(DISTINCT name), count(parent_id) FROM t', 'all of them arrive');
+flat("$keys changed keys", taken_by_pusher("UPDATE t SET n = 1 WHERE id % 3 = 0 AND id <= $keys * 3 / 2") - $idle, taken_by_pusher("UPDATE t SET n = 2 WHERE id % 3 > 0") - $idle);
+same($local, $remote, 'SELECT n, count(*) FROM t GROUP BY n ORDER BY n', 'all of them, too');
+
+my $large = "INSERT INTO large (name, data) SELECT 'row ' || i || ' of %d', (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 32768) j) FROM generate_series(1, %d) i";
+
+flat("$large_rows rows of 1 MB", taken_by_pusher(sprintf $large, $large_rows / 2, $large_rows / 2) - $idle, taken_by_pusher(sprintf $large, $large_rows, $large_rows) - $idle);
+same($local, $remote, 'SELECT name, length(data), md5(data) FROM large ORDER BY name', 'with all of their data');
+
+#
+# The writer: as much as with nothing logged, for which PostgreSQL queues the triggers, too.
+#
+sub taken_by_writer
+{
+	my ($settings, $sql) = @_;
+	my $session = $local->background_psql('postgres');
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+	# all that a session needs once
+	$session->query_safe("$settings; BEGIN; $sql WHERE i <= 10; ROLLBACK");
+	my $before = peak($pid);
+
+	$session->query_safe("BEGIN; $sql; COMMIT");
+	my $taken = peak($pid) - $before;
+
+	$session->quit;
+	return $taken;
+}
+
+$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
+my $million = "INSERT INTO t (name, n) SELECT 'change ' || i || ' of %s', 0 FROM generate_series(1, $changes) i";
+my $bare = taken_by_writer('SET synchro.log_changes = off', sprintf $million, 'nobody');
+my $logged = taken_by_writer('SET synchro.log_changes = on', sprintf $million, 'somebody');
+
+cmp_ok($logged - $bare, '<', $writer_bound, sprintf '%d changes in a transaction take %.1f MB, of which PostgreSQL\'s queue of triggers %.1f MB', $changes, $logged, $bare);
+is(rows($local, "SELECT pending >= $changes FROM synchro.remotes"), 't', 'all of them are logged');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
