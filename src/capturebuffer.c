@@ -208,6 +208,14 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
 {
 	if (place->tx_epoch == tx_epoch)
 		return place->tx_index;
+
+	/* who keeps no place writes many rows of one table, one after the other */
+	if (tx_ntables > 0 && tx_tables[tx_ntables - 1].relation == relation && tx_tables[tx_ntables - 1].layout == layout)
+	{
+		place->tx_epoch = tx_epoch;
+		place->tx_index = tx_ntables - 1;
+		return place->tx_index;
+	}
 	if (tx_ntables > PG_UINT16_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -396,6 +404,20 @@ forget_transaction(void)
 	tx_flushed_early = false;
 	tx_closing = false;
 	synchro_applied_forget();
+}
+
+/*
+ * Log a row as changed by this transaction, though nothing is written.
+ */
+void
+synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity)
+{
+	SynchroBufferPlace place = {0};
+	StringInfo	record = synchro_buffer_begin(&place, relation, layout, SYNCHRO_OP_UPDATE);
+
+	appendBinaryStringInfo(record, identity.data, identity.len);
+	if (synchro_buffer_needs_more())
+		synchro_buffer_end();
 }
 
 /*

@@ -8,7 +8,7 @@
 #ifndef SYNCHRO_CAPTUREBUFFER_H
 #define SYNCHRO_CAPTUREBUFFER_H
 
-#include "lib/stringinfo.h"
+#include "keycodec.h"
 
 /* kept by the caller for each table; all zero at first */
 typedef struct SynchroBufferPlace
@@ -23,6 +23,7 @@ extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
 extern void synchro_buffer_set_flags(uint8 flags);
 extern bool synchro_buffer_needs_more(void);
 extern void synchro_buffer_end(void);
+extern void synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity);
 extern bool synchro_buffer_is_disabled(void);
 extern bool synchro_buffer_pending(void);
 

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "lib/stringinfo.h"
@@ -52,16 +53,21 @@ current_generation(void)
 }
 
 /*
- * Read what to connect with.  A local transaction of its own.
+ * Read what to connect with, in a local transaction of its own unless there is
+ * one.
  */
 static void
 read_conninfo(const SynchroTarget *target, MemoryContext context, const char ***keywords,
 			  const char ***values, bool *password_required)
 {
-	synchro_local_begin("synchro: looking up the remote");
+	bool		alone = !IsTransactionState();
+
+	if (alone)
+		synchro_local_begin("synchro: looking up the remote");
 	MemoryContextSwitchTo(context);
 	synchro_target_conninfo(target, keywords, values, password_required);
-	synchro_local_commit();
+	if (alone)
+		synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }
 
@@ -131,25 +137,43 @@ find_peer(SynchroLink *link)
 }
 
 /*
- * Connect to a remote.  Begins and ends a local transaction of its own.
+ * A link without a connection: it only knows tables.  target: NULL if it is
+ * not to have one.
  */
 SynchroLink *
-synchro_link_open(SynchroTarget *target)
+synchro_link_create(SynchroTarget *target, MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "synchro link",
+	MemoryContext context = AllocSetContextCreate(parent, "synchro link",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroLink *link = palloc0(sizeof(SynchroLink));
 
 	link->context = context;
-	link->target = palloc(sizeof(SynchroTarget));
-	*link->target = *target;
-	link->target->name = pstrdup(target->name);
+	if (target != NULL)
+	{
+		link->target = palloc(sizeof(SynchroTarget));
+		*link->target = *target;
+		link->target->name = pstrdup(target->name);
+	}
 	link->tables_context = AllocSetContextCreate(context, "synchro link tables",
 												 ALLOCSET_DEFAULT_SIZES);
 
 	link->batch_context = AllocSetContextCreate(context, "synchro batch",
 												ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(old);
+	return link;
+}
+
+/*
+ * Connect to a remote.  Begins and ends a local transaction of its own, unless
+ * in one.
+ */
+SynchroLink *
+synchro_link_open(SynchroTarget *target)
+{
+	SynchroLink *link = synchro_link_create(target, TopMemoryContext);
+	MemoryContext context = link->context;
+	MemoryContext old = MemoryContextSwitchTo(context);
 
 	PG_TRY();
 	{
@@ -253,7 +277,7 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 	{
 		const SynchroTable *table = synchro_table_get(relid, false);
 
-		if (for_rows && table->watched && !table->captured)
+		if (for_rows && table->watched && !table->captured && !link->compares)
 		{
 			synchro_suspect(root);
 			ereport(ERROR,

@@ -75,6 +75,7 @@ typedef struct SynchroLink
 	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
 	SynchroLinkClock clock;
+	bool		compares;		/* nothing is pushed, only looked at */
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
@@ -90,6 +91,7 @@ typedef struct SynchroLink
 								 * before the last have left to it */
 } SynchroLink;
 
+extern SynchroLink *synchro_link_create(SynchroTarget *target, MemoryContext parent);
 extern SynchroLink *synchro_link_open(SynchroTarget *target);
 extern void synchro_link_close(SynchroLink *link);
 extern bool synchro_link_is_outdated(SynchroLink *link);

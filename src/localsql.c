@@ -82,6 +82,34 @@ synchro_extension_owner(void)
 }
 
 /*
+ * Make the settings that rows are read with: each value has one form as text,
+ * and no row is hidden.
+ *
+ * session: for good; else until the scope that was opened last is closed.
+ */
+void
+synchro_sql_settings(bool session)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO, YMD"},
+		{"intervalstyle", "postgres"},
+		{"timezone", "UTC"},
+		{"extra_float_digits", "3"},
+		{"bytea_output", "hex"},
+		{"lc_monetary", "C"},
+		{"row_security", "off"},
+		{"jit", "off"}
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		if (session)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+		else
+			(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
  * Begin a stretch of SQL in the current transaction.
  *
  * scope: filled here, to be handed to synchro_sql_close() on the way out.
@@ -279,6 +307,20 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 	if (!keep)
 		SPI_freeplan(plan);
 	return SPI_processed;
+}
+
+/*
+ * Open a cursor for a query under the active snapshot; of the present scope.
+ * Leaves the memory context alone.
+ */
+Portal
+synchro_sql_cursor(const char *sql)
+{
+	MemoryContext old = CurrentMemoryContext;
+	Portal		portal = SPI_cursor_open(NULL, prepare(sql, 0, NULL), NULL, NULL, true);
+
+	MemoryContextSwitchTo(old);
+	return portal;
 }
 
 /*

@@ -26,6 +26,7 @@ typedef struct SynchroSqlScope
  */
 #define SYNCHRO_AS_OWNER	InvalidOid
 
+extern void synchro_sql_settings(bool session);
 extern void synchro_sql_open(SynchroSqlScope *scope, Oid role);
 extern void synchro_sql_open_as_caller(SynchroSqlScope *scope);
 extern void synchro_sql_close(SynchroSqlScope *scope);
@@ -35,6 +36,8 @@ extern void synchro_sql_script(const char *sql);
 extern uint64 synchro_sql_query(const char *sql, int nargs, const Oid *types,
 								const Datum *values, const bool *nulls,
 								DestReceiver *dest);
+
+extern Portal synchro_sql_cursor(const char *sql);
 
 /* called for each row; the slot is only good during the call */
 typedef void (*SynchroRowCallback) (TupleTableSlot *slot, void *arg);

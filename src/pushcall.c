@@ -61,14 +61,21 @@ synchro_pushcall_report(const SynchroKeptError *error)
 			 error->hint[0] != '\0' ? errhint("%s", pstrdup(error->hint)) : 0));
 }
 
+static bool
+is_late(TimestampTz until)
+{
+	return until != 0 && GetCurrentTimestamp() >= until;
+}
+
 /*
  * Ask the running pusher.  False if there is none, or it has gone before it
- * served us.
+ * served us.  until: when to give up, or 0; the pusher goes on then.
  */
 static bool
-ask_pusher(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error,
-		   bool *failed)
+ask_pusher(const SynchroTarget *target, TimestampTz until, SynchroPassResult *result,
+		   SynchroKeptError *error, SynchroPushOutcome *outcome)
 {
+	bool		failed = false;
 	uint64		ticket;
 	int			pid;
 	bool		served = false;
@@ -78,9 +85,16 @@ ask_pusher(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 	for (;;)
 	{
 		served = synchro_shared_served(MyDatabaseId, target->name, ticket, &pid,
-									   &result->counts, &result->had_changes, error, failed);
+									   &result->counts, &result->had_changes, error, &failed);
+		*outcome = failed ? SYNCHRO_PUSH_FAILED : SYNCHRO_PUSH_DONE;
 		if (served || pid == 0)
 			break;
+		if (is_late(until))
+		{
+			*outcome = SYNCHRO_PUSH_LATE;
+			served = true;
+			break;
+		}
 		check_not_blocked(pid);
 		synchro_shared_wait(BLOCKED_CHECK_INTERVAL, synchro_wait_worker());
 		CHECK_FOR_INTERRUPTS();
@@ -89,8 +103,11 @@ ask_pusher(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 	return served;
 }
 
-static void
-wait_for_worker(BackgroundWorkerHandle *handle)
+/*
+ * Wait until the worker has ended; false if that is not so in time.
+ */
+static bool
+wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until)
 {
 	TimestampTz checked = GetCurrentTimestamp();
 
@@ -100,7 +117,9 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
 
 		if (status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED)
-			return;
+			return true;
+		if (is_late(until))
+			return false;
 		if (status == BGWH_STARTED &&
 			TimestampDifferenceExceeds(checked, GetCurrentTimestamp(), BLOCKED_CHECK_INTERVAL))
 		{
@@ -115,15 +134,17 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 }
 
 /*
- * Have a worker started for this call alone.
+ * Have a worker started for this call alone.  If it is late it is ended, as it
+ * is when the call is cancelled; what it has committed there stays.
  */
-static bool
-run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error)
+static SynchroPushOutcome
+run_worker(const SynchroTarget *target, TimestampTz until, SynchroPassResult *result, SynchroKeptError *error)
 {
 	dsm_segment *segment = dsm_create(sizeof(SynchroPusherCall), 0);
 	SynchroPusherCall *call = dsm_segment_address(segment);
 	BackgroundWorkerHandle *handle;
 	bool		failed;
+	bool		ended = false;
 
 	memset(call, 0, sizeof(*call));
 	call->database = MyDatabaseId;
@@ -138,7 +159,7 @@ run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 				 errhint("Increase max_worker_processes, and restart the server.")));
 	PG_TRY();
 	{
-		wait_for_worker(handle);
+		ended = wait_for_worker(handle, until);
 	}
 	PG_CATCH();
 	{
@@ -147,6 +168,12 @@ run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 	}
 	PG_END_TRY();
 
+	if (!ended)
+	{
+		TerminateBackgroundWorker(handle);
+		dsm_detach(segment);
+		return SYNCHRO_PUSH_LATE;
+	}
 	pg_read_barrier();
 	failed = call->state == SYNCHRO_CALL_FAILED;
 	if (!failed && call->state != SYNCHRO_CALL_DONE)
@@ -157,7 +184,25 @@ run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 	*result = call->result;
 	*error = call->error;
 	dsm_detach(segment);
-	return !failed;
+	return failed ? SYNCHRO_PUSH_FAILED : SYNCHRO_PUSH_DONE;
+}
+
+/*
+ * Have all that is committed pushed to a remote, and wait for it, but no longer
+ * than that, in ms; 0: as long as it takes.
+ *
+ * If the pass has failed, *error has the reason.
+ */
+SynchroPushOutcome
+synchro_pushcall_within(const SynchroTarget *target, long timeout, SynchroPassResult *result,
+						SynchroKeptError *error)
+{
+	TimestampTz until = timeout == 0 ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	SynchroPushOutcome outcome;
+
+	if (ask_pusher(target, until, result, error, &outcome))
+		return outcome;
+	return run_worker(target, until, result, error);
 }
 
 /*
@@ -168,9 +213,5 @@ run_worker(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptEr
 bool
 synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error)
 {
-	bool		failed = false;
-
-	if (ask_pusher(target, result, error, &failed))
-		return !failed;
-	return run_worker(target, result, error);
+	return synchro_pushcall_within(target, 0, result, error) == SYNCHRO_PUSH_DONE;
 }

@@ -11,6 +11,15 @@
 
 #include "pass.h"
 
+typedef enum SynchroPushOutcome
+{
+	SYNCHRO_PUSH_DONE,
+	SYNCHRO_PUSH_FAILED,
+	SYNCHRO_PUSH_LATE			/* not done in time */
+} SynchroPushOutcome;
+
+extern SynchroPushOutcome synchro_pushcall_within(const SynchroTarget *target, long timeout,
+												  SynchroPassResult *result, SynchroKeptError *error);
 extern bool synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result,
 							 SynchroKeptError *error);
 pg_noreturn extern void synchro_pushcall_report(const SynchroKeptError *error);

@@ -29,8 +29,8 @@
  * The table in which remotes leave references, and its owner; as that one it
  * is read, since whoever made it may be anybody.
  */
-static Oid
-reference_table(Oid *owner)
+Oid
+synchro_refpairs_table(Oid *owner)
 {
 	Oid			schema = get_namespace_oid(SYNCHRO_PEER_SCHEMA, true);
 	Oid			relid = OidIsValid(schema) ? get_relname_relid("reference", schema) : InvalidOid;
@@ -60,7 +60,7 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	char	   *pairs;
 
 	if (link->peer_node == NULL || lt->table->mode != SYNCHRO_MODE_REFERENCE || count == 0 ||
-		!OidIsValid(reference_table(&owner)))
+		!OidIsValid(synchro_refpairs_table(&owner)))
 		return;
 	types[0] = UUIDOID;
 	values[0] = UUIDPGetDatum(link->peer_node);

@@ -11,6 +11,7 @@
 #include "identities.h"
 #include "link.h"
 
+extern Oid	synchro_refpairs_table(Oid *owner);
 extern void synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 								  const SynchroIdentities *identities, int first, int count);
 extern void synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);

@@ -371,27 +371,54 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 }
 
 /*
- * Run one statement with text parameters; its rows, or an error.
+ * Send one statement with text parameters; synchro_remote_receive() is to
+ * follow, and nothing else on this connection.
  */
-SynchroRows *
-synchro_remote_query(SynchroRemote *remote, const char *sql, int nparams,
-					 const char *const *params)
+void
+synchro_remote_send(SynchroRemote *remote, const char *sql, int nparams, const char *const *params)
 {
-	PGresult   *result;
+	remote->heard = GetCurrentTimestamp();
+	(void) PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0);
+
+	/* what is left to be sent goes as soon as the answer is waited for */
+	(void) PQflush(remote->conn);
+}
+
+static SynchroRows *
+receive(SynchroRemote *remote, const char *context)
+{
+	PGresult   *result = last_result(remote);
 	SynchroRows *rows = NULL;
 	SynchroRemoteError *error = NULL;
 
-	remote->heard = GetCurrentTimestamp();
-	(void) PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0);
-	result = last_result(remote);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
 		rows = make_rows(result);
 	else
 		error = make_error(remote, result, 0);
 	PQclear(result);
 	if (error != NULL)
-		synchro_remote_report(remote, error, sql);
+		synchro_remote_report(remote, error, context);
 	return rows;
+}
+
+/*
+ * Wait for what was sent: its rows, or an error.
+ */
+SynchroRows *
+synchro_remote_receive(SynchroRemote *remote)
+{
+	return receive(remote, NULL);
+}
+
+/*
+ * Run one statement with text parameters; its rows, or an error.
+ */
+SynchroRows *
+synchro_remote_query(SynchroRemote *remote, const char *sql, int nparams,
+					 const char *const *params)
+{
+	synchro_remote_send(remote, sql, nparams, params);
+	return receive(remote, sql);
 }
 
 /*

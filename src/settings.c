@@ -27,6 +27,8 @@
 #define DEFAULT_RETRY_INTERVAL	(5 * 60)
 #define MAX_RETRY_INTERVAL		(24 * 60 * 60)
 #define DEFAULT_STATEMENT_TIMEOUT (10 * 60 * 1000)
+#define DEFAULT_VERIFY_WAIT		60
+#define MAX_VERIFY_WAIT			(24 * 60 * 60)
 
 bool		synchro_atomic_pass = false;
 int			synchro_batch_size = DEFAULT_BATCH_SIZE;
@@ -38,6 +40,7 @@ int			synchro_log_retention = DEFAULT_LOG_RETENTION;
 int			synchro_max_clock_uncertainty = DEFAULT_CLOCK_UNCERTAINTY;
 int			synchro_retry_max_interval = DEFAULT_RETRY_INTERVAL;
 int			synchro_statement_timeout = DEFAULT_STATEMENT_TIMEOUT;
+int			synchro_verify_wait = DEFAULT_VERIFY_WAIT;
 
 /*
  * Define the parameters; called once when the library is loaded.
@@ -103,5 +106,11 @@ synchro_settings_init(void)
 							&synchro_statement_timeout, DEFAULT_STATEMENT_TIMEOUT,
 							0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("synchro.verify_wait",
+							"Sets how long verify() waits, each time, until what is pending has been pushed.",
+							"Rows that differ and may still be under way then are left out.",
+							&synchro_verify_wait, DEFAULT_VERIFY_WAIT,
+							1, MAX_VERIFY_WAIT,
+							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("synchro");
 }

@@ -18,6 +18,7 @@ extern int	synchro_log_retention;		/* s */
 extern int	synchro_max_clock_uncertainty;	/* ms */
 extern int	synchro_retry_max_interval; /* s */
 extern int	synchro_statement_timeout;	/* ms */
+extern int	synchro_verify_wait;		/* s */
 
 extern void synchro_settings_init(void);
 

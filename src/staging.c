@@ -47,10 +47,10 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 }
 
 /*
- * Decide which columns are written on the remote.
+ * Decide which columns are written on the remote.  Both sides are described.
  */
-static void
-choose_columns(SynchroLink *link, SynchroLinkTable *lt)
+void
+synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt)
 {
 	lt->pushed = palloc0(sizeof(bool) * lt->table->ncolumns);
 	for (int i = 0; i < lt->table->ncolumns; i++)
@@ -119,7 +119,7 @@ synchro_staging_prepare(SynchroLink *link)
 		synchro_suspect(lt->root);
 		if (lt->for_rows && !lt->rows_staged)
 		{
-			choose_columns(link, lt);
+			synchro_staging_choose(link, lt);
 			synchro_sql_stage_rows(&sql, lt);
 			lt->rows_staged = true;
 		}

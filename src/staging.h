@@ -10,6 +10,7 @@
 
 #include "link.h"
 
+extern void synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt);
 extern void synchro_staging_prepare(SynchroLink *link);
 
 #endif							/* SYNCHRO_STAGING_H */

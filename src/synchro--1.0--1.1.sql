@@ -44,6 +44,28 @@ REVOKE ALL ON FUNCTION synchro.copy_table(name, regclass, boolean) FROM PUBLIC;
 --
 -- Comparing
 --
+CREATE FUNCTION synchro.manifest(schema regnamespace DEFAULT NULL,
+		OUT relation regclass, OUT rows bigint, OUT fingerprint text)
+	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_manifest';
+COMMENT ON FUNCTION synchro.manifest(regnamespace) IS
+	'rows and a fingerprint of the content of each table of a schema, or of each watched one: the same on two servers if the contents are, whatever ids and order';
+REVOKE ALL ON FUNCTION synchro.manifest(regnamespace) FROM PUBLIC;
+
+CREATE FUNCTION synchro.verify(remote name, relation regclass DEFAULT NULL,
+		OUT relation regclass, OUT key text, OUT difference text, OUT columns text[])
+	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_verify';
+COMMENT ON FUNCTION synchro.verify(name, regclass) IS
+	'compares a watched table, or all, with a remote by natural key, after pushing what is pending: rows that are missing there, different (in which columns), or extra';
+REVOKE ALL ON FUNCTION synchro.verify(name, regclass) FROM PUBLIC;
+
+CREATE FUNCTION synchro.requeue(remote name, relation regclass DEFAULT NULL)
+	RETURNS bigint LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_requeue';
+COMMENT ON FUNCTION synchro.requeue(name, regclass) IS
+	'logs the rows that verify() finds missing or different on a remote as changed now, so that they are pushed again; returns how many';
+REVOKE ALL ON FUNCTION synchro.requeue(name, regclass) FROM PUBLIC;
 
 --
 -- Checking

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "localsql.h"
 #include "worker.h"
 
 #define LOOK_RETRY	10			/* s */
@@ -59,14 +60,6 @@ synchro_worker_connect(Oid database, const char *name)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
-		{"datestyle", "ISO, YMD"},
-		{"intervalstyle", "postgres"},
-		{"timezone", "UTC"},
-		{"extra_float_digits", "3"},
-		{"bytea_output", "hex"},
-		{"lc_monetary", "C"},
-		{"row_security", "off"},
-		{"jit", "off"},
 		{"max_parallel_workers_per_gather", "0"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
@@ -78,6 +71,7 @@ synchro_worker_connect(Oid database, const char *name)
 	};
 
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	synchro_sql_settings(true);
 	for (int i = 0; i < lengthof(settings); i++)
 	{
 		/* not every server version has them all */

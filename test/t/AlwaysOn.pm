@@ -242,7 +242,7 @@ A process that forwards TCP connections to that port of 127.0.0.1. Its C<port> i
 
 C<swallow>: nothing is forwarded any more, in no direction, and new connections are not answered, though all of them stay
 open. C<forward>: new connections are forwarded again; those from before stay as they are. C<cut>: all are closed.
-C<delay N>: what is forwarded waits for N seconds before, each way. C<taken>: nothing happens.
+C<delay N>: what is forwarded waits for N seconds before, each way. C<taken>, C<count>: nothing happens.
 
 C<swallow after N>, C<cut after N>: the same as soon as clients have sent N bytes more, and these are forwarded;
 C<swallow after N answers>, C<cut after N answers>: as soon as servers have. C<swallow at HEX>, C<cut at HEX>, with or
@@ -250,7 +250,8 @@ without C<answers>: before these bytes, given as hexadecimal digits. C<hold at H
 kept, whether it stays or goes, and everything else forwarded, until C<release>. One such trap at a time; C<disarm> takes it
 away. C<armed> asks whether it is still set: 1 or 0.
 
-It is done when this returns. Returns how many connections have been taken so far.
+It is done when this returns. Returns how many connections have been taken so far;
+C<count>: how many bytes have been forwarded, both ways together.
 
 =cut
 
@@ -300,6 +301,7 @@ sub _forward
 		swallow => 0,
 		delay => 0,
 		taken => 0,
+		bytes => 0,
 		trap => undef
 	};
 
@@ -341,6 +343,7 @@ sub _obey
 	elsif ($line eq 'cut') { _cut($self) }
 	elsif ($line eq 'forward') { $self->{swallow} = 0 }
 	elsif ($line eq 'disarm') { undef $self->{trap} }
+	elsif ($line eq 'count') { return $self->{bytes} }
 	elsif ($line eq 'armed') { return $self->{trap} ? 1 : 0 }
 	elsif ($line =~ /^delay (\S+)$/) { $self->{delay} = $1 }
 	elsif ($line =~ /^(swallow|cut) after (\d+)( answers)?$/)
@@ -466,6 +469,7 @@ sub _move
 	my $rest = $trap && $trap->{from} eq $from ? _trapped($trap, $connection, \$data) : undef;
 
 	_write($other, $data);
+	$self->{bytes} += length $data;
 	return 0 unless defined $rest;
 	undef $self->{trap};
 	if ($trap->{action} eq 'hold')

@@ -1,0 +1,554 @@
+/*-------------------------------------------------------------------------
+ *
+ * compare.c
+ *	  Compares a table's rows here with those of the remote, by natural key.
+ *
+ * Both sides hash keys and contents in SQL and add the contents' hashes up in
+ * buckets of the keys' hashes.  Only buckets that differ are looked into: in
+ * narrower ones as long as that saves enough, then row by row, both sides in
+ * the order of the keys' hashes.  So equal tables cost one scan on each side
+ * and a few kilobytes, whatever their size, and a few different rows two scans
+ * more (as in Merkle trees, or Percona's pt-table-checksum, but by keys' hashes
+ * since the sides have no order of ids in common).
+ *
+ * Each look is made under one snapshot on each side, but not the same moment:
+ * what it finds may be under way.  Whoever calls has to look again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compare.h"
+#include "comparepairs.h"
+#include "localsql.h"
+#include "staging.h"
+
+/* each step looks at that many buckets in each one that differed before */
+#define STEP_BITS		8
+
+/* buckets are not narrowed down when so few rows are left, or so many buckets */
+#define FEW_ROWS		20000
+#define MANY_BUCKETS	128
+#define MAX_BITS		24
+
+/* rows fetched at a time */
+#define FETCH_HASHES	2000
+#define FETCH_ROWS		20
+
+/* a bucket: the keys' hashes that begin with these bits */
+typedef struct Bucket
+{
+	int64		number;
+	int64		rows;
+	char	   *sum;
+} Bucket;
+
+typedef struct Buckets
+{
+	MemoryContext context;
+	int			count;
+	int			allocated;
+	Bucket	   *list;
+} Buckets;
+
+static char *
+hash_of(const SynchroComparison *comparison, const char *expression)
+{
+	if (comparison->fast)
+		return psprintf("hashtextextended((%s) COLLATE \"C\", 0)", expression);
+	return psprintf("('x' || encode(substr(sha256(convert_to(%s, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint", expression);
+}
+
+/*
+ * Do both servers hash text alike?  Another byte order, or encoding, makes a
+ * difference.
+ */
+static bool
+hash_alike(SynchroLink *link)
+{
+	const char *question = "SELECT hashtextextended('synchro' COLLATE \"C\", 0)::text || ' ' || current_setting('server_encoding')";
+	SynchroRows *rows = synchro_remote_query(link->remote, question, 0, NULL);
+	SynchroSqlScope scope;
+	bool		same;
+
+	synchro_sql_open(&scope, link->target->owner);
+	synchro_sql_run(question, 0, NULL, NULL, NULL);
+	same = strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), SYNCHRO_VALUE(rows, 0, 0)) == 0;
+	synchro_sql_close(&scope);
+	return same;
+}
+
+/*
+ * Describe a table on the link, on both sides, with all that its names are
+ * made of.
+ */
+void
+synchro_compare_prepare(SynchroLink *link, Oid relid)
+{
+	MemoryContext old;
+	ListCell   *cell;
+
+	(void) synchro_link_table(link, relid, true);
+	old = MemoryContextSwitchTo(link->tables_context);
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->remote == NULL)
+			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+		if (lt->for_rows && lt->pushed == NULL)
+			synchro_staging_choose(link, lt);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Get a table ready to be compared.  After synchro_compare_prepare() and, where
+ * there are rows without natural keys, synchro_compare_pairs().
+ */
+SynchroComparison *
+synchro_compare_table(SynchroLink *link, Oid relid)
+{
+	SynchroComparison *comparison = palloc0(sizeof(SynchroComparison));
+	SynchroContentSide here = {.by_reference = true};
+	SynchroContentSide there = {.there = true,.by_reference = true,.pairs = synchro_compare_pairs_table(link)};
+
+	comparison->link = link;
+	comparison->lt = synchro_link_table(link, relid, true);
+	comparison->here = synchro_content_sql(comparison->lt, &here);
+	comparison->there = synchro_content_sql(comparison->lt, &there);
+	comparison->fast = hash_alike(link);
+	return comparison;
+}
+
+/*
+ * Begin and end a look: one snapshot on each side.
+ */
+static void
+begin_look(const SynchroComparison *comparison, SynchroSqlScope *scope)
+{
+	synchro_remote_query(comparison->link->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 0, NULL);
+	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_sql_open(scope, comparison->link->target->owner);
+	synchro_sql_settings(false);
+}
+
+static void
+end_look(const SynchroComparison *comparison, SynchroSqlScope *scope)
+{
+	synchro_sql_close(scope);
+	PopActiveSnapshot();
+	synchro_remote_query(comparison->link->remote, "COMMIT", 0, NULL);
+}
+
+static void
+add_bucket(Buckets *buckets, const char *number, const char *rows, const char *sum)
+{
+	MemoryContext old = MemoryContextSwitchTo(buckets->context);
+	Bucket	   *bucket;
+
+	if (buckets->count == buckets->allocated)
+	{
+		buckets->allocated = Max(256, buckets->allocated * 2);
+		buckets->list = buckets->list == NULL ? palloc(sizeof(Bucket) * buckets->allocated) :
+			repalloc(buckets->list, sizeof(Bucket) * buckets->allocated);
+	}
+	bucket = &buckets->list[buckets->count++];
+	bucket->number = strtoll(number, NULL, 10);
+	bucket->rows = strtoll(rows, NULL, 10);
+	bucket->sum = pstrdup(sum);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+note_bucket(TupleTableSlot *slot, void *arg)
+{
+	slot_getallattrs(slot);
+	add_bucket(arg, TextDatumGetCString(slot->tts_values[0]), TextDatumGetCString(slot->tts_values[1]),
+			   TextDatumGetCString(slot->tts_values[2]));
+}
+
+static int64
+mask_of(int bits)
+{
+	return (INT64CONST(1) << bits) - 1;
+}
+
+/*
+ * The first bits of a hash that is called h, as SQL.
+ */
+static char *
+bits_of(int bits)
+{
+	return psprintf("((h >> %d) & " INT64_FORMAT ")", 64 - bits, mask_of(bits));
+}
+
+/*
+ * Append "the hash is in one of these buckets"; bits: 0 for all rows.
+ */
+static void
+append_filter(StringInfo sql, int bits, const Buckets *within)
+{
+	if (bits == 0)
+		return;
+	appendStringInfo(sql, " WHERE %s = ANY ('{", bits_of(bits));
+	for (int i = 0; i < within->count; i++)
+		appendStringInfo(sql, "%s" INT64_FORMAT, i > 0 ? "," : "", within->list[i].number);
+	appendStringInfoString(sql, "}'::bigint[])");
+}
+
+static char *
+buckets_query(const SynchroComparison *comparison, const SynchroContent *content, int bits,
+			  int before, const Buckets *within)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %s::text, count(*)::text, sum(v)::text FROM (SELECT %s AS h, %s AS v %s) x",
+					 bits_of(bits), hash_of(comparison, content->key), hash_of(comparison, content->all), content->from);
+	append_filter(&sql, before, within);
+	appendStringInfo(&sql, " GROUP BY %s", bits_of(bits));
+	return sql.data;
+}
+
+static int
+compare_buckets_by_number(const void *a, const void *b)
+{
+	int64		x = ((const Bucket *) a)->number;
+	int64		y = ((const Bucket *) b)->number;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Which buckets differ, and how many rows are in them.
+ */
+static void
+compare_buckets(const SynchroComparison *comparison, int bits, int before, const Buckets *within,
+				Buckets *differing, int64 *rows)
+{
+	Buckets		here = {CurrentMemoryContext};
+	Buckets		there = {CurrentMemoryContext};
+	SynchroRows *result;
+	int			j = 0;
+
+	/*
+	 * Both sides scan at the same time.  Neither planner knows how few buckets
+	 * there are, and would rather sort all rows.
+	 */
+	synchro_remote_query(comparison->link->remote, "SET LOCAL enable_sort = off", 0, NULL);
+	(void) set_config_option("enable_sort", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	synchro_remote_send(comparison->link->remote, buckets_query(comparison, comparison->there, bits, before, within), 0, NULL);
+	synchro_sql_query(buckets_query(comparison, comparison->here, bits, before, within), 0, NULL, NULL, NULL,
+					  synchro_sql_callback(note_bucket, &here));
+	MemoryContextSwitchTo(here.context);
+	result = synchro_remote_receive(comparison->link->remote);
+	for (int i = 0; i < result->nrows; i++)
+		add_bucket(&there, SYNCHRO_VALUE(result, i, 0), SYNCHRO_VALUE(result, i, 1), SYNCHRO_VALUE(result, i, 2));
+	synchro_remote_query(comparison->link->remote, "SET LOCAL enable_sort = on", 0, NULL);
+	(void) set_config_option("enable_sort", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	qsort(here.list, here.count, sizeof(Bucket), compare_buckets_by_number);
+	qsort(there.list, there.count, sizeof(Bucket), compare_buckets_by_number);
+	*rows = 0;
+	for (int i = 0; i < here.count || j < there.count;)
+	{
+		const Bucket *a = i < here.count ? &here.list[i] : NULL;
+		const Bucket *b = j < there.count ? &there.list[j] : NULL;
+
+		if (a != NULL && b != NULL && a->number == b->number && a->rows == b->rows && strcmp(a->sum, b->sum) == 0)
+		{
+			i++;
+			j++;
+			continue;
+		}
+		if (b == NULL || (a != NULL && a->number <= b->number))
+			i++;
+		else
+			a = NULL;
+		if (a == NULL || (b != NULL && b->number == a->number))
+			j++;
+		else
+			b = NULL;
+		add_bucket(differing, psprintf(INT64_FORMAT, a != NULL ? a->number : b->number), "0", "");
+		*rows += Max(a != NULL ? a->rows : 0, b != NULL ? b->rows : 0);
+	}
+}
+
+/* rows of one side, one after the other, as text */
+typedef struct Reader
+{
+	SynchroRemote *remote;		/* NULL: here */
+	Portal		portal;
+	int			ncolumns;
+	int			fetch;			/* rows at a time */
+	bool		sent;			/* the remote is fetching */
+	MemoryContext context;		/* of the rows fetched */
+	char	  **values;
+	int			nrows;
+	int			next;
+} Reader;
+
+static void
+open_reader(Reader *reader, SynchroRemote *remote, const char *sql, int ncolumns, int fetch)
+{
+	memset(reader, 0, sizeof(*reader));
+	reader->remote = remote;
+	reader->ncolumns = ncolumns;
+	reader->fetch = fetch;
+	reader->context = AllocSetContextCreate(CurrentMemoryContext, "synchro compared rows", ALLOCSET_DEFAULT_SIZES);
+	if (remote != NULL)
+		synchro_remote_query(remote, psprintf("DECLARE synchro_compared NO SCROLL CURSOR FOR %s", sql), 0, NULL);
+	else
+		reader->portal = synchro_sql_cursor(sql);
+}
+
+static void send_fetch(Reader *reader);
+
+static void
+fetch_rows(Reader *reader)
+{
+	MemoryContext old;
+
+	MemoryContextReset(reader->context);
+	old = MemoryContextSwitchTo(reader->context);
+	reader->next = 0;
+	if (reader->remote != NULL)
+	{
+		SynchroRows *rows;
+
+		if (!reader->sent)
+			send_fetch(reader);
+		reader->sent = false;
+		rows = synchro_remote_receive(reader->remote);
+		reader->values = rows->values;
+		reader->nrows = rows->nrows;
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	SPI_cursor_fetch(reader->portal, true, reader->fetch);
+	reader->nrows = (int) SPI_processed;
+	MemoryContextSwitchTo(reader->context);
+	reader->values = palloc(sizeof(char *) * Max(reader->nrows * reader->ncolumns, 1));
+	for (int i = 0; i < reader->nrows; i++)
+		for (int j = 0; j < reader->ncolumns; j++)
+		{
+			bool		isnull;
+			Datum		value = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, j + 1, &isnull);
+
+			reader->values[i * reader->ncolumns + j] = isnull ? NULL : TextDatumGetCString(value);
+		}
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Have the remote begin to fetch, which takes it a scan the first time.
+ */
+static void
+send_fetch(Reader *reader)
+{
+	synchro_remote_send(reader->remote, psprintf("FETCH %d FROM synchro_compared", reader->fetch), 0, NULL);
+	reader->sent = true;
+}
+
+/*
+ * The row that the reader is at, or NULL at the end; good until the next call.
+ */
+static char **
+current_row(Reader *reader)
+{
+	if (reader->next == reader->nrows && (reader->values == NULL || reader->nrows == reader->fetch))
+		fetch_rows(reader);
+	return reader->next < reader->nrows ? &reader->values[reader->next * reader->ncolumns] : NULL;
+}
+
+static void
+close_reader(Reader *reader)
+{
+	if (reader->remote != NULL)
+		synchro_remote_query(reader->remote, "CLOSE synchro_compared", 0, NULL);
+	else
+		SPI_cursor_close(reader->portal);
+	MemoryContextDelete(reader->context);
+}
+
+typedef void (*PairCallback) (int64 hash, char **here, char **there, void *arg);
+
+/*
+ * Bring the rows of both queries together by their first column, the key's
+ * hash, by which they are sorted.
+ */
+static void
+merge(const SynchroComparison *comparison, const char *here_sql, const char *there_sql, int ncolumns,
+	  int fetch, PairCallback callback, void *arg)
+{
+	Reader		here;
+	Reader		there;
+
+	open_reader(&there, comparison->link->remote, there_sql, ncolumns, fetch);
+	send_fetch(&there);
+	open_reader(&here, NULL, here_sql, ncolumns, fetch);
+	for (;;)
+	{
+		char	  **a = current_row(&here);
+		char	  **b = current_row(&there);
+		int64		hash_a = a != NULL ? strtoll(a[0], NULL, 10) : 0;
+		int64		hash_b = b != NULL ? strtoll(b[0], NULL, 10) : 0;
+
+		CHECK_FOR_INTERRUPTS();
+		if (a == NULL && b == NULL)
+			break;
+		if (a != NULL && b != NULL && hash_a != hash_b)
+		{
+			if (hash_a < hash_b)
+				b = NULL;
+			else
+				a = NULL;
+		}
+		callback(a != NULL ? hash_a : hash_b, a, b, arg);
+		here.next += a != NULL;
+		there.next += b != NULL;
+	}
+	close_reader(&here);
+	close_reader(&there);
+}
+
+static void
+note_suspect(int64 hash, char **here, char **there, void *arg)
+{
+	SynchroSuspects *suspects = arg;
+
+	if (here != NULL && there != NULL && strcmp(here[1], there[1]) == 0)
+		return;
+	if (suspects->count > 0 && suspects->hashes[suspects->count - 1] == hash)
+		return;
+	if (suspects->count == suspects->allocated)
+	{
+		suspects->allocated = Max(1024, suspects->allocated * 2);
+		suspects->hashes = suspects->hashes == NULL ? palloc_extended(sizeof(int64) * suspects->allocated, MCXT_ALLOC_HUGE) :
+			repalloc_huge(suspects->hashes, sizeof(int64) * suspects->allocated);
+	}
+	suspects->hashes[suspects->count++] = hash;
+}
+
+static char *
+hashes_query(const SynchroComparison *comparison, const SynchroContent *content, int bits, const Buckets *within)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT h::text, v::text FROM (SELECT %s AS h, %s AS v %s) x",
+					 hash_of(comparison, content->key), hash_of(comparison, content->all), content->from);
+	append_filter(&sql, bits, within);
+	appendStringInfoString(&sql, " ORDER BY x.h, x.v");
+	return sql.data;
+}
+
+/*
+ * Look at the whole table.  suspects: empty; filled with what differs, in the
+ * current memory context.
+ */
+void
+synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *suspects)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Buckets		differing = {CurrentMemoryContext};
+	int			bits = 0;
+	int64		rows;
+
+	begin_look(comparison, &scope);
+	MemoryContextSwitchTo(caller);
+	do
+	{
+		Buckets		narrower = {CurrentMemoryContext};
+
+		compare_buckets(comparison, bits + STEP_BITS, bits, &differing, &narrower, &rows);
+		bits += STEP_BITS;
+		differing = narrower;
+	} while (differing.count > 0 && differing.count <= MANY_BUCKETS && rows > FEW_ROWS && bits < MAX_BITS);
+	if (differing.count > 0)
+		merge(comparison, hashes_query(comparison, comparison->here, bits, &differing),
+			  hashes_query(comparison, comparison->there, bits, &differing), 2, FETCH_HASHES, note_suspect, suspects);
+	end_look(comparison, &scope);
+	MemoryContextSwitchTo(caller);
+}
+
+static char *
+rows_query(const SynchroComparison *comparison, const SynchroContent *content, const int64 *hashes, int count)
+{
+	const SynchroTable *table = comparison->lt->table;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT h::text, s, version, identity");
+	for (int i = 0; i < content->nvalues; i++)
+		appendStringInfo(&sql, ", v%d", i);
+	appendStringInfo(&sql, " FROM (SELECT %s AS h, %s AS s, format('%%s %%s %%s', t.tableoid, t.ctid, t.xmin) AS version, ARRAY[",
+					 hash_of(comparison, content->key), content->shown);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&sql, "%st.%s::text", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
+	appendStringInfo(&sql, "]::text[]::text AS identity, %s AS v", hash_of(comparison, content->all));
+	for (int i = 0; i < content->nvalues; i++)
+		appendStringInfo(&sql, ", %s AS v%d", content->values[i], i);
+	appendStringInfo(&sql, " %s) x WHERE h = ANY ('{", content->from);
+	for (int i = 0; i < count; i++)
+		appendStringInfo(&sql, "%s" INT64_FORMAT, i > 0 ? "," : "", hashes[i]);
+	appendStringInfoString(&sql, "}'::bigint[]) ORDER BY x.h, x.v");
+	return sql.data;
+}
+
+/* columns before the values */
+#define FIXED_COLUMNS	4
+
+typedef struct Comparer
+{
+	SynchroCompareCallback callback;
+	void	   *arg;
+} Comparer;
+
+static void
+hand_over(int64 hash, char **here, char **there, void *arg)
+{
+	Comparer   *comparer = arg;
+	SynchroComparedRow rows[2];
+	char	  **sides[2] = {here, there};
+
+	for (int i = 0; i < 2; i++)
+	{
+		if (sides[i] == NULL)
+			continue;
+		rows[i].shown = sides[i][1];
+		rows[i].version = sides[i][2];
+		rows[i].identity = sides[i][3];
+		rows[i].values = sides[i] + FIXED_COLUMNS;
+	}
+	comparer->callback(hash, here != NULL ? &rows[0] : NULL, there != NULL ? &rows[1] : NULL, comparer->arg);
+}
+
+/*
+ * Look at some rows again, those whose keys have the given hashes, with their
+ * values: also at those that turn out to be equal.
+ */
+void
+synchro_compare_again(const SynchroComparison *comparison, const int64 *hashes, int count,
+					  SynchroCompareCallback callback, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Comparer	comparer = {callback, arg};
+	SynchroSqlScope scope;
+
+	begin_look(comparison, &scope);
+	MemoryContextSwitchTo(caller);
+	merge(comparison, rows_query(comparison, comparison->here, hashes, count),
+		  rows_query(comparison, comparison->there, hashes, count),
+		  comparison->here->nvalues + FIXED_COLUMNS, FETCH_ROWS, hand_over, &comparer);
+	end_look(comparison, &scope);
+	MemoryContextSwitchTo(caller);
+}

@@ -1,0 +1,460 @@
+/*-------------------------------------------------------------------------
+ *
+ * contentsql.c
+ *	  SQL text for what a row is called and what is in it, the same on every
+ *	  server.
+ *
+ * A row is called by its natural key, in which a foreign key stands for the
+ * name of the row that it references, and so on; the same goes for foreign
+ * keys among the values.  Names are put together from quoted strings,
+ * parentheses and commas, so no two are the same by chance.  Ids that a server
+ * has handed out itself appear nowhere.
+ *
+ * Values are compared as text, which settings of the session see to that it
+ * is the same everywhere.  Where equal values may look different it is made
+ * the same as far as SQL can do that at little cost: whoever finds a
+ * difference has to ask the type (see verifyvalue.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "applysql.h"
+#include "contentsql.h"
+#include "localsql.h"
+
+/* names may go through that many tables */
+#define MAX_DEPTH	32
+
+typedef struct Builder
+{
+	const SynchroContentSide *side;
+	List	   *path;			/* of tables whose content is being written */
+} Builder;
+
+static char *source(Builder *builder, const SynchroLinkTable *lt, const AttrNumber *columns, int ncolumns);
+
+/*
+ * A column's type on the side in question, without modifier and domain.
+ */
+static const char *
+base_type(const Builder *builder, const SynchroLinkTable *lt, int column)
+{
+	if (builder->side->there)
+		return lt->remote->columns[column].base;
+	return format_type_be(getBaseType(lt->table->columns[column].type));
+}
+
+/*
+ * A column's value as text.
+ */
+static char *
+value_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
+{
+	const char *type = base_type(builder, lt, column);
+	const char *name = quote_identifier(lt->table->columns[column].name);
+
+	if (strcmp(type, "numeric") == 0)
+		return psprintf("trim_scale(%s.%s)::text", alias, name);
+	if (strcmp(type, "money") == 0)
+		return psprintf("%s.%s::numeric::text", alias, name);
+
+	/* there is a zero below zero */
+	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
+		return psprintf("(%s.%s + 0)::text", alias, name);
+	return psprintf("%s.%s::text", alias, name);
+}
+
+/*
+ * The equality operator of a column's type.
+ */
+static char *
+equality(const Builder *builder, const SynchroLinkTable *lt, int column)
+{
+	TypeCacheEntry *entry;
+
+	if (builder->side->there)
+		return lt->remote->columns[column].equals;
+	entry = lookup_type_cache(lt->table->columns[column].type, TYPECACHE_EQ_OPR);
+	if (!OidIsValid(entry->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s",
+						format_type_be(lt->table->columns[column].type))));
+	return synchro_operator_name(entry->eq_opr);
+}
+
+static int
+column_of(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return i;
+	elog(ERROR, "table %s has no column number %d", table->qualified, attnum);
+}
+
+/*
+ * Does a value belong to a row's content?  What only this server has handed
+ * out, or computes, does not.
+ */
+static bool
+is_content(const SynchroLinkTable *lt, int column)
+{
+	const SynchroColumn *c = &lt->table->columns[column];
+
+	if (lt->pushed != NULL)
+		return lt->pushed[column];
+	if (c->skipped || c->generated)
+		return false;
+	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
+		synchro_identity_position(lt->table, c->attnum) < 0 || !c->from_sequence;
+}
+
+/*
+ * The foreign key by which a row's name contains that of another row of the
+ * same table, or -1.
+ */
+static int
+tree_fk(const SynchroLinkTable *lt)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (lt->parents[fk] == lt && synchro_fk_names_key(lt, fk))
+			return fk;
+	return -1;
+}
+
+static const char *
+only(const Builder *builder, const SynchroLinkTable *lt)
+{
+	return builder->side->there || lt->table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
+}
+
+/*
+ * Append joins of the rows that foreign keys of alias reference, as
+ * <alias>_f<number>.  key_only: only those of the natural key.  except: not
+ * this one.
+ */
+static void
+append_joins(Builder *builder, StringInfo sql, const SynchroLinkTable *lt, const char *alias,
+			 bool key_only, int except)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroForeignKey *key = &lt->table->fks[fk];
+		const SynchroLinkTable *parent = lt->parents[fk];
+
+		if (parent == NULL || fk == except || (key_only && !synchro_fk_names_key(lt, fk)) ||
+			list_member_ptr(builder->path, parent))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN (%s) %s_f%d ON ", source(builder, parent, key->refcols, key->ncols), alias, fk);
+		for (int i = 0; i < key->ncols; i++)
+			appendStringInfo(sql, "%s%s_f%d.r%d %s %s.%s", i > 0 ? " AND " : "", alias, fk, i,
+							 equality(builder, parent, column_of(parent->table, key->refcols[i])),
+							 alias, quote_identifier(lt->table->columns[key->cols[i]].name));
+	}
+}
+
+/*
+ * Append what a foreign key contributes to a name.  tree: alias of the row
+ * above it in the tree, NULL: there is none.
+ */
+static void
+append_parent(const Builder *builder, StringInfo key, StringInfo shown, const SynchroLinkTable *lt,
+			  int fk, const char *alias, bool is_tree, const char *tree)
+{
+	char	   *row = is_tree && tree != NULL ? pstrdup(tree) : psprintf("%s_f%d", alias, fk);
+
+	if ((is_tree && tree == NULL) || list_member_ptr(builder->path, lt->parents[fk]))
+	{
+		appendStringInfoString(key, ", '()'");
+		appendStringInfoString(shown, ", NULL");
+		return;
+	}
+	appendStringInfo(key, ", '(' || coalesce(%s.k, 'NULL') || ')'", row);
+	appendStringInfo(shown, ", %s.s", row);
+}
+
+static bool
+is_first_of_fk(const SynchroLinkTable *lt, const int *columns, int ncolumns, int position)
+{
+	int			fk = synchro_column_fk(lt, columns[position]);
+
+	for (int i = 0; i < position; i++)
+		if (synchro_column_fk(lt, columns[i]) == fk)
+			return false;
+	return true;
+}
+
+/*
+ * Make the expressions for a row's name by its natural key.  above: see
+ * append_parent().
+ */
+static void
+natural_key(const Builder *builder, const SynchroLinkTable *lt, const char *alias, int tree, const char *above,
+			char **key, char **shown)
+{
+	const SynchroTable *table = lt->table;
+	StringInfoData k;
+	StringInfoData s;
+
+	initStringInfo(&k);
+	initStringInfo(&s);
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			fk = synchro_column_fk(lt, table->key[i]);
+		char	   *value;
+
+		if (fk >= 0)
+		{
+			if (is_first_of_fk(lt, table->key, table->nkey, i))
+				append_parent(builder, &k, &s, lt, fk, alias, fk == tree, above);
+			continue;
+		}
+		value = value_text(builder, lt, table->key[i], alias);
+		appendStringInfo(&k, ", quote_nullable(%s)", value);
+		appendStringInfo(&s, ", coalesce(%s, 'NULL')", value);
+	}
+	*key = psprintf("concat_ws(','%s)", k.data);
+	*shown = psprintf("concat_ws(', '%s)", s.data);
+}
+
+static char *
+identity_array(const SynchroLinkTable *lt, const char *alias)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "ARRAY[");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(&sql, "%s%s.%s::text", i > 0 ? ", " : "", alias,
+						 quote_identifier(lt->table->columns[lt->table->identity[i]].name));
+	appendStringInfoString(&sql, "]::text[]");
+	return sql.data;
+}
+
+/*
+ * Make the expressions for the name of a row that has no natural key: its
+ * primary key here.  A row of the remote's that nothing here is known to stand
+ * for has a name that no row has here.
+ */
+static void
+reference_key(const Builder *builder, StringInfo joins, const SynchroLinkTable *lt, const char *alias,
+			  char **key, char **shown)
+{
+	char	   *own = identity_array(lt, alias);
+
+	if (!builder->side->there)
+	{
+		*key = psprintf("'L' || %s::text", own);
+		*shown = psprintf("array_to_string(%s, ', ')", own);
+		return;
+	}
+	if (builder->side->pairs != NULL)
+		appendStringInfo(joins, " LEFT JOIN %s %s_r ON %s_r.relation = %s AND %s_r.remote_key = %s",
+						 builder->side->pairs, alias, alias, quote_literal_cstr(lt->table->qualified), alias, own);
+	if (builder->side->pairs == NULL)
+		*key = psprintf("'R' || %s::text", own);
+	else
+		*key = psprintf("coalesce('L' || %s_r.local_key::text, 'R' || %s::text)", alias, own);
+	if (builder->side->pairs == NULL)
+		*shown = psprintf("'remote ' || array_to_string(%s, ', ')", own);
+	else
+		*shown = psprintf("coalesce(array_to_string(%s_r.local_key, ', '), 'remote ' || array_to_string(%s, ', '))", alias, own);
+}
+
+static int
+by_name(const void *a, const void *b, void *table)
+{
+	const SynchroColumn *columns = ((const SynchroTable *) table)->columns;
+
+	return strcmp(columns[*(const int *) a].name, columns[*(const int *) b].name);
+}
+
+/*
+ * Fill the lists of a row's values, in the order of the columns' names.
+ */
+static void
+make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alias, SynchroContent *content)
+{
+	const SynchroTable *table = lt->table;
+	int		   *order = palloc(sizeof(int) * Max(table->ncolumns, 1));
+	StringInfoData all;
+	StringInfoData unused;
+
+	for (int i = 0; i < table->ncolumns; i++)
+		order[i] = i;
+	qsort_arg(order, table->ncolumns, sizeof(int), by_name, unconstify(SynchroTable *, table));
+	initStringInfo(&all);
+	initStringInfo(&unused);
+	content->values = palloc(sizeof(char *) * Max(table->ncolumns, 1));
+	content->names = palloc(sizeof(char *) * Max(table->ncolumns, 1));
+	content->columns = palloc(sizeof(int) * Max(table->ncolumns, 1));
+	content->nvalues = 0;
+	for (int position = 0; position < table->ncolumns; position++)
+	{
+		int			i = order[position];
+		int			fk = synchro_column_fk(lt, i);
+		int			n = content->nvalues;
+
+		if (!is_content(lt, i))
+			continue;
+		content->columns[n] = i;
+		content->names[n] = table->columns[i].name;
+		if (fk >= 0)
+		{
+			bool		first = true;
+
+			for (int j = 0; j < n && first; j++)
+				if (synchro_column_fk(lt, content->columns[j]) == fk)
+				{
+					content->names[j] = psprintf("%s, %s", content->names[j], table->columns[i].name);
+					first = false;
+				}
+			if (!first)
+				continue;
+			append_parent(builder, &all, &unused, lt, fk, alias, false, NULL);
+			content->values[n] = list_member_ptr(builder->path, lt->parents[fk]) ? pstrdup("NULL::text") :
+				psprintf("%s_f%d.k", alias, fk);
+		}
+		else
+		{
+			content->values[n] = value_text(builder, lt, i, alias);
+			appendStringInfo(&all, ", quote_nullable(%s)", content->values[n]);
+		}
+		content->nvalues++;
+	}
+	content->all = psprintf("concat_ws(','%s)", all.data);
+}
+
+static void
+append_columns(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *prefix,
+			   const AttrNumber *columns, int ncolumns)
+{
+	for (int i = 0; i < ncolumns; i++)
+		appendStringInfo(sql, "%s.%s AS %s%d, ", alias,
+						 quote_identifier(lt->table->columns[column_of(lt->table, columns[i])].name), prefix, i);
+}
+
+/*
+ * A query for the names of a table whose natural key contains the name of
+ * another of its rows: from the roots downwards.
+ */
+static char *
+tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNumber *columns, int ncolumns)
+{
+	const SynchroForeignKey *self = &lt->table->fks[tree];
+	StringInfoData sql;
+	StringInfoData joins;
+	StringInfoData list;
+	char	   *key;
+	char	   *shown;
+
+	initStringInfo(&sql);
+	initStringInfo(&joins);
+	initStringInfo(&list);
+	append_joins(builder, &joins, lt, "p", true, tree);
+	append_columns(&list, lt, "p", "r", columns, ncolumns);
+	append_columns(&list, lt, "p", "x", self->refcols, self->ncols);
+
+	natural_key(builder, lt, "p", tree, NULL, &key, &shown);
+	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k, %s AS s FROM %s%s p%s WHERE NOT (",
+					 list.data, key, shown, only(builder, lt), lt->table->qualified, joins.data);
+	for (int i = 0; i < self->ncols; i++)
+		appendStringInfo(&sql, "%sp.%s IS NOT NULL", i > 0 ? " AND " : "",
+						 quote_identifier(lt->table->columns[self->cols[i]].name));
+	natural_key(builder, lt, "p", tree, "w", &key, &shown);
+	appendStringInfo(&sql, ") UNION ALL SELECT %s%s, %s FROM w JOIN %s%s p ON ",
+					 list.data, key, shown, only(builder, lt), lt->table->qualified);
+	for (int i = 0; i < self->ncols; i++)
+		appendStringInfo(&sql, "%sp.%s %s w.x%d", i > 0 ? " AND " : "",
+						 quote_identifier(lt->table->columns[self->cols[i]].name),
+						 equality(builder, lt, column_of(lt->table, self->refcols[i])), i);
+	appendStringInfo(&sql, "%s) SELECT * FROM w", joins.data);
+	return sql.data;
+}
+
+/*
+ * A query for the names of a table's rows: k, for readers s, and by columns
+ * r0.. that they are referenced by.
+ */
+static char *
+source(Builder *builder, const SynchroLinkTable *lt, const AttrNumber *columns, int ncolumns)
+{
+	int			tree = tree_fk(lt);
+	List	   *path = builder->path;
+	StringInfoData sql;
+	StringInfoData joins;
+	SynchroContent content = {0};
+
+	if (list_length(path) > MAX_DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("natural key of table %s goes round in a circle", lt->table->qualified)));
+	if (tree >= 0 && lt->table->mode != SYNCHRO_MODE_REFERENCE)
+		return tree_source(builder, lt, tree, columns, ncolumns);
+	initStringInfo(&sql);
+	initStringInfo(&joins);
+
+	/* whoever references a row of this table on the way down ends there */
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE && !builder->side->by_reference)
+	{
+		builder->path = lappend(list_copy(path), unconstify(SynchroLinkTable *, lt));
+		append_joins(builder, &joins, lt, "p", false, -1);
+		make_values(builder, lt, "p", &content);
+		content.key = content.shown = content.all;
+	}
+	else if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+		reference_key(builder, &joins, lt, "p", &content.key, &content.shown);
+	else
+	{
+		builder->path = lappend(list_copy(path), NULL);
+		append_joins(builder, &joins, lt, "p", true, -1);
+		natural_key(builder, lt, "p", -1, NULL, &content.key, &content.shown);
+	}
+	builder->path = path;
+	appendStringInfoString(&sql, "SELECT ");
+	append_columns(&sql, lt, "p", "r", columns, ncolumns);
+	appendStringInfo(&sql, "%s AS k, %s AS s FROM %s%s p%s", content.key, content.shown,
+					 only(builder, lt), lt->table->qualified, joins.data);
+	return sql.data;
+}
+
+/*
+ * The SQL for a table's rows.  In the current memory context; needs a local
+ * transaction.
+ *
+ * lt: with all its parents, see synchro_link_table(); described on the remote,
+ * too, for that side.
+ */
+SynchroContent *
+synchro_content_sql(const SynchroLinkTable *lt, const SynchroContentSide *side)
+{
+	SynchroContent *content = palloc0(sizeof(SynchroContent));
+	Builder		builder = {side, NIL};
+	int			tree = tree_fk(lt);
+	StringInfoData from;
+
+	initStringInfo(&from);
+	appendStringInfo(&from, "FROM %s%s t", only(&builder, lt), lt->table->qualified);
+	if (lt->table->mode == SYNCHRO_MODE_NONE || (lt->table->mode == SYNCHRO_MODE_REFERENCE && !side->by_reference))
+	{
+		builder.path = list_make1(unconstify(SynchroLinkTable *, lt));
+		append_joins(&builder, &from, lt, "t", false, -1);
+		make_values(&builder, lt, "t", content);
+		content->key = content->shown = content->all;
+		content->from = from.data;
+		return content;
+	}
+	append_joins(&builder, &from, lt, "t", false, -1);
+	make_values(&builder, lt, "t", content);
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+		reference_key(&builder, &from, lt, "t", &content->key, &content->shown);
+	else
+		natural_key(&builder, lt, "t", tree, psprintf("t_f%d", tree), &content->key, &content->shown);
+	content->from = from.data;
+	return content;
+}

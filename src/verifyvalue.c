@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * verifyvalue.c
+ *	  Are two values that look different equal?
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/typcache.h"
+
+#include "localsql.h"
+#include "verifyvalue.h"
+
+/*
+ * Values of these types are equal only if they look the same.
+ */
+static bool
+looks_tell(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case NUMERICOID:
+		case UUIDOID:
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case BYTEAOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return true;
+		default:
+			return get_typtype(type) == TYPTYPE_ENUM;
+	}
+}
+
+/*
+ * The question as SQL, NULL if the type has no answer.  JSON that is no valid
+ * jsonb has none.
+ */
+static char *
+question(Oid type)
+{
+	char	   *name = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	TypeCacheEntry *entry;
+
+	if (type == JSONOID)
+		return pstrdup("SELECT $1::jsonb = $2::jsonb");
+	entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
+	if (!OidIsValid(entry->eq_opr))
+		return NULL;
+	return psprintf("SELECT $1::%s %s $2::%s", name, synchro_operator_name(entry->eq_opr), name);
+}
+
+/*
+ * Ask the type, as a role.  Values that it cannot read are different: so are
+ * those of another type on the remote.
+ */
+static bool
+ask(const char *sql, const char *a, const char *b, Oid role)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool equal = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		Oid			types[] = {TEXTOID, TEXTOID};
+		Datum		values[] = {CStringGetTextDatum(a), CStringGetTextDatum(b)};
+		SynchroSqlScope scope;
+		bool		isnull;
+
+		synchro_sql_open(&scope, role);
+		synchro_sql_settings(false);
+		synchro_sql_run(sql, 2, types, values, NULL);
+		equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
+		synchro_sql_close(&scope);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+
+		/* whatever is not about the values is not ours to keep quiet */
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return equal;
+}
+
+/*
+ * Are two values of a type equal, in the sense of its equality operator?
+ *
+ * a, b: as text, NULL where null.  role: who the type's functions run as.
+ */
+bool
+synchro_values_equal(Oid type, const char *a, const char *b, Oid role)
+{
+	char	   *sql;
+
+	if (a == NULL || b == NULL)
+		return a == b;
+	if (strcmp(a, b) == 0)
+		return true;
+	type = getBaseType(type);
+	if (looks_tell(type))
+		return false;
+	sql = question(type);
+	return sql != NULL && ask(sql, a, b, role);
+}

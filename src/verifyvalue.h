@@ -1,0 +1,13 @@
+/*-------------------------------------------------------------------------
+ *
+ * verifyvalue.h
+ *	  Are two values that look different equal?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_VERIFYVALUE_H
+#define SYNCHRO_VERIFYVALUE_H
+
+extern bool synchro_values_equal(Oid type, const char *a, const char *b, Oid role);
+
+#endif							/* SYNCHRO_VERIFYVALUE_H */

@@ -1,0 +1,105 @@
+# WHY: a fingerprint is only worth something if it is the same wherever the contents are, and differs wherever they do. Ids, the
+# order of rows and of columns, encodings and collations all differ between servers that hold the same data; a single value, a
+# parent, a row more or less must show.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $one = synchro_node('one');
+my $other = synchro_node('other');
+
+$other->safe_psql('postgres', q{CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'});
+my @databases = ([ $one, 'postgres' ], [ $other, 'latin' ]);
+
+sub on
+{
+	my ($at, $sql) = @_;
+
+	return $at->[0]->safe_psql($at->[1], "SET client_encoding = 'UTF8'; $sql");
+}
+
+# relation => "rows fingerprint"
+sub manifest
+{
+	my ($at, $schema) = @_;
+
+	return { map { /^(.*?)\|(.*)$/ } split /\n/, on($at, 'SELECT relation, rows, fingerprint FROM synchro.manifest(' . ($schema // '') . ')') };
+}
+
+my $tables = <<'SQL';
+CREATE TABLE country (id serial PRIMARY KEY, code text UNIQUE NOT NULL, name text, area numeric, since timestamptz, share float8, raw bytea);
+CREATE TABLE city (id serial PRIMARY KEY, country_id int NOT NULL REFERENCES country, name text NOT NULL, UNIQUE (country_id, name));
+CREATE TABLE place (id serial PRIMARY KEY, up_id int REFERENCES place, name text NOT NULL, UNIQUE NULLS NOT DISTINCT (up_id, name));
+CREATE TABLE visit (id serial PRIMARY KEY, city_id int REFERENCES city, note text, details jsonb, secret text);
+CREATE TABLE photo (id serial PRIMARY KEY, visit_id int REFERENCES visit, title text);
+CREATE TABLE link (city_id int REFERENCES city, place_id int REFERENCES place, PRIMARY KEY (city_id, place_id));
+SQL
+my $watch = <<'SQL';
+SET client_min_messages = warning;
+SELECT synchro.add_table('country', '{code}'), synchro.add_table('city', '{country_id,name}'), synchro.add_table('place', '{up_id,name}'),
+	synchro.add_table('visit', skip => '{secret}'), synchro.add_table('photo'), synchro.add_table('link');
+SQL
+foreach my $i (0, 1)
+{
+	my $order = $i ? 'DESC' : 'ASC';
+
+	on($databases[$i], 'CREATE EXTENSION synchro');
+	on($databases[$i], $i ? $tables =~ s/name text, area numeric/area numeric, name text/r : $tables);
+	on($databases[$i], $watch . <<"SQL");
+SELECT setval('country_id_seq', 1000 * $i + 1), setval('city_id_seq', 500 * $i + 1), setval('place_id_seq', 70 * $i + 1), setval('visit_id_seq', 900 * $i + 1);
+SET timezone = @{[ $i ? "'Asia/Tokyo'" : "'America/New_York'" ]};
+SET datestyle = @{[ $i ? "'German'" : "'ISO'" ]};
+SET extra_float_digits = @{[ $i ? 0 : 1 ]};
+INSERT INTO country (code, name, area, since, share, raw) SELECT 'c' || i, 'Österreich ' || i, i + 0.5@{[ $i ? '00' : '' ]}, timestamptz '1955-05-15 12:00+00' + i * interval '1 h', i / 7.0::float8,
+	decode('00ff', 'hex') FROM generate_series(1, 50) i ORDER BY i $order;
+INSERT INTO city (country_id, name) SELECT c.id, 'Köln ' || i FROM country c, generate_series(1, 4) i ORDER BY c.code $order, i $order;
+INSERT INTO place (name) VALUES ('here'), ('there');
+INSERT INTO place (up_id, name) SELECT p.id, p.name || i FROM place p, generate_series(1, 3) i ORDER BY i $order;
+INSERT INTO place (up_id, name) SELECT p.id, 'below' FROM place p WHERE up_id IS NOT NULL ORDER BY name $order;
+INSERT INTO visit (city_id, note, details, secret) SELECT c.id, 'visit ' || i, jsonb_build_object('n', i), random()::text FROM city c, generate_series(1, 2) i ORDER BY c.id $order;
+INSERT INTO photo (visit_id, title) SELECT v.id, 'photo' FROM visit v ORDER BY v.id $order;
+INSERT INTO link SELECT c.id, p.id FROM city c, place p WHERE p.name = 'below' ORDER BY c.id $order;
+SQL
+}
+
+my $before = manifest($databases[0]);
+is(join(' ', sort keys %$before), 'city country link photo place visit', 'all watched tables are listed');
+is_deeply(manifest($databases[1]), $before, 'ids, order, columns, encodings and settings do not count');
+is_deeply(manifest($databases[0], q{'public'}), $before, 'the same of a schema');
+is_deeply(manifest($databases[0], q{'pg_catalog'}), manifest($databases[0], q{'pg_catalog'}), 'tables that are not watched have one, too');
+is(on($databases[0], 'SELECT rows FROM synchro.manifest() WHERE relation = $$city$$::regclass'), '200', 'rows are counted');
+
+# what changes, and which tables it is a part of
+foreach my $change (
+	[ q{UPDATE country SET area = area + 0.01 WHERE code = 'c7'}, 'a value', 'country' ],
+	[ q{UPDATE country SET name = NULL WHERE code = 'c7'}, 'a NULL', 'country' ],
+	[ q{UPDATE country SET code = 'c77' WHERE code = 'c7'}, 'a name', 'city country link photo visit' ],
+	[ q{UPDATE city SET country_id = (SELECT id FROM country WHERE code = 'c2'), name = 'x' WHERE name = 'Köln 1' AND country_id = (SELECT id FROM country WHERE code = 'c1')}, 'a parent', 'city link photo visit' ],
+	[ q{DELETE FROM photo WHERE id = (SELECT max(id) FROM photo)}, 'a row less', 'photo' ],
+	[ q{INSERT INTO photo (visit_id, title) SELECT visit_id, title FROM photo LIMIT 1}, 'a row twice', 'photo' ],
+	[ q{UPDATE visit SET details = '{}' WHERE id = (SELECT max(id) FROM visit)}, 'a value of a row without a natural key', 'photo visit' ],
+	[ q{UPDATE visit SET secret = 'changed'}, 'a skipped column', '' ],
+	[ q{UPDATE place SET name = 'HERE' WHERE name = 'here'}, 'the root of a tree', 'link place' ],
+	[ q{UPDATE country SET area = area + 0.000}, 'nothing but how a number is written', '' ])
+{
+	my ($sql, $what, $tables) = @$change;
+	my %after = map { /^(.*?)\|(.*)$/ } split /\n/,
+	  (on($databases[0], "BEGIN; $sql; SELECT relation, rows, fingerprint FROM synchro.manifest(); ROLLBACK"));
+
+	is(join(' ', grep { $after{$_} ne $before->{$_} } sort keys %after), $tables, "$what shows where it should");
+}
+is_deeply(manifest($databases[0]), $before, 'and what was is again');
+
+# rights
+$one->safe_psql('postgres', 'CREATE ROLE reader; GRANT EXECUTE ON FUNCTION synchro.manifest(regnamespace) TO reader');
+my ($rc, $stdout, $stderr) = $one->psql('postgres', 'SET ROLE reader; SELECT * FROM synchro.manifest()');
+like($stderr, qr/permission denied for table/, 'it takes the right to read the tables');
+$one->safe_psql('postgres', 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; ALTER TABLE city ENABLE ROW LEVEL SECURITY');
+($rc, $stdout, $stderr) = $one->psql('postgres', 'SET ROLE reader; SELECT * FROM synchro.manifest()');
+like($stderr, qr/row-level security/, 'rows that are hidden are no rows that are missing');
+
+$_->stop('fast') foreach $one, $other;
+done_testing();

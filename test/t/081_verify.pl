@@ -1,0 +1,257 @@
+# WHY: whoever runs a database in two places wants proof that both agree, also while the application writes. A check that raises
+# false alarms is not looked at any more, and one that overlooks a difference is worse than none. So each kind of difference must
+# be found and named, what is only written in another way must not, and what is under way must be waited for.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use IPC::Run;
+use Nodes;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, <<'SQL');
+CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n numeric, at timestamptz, f float8, j json, b jsonb, span interval, list numeric[], secret text);
+CREATE TABLE child (id serial PRIMARY KEY, parent_id int NOT NULL REFERENCES parent, name text NOT NULL, n int, UNIQUE (parent_id, name));
+CREATE TABLE tree (id serial PRIMARY KEY, up int REFERENCES tree, name text NOT NULL, UNIQUE (up, name));
+CREATE TABLE note (id serial PRIMARY KEY, child_id int REFERENCES child, what text);
+CREATE TABLE line (id serial PRIMARY KEY, note_id int REFERENCES note, what text);
+SQL
+$remote->safe_psql('postgres', q{SELECT setval(c.oid::regclass, 5000) FROM pg_class c WHERE relkind = 'S'});
+connect_remote($local, $remote, name => 'remote');
+$local->safe_psql('postgres', <<'SQL');
+SET client_min_messages = warning;
+SELECT synchro.add_table('parent', '{name}', skip => '{secret}'), synchro.add_table('child', '{parent_id,name}'), synchro.add_table('tree', '{up,name}'),
+	synchro.add_table('note'), synchro.add_table('line');
+INSERT INTO parent (name, n, at, f, j, b, span, list, secret) SELECT 'p' || i, i, timestamptz '2020-01-01 00:00+00' + i * interval '1 h', i / 3.0::float8, '{"a": 1}', '{"a": 1}', '1 mon', '{1,2}', 'here'
+	FROM generate_series(1, 300) i;
+INSERT INTO child (parent_id, name, n) SELECT p.id, 'c' || i, i FROM parent p, generate_series(1, 3) i;
+INSERT INTO tree (name) VALUES ('root'), ('other');
+INSERT INTO tree (up, name) SELECT id, 'leaf' FROM tree;
+INSERT INTO note (child_id, what) SELECT id, 'note' FROM child WHERE n = 1;
+INSERT INTO line (note_id, what) SELECT id, 'line' FROM note;
+SQL
+
+# relation|key|difference|columns, sorted
+sub differences
+{
+	my ($node, $arguments) = @_;
+
+	# what is under way is waited for, however slow the machine is
+	return rows($node, "SET synchro.verify_wait = '10min'; SELECT relation, key, difference, columns FROM synchro.verify($arguments) ORDER BY relation::text, key, difference");
+}
+
+is(differences($local, q{'remote'}), '', 'what is pending is pushed first, and then there is no difference');
+
+# written in another way
+$remote->safe_psql('postgres', <<'SQL');
+UPDATE parent SET n = n + 0.00, j = '{ "a" : 1 }', b = '{"a": 1.0}', span = '30 days', list = '{1.0,2.00}', secret = 'there' WHERE id % 2 = 0;
+SET timezone = 'Asia/Tokyo';
+UPDATE parent SET at = at::text::timestamptz, f = '-0' WHERE name = 'p1';
+SQL
+$local->safe_psql('postgres', q{SET synchro.log_changes = off; UPDATE parent SET f = 0 WHERE name = 'p1'});
+is(differences($local, q{'remote'}), '', 'values are compared as their types compare, and skipped columns not at all');
+
+# differences of each kind
+$remote->safe_psql('postgres', <<'SQL');
+UPDATE parent SET n = n + 0.01 WHERE name = 'p7';
+UPDATE parent SET j = '{"a": 2}', b = NULL, at = at + interval '1 us' WHERE name = 'p8';
+UPDATE child SET parent_id = (SELECT id FROM parent WHERE name = 'p9') , name = 'moved' WHERE name = 'c2' AND parent_id = (SELECT id FROM parent WHERE name = 'p10');
+DELETE FROM line WHERE id = (SELECT min(id) FROM line);
+UPDATE note SET child_id = NULL WHERE id = (SELECT max(id) FROM note);
+INSERT INTO note (what) VALUES ('of the remote');
+INSERT INTO tree (up, name) SELECT id, 'leaf' FROM tree WHERE name = 'leaf' LIMIT 1;
+SQL
+my $found = differences($local, q{'remote'});
+like($found, qr/^parent\|p7\|different\|\{n\}$/m, 'a value is different');
+like($found, qr/^parent\|p8\|different\|\{at,b,j\}$/m, 'several are');
+like($found, qr/^child\|p10, c2\|missing\|$/m, 'a row is missing');
+like($found, qr/^child\|p9, moved\|extra\|$/m, 'a row is only there');
+like($found, qr/^line\|\d+\|missing\|$/m, 'a row without natural key is missing');
+like($found, qr/^note\|\d+\|different\|\{child_id\}$/m, 'a row without natural key has another parent');
+like($found, qr/^note\|remote \d+\|extra\|$/m, 'a row without natural key is only there');
+like($found, qr/^tree\|(root|other), leaf, leaf\|extra\|$/m, 'the row of a tree is called by its whole path');
+is(() = $found =~ /\n/g, 7, 'and nothing else') or diag($found);
+is(differences($local, q{'remote', 'parent'}), "parent|p7|different|{n}\nparent|p8|different|{at,b,j}", 'of one table');
+
+# put right
+is(rows($local, q{SELECT synchro.requeue('remote')}), '5', 'what is here is queued again');
+sync($local, 'remote');
+unlike(differences($local, q{'remote'}), qr/missing|different/, 'and then it is there');
+is(rows($local, q{SELECT synchro.requeue('remote', 'child')}), '0', 'what is extra is left alone');
+$remote->safe_psql('postgres', q{DELETE FROM tree WHERE name = 'leaf' AND up IN (SELECT id FROM tree WHERE name = 'leaf'); DELETE FROM child WHERE name = 'moved'; DELETE FROM note WHERE what = 'of the remote'});
+is(differences($local, q{'remote'}), '', 'both are the same again');
+
+# who, and when
+my ($rc, $stdout, $stderr) = $local->psql('postgres', q{CREATE ROLE looker; GRANT EXECUTE ON FUNCTION synchro.verify(name, regclass) TO looker; SET ROLE looker; SELECT * FROM synchro.verify('remote')});
+like($stderr, qr/permission denied for table/, 'who may not read a table is not told its keys');
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.verify('remote', 'pg_class')});
+like($stderr, qr/table "pg_class" is not watched.*add_table/s, 'a table that is not watched cannot be compared');
+($rc, $stdout, $stderr) = $local->psql('postgres', q{BEGIN; UPDATE parent SET n = n + 1 WHERE name = 'p3'; SELECT key, difference FROM synchro.verify('remote', 'parent')});
+like($stderr, qr/not committed yet/, 'own changes that are not committed are announced');
+is($stdout, 'p3|different', 'as differences');
+$local->safe_psql('postgres', q{SELECT synchro.pause('remote'); UPDATE parent SET n = n + 1 WHERE name = 'p4'});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT key, difference FROM synchro.verify('remote', 'parent')});
+like($stderr, qr/is paused/, 'so is a remote that is paused');
+is($stdout, 'p4|different', 'what is pending for it is a difference');
+$local->safe_psql('postgres', q{SELECT synchro.resume('remote')});
+
+# many rows, and more than fit into one look; encodings in which text hashes differently
+$remote->safe_psql('postgres', q{CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'});
+my $many = 'CREATE TABLE many (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int)';
+$local->safe_psql('postgres', "$many; INSERT INTO many (name, n) SELECT 'm' || i, i FROM generate_series(1, 30000) i; SELECT synchro.add_table('many', '{name}')");
+foreach my $dbname ('postgres', 'ascii')
+{
+	$remote->safe_psql($dbname, "$many; INSERT INTO many (name, n) SELECT 'm' || i, i FROM generate_series(30000, 1, -1) i");
+}
+$remote->safe_psql('ascii', 'GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC; GRANT ALL ON SCHEMA public TO PUBLIC; GRANT CREATE, TEMP ON DATABASE ascii TO PUBLIC');
+$local->safe_psql('postgres', <<"SQL");
+CREATE SERVER ascii FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '@{[ $remote->port ]}', dbname 'ascii');
+CREATE USER MAPPING FOR CURRENT_USER SERVER ascii OPTIONS (user 'sync', password 'secret');
+SELECT synchro.add_remote('ascii');
+SQL
+foreach my $name ('remote', 'ascii')
+{
+	my $dbname = $name eq 'remote' ? 'postgres' : $name;
+
+	is(differences($local, "'$name', 'many'"), '', "$name: many rows are equal");
+	$remote->safe_psql($dbname, q{UPDATE many SET n = -n WHERE id % 3 = 0; DELETE FROM many WHERE id % 1000 = 1; INSERT INTO many (name, n) SELECT 'extra' || i, 0 FROM generate_series(1, 70) i});
+	my $changed = rows($remote, 'SELECT count(*) FROM many WHERE n < 0', $dbname);
+	my $gone = 30000 - rows($remote, q{SELECT count(*) FROM many WHERE name NOT LIKE 'extra%'}, $dbname);
+	is(rows($local, "SELECT difference, count(*), count(DISTINCT key) FROM synchro.verify('$name', 'many') GROUP BY 1 ORDER BY 1"),
+		"different|$changed|$changed\nextra|70|70\nmissing|$gone|$gone", "$name: all that differ are found");
+}
+$local->safe_psql('postgres', q{SELECT synchro.remove_remote('ascii'), synchro.requeue('remote', 'many')});
+sync($local, 'remote');
+$remote->safe_psql('postgres', q{DELETE FROM many WHERE name LIKE 'extra%'});
+
+# while the application writes, no false alarms; a row that really differs is found all the same
+$remote->safe_psql('postgres', q{UPDATE many SET n = -1 WHERE name = 'm77'});
+my $work = $local->basedir . '/work.sql';
+open my $file, '>', $work or die "$work: $!";
+print $file <<'SQL';
+\set i random(100, 30000)
+\set k random(1, 1000000000)
+UPDATE many SET n = n + 1 WHERE id = :i;
+INSERT INTO many (name, n) VALUES ('new' || :k, 1) ON CONFLICT DO NOTHING;
+UPDATE many SET name = name || 'x' WHERE id = :i + 1;
+DELETE FROM many WHERE id = (SELECT max(id) FROM many);
+SQL
+close $file;
+chmod 0644, $work;
+my ($out, $err) = ('', '');
+
+# a rate that a slow machine can push, too, and an end
+my $bench = IPC::Run::start([ $local->installed_command('pgbench'), '-n', '-c', '2', '-R', '40', '-T', '170', '-f', $work, '-h', $local->host, '-p', $local->port, 'postgres' ], '>', \$out, '2>', \$err);
+wait_for($local, q{SELECT count(*) > 20 FROM many WHERE name LIKE 'm%x'}, 'there is work');
+foreach my $try (1 .. 3)
+{
+	is(differences($local, q{'remote', 'many'}), 'many|m77|different|{n}', "under load only what differs is found ($try)");
+}
+$bench->signal('TERM');
+$bench->finish;
+is(differences($local, q{'remote', 'many'}), 'many|m77|different|{n}', 'and after it');
+$local->safe_psql('postgres', q{SELECT synchro.requeue('remote', 'many')});
+sync($local, 'remote');
+
+# a push that does not come to an end does not keep it: what may be under way is left out, and said so
+$remote->safe_psql('postgres', q{UPDATE parent SET n = -7 WHERE name = 'p7'; BEGIN; LOCK TABLE parent IN SHARE ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'held'});
+$local->safe_psql('postgres', q{UPDATE parent SET n = n + 1 WHERE name = 'p5'});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SET synchro.verify_wait = '1s'; SELECT key, difference FROM synchro.verify('remote', 'parent')});
+is($rc . $stdout, '0', 'what cannot be confirmed is not listed');
+like($stderr, qr/NOTICE:  rows of table public\.parent that differ but may be on their way were left out: 2\n.*not pushed within 1 s.*synchro\.verify_wait/s, 'and is announced');
+$remote->safe_psql('postgres', q{COMMIT PREPARED 'held'});
+is(differences($local, q{'remote', 'parent'}), 'parent|p7|different|{n}', 'when it goes on, the rest is there');
+$local->safe_psql('postgres', q{SELECT synchro.requeue('remote')});
+sync($local, 'remote');
+
+# can be cancelled while it waits for the remote, and leaves no session there
+$remote->safe_psql('postgres', q{BEGIN; LOCK TABLE parent; PREPARE TRANSACTION 'held'});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SET statement_timeout = '3s'; SELECT * FROM synchro.verify('remote', 'parent')});
+like($stderr, qr/canceling statement due to statement timeout/, 'it can be cancelled');
+$remote->safe_psql('postgres', q{COMMIT PREPARED 'held'});
+wait_for($remote, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'synchro'}, 'its session on the remote ends');
+
+# several rows of one key, which no unique index forbids
+both($local, $remote, 'CREATE TABLE double (id serial PRIMARY KEY, name text NOT NULL, n int)');
+$local->safe_psql('postgres', q{SET client_min_messages = warning; SELECT synchro.add_table('double', '{name}'); INSERT INTO double (name, n) VALUES ('a', 1)});
+sync($local, 'remote');
+$remote->safe_psql('postgres', q{UPDATE double SET n = 2; INSERT INTO double (name, n) VALUES ('a', 3)});
+is(differences($local, q{'remote', 'double'}), "double|a|different|{n}\ndouble|a|extra|", 'each row of a key that is there twice is listed');
+
+# what it costs where all is equal
+my $proxy = start_proxy($remote->port);
+my $equal = 'CREATE TABLE equal (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int, rest text)';
+both($local, $remote, "$equal; ALTER TABLE equal SET (autovacuum_enabled = off); INSERT INTO equal (name, n, rest) SELECT 'e' || i, i, repeat('x', 20) FROM generate_series(1, 100000) i");
+$local->safe_psql('postgres', "SELECT synchro.add_table('equal', '{name}'); ALTER SERVER remote OPTIONS (SET port '$proxy->{port}')");
+sync($local, 'remote');
+is(differences($local, q{'remote', 'equal'}), '', 'a table is equal');
+my $scans = q{SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'equal'};
+my @before = ($proxy->command('count'), map { rows($_, $scans) } $local, $remote);
+is(differences($local, q{'remote', 'equal'}), '', 'and equal again');
+my $bytes = $proxy->command('count') - $before[0];
+note("$bytes bytes");
+cmp_ok($bytes, '<', 40_000, 'few bytes go to and fro, pass and descriptions included');
+foreach my $i (0, 1)
+{
+	my $node = ($local, $remote)[$i];
+
+	wait_for($node, "SELECT ($scans) > $before[$i + 1]", 'a scan is counted on ' . $node->name);
+	is(rows($node, $scans) - $before[ $i + 1 ], 1, 'it is one');
+}
+$local->safe_psql('postgres', "ALTER SERVER remote OPTIONS (SET port '@{[ $remote->port ]}')");
+
+# rights on parents that are in the names, and policies
+$local->safe_psql('postgres', q{GRANT SELECT ON child TO looker});
+my $as_looker = q{SET ROLE looker; SELECT count(*) FROM synchro.verify('remote', 'child')};
+($rc, $stdout, $stderr) = $local->psql('postgres', $as_looker);
+like($stderr, qr/permission denied for table parent/, 'a name has parts of other tables, which must be readable too');
+$local->safe_psql('postgres', q{GRANT SELECT ON parent TO looker});
+is(rows($local, $as_looker), '0', 'then it is');
+$local->safe_psql('postgres', q{ALTER TABLE child ENABLE ROW LEVEL SECURITY});
+($rc, $stdout, $stderr) = $local->psql('postgres', $as_looker);
+like($stderr, qr/rows of table "child" are hidden from you by a policy/, 'who does not see all rows is not told of them');
+$local->safe_psql('postgres', q{ALTER TABLE child DISABLE ROW LEVEL SECURITY});
+$remote->safe_psql('postgres', q{ALTER TABLE parent ENABLE ROW LEVEL SECURITY});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.verify('remote', 'parent')});
+like($stderr, qr/remote "remote": query would be affected by row-level security policy/, 'nor are rows that the remote hides taken for missing');
+$remote->safe_psql('postgres', q{ALTER TABLE parent DISABLE ROW LEVEL SECURITY});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{BEGIN READ ONLY; SELECT * FROM synchro.verify('remote', 'parent')});
+like($stderr, qr/cannot execute verify\(\) in a read-only transaction/, 'it pushes, so not read only');
+
+# nobody there
+$remote->stop('fast');
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.verify('remote')});
+like($stderr, qr/could not connect to remote "remote"/, 'a remote that is down is an error, not a difference');
+$local->stop('fast');
+
+# both sides push, workers are on
+my ($a, $b) = nodes({ conf => "shared_preload_libraries = 'synchro'" }, 'a', 'b');
+
+both($a, $b, 'CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int); CREATE TABLE note (id serial PRIMARY KEY, parent_id int REFERENCES parent, what text)');
+$b->safe_psql('postgres', q{SELECT setval('parent_id_seq', 100), setval('note_id_seq', 200)});
+join_nodes($a, $b);
+watch([ $a, $b ], parent => '{name}', note => undef);
+foreach my $node ($a, $b)
+{
+	my $name = $node->name;
+
+	$node->safe_psql('postgres', "INSERT INTO parent (name, n) SELECT '$name' || i, i FROM generate_series(1, 50) i; INSERT INTO note (parent_id, what) SELECT id, 'of $name' FROM parent WHERE name LIKE '$name%'");
+}
+wait_for($_, 'SELECT count(*) = 100 FROM note', 'the rows of both are on ' . $_->name) foreach $a, $b;
+is(differences($a, q{'b'}), '', 'from one side there is no difference');
+is(differences($b, q{'a'}), '', 'nor from the other');
+$b->safe_psql('postgres', q{SET synchro.log_changes = off; UPDATE note SET what = 'quietly' WHERE id = 201; UPDATE parent SET n = -1 WHERE name = 'a3'});
+$found = rows($a, q{SET synchro.verify_wait = '30s'; SELECT relation, key, difference, columns FROM synchro.verify('b') ORDER BY relation::text});
+like($found, qr/^note\|\d+\|different\|\{what\}\nparent\|a3\|different\|\{n\}$/, 'changes that were not logged are found');
+my ($note) = $found =~ /^note\|(\d+)/;
+$a->safe_psql('postgres', "UPDATE note SET what = 'again' WHERE id = $note");
+$b->safe_psql('postgres', q{UPDATE parent SET n = n + 1});
+is(differences($a, q{'b'}), '', 'what the other side has under way is waited for');
+$_->stop('fast') foreach $a, $b;
+
+done_testing();
