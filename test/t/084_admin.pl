@@ -1,0 +1,107 @@
+# WHY: who looks after the data day by day has a SQL client, often a graphical one, and no shell, and must not be given more rights
+# than that takes. So the daily work has to be possible with SQL alone, for a role that may do two things and read one view.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use IPC::Run;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int CHECK (n >= 0))');
+connect_remote($local, $remote);
+$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}')});
+
+# as the README says
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE clerk LOGIN;
+GRANT EXECUTE ON FUNCTION synchro.synchronize(name), synchro.reset(name, boolean) TO clerk;
+GRANT SELECT ON synchro.remotes TO clerk;
+GRANT EXECUTE ON FUNCTION synchro.pusher_status() TO clerk;
+SQL
+
+# (exit status, rows, messages) of the clerk's SQL
+sub clerk
+{
+	my ($sql) = @_;
+
+	return $local->psql('postgres', $sql, extra_params => [ '-U', 'clerk' ]);
+}
+
+sub clerk_gets
+{
+	my ($sql) = @_;
+	my ($status, $rows, $messages) = clerk($sql);
+
+	diag($messages) if $status != 0;
+	return $rows;
+}
+
+# the daily work
+is(clerk_gets('SELECT remote, state, pending, failed, last_error FROM synchro.remotes'), 'office|on call|0|0|', 'nothing is pending in the morning');
+$local->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('a', 1), ('b', 2)});
+is(clerk_gets('SELECT pending, lag > interval $$0$$ FROM synchro.remotes'), '2|t', 'then something is');
+is(clerk_gets(q{SELECT * FROM synchro.synchronize('office')}), 'office|2|0|0|0|0|Synchronization performed successfully.', 'it is pushed, of one remote');
+is(clerk_gets('SELECT remote, message FROM synchro.synchronize()'), 'office|No changes since last synchronization.', 'or of all');
+is(clerk_gets('SELECT pending, inserted, last_success > now() - interval $$1 hour$$ FROM synchro.remotes'), '0|2|t', 'the view shows it');
+same($local, $remote, 'SELECT name, n FROM t ORDER BY name', 'the rows are there');
+
+# something goes wrong
+$remote->safe_psql('postgres', 'ALTER TABLE t ADD CONSTRAINT small CHECK (n < 100)');
+$local->safe_psql('postgres', q{UPDATE t SET n = 100 WHERE name = 'a'; UPDATE t SET n = 3 WHERE name = 'b'});
+is(clerk_gets('SELECT updated, failed, message FROM synchro.synchronize()'), '1|1|Some changes could not be applied; see view synchro.failures.', 'a row that is refused is counted');
+is(clerk_gets('SELECT failed FROM synchro.remotes'), '1', 'in the view, too');
+$remote->stop('fast');
+my ($status, $rows, $messages) = clerk('SELECT * FROM synchro.synchronize()');
+like($messages, qr/ERROR:  could not connect to remote "office"/, 'a remote that is down is said to be');
+$remote->start;
+
+# begun anew
+$local->safe_psql('postgres', q{UPDATE t SET n = 4 WHERE name = 'b'});
+is(clerk_gets(q{SELECT synchro.reset('office', keep_references => true)}), '', 'what is pending is forgotten');
+is(clerk_gets('SELECT pending, failed FROM synchro.remotes'), '0|0', 'with what has failed');
+is(clerk_gets('SELECT message FROM synchro.synchronize()'), 'No changes since last synchronization.', 'so there is nothing to push');
+$local->safe_psql('postgres', q{UPDATE t SET n = 5 WHERE name = 'b'});
+is(clerk_gets('SELECT updated FROM synchro.synchronize()'), '1', 'what changes from then on is pushed');
+is(rows($remote, q{SELECT n FROM t WHERE name = 'b'}), '5', 'and arrives');
+
+# looking on, in psql
+my ($in, $out, $err) = ("SELECT remote, state, pending FROM synchro.remotes\n\\watch 0.2\n", '', '');
+my $psql = IPC::Run::start([ $local->installed_command('psql'), '-X', '-U', 'clerk', '-h', $local->host, '-p', $local->port, 'postgres' ],
+	'<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+$psql->pump until $out =~ /office.*office.*office/s;
+pass('\watch shows the view again and again');
+$psql->kill_kill;
+is($err, '', 'without a complaint');
+
+# and nothing else
+foreach my $try (
+	[ 'SELECT * FROM t', 'read tables' ],
+	[ q{SELECT synchro.add_table('t')}, 'watch tables' ],
+	[ q{SELECT synchro.remove_table('t')}, 'or stop that' ],
+	[ q{SELECT synchro.add_remote('office')}, 'make remotes' ],
+	[ q{SELECT synchro.remove_remote('office')}, 'or remove them' ],
+	[ q{SELECT synchro.pause('office')}, 'pause them' ],
+	[ q{SELECT synchro.set_checkpoint('office', now())}, 'move checkpoints' ],
+	[ q{SELECT synchro.confirm_node()}, 'let copies go' ],
+	[ q{SELECT * FROM synchro.verify('office')}, 'compare' ],
+	[ q{SELECT synchro.requeue('office')}, 'queue again' ],
+	[ q{SELECT * FROM synchro.manifest()}, 'take fingerprints' ],
+	[ 'SELECT * FROM synchro.failures', 'see values of rows that are refused' ],
+	[ 'SELECT * FROM synchro.changes', 'read the log' ],
+	[ 'DELETE FROM synchro.log_0', 'write it' ],
+	[ 'ALTER SERVER office OPTIONS (SET dbname $$x$$)', 'lead the remote elsewhere' ])
+{
+	my ($sql, $what) = @$try;
+
+	($status, $rows, $messages) = clerk($sql);
+	like($messages, qr/permission denied|must be owner/, "may not $what");
+}
+unlike(clerk_gets('SELECT * FROM pg_user_mappings'), qr/secret/, 'nor see the password');
+
+$_->stop('fast') foreach $local, $remote;
+done_testing();
