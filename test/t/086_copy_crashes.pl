@@ -101,7 +101,7 @@ is(rows($remote, q{SELECT count(*) FROM (SELECT FROM audit WHERE operation = 'IN
 # what dies in the middle
 #
 my %ends = (
-	'kill -9 of the pusher' => sub { kill 'KILL', pusher_pid($local, 'office'); $local->poll_query_until('postgres', 'SELECT true') },
+	'kill -9 of the pusher' => sub { crash_worker($local, pusher_pid($local, 'office')) },
 	'a crash of the local' => sub { $local->stop('immediate'); $local->start },
 	'a restart of the local' => sub { $local->restart },
 	'a crash of the remote' => sub { $remote->stop('immediate'); $remote->start });
