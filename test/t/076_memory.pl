@@ -83,7 +83,7 @@ sub flat
 	return;
 }
 
-my $insert = "INSERT INTO t (name, parent_id, n) SELECT 'row ' || i, 1 + i % 1000, 0 FROM generate_series(%d, %d) i";
+my $insert = "INSERT INTO t (name, parent_id, n) SELECT 'row ' || i, 1 + i %% 1000, 0 FROM generate_series(%d, %d) i";
 
 flat("$keys new rows", taken_by_pusher(sprintf $insert, 1, $keys / 2) - $idle, taken_by_pusher(sprintf $insert, $keys / 2 + 1, $keys * 3 / 2) - $idle);
 same($local, $remote, 'SELECT count(*), count(DISTINCT name), count(parent_id) FROM t', 'all of them arrive');
