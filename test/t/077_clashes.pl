@@ -6,6 +6,7 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -107,7 +108,8 @@ SQL
 	settled(0, 'rows with labels');
 	same($local, $remote, 'SELECT name, label FROM labels ORDER BY name', 'on both sides');
 	reload_with($local, 'synchro.batch_size' => 1, 'synchro.retry_max_interval' => '1h');
-	my $before = rows($local, 'SELECT synchro.checkpoint(\'office\')');
+	my $before = rows($local, q{SELECT synchro.checkpoint('office')});
+	my $offset = -s $remote->logfile;
 
 	$local->safe_psql('postgres', <<'SQL');
 BEGIN;
@@ -117,6 +119,7 @@ COMMIT;
 SQL
 	wait_for($local, "SELECT synchro.checkpoint('office') > '$before' AND pending = 0 FROM synchro.remotes", 'the pass has come to its end');
 	is(rows($local, 'SELECT * FROM synchro.failures'), '', 'nothing has failed');
+	unlike(slurp_file($remote->logfile, $offset), qr/Key \(label\)=\(\x01/, 'nor have two of them met on the way');
 	same($local, $remote, 'SELECT name, label FROM labels ORDER BY name', 'all have the labels of the deleted ones');
 	reload_with($local, 'synchro.batch_size' => 10000, 'synchro.retry_max_interval' => '1s');
 }
