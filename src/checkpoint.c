@@ -141,13 +141,14 @@ synchro_position_attempt(const char *server, const char *previous)
  *
  * snapshot: where the pass ended, NULL if it goes on.  checkpoint: its time.
  * step, finished: see synchro_copyqueue_advance(); they count when it has
- * ended.
+ * ended.  left_out: OIDs of tables that the pass went without: what is queued of
+ * them stays.
  */
 void
 synchro_position_acknowledge(const char *server, const char *token,
 							 const char *snapshot, const char *keys_snapshot,
 							 TimestampTz checkpoint, const SynchroCounts *counts,
-							 const SynchroCopyStep *step, List *finished)
+							 const SynchroCopyStep *step, List *finished, List *left_out)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
@@ -181,9 +182,15 @@ synchro_position_acknowledge(const char *server, const char *token,
 	/* not if the position was reset meanwhile: then that counts */
 	if (snapshot != NULL && SPI_processed == 1)
 	{
-		synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name"
-						" AND pg_visible_in_snapshot(queued_by, $3::pg_snapshot)",
-						3, types, values, NULL);
+		StringInfoData sql;
+		ListCell   *cell;
+
+		initStringInfo(&sql);
+		appendStringInfoString(&sql, "DELETE FROM synchro.backlog WHERE server = $1::name"
+							   " AND pg_visible_in_snapshot(queued_by, $3::pg_snapshot)");
+		foreach(cell, left_out)
+			appendStringInfo(&sql, " AND relation <> %u", lfirst_oid(cell));
+		synchro_sql_run(sql.data, 3, types, values, NULL);
 		synchro_copyqueue_advance(server, step, finished);
 	}
 	synchro_sql_close(&scope);

@@ -29,7 +29,7 @@ extern char *synchro_position_attempt(const char *server, const char *previous);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts,
-										 const SynchroCopyStep *step, List *finished);
+										 const SynchroCopyStep *step, List *finished, List *left_out);
 extern void synchro_position_rebase(const char *server, bool forget_references,
 									bool forget_names);
 extern void synchro_position_skip(const char *server, const SynchroPosition *position,

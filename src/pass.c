@@ -111,7 +111,8 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	}
 	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 								 batch->keys_snapshot, pass->started, &batch->counts,
-								 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras);
+								 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras,
+								 synchro_stalled_waiting(pass->stalled));
 	note_stalled(pass, batch);
 	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
 	old = MemoryContextSwitchTo(pass->link->context);

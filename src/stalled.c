@@ -127,6 +127,21 @@ synchro_stalled_any_due(const List *stalled)
 }
 
 /*
+ * OIDs of those that a pass goes without.
+ */
+List *
+synchro_stalled_waiting(const List *stalled)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, stalled)
+		if (!((SynchroStalled *) lfirst(cell))->due)
+			result = lappend_oid(result, ((SynchroStalled *) lfirst(cell))->relid);
+	return result;
+}
+
+/*
  * Note that a table cannot be pushed; it stays where the remote's position
  * is, or where it was when it stalled.  In a local transaction.
  */

@@ -31,6 +31,7 @@ extern Oid	synchro_suspect_take(int sqlerrcode);
 extern List *synchro_stalled_load(const char *server, bool all_due);
 extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
 extern bool synchro_stalled_any_due(const List *stalled);
+extern List *synchro_stalled_waiting(const List *stalled);
 extern void synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error);
 extern void synchro_stalled_uncaptured(Oid relid, const char *qualified);
 extern void synchro_stalled_sent(const char *server, List *stalled, bool all);

@@ -113,6 +113,23 @@ $remote->safe_psql('postgres', 'ALTER TABLE items ALTER cash TYPE int');
 wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'it comes when it fits');
 same($local, $remote, $items, 'all are the same');
 
+# what is to be sent again of a table that has stalled waits, too, while others go on
+my $before = rows($local, 'SELECT now()');
+
+$local->safe_psql('postgres', q{UPDATE items SET note = 'again' WHERE id = 8});
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'pushed once');
+$remote->safe_psql('postgres', q{UPDATE items SET note = 'overwritten' WHERE note = 'again'; ALTER TABLE items RENAME TO things});
+$local->safe_psql('postgres', "SELECT synchro.set_checkpoint('office', '$before')");
+wait_for($local, 'SELECT failed = 1 FROM synchro.remotes', 'stalled before it was sent again');
+foreach my $n (1 .. 3)
+{
+	$local->safe_psql('postgres', 'UPDATE others SET n = n + 1');
+	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), 'others go on');
+}
+$remote->safe_psql('postgres', 'ALTER TABLE things RENAME TO items');
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'mended');
+is(rows($remote, q{SELECT count(*) FILTER (WHERE note = 'again'), count(*) FILTER (WHERE note = 'overwritten') FROM items}), '1|0', 'it is sent again then');
+
 # while a table has stalled, the log is kept for it
 $remote->safe_psql('postgres', 'ALTER TABLE items RENAME TO things');
 $local->safe_psql('postgres', q{LOAD 'synchro'; ALTER SYSTEM SET synchro.log_retention = '1s'});
