@@ -167,7 +167,7 @@ append_cascades(StringInfo sql, const SynchroLinkTable *lt, int fk)
 	const SynchroForeignKey *key = &lt->table->fks[fk];
 
 	appendStringInfo(sql, "EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = %s::regclass AND k.confrelid = %s::regclass"
-					 " AND k.contype = 'f' AND k.confupdtype = 'c' AND cardinality(k.conkey) = %d",
+					 " AND k.contype = 'f' AND k.confupdtype = 'c' AND pg_catalog.cardinality(k.conkey) = %d",
 					 quote_literal_cstr(lt->table->qualified),
 					 quote_literal_cstr(lt->parents[fk]->table->qualified), key->ncols);
 	for (int i = 0; i < key->ncols; i++)
@@ -279,7 +279,7 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfoString(sql, "SELECT ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);
-	appendStringInfo(sql, ", max(stamp) AS stamp, max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+	appendStringInfo(sql, ", pg_catalog.max(stamp) AS stamp, pg_catalog.max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
 					 " AND o.verdict IS NULL"
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);
@@ -391,7 +391,7 @@ synchro_sql_define_try(StringInfo sql)
 						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try(statement text, OUT state text, OUT message text, OUT constraint_name text)"
 						   " LANGUAGE plpgsql AS $synchro$ BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN"
 						   " GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME;"
-						   " IF left(state, 2) IN ('08', '25', '40', '42', '53', '55', '57', '58') THEN RAISE; END IF; END $synchro$;"
+						   " IF pg_catalog.left(state, 2) IN ('08', '25', '40', '42', '53', '55', '57', '58') THEN RAISE; END IF; END $synchro$;"
 						   "SET CONSTRAINTS ALL IMMEDIATE;");
 }
 
@@ -432,14 +432,14 @@ synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroL
 						 escape_format(lt->remote->columns[table->identity[i]].equals),
 						 escape_format(lt->remote->columns[table->identity[i]].base));
 	appendStringInfo(sql, "WITH x AS MATERIALIZED (SELECT u.ctid AS place, u.remote_key, y.state, y.message, y.constraint_name"
-					 " FROM %s.unapplied u CROSS JOIN LATERAL pg_temp.synchro_try(format(%s, VARIADIC u.remote_key)) y"
+					 " FROM %s.unapplied u CROSS JOIN LATERAL pg_temp.synchro_try(pg_catalog.format(%s, VARIADIC u.remote_key)) y"
 					 " WHERE u.node = '%s' AND u.relation = %s),"
 					 " d AS (DELETE FROM %s.unapplied u USING x WHERE u.ctid = x.place AND x.state IS NULL RETURNING 1)"
-					 " SELECT '" SYNCHRO_APART_TAG "', %d, (SELECT count(*) FROM d), count(x.state),"
-					 " array_agg(array_to_string(x.remote_key, ', ', 'NULL')) FILTER (WHERE x.state IS NOT NULL),"
-					 " array_agg(x.state) FILTER (WHERE x.state IS NOT NULL),"
-					 " array_agg(x.message) FILTER (WHERE x.state IS NOT NULL),"
-					 " array_agg(coalesce(x.constraint_name, '')) FILTER (WHERE x.state IS NOT NULL) FROM x;",
+					 " SELECT '" SYNCHRO_APART_TAG "', %d, (SELECT count(*) FROM d), pg_catalog.count(x.state),"
+					 " pg_catalog.array_agg(pg_catalog.array_to_string(x.remote_key, ', ', 'NULL')) FILTER (WHERE x.state IS NOT NULL),"
+					 " pg_catalog.array_agg(x.state) FILTER (WHERE x.state IS NOT NULL),"
+					 " pg_catalog.array_agg(x.message) FILTER (WHERE x.state IS NOT NULL),"
+					 " pg_catalog.array_agg(coalesce(x.constraint_name, '')) FILTER (WHERE x.state IS NOT NULL) FROM x;",
 					 link->peer,
 					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(table->qualified), condition.data)),
 					 link->node, quote_literal_cstr(table->qualified), link->peer, lt->number);
@@ -462,9 +462,11 @@ append_moved(StringInfo sql, const SynchroLinkTable *lt)
  * Append statements that remember which remote row stands for which local
  * one, where no natural key tells: new rows in mode reference, and rows of
  * tables that are not watched whose natural key has changed here only.
+ *
+ * made: the id of the first transaction here that the batch knows nothing of.
  */
 void
-synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
 	bool		by_reference = lt->table->mode == SYNCHRO_MODE_REFERENCE;
@@ -495,8 +497,8 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 	}
 	if (lt->rows == NULL && lt->nolds == 0)
 		return;
-	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, local_key, remote_key) SELECT '%s', %s, ",
-					 link->peer, link->node, relation);
+	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", ",
+					 link->peer, link->node, relation, made);
 	append_remote_key(sql, lt, "m.l");
 	appendStringInfoString(sql, ", ");
 	append_remote_key(sql, lt, by_reference ? "m.v" : "m.r");
@@ -516,5 +518,5 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 		}
 		appendStringInfoChar(sql, ')');
 	}
-	appendStringInfoString(sql, " ON CONFLICT (node, relation, local_key) DO UPDATE SET remote_key = EXCLUDED.remote_key;");
+	appendStringInfoString(sql, " ON CONFLICT (node, relation, local_key) DO UPDATE SET remote_key = EXCLUDED.remote_key, made = EXCLUDED.made;");
 }

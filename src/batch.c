@@ -194,7 +194,7 @@ append_turns(StringInfo sql, List *tables)
 
 		if (lt->rows == NULL || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->remote->key_is_unique)
 			continue;
-		appendStringInfo(sql, "%s%s", any ? ", " : "SELECT pg_advisory_xact_lock(" TURN_LOCK ", o) FROM (SELECT u.o::oid::int AS o FROM unnest(ARRAY[",
+		appendStringInfo(sql, "%s%s", any ? ", " : "SELECT pg_catalog.pg_advisory_xact_lock(" TURN_LOCK ", o) FROM (SELECT u.o::oid::int AS o FROM pg_catalog.unnest(ARRAY[",
 						 quote_literal_cstr(lt->table->qualified));
 		any = true;
 	}
@@ -301,6 +301,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
+	uint64		made = synchro_snapshot_parse(batch->keys_snapshot)->xmax;
 	List	   *components;
 	StringInfoData sql;
 	ListCell   *cell;
@@ -332,7 +333,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 		SynchroLinkTable *lt = lfirst(cell);
 		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
 
-		synchro_sql_refpairs(&sql, link, lt);
+		synchro_sql_refpairs(&sql, link, lt, made);
 		if (by_hashing)
 			appendStringInfoString(&sql, BY_HASHING);
 		synchro_sql_resolve(&sql, link, lt);
@@ -374,7 +375,7 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	if (link->peer_node != NULL)
 		synchro_sql_recheck(&sql);
 	foreach(cell, tables)
-		synchro_sql_references(&sql, link, lfirst(cell));
+		synchro_sql_references(&sql, link, lfirst(cell), made);
 	appendStringInfo(&sql, "SET CONSTRAINTS ALL IMMEDIATE;%s", commit ? "COMMIT" : "ROLLBACK");
 	return sql.data;
 }

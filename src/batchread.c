@@ -21,7 +21,9 @@
 
 #include "batch.h"
 #include "localsql.h"
+#include "reader.h"
 #include "refpairs.h"
+#include "stalled.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS		1000
@@ -139,6 +141,18 @@ leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const Syn
 }
 
 /*
+ * Names of before are in the log, so nothing but this asks whether the remote's
+ * owner may read them.
+ */
+static void
+require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
+{
+	synchro_suspect(lt->root);
+	synchro_reader_require(batch->link->target->owner, lt->table, true);
+	synchro_suspect(InvalidOid);
+}
+
+/*
  * Names of before, and the rows that bore them if they are still there.
  */
 static void
@@ -153,6 +167,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 	SynchroBytes last = {0};
 	bool		left_out = false;
 
+	require_rights(batch, lt);
 	while (synchro_changes_next_old(changed, &old_name))
 	{
 		SynchroBytes identity = old_name.identity;
@@ -255,8 +270,8 @@ read_requests(SynchroBatch *batch)
 }
 
 /*
- * Read the batch's rows into spools, under the active snapshot and as the
- * role that the remote runs as.
+ * Read the batch's rows into spools, under the active snapshot and by the
+ * rights of the role that the remote runs as.
  */
 void
 synchro_batch_read(SynchroBatch *batch)
@@ -288,10 +303,13 @@ synchro_batch_read(SynchroBatch *batch)
 	foreach(cell, batch->dead)
 	{
 		SynchroBatchDead *dead = lfirst(cell);
+		SynchroLinkTable *lt;
 
-		if (synchro_table_get(dead->relid, true) != NULL)
-			synchro_stream_old(batch->link, synchro_link_table(batch->link, dead->relid, true),
-							   &dead->key, batch->olds->sources);
+		if (synchro_table_get(dead->relid, true) == NULL)
+			continue;
+		lt = synchro_link_table(batch->link, dead->relid, true);
+		require_rights(batch, lt);
+		synchro_stream_old(batch->link, lt, &dead->key, batch->olds->sources);
 	}
 	foreach(cell, batch->keys)
 	{

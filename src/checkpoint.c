@@ -38,6 +38,7 @@
 #include "checkpoint.h"
 #include "localsql.h"
 #include "logsnapshot.h"
+#include "restored.h"
 
 static char *
 spi_text(int column)
@@ -323,6 +324,7 @@ synchro_peer_tables(StringInfo sql)
 						   "	relation text,\n"
 						   "	local_key text[],\n"
 						   "	remote_key text[] NOT NULL,\n"
+						   "	made int8,\n"
 						   "	PRIMARY KEY (local_key, relation, node)\n"
 						   ");\n"
 						   "CREATE INDEX reference_remote_key ON " SYNCHRO_PEER_SCHEMA ".reference (remote_key, relation, node);\n"
@@ -399,7 +401,12 @@ static void
 take_position(SynchroLink *link, SynchroPosition *position)
 {
 	const char *params[4];
+	bool		anew = link->previous_node != NULL && synchro_restored_is_new(link);
 
+	if (anew && !position->rebased)
+		synchro_restored_set_back(link, &position->snapshot, &position->keys_snapshot);
+	if (anew)
+		synchro_restored_inherit(link, position->keys_snapshot);
 	position->attempted = synchro_position_attempt(link->target->name, position->attempted);
 	params[0] = link->node;
 	params[1] = position->attempted;
@@ -410,15 +417,6 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " VALUES ($1, $2, $3, $4) ON CONFLICT (node) DO UPDATE SET token = EXCLUDED.token,"
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
-	if (link->previous_node != NULL)
-	{
-		/* we had another id before: what stood for our rows still does */
-		params[1] = link->previous_node;
-		synchro_remote_query(link->remote,
-							 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key)"
-							 " SELECT $1::uuid, relation, local_key, remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference"
-							 " WHERE node = $2::uuid ON CONFLICT DO NOTHING", 2, params);
-	}
 	position->acknowledged = position->attempted;
 	acknowledge_attempted(link->target->name, position->attempted);
 }
@@ -477,19 +475,16 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	 * a token that our own next attempt makes us forget.
 	 */
 	rows = synchro_remote_query(link->remote,
-								"SELECT token, snapshot, keys_snapshot FROM "
+								"SELECT token, snapshot, keys_snapshot, date_trunc('second', moved_at) FROM "
 								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
 	token = rows->nrows == 1 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
 	if (token == NULL ||
 		((position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0) &&
 		 (position->attempted == NULL || strcmp(token, position->attempted) != 0)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("remote \"%s\" is not in the state that this database left it in", link->target->name),
-				 errdetail(token == NULL ? "It knows nothing of this database any more." :
-						   "Either side may have been restored from a backup or copied."),
-				 errhint("When you know that both sides are the right ones, run synchro.reset(%s) and copy what differs.",
-						 quote_literal_cstr(link->target->name))));
+		synchro_restored_report(link, position->snapshot, position->keys_snapshot,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
 	if (position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0)
 		acknowledge_attempted(link->target->name, token);
 	position->acknowledged = pstrdup(token);

@@ -88,13 +88,15 @@ static inline uint32 synchro_wait_worker(void) SYNCHRO_WAIT_EVENT("SynchroWorker
 #define synchro_database_is_valid(database) (true)
 #endif
 
-/* one function asks for the owner of any object since 16 */
+/* one function asks for owner or rights of any object since 16 */
 #if PG_VERSION_NUM >= 160000
 #define synchro_database_ownercheck(oid, role) object_ownercheck(DatabaseRelationId, oid, role)
 #define synchro_extension_ownercheck(oid, role) object_ownercheck(ExtensionRelationId, oid, role)
+#define synchro_namespace_aclcheck(oid, role, mode) object_aclcheck(NamespaceRelationId, oid, role, mode)
 #else
 #define synchro_database_ownercheck(oid, role) pg_database_ownercheck(oid, role)
 #define synchro_extension_ownercheck(oid, role) pg_extension_ownercheck(oid, role)
+#define synchro_namespace_aclcheck(oid, role, mode) pg_namespace_aclcheck(oid, role, mode)
 #endif
 
 /* names are parsed with soft errors since 16 */

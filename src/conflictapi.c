@@ -15,12 +15,15 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
 #include "localsql.h"
+#include "reader.h"
 #include "tableinfo.h"
 
 PG_FUNCTION_INFO_V1(synchro_undo);
@@ -43,6 +46,10 @@ copy_varlena(int column)
 	return isnull ? (Datum) 0 : SPI_datumTransfer(value, false, -1);
 }
 
+/*
+ * Whoever writes a row may see it in an error, so he must be one who may read
+ * the table.
+ */
 static void
 read_lost(int64 id, Lost *lost)
 {
@@ -50,6 +57,7 @@ read_lost(int64 id, Lost *lost)
 	Datum		values[] = {Int64GetDatum(id)};
 	SynchroSqlScope scope;
 	const SynchroTable *table;
+	Oid			caller = GetUserId();
 	bool		isnull;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -64,6 +72,8 @@ read_lost(int64 id, Lost *lost)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the table of conflict " INT64_FORMAT " does not exist any more", id)));
+	if (!synchro_reader_may_see(caller, table->relid))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, table->name);
 	lost->identity = copy_varlena(2);
 	lost->loser = copy_varlena(3);
 	synchro_sql_close(&scope);

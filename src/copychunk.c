@@ -34,6 +34,7 @@
 #include "identities.h"
 #include "localsql.h"
 #include "peerlog.h"
+#include "reader.h"
 #include "readsql.h"
 #include "stalled.h"
 
@@ -222,6 +223,7 @@ synchro_copychunk_scan(SynchroLogCallback callback, void *callback_arg, void *ar
 	int			n = 0;
 	int			guc_level;
 	SynchroSqlScope scope;
+	SynchroReader owner;
 
 	/* not the current one: queries leave their own behind */
 	scan.keeper = GetMemoryChunkContext(chunk);
@@ -240,7 +242,9 @@ synchro_copychunk_scan(SynchroLogCallback callback, void *callback_arg, void *ar
 	synchro_suspect(copy->relid);
 	synchro_sql_open(&scope, chunk->reader);
 	guc_level = use_primary_key();
+	synchro_reader_begin(&owner, chunk->reader, table, true, NIL);
 	synchro_sql_query(sql.data, n, types, values, NULL, synchro_sql_callback(receive_identity, &scan));
+	synchro_reader_end(&owner);
 	AtEOXact_GUC(false, guc_level);
 	synchro_sql_close(&scope);
 	synchro_suspect(InvalidOid);
@@ -293,6 +297,7 @@ synchro_copychunk_measure(const SynchroTable *table, Oid reader, SynchroCopy *co
 	StringInfoData count;
 	StringInfoData sql;
 	SynchroSqlScope scope;
+	SynchroReader owner;
 	bool		has_order;
 	int			guc_level;
 
@@ -303,10 +308,12 @@ synchro_copychunk_measure(const SynchroTable *table, Oid reader, SynchroCopy *co
 	copy->layout = table->layout;
 	synchro_sql_open(&scope, reader);
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	synchro_reader_begin(&owner, reader, table, true, NIL);
 	synchro_sql_query(count.data, 0, NULL, NULL, NULL, synchro_sql_callback(receive_count, copy));
 	guc_level = use_primary_key();
 	if (has_order)
 		synchro_sql_query(sql.data, 0, NULL, NULL, NULL, synchro_sql_callback(receive_last, &last));
+	synchro_reader_end(&owner);
 	AtEOXact_GUC(false, guc_level);
 	synchro_sql_close(&scope);
 }

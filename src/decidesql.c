@@ -142,10 +142,10 @@ static void
 append_newest(StringInfo sql, const SynchroLinkTable *lt, const char *where)
 {
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = w.concurrent, verdict = "
-					 SYNCHRO_VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT array_agg(DISTINCT ",
+					 SYNCHRO_VERDICT("m", "w") " FROM synchro.peer_newest(%s, (SELECT pg_catalog.array_agg(DISTINCT ",
 					 lt->number, quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ") FROM pg_temp.m_%d m WHERE %s), (SELECT min(stamp) FROM pg_temp.m_%d m WHERE %s)) w WHERE %s AND w.identity = ",
+	appendStringInfo(sql, ") FROM pg_temp.m_%d m WHERE %s), (SELECT pg_catalog.min(stamp) FROM pg_temp.m_%d m WHERE %s)) w WHERE %s AND w.identity = ",
 					 lt->number, where, lt->number, where, where);
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ';');
@@ -301,7 +301,7 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 {
 	bool		any = false;
 
-	appendStringInfoString(sql, "(SELECT to_jsonb(z) FROM (SELECT ");
+	appendStringInfoString(sql, "(SELECT pg_catalog.to_jsonb(z) FROM (SELECT ");
 	for (int i = 0; i < lt->table->ncolumns; i++)
 	{
 		if (!lt->pushed[i])
@@ -391,7 +391,7 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		StringInfoData needed;
 
 		/* rows */
-		appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
+		appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
 		synchro_decide_identity(sql, lt, "m.r");
 		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
 		append_staged_json(sql, lt);
@@ -426,7 +426,7 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 	}
 
 	/* deletes; a rename that has lost went with its row */
-	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), count(synchro.peer_lost(%s, ", relation);
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
 					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
@@ -454,8 +454,8 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 		return;
 
 	/* where both a row and a name say something of one remote row, the row counts */
-	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin),"
-					 " array_agg(x.ghost), array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
+	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.stamp), pg_catalog.array_agg(x.origin),"
+					 " pg_catalog.array_agg(x.ghost), pg_catalog.array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, " AS identity, m.stamp, m.origin, coalesce(m.ghost, false) AS ghost, m.kind = 'n' AND NOT m.fresh AS touch, m.kind");
 	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen);
@@ -471,9 +471,9 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	}
 	appendStringInfoString(sql, ") y ORDER BY y.identity, y.kind = 'n' DESC, y.stamp DESC) x HAVING count(*) > 0;");
 
-	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
+	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT to_jsonb(x) AS loser FROM %s x WHERE ",
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x) AS loser FROM %s x WHERE ",
 					 lt->number, table->qualified);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
@@ -486,7 +486,7 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	/* the loser is a delete: the row that comes back is a new one */
 	if (lt->rows == NULL)
 		return;
-	appendStringInfo(sql, "SELECT count(synchro.peer_won(%s, ", relation);
+	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.v");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL)) FROM pg_temp.m_%d m"
 					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, chosen);

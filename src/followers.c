@@ -24,6 +24,7 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -34,7 +35,9 @@
 #include "keycodec.h"
 #include "localsql.h"
 #include "peerlog.h"
+#include "reader.h"
 #include "source.h"
+#include "stalled.h"
 
 /* a follower's identity, and the stamp that it gets */
 typedef struct Follower
@@ -63,7 +66,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 
 	if (!lt->decides || lt->rows == NULL || lt->table->nkey == 0)
 		return;
-	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, array_agg(x.identity), array_agg(x.stamp), array_agg(x.origin) FROM (SELECT ARRAY[",
+	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.stamp), pg_catalog.array_agg(x.origin) FROM (SELECT ARRAY[",
 					 lt->number);
 	for (int i = 0; i < n; i++)
 		appendStringInfo(sql, "%sm.l%d::text", i > 0 ? ", " : "", i);
@@ -124,7 +127,9 @@ find_followers(const SynchroLink *link, const SynchroTable *parent, const Synchr
 {
 	const SynchroForeignKey *key = &table->fks[fk];
 	Followers	followers = {CurrentMemoryContext, NIL};
+	bool		joins = !synchro_table_fk_to_identity(key, parent);
 	SynchroSqlScope scope;
+	SynchroReader reader;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -132,24 +137,42 @@ find_followers(const SynchroLink *link, const SynchroTable *parent, const Synchr
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(&sql, "%sc.%s::text", i > 0 ? ", " : "",
 						 quote_identifier(table->columns[table->identity[i]].name));
-	appendStringInfo(&sql, "]::text, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)"
-					 " JOIN %s p ON u.identity = ARRAY[",
+	appendStringInfo(&sql, "]::text, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)",
 					 quote_literal_cstr(anew->identities), quote_literal_cstr(anew->stamps),
-					 quote_literal_cstr(anew->origins), parent->qualified);
-	for (int i = 0; i < parent->nidentity; i++)
-		appendStringInfo(&sql, "%sp.%s::text", i > 0 ? ", " : "",
-						 quote_identifier(parent->columns[parent->identity[i]].name));
-	appendStringInfo(&sql, "]::text JOIN %s c ON ROW(", table->qualified);
+					 quote_literal_cstr(anew->origins));
+	if (joins)
+	{
+		appendStringInfo(&sql, " JOIN %s p ON u.identity = ARRAY[", parent->qualified);
+		for (int i = 0; i < parent->nidentity; i++)
+			appendStringInfo(&sql, "%sp.%s::text", i > 0 ? ", " : "",
+							 quote_identifier(parent->columns[parent->identity[i]].name));
+		appendStringInfoString(&sql, "]::text");
+	}
+	appendStringInfo(&sql, " JOIN %s c ON ROW(", table->qualified);
 	for (int i = 0; i < key->ncols; i++)
 		appendStringInfo(&sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
 	appendStringInfoString(&sql, ") = ROW(");
 	for (int i = 0; i < key->ncols; i++)
 		for (int j = 0; j < parent->ncolumns; j++)
-			if (parent->columns[j].attnum == key->refcols[i])
-				appendStringInfo(&sql, "%sp.%s", i > 0 ? ", " : "", quote_identifier(parent->columns[j].name));
+		{
+			if (parent->columns[j].attnum != key->refcols[i])
+				continue;
+			appendStringInfoString(&sql, i > 0 ? ", " : "");
+			if (joins)
+				appendStringInfo(&sql, "p.%s", quote_identifier(parent->columns[j].name));
+			else
+				appendStringInfo(&sql, "(u.identity::text[])[%d]::%s", i + 1,
+								 format_type_extended(getBaseType(parent->columns[j].type), -1,
+													  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		}
 	appendStringInfoChar(&sql, ')');
 	synchro_sql_open(&scope, link->target->owner);
+	synchro_suspect(table->relid);
+	synchro_reader_begin(&reader, link->target->owner, table, true,
+						 joins ? list_make1(unconstify(SynchroTable *, parent)) : NIL);
 	synchro_sql_query(sql.data, 0, NULL, NULL, NULL, synchro_sql_callback(note_follower, &followers));
+	synchro_reader_end(&reader);
+	synchro_suspect(InvalidOid);
 	synchro_sql_close(&scope);
 	return followers.list;
 }

@@ -58,15 +58,15 @@ free_value(const SynchroLinkTable *lt, int column)
 	if (!there->not_null)
 		return "NULL";
 	if (there->category == 'S')
-		return psprintf("chr(1) || to_hex(x.n + (SELECT floor(random() * %ld)::bigint))", free_range(there));
+		return psprintf("pg_catalog.chr(1) || pg_catalog.to_hex(x.n + (SELECT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) %ld)::bigint))", free_range(there));
 	if (strcmp(there->base, "smallint") == 0 || strcmp(there->base, "integer") == 0 ||
 		strcmp(there->base, "bigint") == 0 || strcmp(there->base, "numeric") == 0)
-		return psprintf("(SELECT least(min(%s), 0) FROM %s) - x.n", name, lt->table->qualified);
+		return psprintf("(SELECT least(pg_catalog.min(%s), 0) FROM %s) OPERATOR(pg_catalog.-) x.n", name, lt->table->qualified);
 	if (strcmp(there->base, "uuid") == 0)
-		return "gen_random_uuid()";
+		return "pg_catalog.gen_random_uuid()";
 	if (there->category == 'D' &&
 		(strcmp(there->base, "date") == 0 || strncmp(there->base, "timestamp", 9) == 0))
-		return psprintf("(SELECT max(%s) FROM %s WHERE isfinite(%s)) + x.n * interval '1 day'",
+		return psprintf("(SELECT pg_catalog.max(%s) FROM %s WHERE pg_catalog.isfinite(%s)) OPERATOR(pg_catalog.+) (x.n OPERATOR(pg_catalog.*) interval '1 day')",
 						name, lt->table->qualified, name);
 	return NULL;
 }
@@ -163,7 +163,7 @@ synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLi
 
 		if (column < 0)
 			continue;
-		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT row_number() OVER () AS n, g.* FROM (",
+		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (",
 						 lt->table->qualified, synchro_column_name(lt, column), free_value(lt, column));
 		append_holders(sql, link, lt, index);
 		appendStringInfoString(sql, ") g) x WHERE ");

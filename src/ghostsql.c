@@ -130,8 +130,8 @@ append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 							 where.data, SYNCHRO_PARENT_NOW);
 	}
 	appendStringInfo(sql, "UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
-					 " FROM synchro.peer_names(%s, (SELECT array_agg(DISTINCT name) FROM pg_temp.g_%d),"
-					 " (SELECT min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d)) w"
+					 " FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d),"
+					 " (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d)) w"
 					 " WHERE w.name = g.name AND (g.born IS NULL OR w.lost > g.born);",
 					 lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number);
 }
@@ -236,14 +236,14 @@ append_gone_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 	StringInfoData pairs;
 
 	initStringInfo(&pairs);
-	appendStringInfo(&pairs, "pg_temp.m_%d f JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key = ARRAY[",
+	appendStringInfo(&pairs, "pg_temp.m_%d f JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
 					 lt->number, link->peer, link->node, relation);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(&pairs, "%sf.l%d::text", i > 0 ? ", " : "", i);
 	appendStringInfoString(&pairs, "] WHERE f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL");
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET there = w.stamp, there_origin = w.origin, concurrent = true, verdict = " SYNCHRO_VERDICT("m", "w")
-					 " FROM (SELECT f.*, y.remote_key::text AS former FROM %s) p, synchro.peer_newest(%s, (SELECT array_agg(y.remote_key::text) FROM %s),"
-					 " (SELECT min(stamp) FROM pg_temp.m_%d)) w WHERE m.kind = 'n' AND w.identity = p.former AND ",
+					 " FROM (SELECT f.*, y.remote_key::text AS former FROM %s) p, synchro.peer_newest(%s, (SELECT pg_catalog.array_agg(y.remote_key::text) FROM %s),"
+					 " (SELECT pg_catalog.min(stamp) FROM pg_temp.m_%d)) w WHERE m.kind = 'n' AND w.identity = p.former AND ",
 					 lt->number, pairs.data, relation, pairs.data, lt->number);
 	synchro_sql_equal(sql, "p.l", "m.l", lt->table->nidentity);
 	appendStringInfoChar(sql, ';');

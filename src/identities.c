@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 
 #include "identities.h"
+#include "reader.h"
 
 /*
  * Make an empty list for identities of a table.
@@ -77,26 +78,35 @@ synchro_identities_values(const SynchroTable *table, const int *columns, int nco
 
 /*
  * Values of some columns, as the types write them, encoded (see keycodec.h).
+ *
+ * They are values that a row has or had, so a domain's own constraints are left
+ * out.  Those of domains inside of arrays and the like are not: their code runs
+ * as the table's owner.
  */
 SynchroBytes
 synchro_identities_encode(const SynchroTable *table, const int *columns, int ncolumns, char **values)
 {
 	SynchroBytes result;
+	SynchroReader reader;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
+	synchro_reader_begin_as_owner(&reader, table->relid);
 	for (int i = 0; i < ncolumns; i++)
 	{
 		const SynchroColumn *column = &table->columns[columns[i]];
+		int32		typmod = column->typmod;
+		Oid			type = getBaseTypeAndTypmod(column->type, &typmod);
 		Oid			input;
 		Oid			param;
 		Datum		value = (Datum) 0;
 
-		getTypeInputInfo(column->type, &input, &param);
+		getTypeInputInfo(type, &input, &param);
 		if (values[i] != NULL)
-			value = OidInputFunctionCall(input, values[i], param, column->typmod);
+			value = OidInputFunctionCall(input, values[i], param, typmod);
 		synchro_key_put(&buf, value, values[i] == NULL, column->typlen, column->typbyval);
 	}
+	synchro_reader_end(&reader);
 	result.data = buf.data;
 	result.len = buf.len;
 	return result;

@@ -28,6 +28,7 @@
 
 #include "keycheck.h"
 #include "localsql.h"
+#include "reader.h"
 
 static bool
 list_has_name(List *names, const char *name)
@@ -442,13 +443,16 @@ void
 synchro_keycheck_rows(const SynchroTable *table)
 {
 	SynchroSqlScope scope;
+	SynchroReader owner;
 	char	   *remote = "...";
 	bool		has_rows;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_reader_begin_as_owner(&owner, table->relid);
 	has_rows = synchro_sql_run(psprintf("SELECT FROM %s%s LIMIT 1",
 										table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified),
 							   0, NULL, NULL, NULL) > 0;
+	synchro_reader_end(&owner);
 	if (has_rows && synchro_sql_run("SELECT quote_literal(server) FROM synchro.remote ORDER BY server LIMIT 1", 0, NULL, NULL, NULL) == 1)
 		remote = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (has_rows)

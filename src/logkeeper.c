@@ -58,6 +58,7 @@
 #include "clock.h"
 #include "localsql.h"
 #include "logkeeper.h"
+#include "sequence.h"
 #include "settings.h"
 
 #define RANGE_BLOCKS	16		/* as the install script says */
@@ -234,6 +235,21 @@ has_young(int segment)
 }
 
 /*
+ * Note up to which transaction the log will have lost entries.
+ */
+static void
+note_horizon(int segment)
+{
+	bool		isnull = true;
+	Datum		value = (Datum) 0;
+
+	if (synchro_sql_run(psprintf("SELECT max(txid) FROM synchro.log_%d", segment), 0, NULL, NULL, NULL) > 0)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		synchro_sequence_raise("log_horizon", DatumGetInt64(value));
+}
+
+/*
  * Lock a segment if nobody uses it.  A reader, or autovacuum, will soon be
  * gone, and nobody tells us.
  */
@@ -327,7 +343,9 @@ rotate(Keeping *keeping)
 }
 
 /*
- * Truncate a segment if nobody needs it.
+ * Truncate a segment if nobody needs it.  That the log does not reach back so
+ * far any more is noted before, at once and for good: if the truncation is
+ * undone by a crash, too little is claimed.
  */
 static void
 truncate_segment(Keeping *keeping, int segment)
@@ -338,7 +356,10 @@ truncate_segment(Keeping *keeping, int segment)
 	/* again, with snapshots that see all who have written to it */
 	notes[segment].newest = 0;
 	if (synchro_log_live() != segment && !has_young(segment) && !is_needed(segment, DT_NOEND))
+	{
+		note_horizon(segment);
 		synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segment), 0, NULL, NULL, NULL);
+	}
 }
 
 /*

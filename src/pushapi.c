@@ -27,6 +27,7 @@
 #include "clock.h"
 #include "localsql.h"
 #include "pushcall.h"
+#include "reader.h"
 #include "source.h"
 #include "synchro.h"
 
@@ -263,7 +264,8 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 
 /*
  * confirm_node(): let this database push, as a node of its own.  Remotes are
- * met as at the first contact, and told whose references are ours.
+ * met as at the first contact, and told whose references are ours.  Those that
+ * were set back get again what they have lost, see restored.c.
  */
 Datum
 synchro_confirm_node(PG_FUNCTION_ARGS)
@@ -277,7 +279,7 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 					" s.system_identifier, d.oid FROM pg_control_system() s, pg_database d"
 					" WHERE d.datname = current_database()",
 					0, NULL, NULL, NULL);
-	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = NULL, rebased = true",
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = NULL",
 					0, NULL, NULL, NULL);
 
 	/* of a database that was restored from a dump, only the remotes are there */
@@ -355,6 +357,9 @@ typedef struct LogLister
 {
 	ReturnSetInfo *rsinfo;
 	SynchroSources *sources;
+	Oid			caller;
+	Oid			relid;			/* of the last row */
+	bool		visible;		/* may the caller see that table's keys? */
 } LogLister;
 
 static void
@@ -368,6 +373,13 @@ list_log_row(const SynchroLogRow *row, void *arg)
 	bool		readable;
 
 	if (row->relation == SYNCHRO_STAMP_RELATION)
+		return;
+	if (row->relation != lister->relid)
+	{
+		lister->relid = row->relation;
+		lister->visible = synchro_reader_may_see(lister->caller, row->relation);
+	}
+	if (!lister->visible)
 		return;
 	table = synchro_table_get(row->relation, true);
 	readable = table != NULL && SYNCHRO_LAYOUT_IDENTITY(table->layout) == SYNCHRO_LAYOUT_IDENTITY(row->layout);
@@ -403,7 +415,8 @@ list_log_row(const SynchroLogRow *row, void *arg)
 }
 
 /*
- * log_entries(): the log as text, for the view changes.
+ * log_entries(): the log as text, for the view changes; of tables that the
+ * caller may read.
  */
 Datum
 synchro_log_entries(PG_FUNCTION_ARGS)
@@ -413,6 +426,7 @@ synchro_log_entries(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	lister.sources = synchro_sources_load();
+	lister.caller = GetUserId();
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, list_log_row, &lister);
 	synchro_sql_close(&scope);

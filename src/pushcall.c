@@ -24,8 +24,10 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "passwork.h"
 #include "pushcall.h"
 #include "pusher.h"
+#include "reader.h"
 
 /* how often a waiting caller looks whether the worker waits for it, ms */
 #define BLOCKED_CHECK_INTERVAL 500
@@ -49,11 +51,28 @@ check_not_blocked(pid_t pid)
 }
 
 /*
+ * If an error may contain values of rows that the caller may not read, leave
+ * only its SQLSTATE.
+ */
+void
+synchro_pushcall_censor(SynchroKeptError *error)
+{
+	if (error->sqlerrcode == 0 || !synchro_error_is_about_rows(unpack_sql_state(error->sqlerrcode)) ||
+		synchro_reader_may_see_all(GetUserId()))
+		return;
+	snprintf(error->message, sizeof(error->message), "error %s, whose text is not shown to you",
+			 unpack_sql_state(error->sqlerrcode));
+	strlcpy(error->detail, "It may contain values of tables that you may not read.", sizeof(error->detail));
+	strlcpy(error->hint, "Ask somebody who may read all watched tables, or see the server's log.", sizeof(error->hint));
+}
+
+/*
  * Raise an error that a pass has met, with its SQLSTATE.
  */
 void
-synchro_pushcall_report(const SynchroKeptError *error)
+synchro_pushcall_report(SynchroKeptError *error)
 {
+	synchro_pushcall_censor(error);
 	ereport(ERROR,
 			(errcode(error->sqlerrcode),
 			 errmsg_internal("%s", pstrdup(error->message)),

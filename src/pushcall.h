@@ -22,6 +22,7 @@ extern SynchroPushOutcome synchro_pushcall_within(const SynchroTarget *target, l
 												  SynchroPassResult *result, SynchroKeptError *error);
 extern bool synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result,
 							 SynchroKeptError *error);
-pg_noreturn extern void synchro_pushcall_report(const SynchroKeptError *error);
+extern void synchro_pushcall_censor(SynchroKeptError *error);
+pg_noreturn extern void synchro_pushcall_report(SynchroKeptError *error);
 
 #endif							/* SYNCHRO_PUSHCALL_H */

@@ -129,6 +129,16 @@ equality_of(Oid type)
 	return synchro_operator_name(entry->eq_opr);
 }
 
+/*
+ * Does reading rows, or names, take a join with the parent?
+ */
+bool
+synchro_sql_joins(const SynchroLinkTable *lt, int fk, bool key_only)
+{
+	return lt->parents[fk] != NULL && (!key_only || synchro_fk_names_key(lt, fk)) &&
+		!synchro_sql_is_direct(lt, fk);
+}
+
 static void
 append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
@@ -136,8 +146,7 @@ append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 	{
 		const SynchroForeignKey *key = &lt->table->fks[fk];
 
-		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)) ||
-			synchro_sql_is_direct(lt, fk))
+		if (!synchro_sql_joins(lt, fk, key_only))
 			continue;
 		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", lt->parents[fk]->table->qualified, fk);
 		for (int i = 0; i < key->ncols; i++)

@@ -13,6 +13,7 @@
 
 extern char *synchro_sql_staged(const SynchroTable *table, int identity, const char *value);
 extern bool synchro_sql_is_direct(const SynchroLinkTable *lt, int fk);
+extern bool synchro_sql_joins(const SynchroLinkTable *lt, int fk, bool key_only);
 extern void synchro_sql_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_from_all(StringInfo sql, const SynchroLinkTable *lt, bool key_only);
 extern void synchro_sql_from_range(StringInfo sql, const SynchroLinkTable *lt, bool key_only);

@@ -104,11 +104,11 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
  * Append the statement that tells them to the remote; before it resolves.
  */
 void
-synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
 {
 	if (lt->pairs == NULL)
 		return;
-	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, local_key, remote_key) SELECT '%s', %s, v.l, v.r FROM (VALUES %s) v(l, r)"
+	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", v.l, v.r FROM (VALUES %s) v(l, r)"
 					 " ON CONFLICT DO NOTHING;",
-					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), lt->pairs->data);
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), made, lt->pairs->data);
 }

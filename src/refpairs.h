@@ -14,6 +14,6 @@
 extern Oid	synchro_refpairs_table(Oid *owner);
 extern void synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 								  const SynchroIdentities *identities, int first, int count);
-extern void synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 #endif							/* SYNCHRO_REFPAIRS_H */

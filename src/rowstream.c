@@ -31,6 +31,7 @@
 
 #include "applysql.h"
 #include "localsql.h"
+#include "reader.h"
 #include "readsql.h"
 #include "rowstream.h"
 #include "stalled.h"
@@ -208,6 +209,20 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 }
 
 /*
+ * The tables that the query which reads rows, or names, joins with.
+ */
+static List *
+joined_parents(const SynchroLinkTable *lt, bool key_only)
+{
+	List	   *parents = NIL;
+
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (synchro_sql_joins(lt, fk, key_only))
+			parents = lappend(parents, unconstify(SynchroTable *, lt->parents[fk]->table));
+	return parents;
+}
+
+/*
  * Run the query that reads rows, or names if key_only, and encode its result.
  * Returns the number of rows.  identities: NULL for all rows.
  */
@@ -218,6 +233,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 {
 	const SynchroTable *table = lt->table;
 	RowStream	stream = {0};
+	SynchroReader reader;
 	StringInfoData sql;
 	Datum		values[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
@@ -286,8 +302,10 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		types[i] = TEXTOID;
 		values[i] = CStringGetTextDatum(identities->values[i == 0 ? first : first + count - 1]);
 	}
+	synchro_reader_begin(&reader, link->target->owner, table, key_only, joined_parents(lt, key_only));
 	synchro_sql_query(sql.data, in_range ? 2 : nidentity, types, values, NULL,
 					  synchro_sql_callback(receive_row, &stream));
+	synchro_reader_end(&reader);
 	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);
 	return stream.nrows;

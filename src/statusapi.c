@@ -19,6 +19,7 @@
 
 #include "copyqueue.h"
 #include "pending.h"
+#include "pushcall.h"
 #include "sharedstate.h"
 #include "target.h"
 
@@ -81,8 +82,9 @@ set_time(Datum *values, bool *nulls, int column, TimestampTz time)
 }
 
 static void
-fill_from_pusher(const SynchroPusherStatus *status, Datum *values, bool *nulls)
+fill_from_pusher(SynchroPusherStatus *status, Datum *values, bool *nulls)
 {
+	synchro_pushcall_censor(&status->error);
 	values[STATUS_STATE] = CStringGetTextDatum(state_name(status->state));
 	nulls[STATUS_LAST_ERROR] = status->error.at == 0;
 	if (!nulls[STATUS_LAST_ERROR])

@@ -92,6 +92,9 @@ COMMENT ON TABLE synchro.watched IS 'watched tables and their skipped columns';
 CREATE SEQUENCE synchro.log_switch AS integer MINVALUE 0 MAXVALUE 2 START 0 CYCLE;
 COMMENT ON SEQUENCE synchro.log_switch IS 'last_value is the number of the live log segment';
 
+CREATE SEQUENCE synchro.log_horizon AS bigint MINVALUE 0 START 0;
+COMMENT ON SEQUENCE synchro.log_horizon IS 'last_value: the log has all entries of transactions with ids above it';
+
 CREATE TABLE synchro.log_0 (
 	relation oid NOT NULL,
 	layout integer NOT NULL,
@@ -227,16 +230,23 @@ COMMENT ON TABLE synchro.stalled IS 'tables that cannot be pushed to a remote as
 COMMENT ON COLUMN synchro.stalled.snapshot IS 'all changes of the table visible in it have been pushed';
 COMMENT ON COLUMN synchro.stalled.keys_snapshot IS 'the table''s rows on the remote bear the natural keys that they had here in this snapshot; NULL: as the others';
 
-CREATE VIEW synchro.failures AS
-	SELECT p.id, p.changed_at, p.origin, p.server AS remote, p.relation::regclass AS relation, p.key, p.operation, p.sqlstate,
-		   p.message, p.constraint_name, p.attempts, p.first_failed, p.next_attempt,
-		   p.detail, p.hint
-	FROM synchro.parked p
-	UNION ALL
-	SELECT NULL, NULL, NULL, s.server, s.relation::regclass, NULL, 'all', s.sqlstate, s.message, NULL, s.attempts,
-		   s.first_failed, s.next_attempt, s.detail, s.hint
-	FROM synchro.stalled s;
-COMMENT ON VIEW synchro.failures IS 'changes that could not be applied on a remote: why, how often they were tried, and when they are tried again';
+-- Views that show keys or values do so of tables that the reader may read, all
+-- of their rows, and to superusers of tables that are gone.  security_barrier:
+-- no function of his in a condition gets to see the others.  A view that is a
+-- UNION ALL itself would have no such barrier: the server takes it apart.
+CREATE VIEW synchro.failures WITH (security_barrier) AS
+	SELECT f.id, f.changed_at, f.origin, f.remote, f.relation::regclass AS relation, f.key, f.operation, f.sqlstate, f.message,
+		   f.constraint_name, f.attempts, f.first_failed, f.next_attempt, f.detail, f.hint
+	FROM (SELECT p.id, p.changed_at, p.origin, p.server AS remote, p.relation, p.key, p.operation, p.sqlstate, p.message,
+				 p.constraint_name, p.attempts, p.first_failed, p.next_attempt, p.detail, p.hint
+		  FROM synchro.parked p
+		  UNION ALL
+		  SELECT NULL, NULL, NULL, s.server, s.relation, NULL, 'all', s.sqlstate, s.message,
+				 NULL, s.attempts, s.first_failed, s.next_attempt, s.detail, s.hint
+		  FROM synchro.stalled s) f
+	WHERE COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation),
+				   (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER));
+COMMENT ON VIEW synchro.failures IS 'changes that could not be applied on a remote, of tables that you may read: why, how often they were tried, and when they are tried again';
 COMMENT ON COLUMN synchro.failures.key IS 'the row''s primary key here; NULL: nothing of the table can be pushed';
 COMMENT ON COLUMN synchro.failures.attempts IS 'that have failed';
 
@@ -269,13 +279,15 @@ COMMENT ON COLUMN synchro.conflict.identity IS 'primary key of the row here; NUL
 COMMENT ON COLUMN synchro.conflict.name IS 'natural key under which the other node''s row was looked for, if no row here bears it';
 COMMENT ON COLUMN synchro.conflict.loser IS 'values that were not taken over, or were overwritten; NULL: a delete';
 
-CREATE VIEW synchro.conflicts AS
+CREATE VIEW synchro.conflicts WITH (security_barrier) AS
 	SELECT c.id, COALESCE(s.server, c.node::text::name) AS remote, c.relation,
 		   pg_catalog.array_to_string(COALESCE(c.identity, c.name), ', ', 'NULL') AS key,
 		   c.local_changed_at, c.remote_changed_at, c.winner, c.decided_at, c.ambiguous, c.loser
 	FROM synchro.conflict c
-		 LEFT JOIN synchro.remote_state s ON s.node OPERATOR(pg_catalog.=) c.node;
-COMMENT ON VIEW synchro.conflicts IS 'changes that lost against newer ones: when both were made, which won, and the loser''s values';
+		 LEFT JOIN synchro.remote_state s ON s.node OPERATOR(pg_catalog.=) c.node
+	WHERE COALESCE(pg_catalog.has_table_privilege(c.relation, 'SELECT') AND NOT pg_catalog.row_security_active(c.relation),
+				   (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER));
+COMMENT ON VIEW synchro.conflicts IS 'changes that lost against newer ones, of tables that you may read: when both were made, which won, and the loser''s values';
 COMMENT ON COLUMN synchro.conflicts.winner IS 'local or remote';
 COMMENT ON COLUMN synchro.conflicts.ambiguous IS 'the times are closer to each other than the clocks are known';
 
@@ -457,13 +469,13 @@ CREATE FUNCTION synchro.log_entries(OUT changed_at timestamptz, OUT relation reg
 		OUT operation text, OUT origin uuid, OUT xid xid8)
 	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_log_entries';
-COMMENT ON FUNCTION synchro.log_entries() IS 'the log, readable: for the view changes';
+COMMENT ON FUNCTION synchro.log_entries() IS 'the log of tables that you may read, readable: for the view changes';
 REVOKE ALL ON FUNCTION synchro.log_entries() FROM PUBLIC;
 
 CREATE VIEW synchro.changes AS
 	SELECT l.changed_at, l.relation, l.key, l.operation, COALESCE(l.origin, n.id) AS origin, l.xid
 	FROM synchro.log_entries() l CROSS JOIN synchro.node n;
-COMMENT ON VIEW synchro.changes IS 'the log: which rows of watched tables have changed, and when';
+COMMENT ON VIEW synchro.changes IS 'the log: which rows of watched tables have changed, and when; of tables that you may read';
 
 --
 -- Pushing
@@ -496,7 +508,7 @@ REVOKE ALL ON FUNCTION synchro.set_checkpoint(name, timestamptz) FROM PUBLIC;
 CREATE FUNCTION synchro.confirm_node()
 	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_confirm_node';
-COMMENT ON FUNCTION synchro.confirm_node() IS 'lets a copy or a restored database push, as a node with an id of its own';
+COMMENT ON FUNCTION synchro.confirm_node() IS 'lets a copy or a restored database push, as a node with an id of its own; remotes that were restored get again what they have lost';
 REVOKE ALL ON FUNCTION synchro.confirm_node() FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_setup()
@@ -607,7 +619,8 @@ REVOKE ALL ON FUNCTION synchro.pusher_status() FROM PUBLIC;
 CREATE VIEW synchro.remotes AS
 	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
 		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped,
-		   (SELECT pg_catalog.count(*) FROM synchro.failures f WHERE f.remote OPERATOR(pg_catalog.=) p.remote) AS failed, p.worker_pid,
+		   (SELECT pg_catalog.count(*) FROM synchro.parked f WHERE f.server OPERATOR(pg_catalog.=) p.remote) OPERATOR(pg_catalog.+)
+		   (SELECT pg_catalog.count(*) FROM synchro.stalled f WHERE f.server OPERATOR(pg_catalog.=) p.remote) AS failed, p.worker_pid,
 		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
 	FROM synchro.pusher_status() p
 		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;

@@ -44,6 +44,7 @@
 #include "utils/syscache.h"
 
 #include "localsql.h"
+#include "reader.h"
 #include "tableinfo.h"
 #include "watchtrigger.h"
 
@@ -292,7 +293,8 @@ refuse_foreign_trigger(Oid relid, const char *name, Oid function)
 }
 
 /*
- * Make one trigger, or put it right.
+ * Make one trigger, or put it right.  As the table's owner, whoever has asked
+ * for it: DDL of a partitioned table evaluates its partition key's expressions.
  */
 static void
 make_trigger(Oid relid, int16 type)
@@ -305,10 +307,12 @@ make_trigger(Oid relid, int16 type)
 	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 												   get_rel_name(relid));
 	SynchroSqlScope scope;
+	SynchroReader owner;
 
 	refuse_foreign_trigger(relid, name, trigger_function(function));
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_reader_begin_as_owner(&owner, relid);
 	synchro_sql_run(psprintf("CREATE OR REPLACE TRIGGER %s %s ON %s FOR EACH %s"
 							 " EXECUTE FUNCTION " SYNCHRO_SCHEMA ".%s()",
 							 name, events, table, truncate ? "STATEMENT" : "ROW", function),
@@ -318,6 +322,7 @@ make_trigger(Oid relid, int16 type)
 	synchro_sql_run(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION " SYNCHRO_EXTENSION,
 							 name, table),
 					0, NULL, NULL, NULL);
+	synchro_reader_end(&owner);
 	synchro_sql_close(&scope);
 	CacheInvalidateRelcacheByRelid(relid);
 }
@@ -327,14 +332,17 @@ drop_trigger(Oid relid, const char *trigger)
 {
 	char	   *name = get_rel_name(relid);
 	SynchroSqlScope scope;
+	SynchroReader owner;
 
 	if (name == NULL)
 		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_reader_begin_as_owner(&owner, relid);
 	synchro_sql_run(psprintf("DROP TRIGGER IF EXISTS %s ON %s", quote_identifier(trigger),
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 														name)),
 					0, NULL, NULL, NULL);
+	synchro_reader_end(&owner);
 	synchro_sql_close(&scope);
 	CacheInvalidateRelcacheByRelid(relid);
 }

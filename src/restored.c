@@ -1,0 +1,210 @@
+/*-------------------------------------------------------------------------
+ *
+ * restored.c
+ *	  Remotes and databases that were restored or copied: which of the two is
+ *	  older, and how they go on when they are to.
+ *
+ * A remote that shows another token than those that we know has another past
+ * than ours.  Which side is older is told by the snapshots in the positions:
+ * those of one database only grow.  If the remote's is the younger, we were set
+ * back, or are a copy of the database that has brought it there.  If it is the
+ * older, the remote was set back.
+ *
+ * After confirm_node() we are another node, and the position of the node that
+ * we were still lies on the remote.  What was pushed in between to a remote that
+ * was set back is pushed again, from its own position on; the log has it as far
+ * as it has not been truncated since, which the sequence log_horizon tells.  Of
+ * what the remote remembers for the node that we were, we take over what was
+ * so when we were it: pairs that were made later stand for rows of the other
+ * past, and ids that we are still to give.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "localsql.h"
+#include "logsnapshot.h"
+#include "restored.h"
+#include "sequence.h"
+
+/* what a remote is given that knows nothing of us: the beginning of time */
+#define BEGINNING	"1:1:"
+
+/*
+ * Compare two snapshots of one database by their age.
+ */
+static int
+compare_age(const char *a, const char *b)
+{
+	const SynchroSnapshot *x = synchro_snapshot_parse(a);
+	const SynchroSnapshot *y = synchro_snapshot_parse(b);
+
+	if (x->xmax != y->xmax)
+		return x->xmax < y->xmax ? -1 : 1;
+	if (x->xmin != y->xmin)
+		return x->xmin < y->xmin ? -1 : 1;
+	return x->nxip == y->nxip ? 0 : x->nxip > y->nxip ? -1 : 1;
+}
+
+/*
+ * The same for positions: all batches of a pass but the last move the keys
+ * snapshot only.
+ */
+static int
+compare_positions(const char *snapshot, const char *keys_snapshot,
+				  const char *other_snapshot, const char *other_keys_snapshot)
+{
+	int			order = compare_age(snapshot, other_snapshot);
+
+	return order != 0 ? order : compare_age(keys_snapshot, other_keys_snapshot);
+}
+
+/*
+ * Has the log all that is not visible in that snapshot?
+ */
+static bool
+log_reaches(const char *snapshot)
+{
+	bool		reaches;
+
+	synchro_local_begin("synchro: looking how far the log reaches");
+	reaches = synchro_sequence_read("log_horizon") < (int64) synchro_snapshot_parse(snapshot)->xmin;
+	synchro_local_commit();
+	return reaches;
+}
+
+/*
+ * Say which side is older, and what to do.
+ *
+ * remote_snapshot: NULL if the remote knows nothing of us.  moved_at: when its
+ * position was moved last, by its clock.
+ */
+void
+synchro_restored_report(const SynchroLink *link, const char *snapshot, const char *keys_snapshot,
+						const char *remote_snapshot, const char *remote_keys_snapshot,
+						const char *moved_at)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *detail;
+	const char *hint;
+	int			order = -1;
+
+	if (remote_snapshot != NULL)
+		order = compare_positions(remote_snapshot, remote_keys_snapshot, snapshot, keys_snapshot);
+	if (order < 0)
+	{
+		bool		reaches = log_reaches(remote_snapshot != NULL ? remote_snapshot : BEGINNING);
+
+		MemoryContextSwitchTo(context);
+		detail = remote_snapshot == NULL ? "The remote is the older side: it knows nothing of this database any more." :
+			psprintf("The remote is the older side: it is as it was left at %s by its clock.", moved_at);
+		hint = reaches ? "If that is to be so, run synchro.confirm_node(): what it has lost is pushed again." :
+			"If that is to be so, run synchro.confirm_node(): what the log still has is pushed again. "
+			"Then copy what the remote lacks from before, since the log does not reach back that far.";
+	}
+	else if (order > 0)
+	{
+		detail = psprintf("This database is the older side: the remote was brought further at %s by its clock, by the database that this one is a copy or an earlier state of.",
+						  moved_at);
+		hint = "If this database is to push, run synchro.confirm_node(): it goes on from where it is as a node of its own.";
+	}
+	else
+	{
+		detail = "Neither side is older: both have come as far, but by different ways, so one is a copy.";
+		hint = "If this database is to push, run synchro.confirm_node().";
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("remote \"%s\" is not in the state that this database left it in", link->target->name),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * The position of a node, or NULL.
+ */
+static SynchroRows *
+position_of(const SynchroLink *link, const char *node)
+{
+	const char *params[1] = {node};
+	SynchroRows *rows = synchro_remote_query(link->remote,
+											 "SELECT snapshot, keys_snapshot FROM " SYNCHRO_PEER_SCHEMA ".position WHERE node = $1",
+											 1, params);
+
+	return rows->nrows == 1 ? rows : NULL;
+}
+
+/*
+ * Is this the first contact as the node that we are?
+ */
+bool
+synchro_restored_is_new(const SynchroLink *link)
+{
+	return position_of(link, link->node) == NULL;
+}
+
+/*
+ * Before a position of a node that was another one is written to a remote: if
+ * the remote is older than we are, go back to where it is.  Not in a local
+ * transaction.
+ *
+ * Our own position goes back first: the log is kept for it.  A crash before the
+ * remote has got the new one finds the same again.
+ */
+void
+synchro_restored_set_back(const SynchroLink *link, char **snapshot, char **keys_snapshot)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroRows *rows = position_of(link, link->previous_node);
+	char	   *there = rows != NULL ? SYNCHRO_VALUE(rows, 0, 0) : BEGINNING;
+	char	   *keys_there = rows != NULL ? SYNCHRO_VALUE(rows, 0, 1) : BEGINNING;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	SynchroSqlScope scope;
+
+	if (compare_positions(there, keys_there, *snapshot, *keys_snapshot) >= 0)
+		return;
+	synchro_local_begin("synchro: setting the position back");
+	values[0] = CStringGetTextDatum(link->target->name);
+	values[1] = CStringGetTextDatum(there);
+	values[2] = CStringGetTextDatum(keys_there);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot"
+					" WHERE server = $1::name AND acknowledged IS NULL", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	*snapshot = there;
+	*keys_snapshot = keys_there;
+}
+
+/*
+ * Take over what the remote remembers for the node that we were.
+ *
+ * Deletes that wait there only if nobody has pushed as that node since: else
+ * they were done, or are the other one's.
+ */
+void
+synchro_restored_inherit(const SynchroLink *link, const char *keys_snapshot)
+{
+	SynchroRows *rows = position_of(link, link->previous_node);
+	const char *params[3] = {link->node, link->previous_node};
+	bool		all = rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
+		compare_age(SYNCHRO_VALUE(rows, 0, 1), keys_snapshot) <= 0;
+
+	params[2] = all ? NULL : psprintf(UINT64_FORMAT, synchro_snapshot_parse(keys_snapshot)->xmax);
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key, made)"
+						 " SELECT $1::uuid, relation, local_key, remote_key, made FROM " SYNCHRO_PEER_SCHEMA ".reference"
+						 " WHERE node = $2::uuid AND ($3::int8 IS NULL OR made <= $3::int8) ON CONFLICT DO NOTHING", 3, params);
+	if (all)
+		synchro_remote_query(link->remote,
+							 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation, operation, local_key, remote_key, stamp, origin)"
+							 " SELECT $1::uuid, u.relation, u.operation, u.local_key, u.remote_key, u.stamp, u.origin FROM " SYNCHRO_PEER_SCHEMA ".unapplied u"
+							 " WHERE u.node = $2::uuid AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".unapplied x WHERE x.node = $1::uuid"
+							 " AND x.relation = u.relation AND x.remote_key = u.remote_key)", 2, params);
+}

@@ -1,0 +1,350 @@
+# WHY: whoever may make objects in a database, a table of his own, a function, an operator, an enum, may have others run code
+# of his by them. Of all that touches his tables synchro has the most power: it works as the owner of the extension, as the
+# owner of a foreign server, and on the remote as the pushing role. So each way is tried by a role that has a table and
+# little else; its code says in the server's log as whom it runs, and takes what it can get.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use Nodes;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+
+my ($a, $b) = nodes({}, 'a', 'b');
+
+#
+# the attacker's means
+#
+my $means = <<'SQL';
+CREATE ROLE attacker LOGIN;
+CREATE ROLE bystander LOGIN;
+GRANT ALL ON SCHEMA public TO attacker;
+CREATE SCHEMA evil AUTHORIZATION attacker;
+GRANT USAGE ON SCHEMA evil TO PUBLIC;
+SET ROLE attacker;
+-- in the role's name what cannot be hidden, and what can be done with its rights
+CREATE FUNCTION evil.strike(how text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $$
+BEGIN
+	RAISE LOG 'strike by %, as %', how, current_user;
+	ALTER ROLE attacker SUPERUSER;
+EXCEPTION WHEN OTHERS THEN
+	NULL;
+END
+$$;
+CREATE FUNCTION evil.number(how text) RETURNS int LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+BEGIN
+	PERFORM evil.strike(how);
+	RETURN 1;
+END
+$$;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA evil TO PUBLIC;
+RESET ROLE;
+-- what the test itself does is not to be struck
+ALTER ROLE postgres SET search_path = pg_catalog;
+ALTER ROLE attacker SET search_path = pg_catalog;
+SQL
+
+# All that pg_catalog has, once more, with exactly the types that our SQL has to do with: where names are looked up by
+# search_path, these are found, either because they come first or because their types fit better than those of pg_catalog.
+sub twins
+{
+	my ($schema) = @_;
+
+	return <<"SQL";
+SET search_path = pg_catalog;
+SET ROLE attacker;
+DO \$do\$
+DECLARE
+	o record;
+	types text[] := '{text,name,oid,bigint,integer,numeric,boolean,uuid,timestamptz,interval,\"\\\"char\\\"\",regclass,pg_snapshot,jsonb,xid8,text[],bigint[],uuid[],boolean[],name[],record}';
+	a text;
+	b text;
+	symbol text;
+	made int := 0;
+BEGIN
+	FOREACH symbol IN ARRAY ARRAY['=', '<>', '<', '>', '<=', '>=', '||', '+', '-', '/', '\@>', '<\@', '*=', '*<>', '~', '~~', '*'] LOOP
+		FOREACH a IN ARRAY types LOOP
+			FOREACH b IN ARRAY types LOOP
+				CONTINUE WHEN a <> b AND NOT (symbol IN ('+', '-', '*', '/', '||') AND a IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval') AND b IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval'));
+				CONTINUE WHEN 'record' IN (a, b);
+				EXECUTE format('CREATE FUNCTION $schema.o%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS %L', made, a, b,
+					CASE WHEN symbol IN ('||', '+', '-', '/', '*') THEN a ELSE 'boolean' END,
+					format('BEGIN PERFORM evil.strike(%L); RETURN NULL; END', format('operator %s (%s, %s)', symbol, a, b)));
+				EXECUTE format('CREATE OPERATOR $schema.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = $schema.o%s)', symbol, a, b, made);
+				made := made + 1;
+			END LOOP;
+		END LOOP;
+	END LOOP;
+	FOR o IN SELECT DISTINCT p.proname, array_to_string(ARRAY(SELECT CASE
+				WHEN t.typname IN ('anyarray', 'anycompatiblearray') THEN e || '[]'
+				WHEN t.typname IN ('any', 'anyelement', 'anynonarray', 'anycompatible', 'anycompatiblenonarray', 'anyenum') THEN e
+				ELSE t.oid::regtype::text END
+			FROM unnest(p.proargtypes) WITH ORDINALITY u(type, place) JOIN pg_type t ON t.oid = u.type ORDER BY u.place), ', ') AS arguments
+		FROM pg_proc p CROSS JOIN unnest(ARRAY['text', 'bigint', 'integer', 'uuid', 'oid', 'boolean', 'timestamptz', 'jsonb', 'name', 'regclass', 'varchar', 'numeric', 'date', 'timestamp']) e
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind <> 'p' AND p.pronargs BETWEEN 0 AND 6
+			AND p.proname IN ('array_agg', 'string_agg', 'count', 'min', 'max', 'sum', 'bool_or', 'bool_and', 'unnest', 'array_position', 'array_to_string',
+				'array_length', 'array_append', 'array_cat', 'cardinality', 'format', 'concat', 'concat_ws', 'quote_literal', 'quote_ident', 'quote_nullable', 'to_jsonb',
+				'row_to_json', 'jsonb_build_object', 'jsonb_object_agg', 'jsonb_each', 'jsonb_to_record', 'nextval', 'setval', 'pg_get_serial_sequence', 'to_regclass', 'clock_timestamp', 'now', 'set_config',
+				'current_setting', 'generate_series', 'row_number', 'rank', 'first_value', 'lag', 'greatest', 'coalesce', 'hashtext', 'md5', 'length', 'left', 'right', 'upper', 'lower', 'substr', 'substring',
+				'chr', 'repeat', 'has_table_privilege', 'has_function_privilege', 'to_regprocedure', 'pg_column_size', 'random', 'date_trunc', 'num_nulls', 'num_nonnulls', 'gen_random_uuid',
+				'pg_snapshot_xmax', 'pg_visible_in_snapshot', 'power', 'abs', 'div', 'mod', 'row_security_active', 'jsonb_agg', 'jsonb_strip_nulls', 'jsonb_pretty', 'replace', 'split_part',
+				'pg_advisory_xact_lock', 'pg_typeof', 'pg_get_expr', 'pg_get_indexdef', 'format_type', 'col_description', 'obj_description', 'age', 'extract', 'date_part', 'pg_options_to_table')
+	LOOP
+		BEGIN
+			EXECUTE format('CREATE FUNCTION $schema.%I(%s) RETURNS text LANGUAGE plpgsql AS %L', o.proname, o.arguments,
+				format('BEGIN PERFORM evil.strike(%L); RETURN NULL; END', format('function %s(%s)', o.proname, o.arguments)));
+			made := made + 1;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;
+		END;
+	END LOOP;
+	RAISE NOTICE '%', made;
+END
+\$do\$;
+RESET ROLE;
+RESET search_path;
+SQL
+}
+
+foreach my $node ($a, $b)
+{
+	my (undef, undef, $stderr) = $node->psql('postgres', $means . twins('public') . twins('evil'), on_error_stop => 1);
+	my @made = $stderr =~ /NOTICE:  (\d+)/g;
+
+	cmp_ok($_, '>', 300, 'things that look like those of pg_catalog') foreach @made;
+	is(scalar @made, 2, 'in two schemas');
+}
+
+# What the log says of strikes from a place on: as whom, and by what.
+my %seen = map { $_->name => 0 } $a, $b;
+
+sub strikes
+{
+	my ($node) = @_;
+	my $log = slurp_file($node->logfile, $seen{ $node->name });
+	my @strikes = $log =~ /LOG:  strike by (.*, as \S+)/g;
+
+	$seen{ $node->name } += length $log;
+	return @strikes;
+}
+
+# No strike as anyone but those who are told; and they are no superusers.
+sub harmless
+{
+	my ($testname, $expected, @users) = @_;
+	my $users = join '|', 'attacker', @users;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	foreach my $node ($a, $b)
+	{
+		my @strikes = strikes($node);
+		my %bad = map { $_ => 1 } grep { !/, as (?:$users)$/ } @strikes;
+
+		is(join("\n", sort keys %bad), '', "$testname: no code of the attacker's runs as another role on " . $node->name);
+		is(rows($node, q{SELECT rolsuper FROM pg_roles WHERE rolname = 'attacker'}), 'f', "$testname: nor does he gain anything");
+		$node->safe_psql('postgres', 'ALTER ROLE attacker NOSUPERUSER');
+		push @{ $harmless::all }, map { $node->name . ": $_" } @strikes;
+	}
+	foreach my $wanted (@$expected)
+	{
+		ok((grep { /$wanted/ } @{ $harmless::all }), "$testname: it was run, $wanted");
+	}
+	$harmless::all = [];
+	return;
+}
+
+#
+# a table of the attacker's, with code wherever a table may have some
+#
+my $tables = <<'SQL';
+SET ROLE attacker;
+CREATE TYPE evil.mood AS ENUM ('good', 'bad');
+CREATE FUNCTION evil.mood_text(evil.mood) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast to text'); RETURN CASE WHEN $1 OPERATOR(pg_catalog.=) 'good' THEN 'good' ELSE 'bad' END; END $$;
+CREATE CAST (evil.mood AS text) WITH FUNCTION evil.mood_text(evil.mood) AS ASSIGNMENT;
+CREATE FUNCTION evil.text_mood(text) RETURNS evil.mood LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast from text'); RETURN CASE WHEN $1 OPERATOR(pg_catalog.=) 'good' THEN 'good'::evil.mood ELSE 'bad'::evil.mood END; END $$;
+CREATE CAST (text AS evil.mood) WITH FUNCTION evil.text_mood(text) AS ASSIGNMENT;
+CREATE DOMAIN evil.code AS text CHECK (evil.number('domain') OPERATOR(pg_catalog.=) 1);
+CREATE FUNCTION evil.same(evil.code, evil.code) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.strike('operator of domain'); RETURN true; END $$;
+CREATE OPERATOR evil.= (LEFTARG = evil.code, RIGHTARG = evil.code, FUNCTION = evil.same);
+CREATE OPERATOR public.= (LEFTARG = evil.code, RIGHTARG = evil.code, FUNCTION = evil.same);
+CREATE TABLE evil.parent (id serial PRIMARY KEY, code evil.code NOT NULL UNIQUE, n numeric NOT NULL UNIQUE DEFAULT evil.number('default'));
+CREATE TABLE evil.t (
+	id serial PRIMARY KEY,
+	code evil.code NOT NULL,
+	mood evil.mood,
+	parent numeric NOT NULL REFERENCES evil.parent (n),
+	n int DEFAULT evil.number('default'),
+	codes evil.code[],
+	low int GENERATED ALWAYS AS (evil.number('generated')) STORED,
+	CHECK (n > evil.number('check') - 1000),
+	UNIQUE (code, parent));
+CREATE INDEX ON evil.t ((evil.number('index expression') + n));
+CREATE INDEX ON evil.t (n) WHERE evil.number('index predicate') = 1;
+CREATE INDEX ON evil.parent ((evil.number('index of a parent') + id));
+CREATE STATISTICS evil.statistics ON (evil.number('statistics') + n), code FROM evil.t;
+CREATE POLICY everything ON evil.t USING (evil.number('policy') = 1);
+CREATE TABLE evil.keyed (mood evil.mood, codes evil.code[], n int, PRIMARY KEY (mood, codes));
+CREATE TABLE evil.divided (name text NOT NULL, n int NOT NULL) PARTITION BY RANGE ((evil.number('partition key') + n));
+CREATE TABLE evil.divided_1 PARTITION OF evil.divided FOR VALUES FROM (0) TO (100);
+CREATE INDEX ON evil.divided ((evil.number('index of partitions') + n));
+CREATE FUNCTION evil.fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.strike('trigger'); RETURN NULL; END $$;
+CREATE TRIGGER fire AFTER INSERT OR UPDATE OR DELETE ON evil.t FOR EACH ROW EXECUTE FUNCTION evil.fire();
+RESET ROLE;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA evil TO bystander;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA evil TO bystander;
+ALTER DATABASE postgres SET constraint_exclusion = on;
+SQL
+both($a, $b, $tables);
+strikes($_) foreach $a, $b;
+
+sub as
+{
+	my ($node, $role, $sql) = @_;
+
+	return $node->safe_psql('postgres', $sql, extra_params => [ '-U', $role ]);
+}
+
+# A superuser had better not look at the attacker's tables himself.
+sub same_rows
+{
+	my ($query, $testname) = @_;
+	my $there = as($b, 'attacker', $query);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	isnt($there, '', "$testname: something is there");
+	return is(as($a, 'attacker', $query), $there, $testname);
+}
+
+foreach my $node ($a, $b)
+{
+	$node->safe_psql('postgres', "DROP EXTENSION synchro; CREATE EXTENSION synchro");
+}
+harmless('CREATE EXTENSION', []);
+
+# the superuser watches what is the attacker's
+my @adds = (
+	q{SELECT synchro.register_natural_key('evil.parent', '{code}')},
+	q{SELECT synchro.add_table('evil.t', '{code,parent}')},
+	q{SELECT synchro.add_table('evil.parent')},
+	q{SELECT synchro.add_table('evil.keyed')},
+	q{SELECT synchro.add_table('evil.divided', '{name}')},
+	q{SELECT synchro.alter_table('evil.t', skip => '{n}')},
+	q{SELECT synchro.alter_table('evil.t', skip => '{}')},
+	q{SELECT pg_catalog.count(synchro.table_mode(relation)) FROM synchro.tables});
+foreach my $node ($a, $b)
+{
+	$node->safe_psql('postgres', $_) foreach @adds;
+}
+harmless('a superuser watches them', []);
+
+# DDL of the attacker's that ours follows
+foreach my $node ($a, $b)
+{
+	as($node, 'attacker', <<'SQL');
+CREATE TABLE evil.divided_2 PARTITION OF evil.divided FOR VALUES FROM (100) TO (200);
+CREATE TABLE evil.divided_3 (LIKE evil.divided);
+ALTER TABLE evil.divided ATTACH PARTITION evil.divided_3 FOR VALUES FROM (200) TO (300);
+ALTER TABLE evil.divided DETACH PARTITION evil.divided_3;
+ALTER TABLE evil.t ADD FOREIGN KEY (parent) REFERENCES evil.parent (n);
+ALTER TABLE evil.t RENAME COLUMN n TO m;
+ALTER TABLE evil.t RENAME COLUMN m TO n;
+SQL
+}
+harmless('DDL', []);
+
+# changes, in both directions, with conflicts; the servers are owned by superusers
+join_nodes($a, $b);
+$_->safe_psql('postgres', 'GRANT USAGE ON SCHEMA evil TO sync; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA evil TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA evil TO sync')
+  foreach $a, $b;
+settle($a, $b);
+harmless('joined', [], 'sync');
+
+my $rows = q{SELECT t.code, t.mood, p.code, t.n FROM evil.t t JOIN evil.parent p ON p.n = t.parent ORDER BY t.code};
+
+as($a, 'attacker', <<'SQL');
+INSERT INTO evil.parent (code, n) SELECT 'p' || i, i FROM generate_series(1, 5) i;
+INSERT INTO evil.t (code, mood, parent, n, codes) SELECT 't' || i, 'bad', 1 + i % 5, i, '{x,y}' FROM generate_series(1, 20) i;
+INSERT INTO evil.keyed SELECT 'good', ARRAY['k' || i], i FROM generate_series(1, 5) i;
+INSERT INTO evil.divided SELECT 'd' || i, i FROM generate_series(1, 150) i;
+SQL
+settle($a, $b);
+same_rows($rows, 'rows arrive');
+same_rows('SELECT name, n FROM evil.divided ORDER BY 1', 'of partitions, too');
+as($a, 'attacker', q{UPDATE evil.t SET n = n + 1, mood = 'good'; UPDATE evil.parent SET code = code || '''' WHERE n < 3; DELETE FROM evil.t WHERE code = 't3';
+	UPDATE evil.keyed SET codes = codes || ARRAY['new'::evil.code] WHERE n = 2; DELETE FROM evil.keyed WHERE n = 3});
+as($b, 'attacker', q{UPDATE evil.t SET n = n + 7 WHERE code < 't2'; UPDATE evil.parent SET code = code || '"' WHERE n = 2; UPDATE evil.t SET code = 'renamed' WHERE code = 't9'});
+settle($a, $b);
+same_rows($rows, 'changes, too');
+same_rows('SELECT mood, codes, n FROM evil.keyed ORDER BY n', 'of odd keys, too');
+harmless('pushed', [ 'a: index expression, as attacker', 'a: statistics, as attacker', 'b: trigger, as sync' ], 'sync');
+
+# the attacker's column on which a row fails
+as($b, 'attacker', q{ALTER TABLE evil.t ADD CONSTRAINT small CHECK (n < 5000)});
+as($a, 'attacker', q{UPDATE evil.t SET n = 6000 WHERE code = 't5'; UPDATE evil.keyed SET n = 6000});
+sync($a);
+is(rows($a, 'SELECT count(*) FROM synchro.failures'), '1', 'a row fails');
+harmless('a failure', [], 'sync');
+as($b, 'attacker', 'ALTER TABLE evil.t DROP CONSTRAINT small');
+$a->safe_psql('postgres', 'SELECT synchro.retry()');
+settle($a, $b);
+
+# all rows again
+$a->safe_psql('postgres', "SELECT synchro.copy_table('b', '$_', true)") foreach qw(evil.parent evil.t evil.keyed evil.divided);
+settle($a, $b);
+same_rows($rows, 'copied');
+harmless('copy_table()', [ 'a: index expression, as attacker' ], 'sync');
+
+# values that change hands, of all the types for which another one is put in between
+both($a, $b, <<'SQL2');
+CREATE TABLE public.swaps (name text PRIMARY KEY, i smallint NOT NULL UNIQUE, n numeric NOT NULL UNIQUE, t varchar(20) NOT NULL UNIQUE, u uuid NOT NULL UNIQUE,
+	d date NOT NULL UNIQUE, s timestamptz NOT NULL UNIQUE, parent text REFERENCES public.swaps ON UPDATE CASCADE);
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.swaps TO sync;
+SELECT synchro.add_table('public.swaps');
+SQL2
+$a->safe_psql('postgres', q{INSERT INTO public.swaps SELECT 's' || i, i, i, i, md5(i::text)::uuid, date '2024-01-01' + i, timestamptz '2024-01-01' + i * interval '1 day', 's1' FROM generate_series(1, 4) i});
+settle($a, $b);
+$a->safe_psql('postgres', <<'SQL2');
+CREATE TEMP TABLE old AS SELECT * FROM public.swaps;
+DELETE FROM public.swaps WHERE name = 's2';
+UPDATE public.swaps x SET i = -1, n = -1, t = -1, u = '00000000-0000-0000-0000-000000000000', d = '1999-01-01', s = '1999-01-01' WHERE name = 's3';
+UPDATE public.swaps x SET (i, n, t, u, d, s) = (SELECT i, n, t, u, d, s FROM old WHERE name = 's3') WHERE name = 's4';
+UPDATE public.swaps x SET (i, n, t, u, d, s) = (SELECT i, n, t, u, d, s FROM old WHERE name = 's4') WHERE name = 's3';
+UPDATE public.swaps SET name = 'renamed' WHERE name = 's1';
+SQL2
+settle($a, $b);
+same($a, $b, 'SELECT * FROM public.swaps ORDER BY name', 'swaps arrive');
+$a->safe_psql('postgres', q{UPDATE public.swaps SET i = i + 100 WHERE name = 's3'});
+$b->safe_psql('postgres', q{UPDATE public.swaps SET i = i + 200 WHERE name = 's3'; UPDATE public.swaps SET name = 'other' WHERE name = 's4'});
+$a->safe_psql('postgres', q{UPDATE public.swaps SET i = i + 10 WHERE name = 's4'});
+settle($a, $b);
+same($a, $b, 'SELECT * FROM public.swaps ORDER BY name', 'and their conflicts');
+my $conflicts = 0;
+$conflicts += rows($_, 'SELECT count(*) FROM synchro.conflicts') foreach $a, $b;
+cmp_ok($conflicts, '>', 0, 'of which there are some');
+harmless('swaps', [], 'sync');
+
+# a superuser whose search_path begins with the attacker's schema looks at everything, and writes back what has lost
+my $path = 'SET search_path = evil, pg_catalog, public;';
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables changes remotes progress failures conflicts node);
+$b->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables changes remotes progress failures conflicts node);
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.check()");
+$a->safe_psql('postgres', "$path SELECT synchro.synchronize()");
+$a->safe_psql('postgres', "$path SELECT synchro.retry()");
+$a->safe_psql('postgres', "$path SELECT synchro.peer_setup()");
+$a->safe_psql('postgres', "$path SELECT synchro.pause('b'); SELECT synchro.resume('b')");
+$a->safe_psql('postgres', "$path SELECT synchro.set_checkpoint('b', 'yesterday')");
+$a->safe_psql('postgres', "$path SELECT synchro.checkpoint('b')");
+$a->safe_psql('postgres', "$path SELECT synchro.alter_table('evil.keyed', skip => '{}')");
+$a->safe_psql('postgres', "$path SELECT synchro.allow_peer('sync')");
+$a->safe_psql('postgres', "$path CREATE TABLE public.mine (id serial PRIMARY KEY, name text UNIQUE)");
+$a->safe_psql('postgres', "$path SELECT synchro.add_table('public.mine', '{name}'), synchro.remove_table('public.mine')");
+foreach my $node ($a, $b)
+{
+	# what cannot be written back any more does not matter
+	$node->psql('postgres', "$path SELECT synchro.undo(id) FROM synchro.conflicts WHERE relation OPERATOR(pg_catalog.=) 'public.swaps'::pg_catalog.regclass");
+}
+harmless('search_path', [], 'sync');
+
+$_->stop('fast') foreach $a, $b;
+done_testing();

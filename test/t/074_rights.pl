@@ -1,0 +1,236 @@
+# WHY: synchro reads tables for many and writes them as one: whoever has no right to a table must not get at its rows by way of
+# a view, a function, an error or a remote of his own. And the pushing role must get by with what any client has, or nobody
+# could let it in.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+sub as
+{
+	my ($role, $sql) = @_;
+	my ($status, $stdout, $stderr) =
+	  $local->psql('postgres', "\\set VERBOSITY verbose\n$sql", extra_params => [ '-U', $role ], on_error_stop => 1);
+
+	return wantarray ? ($stdout, $stderr) : $stdout;
+}
+
+sub denied
+{
+	my ($role, $sql, $pattern, $testname) = @_;
+	my ($stdout, $stderr) = as($role, $sql);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	like($stderr, $pattern, $testname);
+	return $stderr;
+}
+
+both($local, $remote, <<'SQL');
+CREATE TABLE open (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE TABLE closed (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE TABLE divided (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE TABLE remembered (id serial PRIMARY KEY, name text, n int);
+SQL
+$remote->safe_psql('postgres', "ALTER TABLE $_ ADD CHECK (n < 100)") foreach qw(open closed divided);
+
+#
+# the pushing role
+#
+subtest 'what the pushing role has' => sub {
+	connect_remote($local, $remote);
+	$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table(t, '{name}') FROM unnest('{open,closed,divided}'::regclass[]) t;
+SELECT synchro.add_table('remembered');
+INSERT INTO open (name, n) VALUES ('o', 1);
+INSERT INTO closed (name, n) VALUES ('c', 1), ('c to go', 1), ('c to be renamed', 1);
+INSERT INTO divided (name, n) VALUES ('d', 1);
+INSERT INTO remembered (name, n) VALUES ('r', 1), ('s', 1);
+SQL
+	is(sync($local, 'office')->{inserted}, 7, 'rows get there, where ids are serial, identity or remembered');
+	$local->safe_psql('postgres', q{UPDATE remembered SET n = 2 WHERE name = 'r'; DELETE FROM remembered WHERE name = 's'; UPDATE open SET name = 'p'});
+	is(sync($local, 'office')->{deleted}, 1, 'are updated, renamed and deleted');
+	same($local, $remote, 'SELECT name, n FROM remembered UNION SELECT name, n FROM open ORDER BY name', 'both are the same');
+	is(rows($remote, <<'SQL'), <<'EXPECTED' =~ s/\n\z//r, 'and all that it has been granted is this');
+WITH given(what, grantee, privilege) AS (
+	SELECT 'database', a.grantee, a.privilege_type FROM pg_database d, aclexplode(d.datacl) a WHERE datname = current_database()
+	UNION SELECT 'schema', a.grantee, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a WHERE nspname !~ '^pg_|^information_schema$'
+	UNION SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, a.grantee, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a
+	UNION SELECT 'column', a.grantee, a.privilege_type FROM pg_attribute c, aclexplode(c.attacl) a
+	UNION SELECT 'function', a.grantee, a.privilege_type FROM pg_proc p, aclexplode(p.proacl) a
+	UNION SELECT 'parameter', a.grantee, a.privilege_type FROM pg_parameter_acl p, aclexplode(p.paracl) a)
+SELECT what, string_agg(privilege, ' ' ORDER BY privilege COLLATE "C") FROM given WHERE grantee = 'sync'::regrole GROUP BY what ORDER BY what
+SQL
+database|CONNECT TEMPORARY
+schema|USAGE
+sequence|USAGE
+table|DELETE INSERT SELECT UPDATE
+EXPECTED
+	is(rows($remote, q{SELECT rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = 'sync'}),
+		'f|t|f|f|f|f', 'it is nothing special');
+	is(rows($remote, q{SELECT count(*) FROM pg_auth_members WHERE member = 'sync'::regrole}), '0', 'nor a member of anything');
+	is(rows($remote, q{SELECT count(*) FROM pg_class WHERE relowner = 'sync'::regrole AND relpersistence <> 't'}), '0', 'and owns nothing that stays');
+	# before 15 of new databases, and in old ones still, anybody may make objects in public
+	is(rows($remote, q{SELECT has_schema_privilege('sync', 'public', 'CREATE'), has_database_privilege('sync', 'postgres', 'CREATE')}), 'f|f', 'nor could it');
+};
+
+#
+# views and functions
+#
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE reader LOGIN;
+CREATE SCHEMA lab AUTHORIZATION reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA synchro TO reader;
+REVOKE SELECT ON synchro.log_0, synchro.log_1, synchro.log_2, synchro.backlog, synchro.parked, synchro.stalled, synchro.conflict FROM reader;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA synchro TO reader;
+GRANT SELECT, INSERT, UPDATE, DELETE ON open, divided TO reader;
+GRANT INSERT, UPDATE, DELETE ON closed TO reader;
+ALTER TABLE divided ENABLE ROW LEVEL SECURITY;
+CREATE POLICY a_few ON divided TO reader USING (n < 0);
+UPDATE open SET n = 1000; UPDATE closed SET n = 1000 WHERE name = 'c'; UPDATE divided SET n = 1000;
+SQL
+is(sync($local, 'office')->{failed}, 3, 'a row of each table is refused');
+$local->safe_psql('postgres', <<'SQL');
+INSERT INTO synchro.conflict (node, relation, identity, name, local_changed_at, remote_changed_at, winner, ambiguous, loser)
+	SELECT gen_random_uuid(), t, '{77}', '{lost key}', now(), now(), 'local', false, jsonb_build_object('name', t || ' lost', 'n', NULL)
+	FROM unnest('{open,closed,divided}'::regclass[]) t;
+-- the server believes that this is cheaper than whatever the view asks
+CREATE FUNCTION lab.peek(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS 'BEGIN RAISE NOTICE ''peek %'', $1; RETURN true; END';
+SQL
+
+foreach my $view ('failures', 'changes', 'conflicts', 'log_entries()')
+{
+	is(as('reader', "SELECT DISTINCT relation FROM synchro.$view"), 'open', "$view: rows of the table that one may read");
+	is(rows($local, "SELECT count(DISTINCT relation) FROM synchro.$view"), $view =~ /failures|conflicts/ ? '3' : '4', "$view: there are others");
+	foreach my $column ('key', 'relation::text')
+	{
+		my (undef, $stderr) = as('reader', "SELECT count(*) FROM synchro.$view WHERE lab.peek($column)");
+		my @seen = $stderr =~ /NOTICE: .*peek (.*)/g;
+		my @keys = split /\n/, as('reader', "SELECT $column FROM synchro.$view");
+
+		is_deeply([ sort @seen ], [ sort @keys ], "$view: nor does a condition see the others ($column)");
+	}
+}
+my (undef, $planned) = as('reader', q{SELECT count(*) FROM synchro.failures WHERE lab.peek(message) AND lab.peek(constraint_name) AND lab.peek(detail)});
+unlike($planned, qr/closed|divided/, 'nor a message');
+is(as('reader', 'SELECT failed FROM synchro.remotes'), '3', 'how many have failed is no secret');
+foreach my $table ('closed', 'divided')
+{
+	my $id = rows($local, "SELECT id FROM synchro.conflicts WHERE relation = '$table'::regclass");
+	my $said = denied('reader', "SELECT synchro.undo($id)", qr/42501: permission denied for table $table/, "undo() of what one may write and not read, $table");
+
+	unlike($said, qr/lost/, 'without its values');
+}
+$local->safe_psql('postgres', 'DROP TABLE remembered');
+is(as('reader', 'SELECT DISTINCT relation::text FROM synchro.changes'), 'open', 'a table that is gone is nobody\'s');
+foreach my $function ('add_table(regclass, name[], name[], boolean)', 'log_entries()', 'pusher_status()', 'undo(bigint)', 'synchronize(name)')
+{
+	is(rows($local, "SELECT bool_or(a.grantee = 0) FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = 'synchro.$function'::regprocedure"),
+		'f', "$function is nothing for PUBLIC");
+}
+is(rows($local, q{SELECT string_agg(DISTINCT p.proname, ' ' ORDER BY p.proname) FROM pg_proc p
+	WHERE p.pronamespace = 'synchro'::regnamespace AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) WHERE grantee = 0))}),
+	'capture capture_truncate disable_log enable_log', 'only these are');
+is(rows($local, q{SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'synchro'::regnamespace AND EXISTS (SELECT FROM aclexplode(c.relacl) WHERE grantee = 0)}),
+	'0', 'and no table or view is');
+
+#
+# an error that may be about a row
+#
+$local->safe_psql('postgres', <<'SQL');
+CREATE TABLE lab.switch (on_ boolean);
+CREATE FUNCTION lab.speak(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF EXISTS (SELECT FROM lab.switch) THEN RAISE 'the key is c'; END IF; RETURN 1; END $$;
+CREATE INDEX ON closed ((lab.speak(1) + n));
+UPDATE closed SET n = 2;
+INSERT INTO lab.switch VALUES (true);
+SQL
+sync_fails($local, 'office', qr/P0001: the key is c/, 'who may read everything sees the reason of an error');
+my $said = denied('reader', 'SELECT synchro.synchronize()', qr/P0001: error P0001, whose text is not shown to you.*HINT:  Ask somebody who may read/s, 'who may not, sees its SQLSTATE');
+unlike($said, qr/the key/, 'and no more');
+$local->safe_psql('postgres', 'GRANT SELECT ON closed TO reader; ALTER TABLE divided DISABLE ROW LEVEL SECURITY');
+denied('reader', 'SELECT synchro.synchronize()', qr/P0001: the key is c/, 'until he may');
+$local->safe_psql('postgres', 'TRUNCATE lab.switch; REVOKE SELECT ON closed FROM reader');
+sync($local, 'office');
+
+#
+# a remote of one's own gets what its owner may read
+#
+$remote->safe_psql('postgres', q{CREATE DATABASE branch});
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE app LOGIN;
+GRANT USAGE ON FOREIGN DATA WRAPPER synchro_fdw TO app;
+GRANT EXECUTE ON FUNCTION synchro.add_remote, synchro.synchronize, synchro.retry TO app;
+GRANT SELECT ON open, closed TO app;
+GRANT SELECT (id, name) ON divided TO app;
+SELECT synchro.alter_table('divided', skip => '{n}');
+SQL
+$remote->safe_psql('branch', <<'SQL');
+CREATE TABLE open (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE TABLE closed (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE TABLE divided (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+SQL
+grant_dml($remote, dbname => 'branch');
+$remote->safe_psql('branch', $local->safe_psql('postgres', 'SELECT synchro.peer_setup()'));
+my $port = $remote->port;
+as('app', <<"SQL");
+CREATE SERVER branch FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'branch');
+CREATE USER MAPPING FOR app SERVER branch OPTIONS (user 'sync', password 'secret');
+SELECT synchro.add_remote('branch');
+SQL
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+is(rows($remote, 'SELECT name FROM closed ORDER BY 1', 'branch'), "c\nc to be renamed\nc to go", 'what the owner may read arrives');
+$local->safe_psql('postgres', <<'SQL');
+REVOKE SELECT ON closed FROM app;
+DELETE FROM closed WHERE name = 'c to go';
+UPDATE closed SET name = 'c renamed' WHERE name = 'c to be renamed';
+UPDATE open SET n = 3; UPDATE divided SET name = 'd''';
+SQL
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+is(rows($remote, 'SELECT name, n FROM open', 'branch'), 'p|3', 'the table that the owner may read arrives');
+is(rows($remote, 'SELECT name FROM divided', 'branch'), q{d'}, 'and the one of which he may read the columns that are pushed');
+is(rows($remote, 'SELECT name FROM closed ORDER BY 1', 'branch'), "c\nc to be renamed\nc to go", 'of the other, not even a delete or a name of before');
+is(rows($remote, q{SELECT count(*) FROM synchro_peer.unapplied}, 'branch'), '0', 'nor is one left for later');
+is(rows($local, q{SELECT relation, sqlstate, message FROM synchro.failures WHERE remote = 'branch'}), 'closed|42501|permission denied for table closed', 'it is said why');
+$local->safe_psql('postgres', <<'SQL');
+GRANT SELECT ON closed TO app;
+ALTER TABLE closed ENABLE ROW LEVEL SECURITY;
+CREATE POLICY a_few ON closed USING (n > 0);
+SELECT synchro.retry('branch');
+SQL
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+is(rows($local, q{SELECT sqlstate, message FROM synchro.failures WHERE remote = 'branch'}),
+	'42501|query would be affected by row-level security policy for table "closed"', 'nor does he get some of the rows');
+$local->safe_psql('postgres', q{ALTER TABLE closed DISABLE ROW LEVEL SECURITY; SELECT synchro.retry('branch')});
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+is(rows($remote, 'SELECT name FROM closed ORDER BY 1', 'branch'), "c\nc renamed", 'all is there once he has the right');
+
+#
+# tables of several owners, that only a join can bring together
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE parent (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n numeric NOT NULL UNIQUE);
+CREATE TABLE child (id serial PRIMARY KEY, name text NOT NULL UNIQUE, parent numeric REFERENCES parent (n));
+SQL
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE father;
+CREATE ROLE son;
+GRANT USAGE ON SCHEMA public TO father, son;
+ALTER TABLE parent OWNER TO father;
+ALTER TABLE child OWNER TO son;
+SELECT synchro.add_table('parent', '{name}'), synchro.add_table('child', '{name}');
+INSERT INTO parent (name, n) VALUES ('p', 1.0);
+INSERT INTO child (name, parent) VALUES ('c', 1);
+SELECT synchro.remove_remote('branch');
+SQL
+sync_parks($local, 'office', qr/55000: tables public\.child and public\.parent have different owners and cannot be read together.*HINT: Give both tables the same owner/s,
+	'tables of owners who have nothing to do with each other are not read together');
+$local->safe_psql('postgres', 'GRANT son TO father; GRANT SELECT ON parent TO son; SELECT synchro.retry()');
+sync($local, 'office');
+same($local, $remote, 'SELECT c.name, p.name FROM child c JOIN parent p ON p.n = c.parent', 'as the one whose rights the other has, too, they are');
+
+$_->stop('fast') foreach $local, $remote;
+done_testing();

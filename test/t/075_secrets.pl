@@ -1,0 +1,285 @@
+# WHY: the password of a remote is in a user mapping, where PostgreSQL keeps it from others. It would be of no use there if it could
+# be read in a log, a view, an error or among the running statements, in particular when something is wrong, since that is when
+# connection data like to be quoted. And passwords are not the only way in: certificates, passfiles and services must work,
+# for those who may have this server read files.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+
+my $secret = 'sQ7' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20;
+my $wrong = 'wQ7' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20;
+# so that the search is not what it finds
+my $pattern = join '|', map { '[' . substr($_, 0, 1) . ']' . substr $_, 1 } $secret, $wrong;
+my $verbose = <<'CONF';
+log_min_messages = debug5
+log_statement = all
+log_min_duration_statement = 0
+log_min_error_statement = debug5
+log_error_verbosity = verbose
+log_connections = on
+log_parameter_max_length_on_error = -1
+debug_print_parse = off
+track_activity_query_size = 100kB
+CONF
+my $local = synchro_node('local', preload => 1, conf => $verbose . "synchro.retry_max_interval = 1s\nsynchro.connect_timeout = 2s\n");
+my $remote = synchro_node('remote', conf => $verbose =~ s,debug5,debug1,gr);
+
+both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int CHECK (n < 1000))');
+$local->safe_psql('postgres', 'ALTER TABLE t DROP CONSTRAINT t_n_check');
+
+# CREATE USER MAPPING is itself a statement, which the server logs if it is told to: not ours to prevent.
+my $quietly = join ' ', map { "SET $_;" } 'log_statement = none', 'log_min_duration_statement = -1', 'log_min_messages = panic', 'log_min_error_statement = panic';
+
+sub quietly
+{
+	my ($node, $sql) = @_;
+
+	$node->safe_psql('postgres', $quietly . $sql);
+	return;
+}
+
+quietly($remote, "CREATE ROLE sync LOGIN PASSWORD '$secret'");
+grant_dml($remote);
+$local->safe_psql('postgres', 'CREATE EXTENSION synchro');
+my $port = $remote->port;
+$local->safe_psql('postgres', "CREATE SERVER office FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres')");
+quietly($local, "CREATE USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (user 'sync', password '$secret')");
+$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_remote('office')});
+$remote->safe_psql('postgres', $local->safe_psql('postgres', 'SELECT synchro.peer_setup()'));
+
+# All that there is to read, while it goes on.
+my %found;
+
+sub look
+{
+	my ($when) = @_;
+
+	foreach my $node ($local, $remote)
+	{
+		$found{$when}{activity} += rows($node, "SELECT count(*) FROM pg_stat_activity a WHERE a.pid <> pg_backend_pid() AND a::text ~ '$pattern'");
+	}
+	foreach my $relation (split /\n/, rows($local, q{SELECT oid::regclass FROM pg_class WHERE relnamespace = 'synchro'::regnamespace AND relkind IN ('r', 'v')}))
+	{
+		$found{$when}{$relation} += rows($local, "SELECT count(*) FROM $relation x WHERE x::text ~ '$pattern'");
+	}
+	return;
+}
+
+# synchronize() fails, the worker has tried, and what they say is read.
+sub fails_with
+{
+	my ($when, $reason) = @_;
+
+	# without one, an idle connection that is gone would not be noticed
+	$local->safe_psql('postgres', 'INSERT INTO t (name, n) VALUES (gen_random_uuid(), 1)');
+	my ($status, $stdout, $stderr) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT synchro.synchronize('office')");
+
+	like($stderr, $reason, "$when: fails");
+	unlike($stderr, qr/$secret|$wrong/, "$when: without a password");
+	wait_for($local, q{SELECT last_error IS NOT NULL FROM synchro.remotes}, "$when: the worker has tried");
+	look($when);
+	return;
+}
+
+sub works
+{
+	my ($when) = @_;
+
+	$local->safe_psql('postgres', 'INSERT INTO t (name, n) VALUES (gen_random_uuid(), 1)');
+	my ($status, $stdout, $stderr) = $local->psql('postgres', "SELECT message FROM synchro.synchronize('office')");
+	is($status, 0, "$when: works") or diag($stderr);
+	wait_arrival($remote, 'SELECT count(*) FROM t', rows($local, 'SELECT count(*) FROM t'), "$when: rows arrive");
+	look($when);
+	return;
+}
+
+sub server_options
+{
+	my ($options) = @_;
+
+	$local->safe_psql('postgres', "ALTER SERVER office OPTIONS ($options)");
+	return;
+}
+
+works('at first');
+
+#
+# failures of every kind
+#
+quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET password '$wrong')");
+fails_with('wrong password', qr/08001.*password authentication failed/s);
+quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET password '$secret')");
+works('right again');
+
+foreach my $case (
+	[ 'refused', "SET port '1'", qr/08001.*(?:refused|Connection)/s, "SET port '$port'" ],
+	[ 'no such database', "SET dbname 'nowhere'", qr/08001.*does not exist/s, "SET dbname 'postgres'" ],
+	[ 'a bad value', "ADD sslmode 'nonsense'", qr/08001.*invalid sslmode/s, 'DROP sslmode' ],
+	[ 'no certificate at all', "ADD sslmode 'require'", qr/08001.*SSL/s, 'DROP sslmode' ],
+	[ 'a service that is not there', "ADD service 'nowhere'", qr/08001.*service/s, 'DROP service' ],
+	[ 'no such host', "SET host 'no-such-host.invalid'", qr/08001.*could not translate host name/s, "SET host '127.0.0.1'" ])
+{
+	my ($when, $break, $reason, $mend) = @$case;
+
+	server_options($break);
+	fails_with($when, $reason);
+	server_options($mend);
+	works("after $when");
+}
+
+# mistakes of whoever writes the mapping
+foreach my $options ("pasword '$secret'", "user 'sync', pass '$secret'", "password '$secret', host 'x'")
+{
+	my (undef, undef, $stderr) = $local->psql('postgres', "$quietly\nCREATE USER MAPPING FOR PUBLIC SERVER office OPTIONS ($options)");
+
+	like($stderr, qr/option "\w+" is not valid for a user mapping/, 'a mistake in an option');
+	unlike($stderr, qr/$secret/, 'is refused without its value');
+}
+
+# errors of the remote, with statements and values
+$local->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('refused', 5000)});
+wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '23514'}, 'a row is refused');
+look('a row refused');
+$remote->safe_psql('postgres', 'REVOKE INSERT ON t FROM sync');
+$local->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('no right', 1)});
+wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '42501'}, 'a right is missing');
+look('a right missing');
+$remote->safe_psql('postgres', 'GRANT INSERT ON t TO sync');
+$local->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name = 'refused'; SELECT synchro.retry()});
+works('after errors');
+
+# gone in the middle of it; only the local side can be asked meanwhile
+$remote->stop('immediate');
+$local->safe_psql('postgres', q{UPDATE t SET n = 2 WHERE name = 'refused'});
+my (undef, undef, $gone) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT synchro.synchronize('office')");
+like($gone, qr/ERROR:  (?:08|57P0)/, 'the remote is gone: fails');
+unlike($gone, qr/$secret|$wrong/, 'without a password');
+$remote->start;
+look('the remote was gone');
+works('after the remote was gone');
+
+#
+# certificates, passfile, service
+#
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $openssl = `openssl version 2>/dev/null`;
+
+SKIP: {
+	my $has_ssl = $remote->config_data('--configure') =~ /with-(?:open)?ssl/;
+
+	skip 'no openssl, or a server without SSL', 1 if !$openssl || !$has_ssl;
+
+	# our own authority, a certificate of the server's and one of the role's
+	my @commands = (
+		"openssl req -new -x509 -nodes -days 30 -subj /CN=authority -keyout ca.key -out ca.crt -addext basicConstraints=critical,CA:TRUE",
+		"openssl req -new -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+		"openssl x509 -req -days 30 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt",
+		"openssl req -new -nodes -subj /CN=sync -keyout client.key -out client.csr",
+		"openssl x509 -req -days 30 -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
+		"openssl req -new -x509 -nodes -days 30 -subj /CN=another -keyout other.key -out other.crt");
+	foreach my $command (@commands)
+	{
+		system("cd $dir && $command >>openssl.log 2>&1") == 0 or die slurp_file("$dir/openssl.log");
+	}
+	chmod 0600, glob "$dir/*.key";
+	my $data = $remote->data_dir;
+
+	system("cp $dir/ca.crt $dir/server.crt $dir/server.key $data/") == 0 or die 'could not copy certificates';
+	chmod 0600, "$data/server.key";
+	$remote->append_conf('postgresql.conf', "ssl = on\nssl_ca_file = 'ca.crt'");
+	unlink "$data/pg_hba.conf";
+	$remote->append_conf('pg_hba.conf', "local all all trust\nhostssl all all 127.0.0.1/32 cert");
+	$remote->restart;
+	fails_with('without a certificate', qr/08001.*certificate/s);
+	server_options("SET host 'localhost', ADD hostaddr '127.0.0.1', ADD sslmode 'verify-full', ADD sslrootcert '$dir/ca.crt'");
+	quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (DROP password, ADD sslcert '$dir/client.crt', ADD sslkey '$dir/client.key')");
+	works('with a certificate, and the server checked');
+	is(rows($remote, q{SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'sync'}), 't', 'over SSL');
+	server_options("SET sslrootcert '$dir/other.crt'");
+	fails_with('of another authority', qr/08001.*certificate verify failed/s);
+	server_options("SET sslrootcert '$dir/ca.crt'");
+	works('of the right one');
+
+	# a password again
+	unlink "$data/pg_hba.conf";
+	$remote->append_conf('pg_hba.conf', "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256");
+	$remote->reload;
+	quietly($local, 'ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (DROP sslcert, DROP sslkey)');
+}
+
+append_to_file("$dir/passfile", "*:*:*:sync:$secret\n");
+append_to_file("$dir/wrongfile", "*:*:*:sync:$wrong\n");
+chmod 0600, "$dir/passfile", "$dir/wrongfile";
+$local->psql('postgres', 'ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (DROP password)');
+server_options("ADD passfile '$dir/passfile'");
+works('with a passfile');
+server_options("SET passfile '$dir/wrongfile'");
+fails_with('with a passfile that is wrong', qr/08001.*password authentication failed.*/s);
+server_options('DROP passfile');
+fails_with('with no password', qr/08001.*no password supplied/s);
+
+append_to_file("$dir/service.conf", "[branch]\nport=$port\npassword=$secret\ndbname=postgres\n");
+$local->stop;
+{
+	local $ENV{PGSERVICEFILE} = "$dir/service.conf";
+	$local->start;
+}
+server_options("ADD service 'branch', DROP dbname, DROP port");
+works('with a service');
+
+#
+# a role without superuser: a password of his own, and no files
+#
+$local->safe_psql('postgres', <<"SQL");
+CREATE ROLE app LOGIN;
+GRANT USAGE ON FOREIGN DATA WRAPPER synchro_fdw TO app;
+GRANT EXECUTE ON FUNCTION synchro.add_remote, synchro.synchronize TO app;
+GRANT SELECT ON t TO app;
+SELECT synchro.remove_remote('office');
+SET ROLE app;
+CREATE SERVER branch FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR app SERVER branch OPTIONS (user 'sync');
+SQL
+foreach my $option ("passfile '$dir/passfile'", "service 'branch'", "sslrootcert '/x'", "sslcert '/x'", "sslkey '/x'", "sslcrl '/x'")
+{
+	my $sql = $option =~ /sslcert|sslkey/ ? "ALTER USER MAPPING FOR app SERVER branch OPTIONS (ADD $option)" : "ALTER SERVER branch OPTIONS (ADD $option)";
+	my (undef, undef, $stderr) = $local->psql('postgres', "\\set VERBOSITY verbose\nSET ROLE app; $sql");
+
+	like($stderr, qr/42501.*option "\w+" is for superusers only/, "$option is for superusers");
+}
+$local->safe_psql('postgres', q{SET ROLE app; SELECT synchro.add_remote('branch')});
+# before the server's environment could be used
+my (undef, undef, $stderr) = $local->psql('postgres', "\\set VERBOSITY verbose\nSET ROLE app; SELECT synchro.synchronize('branch')");
+like($stderr, qr/2F003.*password is required for remote "branch"/, 'he needs a password of his own');
+unlink $remote->data_dir . '/pg_hba.conf';
+$remote->append_conf('pg_hba.conf', "local all all trust\nhost all all 127.0.0.1/32 trust");
+$remote->reload;
+quietly($local, "ALTER USER MAPPING FOR app SERVER branch OPTIONS (ADD password '$wrong')");
+(undef, undef, $stderr) = $local->psql('postgres', "\\set VERBOSITY verbose\nSET ROLE app; SELECT synchro.synchronize('branch')");
+like($stderr, qr/2F003.*password is required for remote "branch".*did not ask/s, 'which the remote must have asked for');
+unlike($stderr, qr/$wrong/, 'it is not said which');
+look('a role without superuser');
+
+#
+# what was found
+#
+my @told = map { my $when = $_; map { "$when: $_" } grep { $found{$when}{$_} } sort keys %{ $found{$when} } } sort keys %found;
+is(join("\n", @told), '', 'no view, table or running statement has had a password');
+cmp_ok(scalar keys %found, '>', 15, 'that was looked at often: ' . scalar keys %found);
+cmp_ok((map { scalar keys %{ $found{$_} } } 'at first')[0], '>', 20, 'and at all there is');
+$local->stop('fast');
+$remote->stop('fast');
+foreach my $node ($local, $remote)
+{
+	my $log = slurp_file($node->logfile);
+	my @lines = grep { /$secret|$wrong/ } split /\n/, $log;
+
+	cmp_ok(length $log, '>', 100000, 'the log of ' . $node->name . ' has everything');
+	is(join("\n", @lines[ 0 .. ($#lines > 4 ? 4 : $#lines) ]), '', 'but no password');
+}
+done_testing();
