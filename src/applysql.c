@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+#include "placeholder.h"
 
 /*
  * May an existing row's column be written?
@@ -28,8 +29,11 @@ synchro_column_updatable(const SynchroLinkTable *lt, int column)
 		synchro_identity_is_value(lt, column);
 }
 
-static void
-append_from_staged(StringInfo sql, const SynchroLinkTable *lt)
+/*
+ * Append "FROM the staged rows s, their places in the map m, and their parents".
+ */
+void
+synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
 					 lt->number, lt->number);
@@ -71,12 +75,34 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 	 * key's column may have another type than what it references.
 	 */
 	appendStringInfo(sql, "u%d AS (UPDATE %s t SET %s", lt->number, lt->table->qualified, set.data);
-	append_from_staged(sql, lt);
+	synchro_sql_from_staged(sql, lt);
 	appendStringInfoString(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ");
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfo(sql, " AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record RETURNING 1), ",
 					 there.data, here.data);
 	return true;
+}
+
+/*
+ * Append the columns that the remote's sequences would fill, and what a preview
+ * puts there instead.
+ */
+static void
+append_placeholders(StringInfo columns, StringInfo values, const SynchroLinkTable *lt, bool any)
+{
+	ListCell   *cell;
+
+	foreach(cell, lt->placeholders)
+	{
+		const SynchroPlaceholder *placeholder = lfirst(cell);
+		int			column = synchro_table_column(lt->table, placeholder->column);
+
+		if (column >= 0 && (lt->pushed[column] || synchro_identity_position(lt->table, lt->table->columns[column].attnum) >= 0))
+			continue;
+		appendStringInfo(columns, "%s%s", any ? ", " : "", quote_identifier(placeholder->column));
+		appendStringInfo(values, "%s%s", any ? ", " : "", placeholder->value);
+		any = true;
+	}
 }
 
 static void
@@ -102,9 +128,10 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 			synchro_sql_value(&values, lt, i, "s", "v");
 		any = true;
 	}
+	append_placeholders(&columns, &values, lt, any);
 	appendStringInfo(sql, "i%d AS (INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s",
 					 lt->number, lt->table->qualified, columns.data, values.data);
-	append_from_staged(sql, lt);
+	synchro_sql_from_staged(sql, lt);
 	appendStringInfoString(sql, " WHERE m.fresh RETURNING 1)");
 }
 
@@ -274,8 +301,8 @@ synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component)
 /*
  * Append "SELECT the remote identities that nobody bears here any more".
  */
-static void
-append_doomed(StringInfo sql, const SynchroLinkTable *lt)
+void
+synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfoString(sql, "SELECT ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);
@@ -292,13 +319,34 @@ append_doomed(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_list(sql, "r", lt->table->nidentity);
 }
 
-static void
-append_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
+/*
+ * Append a remote identity as an array of text, as our tables there have it.
+ */
+void
+synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *prefix)
 {
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
 	appendStringInfoChar(sql, ']');
+}
+
+/*
+ * The same, with what earlier batches have left to this one, if leftovers is
+ * true.
+ */
+void
+synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers)
+{
+	synchro_sql_doomed(sql, lt);
+	if (!leftovers || lt->decides)
+		return;
+	appendStringInfoString(sql, " UNION SELECT ");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%sremote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
+						 lt->remote->columns[lt->table->identity[i]].base);
+	appendStringInfo(sql, ", NULL, NULL FROM %s.unapplied WHERE node = '%s' AND relation = %s",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 }
 
 /*
@@ -324,16 +372,7 @@ synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, boo
 			continue;
 		appendStringInfo(sql, "%sd%d AS (DELETE FROM %s t USING (", first ? "WITH " : ", ",
 						 lt->number, lt->table->qualified);
-		append_doomed(sql, lt);
-		if (leftovers && !lt->decides)
-		{
-			appendStringInfoString(sql, " UNION SELECT ");
-			for (int i = 0; i < lt->table->nidentity; i++)
-				appendStringInfo(sql, "%sremote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
-								 lt->remote->columns[lt->table->identity[i]].base);
-			appendStringInfo(sql, ", NULL, NULL FROM %s.unapplied WHERE node = '%s' AND relation = %s",
-							 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
-		}
+		synchro_sql_condemned(sql, link, lt, leftovers);
 		appendStringInfoString(sql, ") x WHERE ");
 		synchro_sql_identity_equal(sql, lt, "t", "x.r");
 		appendStringInfoString(sql, " RETURNING 1)");
@@ -361,12 +400,12 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	{
 		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin) SELECT '%s', %s, 'delete', ",
 						 link->peer, link->node, relation);
-		append_remote_key(sql, lt, "x.r");
+		synchro_sql_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ", x.stamp, x.origin FROM (");
-		append_doomed(sql, lt);
+		synchro_sql_doomed(sql, lt);
 		appendStringInfo(sql, ") x WHERE NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s"
 						 " AND u.remote_key OPERATOR(pg_catalog.=) ", link->peer, link->node, relation);
-		append_remote_key(sql, lt, "x.r");
+		synchro_sql_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ");");
 	}
 	if (lt->rows != NULL)
@@ -374,7 +413,7 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
 						 " AND m.kind = 'n' AND u.remote_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->node, relation);
-		append_remote_key(sql, lt, "m.r");
+		synchro_sql_remote_key(sql, lt, "m.r");
 		appendStringInfoChar(sql, ';');
 	}
 }
@@ -414,12 +453,12 @@ escape_format(const char *text)
 }
 
 /*
- * Append a statement that tries a table's deletes which were put off, one by
- * one.  Its result: how many rows were deleted, how many failed, and of these
- * the keys, SQLSTATEs, messages and constraints as arrays.
+ * Append the beginning of a statement that tries a table's deletes which were
+ * put off, one by one: x says of each how it has fared, d has a row for each
+ * that is done.
  */
 void
-synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 	StringInfoData condition;
@@ -434,15 +473,26 @@ synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroL
 	appendStringInfo(sql, "WITH x AS MATERIALIZED (SELECT u.ctid AS place, u.remote_key, y.state, y.message, y.constraint_name"
 					 " FROM %s.unapplied u CROSS JOIN LATERAL pg_temp.synchro_try(pg_catalog.format(%s, VARIADIC u.remote_key)) y"
 					 " WHERE u.node = '%s' AND u.relation = %s),"
-					 " d AS (DELETE FROM %s.unapplied u USING x WHERE u.ctid = x.place AND x.state IS NULL RETURNING 1)"
-					 " SELECT '" SYNCHRO_APART_TAG "', %d, (SELECT count(*) FROM d), pg_catalog.count(x.state),"
+					 " d AS (DELETE FROM %s.unapplied u USING x WHERE u.ctid = x.place AND x.state IS NULL RETURNING 1)",
+					 link->peer,
+					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(table->qualified), condition.data)),
+					 link->node, quote_literal_cstr(table->qualified), link->peer);
+}
+
+/*
+ * Append such a statement.  Its result: how many rows were deleted, how many
+ * failed, and of these the keys, SQLSTATEs, messages and constraints as arrays.
+ */
+void
+synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	synchro_sql_try_deletes(sql, link, lt);
+	appendStringInfo(sql, " SELECT '" SYNCHRO_APART_TAG "', %d, (SELECT count(*) FROM d), pg_catalog.count(x.state),"
 					 " pg_catalog.array_agg(pg_catalog.array_to_string(x.remote_key, ', ', 'NULL')) FILTER (WHERE x.state IS NOT NULL),"
 					 " pg_catalog.array_agg(x.state) FILTER (WHERE x.state IS NOT NULL),"
 					 " pg_catalog.array_agg(x.message) FILTER (WHERE x.state IS NOT NULL),"
 					 " pg_catalog.array_agg(coalesce(x.constraint_name, '')) FILTER (WHERE x.state IS NOT NULL) FROM x;",
-					 link->peer,
-					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(table->qualified), condition.data)),
-					 link->node, quote_literal_cstr(table->qualified), link->peer, lt->number);
+					 lt->number);
 }
 
 /*
@@ -479,7 +529,7 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q, LATERAL (SELECT y.ctid AS place FROM %s.reference y"
 						 " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->peer, link->node, relation);
-		append_remote_key(sql, lt, "q.k");
+		synchro_sql_remote_key(sql, lt, "q.k");
 		appendStringInfoString(sql, " LIMIT 1) y WHERE x.ctid = y.place AND q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "')");
 		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
 		for (int i = 0; i < lt->table->nidentity; i++)
@@ -492,16 +542,16 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 		appendStringInfo(sql, "DELETE FROM %s.reference x USING pg_temp.n_%d q WHERE x.node = '%s' AND x.relation = %s"
 						 " AND q.kind = '" SYNCHRO_KIND_DEAD "' AND x.local_key OPERATOR(pg_catalog.=) ",
 						 link->peer, lt->number, link->node, relation);
-		append_remote_key(sql, lt, "q.l");
+		synchro_sql_remote_key(sql, lt, "q.l");
 		appendStringInfoChar(sql, ';');
 	}
 	if (lt->rows == NULL && lt->nolds == 0)
 		return;
 	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", ",
 					 link->peer, link->node, relation, made);
-	append_remote_key(sql, lt, "m.l");
+	synchro_sql_remote_key(sql, lt, "m.l");
 	appendStringInfoString(sql, ", ");
-	append_remote_key(sql, lt, by_reference ? "m.v" : "m.r");
+	synchro_sql_remote_key(sql, lt, by_reference ? "m.v" : "m.r");
 	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE ", lt->number);
 	if (!by_reference)
 		appendStringInfoString(sql, "m.kind = '" SYNCHRO_KIND_OLD "'");

@@ -35,19 +35,24 @@
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
-extern void synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_stage_committed(SynchroLinkTable *lt, bool used);
 extern void synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
 extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
+extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers);
+extern void synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *prefix);
 extern void synchro_sql_mark(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component);
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
 extern void synchro_sql_define_try(StringInfo sql);
+extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 

@@ -15,6 +15,7 @@
 #include "decidesql.h"
 #include "followers.h"
 #include "order.h"
+#include "previewsql.h"
 #include "refpairs.h"
 #include "resolvejoin.h"
 
@@ -103,6 +104,9 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 			const SynchroLinkTable *lt = lfirst(cell);
 			bool		decided = batch->apart && leftovers && lt->decides && lt->table->watched;
 
+			if (link->preview != NULL)
+				synchro_sql_preview_gone(sql, lt);
+
 			/* those that have won come again at once */
 			if (decided)
 				appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
@@ -117,6 +121,9 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 				synchro_sql_postpone(sql, link, lt,
 									 decided || (lt->nolds > 0 && (!final || batch->apart)));
 		}
+		if (link->preview != NULL && final && !batch->apart)
+			foreach(cell, component)
+				synchro_sql_preview_deletes(sql, link, lfirst(cell), leftovers);
 		if (final && !batch->apart)
 			synchro_sql_delete(sql, link, component, leftovers);
 	}
@@ -143,14 +150,17 @@ append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
 
 			if (!lt->table->watched)
 				continue;
-			synchro_sql_delete_apart(sql, batch->link, lt);
+			if (batch->link->preview != NULL)
+				synchro_sql_preview_apart(sql, batch->link, lt);
+			else
+				synchro_sql_delete_apart(sql, batch->link, lt);
 			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));
 		}
 }
 
 /*
  * Take out what has lost, children first, and say what is going to be
- * written.
+ * written.  In a preview nothing is: its writes are not logged there.
  */
 static void
 append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
@@ -162,8 +172,10 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 		{
 			const SynchroLinkTable *lt = lfirst(cell);
 
-			synchro_sql_losers(sql, lt, tables, list_member_oid(batch->ensured, lt->table->relid));
+			synchro_sql_losers(sql, batch->link, lt, tables, list_member_oid(batch->ensured, lt->table->relid));
 		}
+	if (batch->link->preview != NULL)
+		return;
 	foreach(cell, tables)
 		synchro_sql_winners(sql, lfirst(cell), leftovers);
 	foreach(cell, tables)
@@ -180,7 +192,8 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
  * An advisory lock, not one on the table: applications are not to wait for
  * us, nor to be the victims of a deadlock with us.  Pushers cannot deadlock
  * each other by it: each takes all of its turns at once, by ascending oid, and
- * has locked nothing by then but its own position.
+ * has locked nothing by then but its own position.  A preview's later batches
+ * have, so that one may have to try again.
  */
 static void
 append_turns(StringInfo sql, List *tables)
@@ -293,6 +306,98 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 }
 
 /*
+ * Begin the script: the position, and all that was read, in staging tables.
+ */
+static void
+append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tables, List **spools)
+{
+	SynchroLink *link = batch->link;
+	ListCell   *cell;
+
+	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
+	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
+	synchro_sql_fence(sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
+	if (link->peer_node != NULL)
+		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link));
+	foreach(cell, link->tables)
+		synchro_sql_empty(sql, link, lfirst(cell));
+	append_copies(sql, tables, spools);
+	if (link->preview != NULL)
+		foreach(cell, synchro_order_by_names(tables))
+			synchro_sql_preview_names(sql, lfirst(cell));
+}
+
+/*
+ * References that the batch makes are younger than this transaction id.
+ */
+static uint64
+made_before(const SynchroBatch *batch)
+{
+	return synchro_snapshot_parse(batch->keys_snapshot)->xmax;
+}
+
+/*
+ * Find out which remote row is which, and what of it is to be applied.
+ */
+static void
+append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
+{
+	SynchroLink *link = batch->link;
+	ListCell   *cell;
+
+	foreach(cell, synchro_order_by_names(tables))
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
+
+		synchro_sql_refpairs(sql, link, lt, made_before(batch));
+		if (by_hashing)
+			appendStringInfoString(sql, BY_HASHING);
+		synchro_sql_resolve(sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(sql, AS_PLANNED);
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
+			appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
+		if (lt->decides)
+		{
+			appendStringInfoString(sql, BY_HASHING);
+			synchro_sql_decide(sql, link, lt, leftovers, batch->careful);
+			appendStringInfoString(sql, AS_PLANNED);
+		}
+	}
+	if (link->peer_node != NULL)
+	{
+		appendStringInfoString(sql, BY_HASHING);
+		append_decisions(batch, sql, tables, components, leftovers);
+		appendStringInfoString(sql, AS_PLANNED);
+	}
+	append_extras(batch, sql);
+	synchro_sql_missing(sql, tables);
+	append_marks(sql, tables);
+}
+
+/*
+ * Make rows as they are here, of tables that refer to each other in a circle,
+ * or of one.
+ */
+static void
+append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
+{
+	ListCell   *cell;
+
+	foreach(cell, component)
+		if (identity_may_move(lfirst(cell)))
+			synchro_sql_follow(sql, lfirst(cell), component);
+	if (batch->link->preview != NULL)
+		foreach(cell, component)
+			synchro_sql_preview_changes(sql, lfirst(cell));
+	foreach(cell, component)
+		if (batch->careful && ((SynchroLinkTable *) lfirst(cell))->rows != NULL)
+			synchro_sql_free_values(sql, batch->link, lfirst(cell));
+	synchro_sql_upsert(sql, batch->link, component);
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -301,21 +406,12 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
-	uint64		made = synchro_snapshot_parse(batch->keys_snapshot)->xmax;
 	List	   *components;
 	StringInfoData sql;
 	ListCell   *cell;
-	ListCell   *member;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
-	synchro_sql_fence(&sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
-	if (link->peer_node != NULL)
-		synchro_sql_begin_deciding(&sql, link, batch->seen, synchro_clocklink_uncertainty(link));
-
-	foreach(cell, link->tables)
-		synchro_sql_empty(&sql, lfirst(cell));
-	append_copies(&sql, tables, spools);
+	append_opening(batch, &sql, token, tables, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
@@ -328,56 +424,41 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 					 link->search_path);
 	if (leftovers)
 		tables = list_union_ptr(tables, link->tables);
-	foreach(cell, synchro_order_by_names(tables))
-	{
-		SynchroLinkTable *lt = lfirst(cell);
-		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
-
-		synchro_sql_refpairs(&sql, link, lt, made);
-		if (by_hashing)
-			appendStringInfoString(&sql, BY_HASHING);
-		synchro_sql_resolve(&sql, link, lt);
-		if (by_hashing)
-			appendStringInfoString(&sql, AS_PLANNED);
-		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
-			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
-		if (lt->decides)
-		{
-			appendStringInfoString(&sql, BY_HASHING);
-			synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
-			appendStringInfoString(&sql, AS_PLANNED);
-		}
-	}
 	components = synchro_order_by_references(tables);
-	if (link->peer_node != NULL)
-	{
-		appendStringInfoString(&sql, BY_HASHING);
-		append_decisions(batch, &sql, tables, components, leftovers);
-		appendStringInfoString(&sql, AS_PLANNED);
-	}
-	append_extras(batch, &sql);
-	synchro_sql_missing(&sql, tables);
-	append_marks(&sql, tables);
-
+	append_resolving(batch, &sql, tables, components, leftovers);
 	foreach(cell, components)
-	{
-		foreach(member, lfirst(cell))
-			if (identity_may_move(lfirst(member)))
-				synchro_sql_follow(&sql, lfirst(member), lfirst(cell));
-		foreach(member, lfirst(cell))
-			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
-				synchro_sql_free_values(&sql, link, lfirst(member));
-		synchro_sql_upsert(&sql, link, lfirst(cell));
-	}
+		append_upsert(batch, &sql, lfirst(cell));
 	append_deletes(batch, &sql, components);
 	if (batch->apart)
 		append_deletes_apart(batch, &sql, components);
-	if (link->peer_node != NULL)
+	if (link->peer_node != NULL && link->preview == NULL)
 		synchro_sql_recheck(&sql);
 	foreach(cell, tables)
-		synchro_sql_references(&sql, link, lfirst(cell), made);
-	appendStringInfo(&sql, "SET CONSTRAINTS ALL IMMEDIATE;%s", commit ? "COMMIT" : "ROLLBACK");
+		synchro_sql_references(&sql, link, lfirst(cell), made_before(batch));
+	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
+	if (link->preview != NULL)
+		synchro_sql_preview_end(&sql, commit);
+	else
+		appendStringInfoString(&sql, commit ? "COMMIT" : "ROLLBACK");
 	return sql.data;
+}
+
+/*
+ * Take what a preview is told of rows.
+ */
+static void
+take_preview(SynchroBatch *batch, const SynchroRows *rows)
+{
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		SynchroPreviewRow *row = palloc(sizeof(SynchroPreviewRow));
+
+		row->relid = synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, i, 1)))->table->relid;
+		row->key = SYNCHRO_VALUE(rows, i, 2);
+		row->action = SYNCHRO_VALUE(rows, i, 3);
+		row->detail = SYNCHRO_VALUE(rows, i, 4);
+		batch->shown = lappend(batch->shown, row);
+	}
 }
 
 static void
@@ -388,9 +469,13 @@ count_results(SynchroBatch *batch, List *results)
 	foreach(cell, results)
 	{
 		SynchroRows *rows = lfirst(cell);
-		const char *tag = rows->nrows == 1 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+		const char *tag = rows->nrows > 0 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
 
-		if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
+		if (tag != NULL && strcmp(tag, SYNCHRO_PREVIEW_TAG) == 0)
+			take_preview(batch, rows);
+		else if (rows->nrows > 1)
+			continue;
+		else if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
 		{
 			for (int i = 1; i + 1 < rows->ncolumns; i += 2)
 			{
@@ -469,10 +554,43 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	memset(&batch->counts, 0, sizeof(batch->counts));
 	batch->anew = NIL;
 	batch->undeleted = NIL;
+	batch->shown = NIL;
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
 	if (error == NULL)
 		count_results(batch, results);
 	if (error == NULL && commit)
 		note_committed(batch->link);
 	return error;
+}
+
+/*
+ * What the only row of a batch that was read is called, by its natural key;
+ * NULL if that cannot be told.  For a preview; nothing is applied.
+ */
+char *
+synchro_batch_name(SynchroBatch *batch)
+{
+	List	   *tables = involved_tables(batch->link);
+	StringInfoData sql;
+	List	   *spools;
+	List	   *results;
+	ListCell   *cell;
+
+	initStringInfo(&sql);
+	append_opening(batch, &sql, synchro_preview_token(), tables, &spools);
+	foreach(cell, tables)
+		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
+			synchro_sql_preview_name(&sql, lfirst(cell));
+	synchro_sql_preview_end(&sql, false);
+	if (synchro_remote_script(batch->link->remote, sql.data, spools, &results) != NULL)
+		return NULL;
+	foreach(cell, results)
+	{
+		SynchroRows *rows = lfirst(cell);
+
+		if (rows->nrows == 1 && rows->ncolumns == 2 && SYNCHRO_VALUE(rows, 0, 0) != NULL &&
+			strcmp(SYNCHRO_VALUE(rows, 0, 0), SYNCHRO_PREVIEW_TAG) == 0)
+			return SYNCHRO_VALUE(rows, 0, 1);
+	}
+	return NULL;
 }

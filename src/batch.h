@@ -10,6 +10,7 @@
 
 #include "changeset.h"
 #include "checkpoint.h"
+#include "preview.h"
 #include "rowstream.h"
 
 /* keys of one table in a batch */
@@ -17,6 +18,7 @@ typedef struct SynchroBatchKeys
 {
 	Oid			relid;
 	SynchroIdentities *identities;
+	bool		ensure;			/* their rows shall only be there */
 } SynchroBatchKeys;
 
 /* a row whose delete is sent again */
@@ -66,11 +68,13 @@ typedef struct SynchroBatch
 	List	   *emptied;		/* of SynchroCopy: of these tables, all of the
 								 * remote's rows are to go */
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */
+	List	   *shown;			/* of SynchroPreviewRow: what a preview is told */
 } SynchroBatch;
 
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
 extern List *synchro_batch_emptied(const SynchroLink *link, List *copies);
 extern SynchroRemoteError *synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit);
+extern char *synchro_batch_name(SynchroBatch *batch);
 
 #endif							/* SYNCHRO_BATCH_H */

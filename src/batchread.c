@@ -204,6 +204,32 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 }
 
 /*
+ * Keep which rows others need, for as long as there is the batch: it outlives
+ * what was asked for while it was read.
+ */
+static void
+note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *rows)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+	SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
+	int			n = rows->nidentity;
+
+	keys->relid = lt->table->relid;
+	keys->ensure = true;
+	keys->identities = synchro_identities_create(lt->table);
+	for (int i = 0; i < rows->count; i++)
+	{
+		char	  **identity = palloc(sizeof(char *) * n);
+
+		for (int x = 0; x < n; x++)
+			identity[x] = rows->values[i * n + x] != NULL ? pstrdup(rows->values[i * n + x]) : NULL;
+		synchro_identities_add(keys->identities, identity);
+	}
+	batch->ensured_rows = lappend(batch->ensured_rows, keys);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Rows that others need are pushed along: those that wait because they have
  * failed are not.
  */
@@ -225,13 +251,7 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 	for (int first = 0; first < names->count; first += READ_ROWS)
 		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
 	if (batch->note_ensured && rows->count > 0)
-	{
-		SynchroBatchKeys *keys = palloc(sizeof(SynchroBatchKeys));
-
-		keys->relid = lt->table->relid;
-		keys->identities = rows;
-		batch->ensured_rows = lappend(batch->ensured_rows, keys);
-	}
+		note_ensured(batch, lt, rows);
 }
 
 /*
@@ -314,9 +334,20 @@ synchro_batch_read(SynchroBatch *batch)
 	foreach(cell, batch->keys)
 	{
 		SynchroBatchKeys *keys = lfirst(cell);
+		SynchroLinkTable *lt;
 
-		if (synchro_table_get(keys->relid, true) != NULL)
-			read_changed(batch, synchro_link_table(batch->link, keys->relid, true), keys->identities);
+		if (synchro_table_get(keys->relid, true) == NULL)
+			continue;
+		lt = synchro_link_table(batch->link, keys->relid, true);
+
+		/* what others need says nothing of a time, so must not win against a change */
+		if (keys->ensure)
+		{
+			read_pairs(batch, lt, keys->identities);
+			read_rows(batch, lt, keys->identities, true);
+		}
+		else
+			read_changed(batch, lt, keys->identities);
 	}
 	read_requests(batch);
 	synchro_sql_close(&scope);

@@ -38,6 +38,8 @@
 #include "checkpoint.h"
 #include "localsql.h"
 #include "logsnapshot.h"
+#include "preview.h"
+#include "previewsql.h"
 #include "restored.h"
 
 static char *
@@ -56,6 +58,37 @@ static char *
 copy_in(MemoryContext context, const char *value)
 {
 	return value != NULL ? MemoryContextStrdup(context, value) : NULL;
+}
+
+/*
+ * Our node's id; an error if this database is a copy that must not push.
+ */
+char *
+synchro_active_node(MemoryContext context, char **previous)
+{
+	SynchroSqlScope scope;
+	char	   *node;
+	bool		active;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	if (synchro_sql_run("SELECT n.id, n.state = 'active', i.previous FROM synchro.node n JOIN synchro.node_identity i USING (id)", 0, NULL, NULL, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database has no identity as a node"),
+				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
+	node = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	*previous = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
+	if (*previous != NULL)
+		*previous = MemoryContextStrdup(context, *previous);
+	active = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)[0] == 't';
+	synchro_sql_close(&scope);
+	if (!active)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is a copy and does not push until that is confirmed"),
+				 errdetail("Its system identifier or OID is not the one that it had as a node."),
+				 errhint("If it shall push, run synchro.confirm_node().")));
+	return node;
 }
 
 /*
@@ -352,9 +385,12 @@ make_peer_tables(SynchroLink *link)
 	SynchroRemoteError *error;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "BEGIN;");
+	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
 	synchro_peer_tables(&sql);
-	appendStringInfoString(&sql, "COMMIT;");
+	if (link->preview != NULL)
+		synchro_sql_preview_end(&sql, true);
+	else
+		appendStringInfoString(&sql, "COMMIT;");
 	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
 	if (error == NULL)
 		return;
@@ -407,7 +443,8 @@ take_position(SynchroLink *link, SynchroPosition *position)
 		synchro_restored_set_back(link, &position->snapshot, &position->keys_snapshot);
 	if (anew)
 		synchro_restored_inherit(link, position->keys_snapshot);
-	position->attempted = synchro_position_attempt(link->target->name, position->attempted);
+	position->attempted = link->preview != NULL ? synchro_preview_token() :
+		synchro_position_attempt(link->target->name, position->attempted);
 	params[0] = link->node;
 	params[1] = position->attempted;
 	params[2] = position->snapshot;
@@ -418,7 +455,8 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
-	acknowledge_attempted(link->target->name, position->attempted);
+	if (link->preview == NULL)
+		acknowledge_attempted(link->target->name, position->attempted);
 }
 
 /*
@@ -446,7 +484,7 @@ note_node(const SynchroLink *link)
 
 /*
  * Meet the remote: make our tables there where they are missing, and compare
- * positions.  On return, position says what counts.
+ * positions.  For a preview, in its transaction, and nothing is noted here.  On return, position says what counts.
  *
  * A remote that shows a position which is neither the last acknowledged nor
  * the last attempted is not the one that we brought there, or we are not the
@@ -460,7 +498,8 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	const char *token;
 
 	link->peer = SYNCHRO_PEER_SCHEMA;
-	note_node(link);
+	if (link->preview == NULL)
+		note_node(link);
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
 	if (!is_true(SYNCHRO_VALUE(rows, 0, 0)))
@@ -485,7 +524,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
-	if (position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0)
+	if (link->preview == NULL && (position->acknowledged == NULL || strcmp(token, position->acknowledged) != 0))
 		acknowledge_attempted(link->target->name, token);
 	position->acknowledged = pstrdup(token);
 	if (!position->rebased)

@@ -24,6 +24,7 @@ typedef struct SynchroPosition
 	bool		forget_references;
 } SynchroPosition;
 
+extern char *synchro_active_node(MemoryContext context, char **previous);
 extern SynchroPosition *synchro_position_read(const char *server, bool missing_ok);
 extern char *synchro_position_attempt(const char *server, const char *previous);
 extern void synchro_position_acknowledge(const char *server, const char *token,

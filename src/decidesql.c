@@ -49,6 +49,7 @@
 
 #include "applysql.h"
 #include "decidesql.h"
+#include "previewsql.h"
 #include "resolvejoin.h"
 
 /* see append_second_look() */
@@ -369,6 +370,52 @@ append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the record of rows that have lost; the winners are queued for the
+ * sender.
+ */
+static void
+append_lost_rows(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+	int			n = lt->table->nidentity;
+
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
+	synchro_decide_identity(sql, lt, "m.r");
+	appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
+	append_staged_json(sql, lt);
+	appendStringInfoString(sql, ", coalesce(CASE WHEN g.kind = 'n' THEN g.name END, ");
+	append_refused_name(sql, lt);
+	appendStringInfo(sql, ", g.name), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+	synchro_sql_equal(sql, "s.l", "m.l", n);
+	synchro_sql_join_parents(sql, lt, "s", false);
+	if (has_names(lt))
+		synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
+	appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
+					 SYNCHRO_KIND_OLD "') AND ", lt->number);
+	synchro_sql_equal(sql, "g.l", "m.l", n);
+	appendStringInfoString(sql, " ORDER BY g.kind DESC LIMIT 1) g ON true WHERE m.kind = 'n' AND m.verdict = 'l';");
+}
+
+/*
+ * Deletes; a rename that has lost went with its row.
+ */
+static void
+append_lost_deletes(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, ", relation);
+	synchro_decide_identity(sql, lt, "m.r");
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
+					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
+					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
+	synchro_decide_identity(sql, lt, "x.r");
+	appendStringInfoString(sql, " = ");
+	synchro_decide_identity(sql, lt, "m.r");
+	appendStringInfoString(sql, ");");
+}
+
+/*
  * Append the removal of what has lost: it is recorded, the winner queued for
  * the sender, and the row taken out of the batch.  tables: of the batch;
  * those that refer to this one come before it.
@@ -379,33 +426,21 @@ append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
  * remote's own, which all nodes will hear of.
  */
 void
-synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, bool ensured)
+synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, List *tables, bool ensured)
 {
-	const char *relation = quote_literal_cstr(lt->table->qualified);
 	int			n = lt->table->nidentity;
 
 	if (!lt->decides)
 		return;
+
+	/* whatever the record takes from sequences is not given back */
+	if (link->preview != NULL)
+		synchro_sql_preview_losers(sql, lt);
+	else if (lt->rows != NULL)
+		append_lost_rows(sql, lt);
 	if (lt->rows != NULL)
 	{
 		StringInfoData needed;
-
-		/* rows */
-		appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, CASE WHEN NOT m.fresh THEN ", relation);
-		synchro_decide_identity(sql, lt, "m.r");
-		appendStringInfoString(sql, " END, m.there, m.there_origin, m.stamp, m.origin, ");
-		append_staged_json(sql, lt);
-		appendStringInfoString(sql, ", coalesce(CASE WHEN g.kind = 'n' THEN g.name END, ");
-		append_refused_name(sql, lt);
-		appendStringInfo(sql, ", g.name), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
-		synchro_sql_equal(sql, "s.l", "m.l", n);
-		synchro_sql_join_parents(sql, lt, "s", false);
-		if (has_names(lt))
-			synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
-		appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
-						 SYNCHRO_KIND_OLD "') AND ", lt->number);
-		synchro_sql_equal(sql, "g.l", "m.l", n);
-		appendStringInfoString(sql, " ORDER BY g.kind DESC LIMIT 1) g ON true WHERE m.kind = 'n' AND m.verdict = 'l';");
 
 		/* those that are gone there, and yet needed */
 		initStringInfo(&needed);
@@ -424,17 +459,8 @@ synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, boo
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		appendStringInfoString(sql, ");");
 	}
-
-	/* deletes; a rename that has lost went with its row */
-	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, ", relation);
-	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
-					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
-					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
-	synchro_decide_identity(sql, lt, "x.r");
-	appendStringInfoString(sql, " = ");
-	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfoString(sql, ");");
+	if (link->preview == NULL)
+		append_lost_deletes(sql, lt);
 }
 
 /*

@@ -24,7 +24,7 @@ extern void synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *
 extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty);
 extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
 							   bool leftovers, bool careful);
-extern void synchro_sql_losers(StringInfo sql, const SynchroLinkTable *lt, List *tables, bool ensured);
+extern void synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, List *tables, bool ensured);
 extern void synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers);
 extern void synchro_sql_recheck(StringInfo sql);
 

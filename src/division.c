@@ -29,7 +29,6 @@
 #include "utils/memutils.h"
 
 #include "passwork.h"
-#include "settings.h"
 
 /* from so many failures in a pass on, rows are not looked for one by one */
 #define MAX_SINGLES		1000
@@ -102,6 +101,7 @@ slice_keys(const List *keys, int first, int count)
 			}
 			part->relid = all->relid;
 			part->identities = slice;
+			part->ensure = all->ensure;
 			result = lappend(result, part);
 		}
 		first -= from->count;
@@ -166,7 +166,12 @@ send_part(Division *division, Part *part, bool commit, bool final)
 	CHECK_FOR_INTERRUPTS();
 	pass->batch_context = part->context;
 	MemoryContextSwitchTo(part->context);
-	part->error = commit && (final || !synchro_atomic_pass) ? synchro_pass_push(pass, part->batch, final) : synchro_pass_try(pass, part->batch);
+	if (!commit)
+		part->error = synchro_pass_try(pass, part->batch);
+	else if (final || !synchro_pass_is_atomic(pass))
+		part->error = synchro_pass_push(pass, part->batch, final);
+	else
+		part->error = synchro_pass_rehearse(pass, part->batch);
 	pass->batch_context = whole;
 	MemoryContextSwitchTo(part->context);
 }
@@ -479,6 +484,6 @@ synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError
 	(void) divide(&division, batch->keys, false);
 	push_later(&division);
 	if (final)
-		finish(&division, synchro_atomic_pass ? keys_left(&division, batch->keys) : NIL);
+		finish(&division, synchro_pass_is_atomic(pass) ? keys_left(&division, batch->keys) : NIL);
 	MemoryContextSwitchTo(pass->batch_context);
 }

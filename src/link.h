@@ -35,6 +35,7 @@ typedef struct SynchroLinkTable
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
 	bool	   *pushed;			/* by column: staged and written */
+	List	   *placeholders;	/* of SynchroPlaceholder, in a preview */
 
 	/* the batch at hand */
 	bool		involved;
@@ -89,6 +90,8 @@ typedef struct SynchroLink
 	MemoryContext batch_context;	/* spools and requests of the batch at hand */
 	List	   *leftovers;		/* names of tables with deletes that batches
 								 * before the last have left to it */
+	struct SynchroPreview *preview; /* nothing is to be written, only shown;
+									 * else NULL */
 } SynchroLink;
 
 extern SynchroLink *synchro_link_create(SynchroTarget *target, MemoryContext parent);

@@ -231,6 +231,49 @@ make_record(const SynchroFailure *failure)
 	return result;
 }
 
+static void
+fill_parked(SynchroParked *parked, const SynchroFailure *failure)
+{
+	parked->row = row_key(failure->table->relid, failure->identity, failure->table->nidentity);
+	parked->relid = failure->table->relid;
+	parked->layout = failure->table->layout;
+	parked->changed_at = failure->stamp.at;
+	parked->record = make_record(failure);
+	parked->banned = true;
+}
+
+/*
+ * Remember a change as parked for as long as the set lasts: what a preview
+ * does.
+ */
+SynchroParked *
+synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure)
+{
+	SynchroParked parked = {0};
+
+	fill_parked(&parked, failure);
+	remember(set, &parked);
+	return synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
+}
+
+/*
+ * What was so kept and has not gone through since, in the current memory
+ * context.
+ */
+List *
+synchro_parked_kept(const SynchroParkedSet *set)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	List	   *result = NIL;
+
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+		if (slot->parked->banned && slot->parked->reason != NULL)
+			result = lappend(result, slot->parked);
+	return result;
+}
+
 /*
  * Park a change, or note that it has failed once more.  In a local
  * transaction.  It is not tried again in this pass, until the caller says so.
@@ -250,12 +293,7 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	bool		isnull;
 	MemoryContext context = CurrentMemoryContext;
 
-	parked.row = row_key(failure->table->relid, failure->identity, failure->table->nidentity);
-	parked.relid = failure->table->relid;
-	parked.layout = failure->table->layout;
-	parked.changed_at = failure->stamp.at;
-	parked.record = make_record(failure);
-	parked.banned = true;
+	fill_parked(&parked, failure);
 	values[0] = CStringGetTextDatum(set->server);
 	values[1] = ObjectIdGetDatum(parked.relid);
 	values[2] = Int32GetDatum((int32) parked.layout);
@@ -295,7 +333,20 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 }
 
 /*
- * Forget changes that have been applied; what may have waited for them is due.
+ * Forget changes that have been applied.  healed: list of SynchroParked.
+ */
+void
+synchro_parked_forget(SynchroParkedSet *set, List *healed)
+{
+	ListCell   *cell;
+
+	foreach(cell, healed)
+		if (hash_search(set->rows, &((SynchroParked *) lfirst(cell))->row, HASH_REMOVE, NULL) != NULL)
+			set->count--;
+}
+
+/*
+ * The same, and note it; what may have waited for them is due.
  * In a local transaction.  healed: list of SynchroParked.
  */
 void
@@ -315,9 +366,8 @@ synchro_parked_heal(SynchroParkedSet *set, List *healed)
 		values[1] = Int64GetDatum(parked->id);
 		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND id = $2",
 						lengthof(types), types, values, NULL);
-		if (hash_search(set->rows, &parked->row, HASH_REMOVE, NULL) != NULL)
-			set->count--;
 	}
+	synchro_parked_forget(set, healed);
 	synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name AND " WAITS_FOR_OTHERS,
 					1, types, values, NULL);
 	synchro_sql_close(&scope);

@@ -23,6 +23,8 @@ typedef struct SynchroParked
 	SynchroBytes record;		/* as in the log */
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
+	const char *name;			/* these two only of what fails in a preview: */
+	const char *reason;			/* what is shown of it */
 } SynchroParked;
 
 /* all of a remote's */
@@ -73,6 +75,9 @@ extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, cons
 											   const char *array_text);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
+extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
+extern List *synchro_parked_kept(const SynchroParkedSet *set);
+extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
 extern void synchro_parked_heal(SynchroParkedSet *set, List *healed);
 extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
 extern int64 synchro_parked_next(const char *server, TimestampTz *next);

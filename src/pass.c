@@ -24,6 +24,7 @@
 #include "localsql.h"
 #include "pass.h"
 #include "passwork.h"
+#include "settings.h"
 #include "stalled.h"
 
 static List *
@@ -58,6 +59,11 @@ note_parked(SynchroPass *pass, SynchroBatch *batch, List *leftovers)
 
 	if (pass->parked->count > 0)
 		healed = add_healed(pass, add_healed(pass, NIL, batch->keys), batch->named);
+	if (pass->link->preview != NULL)
+	{
+		synchro_parked_forget(pass->parked, healed);
+		return;
+	}
 	if (healed == NIL && batch->undeleted == NIL && (!pass->parked->has_deletes || leftovers == NIL))
 		return;
 	synchro_local_begin("synchro: noting what has failed");
@@ -88,10 +94,26 @@ note_stalled(SynchroPass *pass, const SynchroBatch *batch)
 	}
 	if (!any)
 		return;
+	if (pass->link->preview != NULL)
+	{
+		foreach(cell, pass->stalled)
+			((SynchroStalled *) lfirst(cell))->named = NULL;
+		return;
+	}
 	synchro_local_begin("synchro: noting what has been mended");
 	synchro_stalled_sent(pass->link->target->name, pass->stalled, batch->snapshot != NULL);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->batch_context);
+}
+
+/*
+ * Is all of the pass one batch?  The batches of a preview are one transaction
+ * in any case.
+ */
+bool
+synchro_pass_is_atomic(const SynchroPass *pass)
+{
+	return synchro_atomic_pass && pass->link->preview == NULL;
 }
 
 static void
@@ -99,6 +121,10 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 {
 	SynchroPosition *position = pass->position;
 	MemoryContext old;
+	ListCell   *shown;
+
+	foreach(shown, batch->shown)
+		synchro_preview_put(pass->link->preview, lfirst(shown));
 
 	/* before it counts as done: a crash in between repeats the batch */
 	if (batch->anew != NIL)
@@ -109,10 +135,11 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		synchro_local_commit();
 		MemoryContextSwitchTo(pass->batch_context);
 	}
-	synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
-								 batch->keys_snapshot, pass->started, &batch->counts,
-								 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras,
-								 synchro_stalled_waiting(pass->stalled));
+	if (pass->link->preview == NULL)
+		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
+									 batch->keys_snapshot, pass->started, &batch->counts,
+									 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras,
+									 synchro_stalled_waiting(pass->stalled));
 	note_stalled(pass, batch);
 	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
 	old = MemoryContextSwitchTo(pass->link->context);
@@ -176,11 +203,25 @@ synchro_pass_batch(SynchroPass *pass)
 }
 
 /*
+ * The token with which a batch is sent.
+ */
+static char *
+next_token(SynchroPass *pass)
+{
+	char	   *token = pass->link->preview != NULL ? synchro_preview_token() :
+		synchro_position_attempt(pass->link->target->name, pass->position->attempted);
+
+	pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
+	return token;
+}
+
+/*
  * Read a batch and apply it, again where that helps.  Returns NULL when it is
- * done and acknowledged, or what must be left out.
+ * done and acknowledged, or what must be left out.  commit: false to see only
+ * whether it would be.
  */
 static SynchroRemoteError *
-push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
+push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more, bool commit)
 {
 	int			retries = 0;
 
@@ -191,10 +232,11 @@ push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 
 		synchro_pass_read(pass, batch, new_keys, more);
 		new_keys = false;
-		token = synchro_position_attempt(pass->link->target->name, pass->position->attempted);
-		pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
+		token = commit ? next_token(pass) : pass->position->attempted;
 		pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
-		error = synchro_batch_apply(batch, token, true);
+		error = synchro_batch_apply(batch, token, commit);
+		if (error == NULL && !commit)
+			return NULL;
 		if (error == NULL)
 		{
 			acknowledge(pass, batch, token);
@@ -214,11 +256,22 @@ synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final)
 {
 	bool		more = !final;
 
-	return push(pass, batch, false, &more);
+	return push(pass, batch, false, &more, true);
 }
 
 /*
- * Apply a batch of given keys without committing it.
+ * The same without committing it, so not final.
+ */
+SynchroRemoteError *
+synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch)
+{
+	bool		more = true;
+
+	return push(pass, batch, false, &more, false);
+}
+
+/*
+ * Apply a batch of given keys once, as it is, without committing it.
  */
 SynchroRemoteError *
 synchro_pass_try(SynchroPass *pass, SynchroBatch *batch)
@@ -241,14 +294,34 @@ run_batch(SynchroPass *pass)
 
 	MemoryContextReset(pass->batch_context);
 	MemoryContextSwitchTo(pass->batch_context);
-	if (!pass->shared)
+	if (!pass->shared && pass->link->preview == NULL)
 		synchro_clocklink_refresh(pass->link);
 	batch = synchro_pass_batch(pass);
-	error = push(pass, batch, true, &more);
+	error = push(pass, batch, true, &more, true);
 	if (error != NULL)
 		synchro_division_push(pass, batch, error, !more);
 	publish_progress(pass, batch);
 	return more;
+}
+
+/*
+ * What would fail, now that the pass has come to its end without it.
+ */
+static void
+show_failures(SynchroPass *pass)
+{
+	SynchroPreview *preview = pass->link->preview;
+	ListCell   *cell;
+
+	foreach(cell, synchro_parked_kept(pass->parked))
+	{
+		const SynchroParked *parked = lfirst(cell);
+		SynchroPreviewRow row = {parked->relid, unconstify(char *, parked->name), "fail", unconstify(char *, parked->reason)};
+
+		synchro_preview_put(preview, &row);
+	}
+	foreach(cell, preview->stalled)
+		synchro_preview_put(preview, lfirst(cell));
 }
 
 /*
@@ -288,13 +361,15 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 			CHECK_FOR_INTERRUPTS();
 
 			/* an altered server, or pause(), counts from the next batch on */
-			result->unfinished = synchro_link_is_outdated(link) || !synchro_shared_wanted();
+			result->unfinished = link->preview == NULL && (synchro_link_is_outdated(link) || !synchro_shared_wanted());
 			if (result->unfinished)
 				break;
 		}
 	}
-	else if (pass->changes->nentries > 0 && !position->rebased)
+	else if (pass->changes->nentries > 0 && !position->rebased && link->preview == NULL)
 		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
+	if (link->preview != NULL)
+		show_failures(pass);
 	result->counts = pass->counts;
 	synchro_pass_copies_left(pass, &result->oldest_copy, &result->newest_copy);
 	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)

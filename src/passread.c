@@ -67,6 +67,30 @@ leave_out_stalled(SynchroPass *pass)
 }
 
 /*
+ * Tables that a preview has met an error with are left out, as those are that
+ * have stalled and are not due.
+ */
+static void
+leave_out_of_preview(SynchroPass *pass)
+{
+	ListCell   *cell;
+
+	foreach(cell, pass->link->preview->stalled)
+	{
+		Oid			relid = ((SynchroPreviewRow *) lfirst(cell))->relid;
+		SynchroStalled *stalled = synchro_stalled_find(pass->stalled, relid);
+
+		if (stalled == NULL)
+		{
+			stalled = palloc0(sizeof(SynchroStalled));
+			stalled->relid = relid;
+			pass->stalled = lappend(pass->stalled, stalled);
+		}
+		stalled->due = false;
+	}
+}
+
+/*
  * Can the first batch be read in the transaction that has collected the keys?
  *
  * Then it need not read the log once more for names of before.  Those are in
@@ -110,6 +134,8 @@ synchro_pass_collect(SynchroPass *pass)
 		synchro_link_forget(pass->link);
 	synchro_link_refresh(pass->link);
 	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due);
+	if (pass->link->preview != NULL)
+		leave_out_of_preview(pass);
 	synchro_pass_choose_copy(pass);
 	more.arg = pass->chunk;
 	pass->changes = synchro_changes_collect(since, named, pass->link->target->name, pass->parked,
@@ -212,7 +238,7 @@ take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
 		add_dead(batch, changed->relid, identity, table->nidentity, key);
 		return true;
 	}
-	if (key->name.data == NULL && !synchro_atomic_pass &&
+	if (key->name.data == NULL && !synchro_pass_is_atomic(pass) &&
 		synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(pass->context);
@@ -243,7 +269,7 @@ static bool
 take_keys(SynchroPass *pass, SynchroBatch *batch)
 {
 	int			count = 0;
-	int			limit = synchro_atomic_pass ? PG_INT32_MAX : synchro_batch_size;
+	int			limit = synchro_pass_is_atomic(pass) ? PG_INT32_MAX : synchro_batch_size;
 
 	batch->keys = NIL;
 	while (pass->current < list_length(pass->order))
@@ -273,7 +299,8 @@ take_keys(SynchroPass *pass, SynchroBatch *batch)
 }
 
 /*
- * Leave out keys of rows that are in the batch by a name of before.  Names
+ * Leave out keys of rows that are in the batch by a name of before, but for a
+ * batch that has no such names: it only tries its keys as they are.  Names
  * that the pass collected itself are apart from its keys already.
  */
 static void
@@ -295,7 +322,7 @@ drop_double_keys(SynchroBatch *batch)
 		named = synchro_identities_create(changed->table);
 		while (synchro_changes_next_old(changed, &key))
 			synchro_identities_decode(named, changed->table, key.identity);
-		renamed = palloc(sizeof(SynchroBatchKeys));
+		renamed = palloc0(sizeof(SynchroBatchKeys));
 		renamed->relid = changed->relid;
 		renamed->identities = named;
 		batch->named = lappend(batch->named, renamed);
@@ -303,7 +330,7 @@ drop_double_keys(SynchroBatch *batch)
 		{
 			SynchroBatchKeys *keys = lfirst(other);
 
-			if (keys->relid == changed->relid)
+			if (keys->relid == changed->relid && batch->max_olds > 0)
 				synchro_identities_subtract(keys->identities, named);
 		}
 	}

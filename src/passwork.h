@@ -42,8 +42,10 @@ typedef struct SynchroPass
 } SynchroPass;
 
 /* in pass.c */
+extern bool synchro_pass_is_atomic(const SynchroPass *pass);
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final);
+extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch);
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch);
 
 /* in passread.c */

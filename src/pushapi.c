@@ -45,31 +45,6 @@ PG_FUNCTION_INFO_V1(synchro_log_entries);
 #define NOTHING_MESSAGE "No changes since last synchronization."
 
 /*
- * The remotes that an argument means: the one named, or all that are not
- * paused.
- */
-static List *
-targets_of(FunctionCallInfo fcinfo)
-{
-	List	   *all;
-	List	   *result = NIL;
-	ListCell   *cell;
-
-	if (!PG_ARGISNULL(0))
-		return list_make1(synchro_target_get(NameStr(*PG_GETARG_NAME(0)), false));
-	all = synchro_target_list();
-	if (all == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no remote to synchronize with"),
-				 errhint("Create a foreign server of %s and run synchro.add_remote() for it.", SYNCHRO_FDW)));
-	foreach(cell, all)
-		if (!((SynchroTarget *) lfirst(cell))->paused)
-			result = lappend(result, lfirst(cell));
-	return result;
-}
-
-/*
  * synchronize(remote): push what is pending; returns a row for each remote.
  */
 Datum
@@ -84,7 +59,7 @@ synchro_synchronize(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("synchronize()");
 	PreventCommandDuringRecovery("synchronize()");
 	InitMaterializedSRF(fcinfo, 0);
-	targets = targets_of(fcinfo);
+	targets = synchro_pushcall_targets(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
 	if (!PG_ARGISNULL(0) && ((SynchroTarget *) linitial(targets))->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -137,7 +112,7 @@ synchro_reset(PG_FUNCTION_ARGS)
 	bool		keep_references = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	foreach(cell, targets_of(fcinfo))
+	foreach(cell, synchro_pushcall_targets(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0))))
 		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references, true);
 	PopActiveSnapshot();
 	PG_RETURN_VOID();

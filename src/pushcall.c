@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * pushcall.c
- *	  What synchronize() does in the caller's backend: have a worker push,
- *	  and wait for it.
+ *	  What synchronize() and preview() do in the caller's backend: have a
+ *	  worker push, or show what it would push, and wait for it.
  *
  * Pushing never runs in the caller's transaction: so it sees what is
  * committed, and holds none of the caller's locks.  If a pusher is running,
  * it is asked for a pass; else a worker is started that makes one pass and
- * ends.  For that the library need not be preloaded.
+ * ends.  For that the library need not be preloaded.  A preview always has a
+ * worker of its own, which waits for a pass that is under way and keeps others
+ * waiting.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,10 +35,35 @@
 #define BLOCKED_CHECK_INTERVAL 500
 
 /*
+ * The remotes that a function's argument means: the one named, or for NULL all
+ * that are not paused.
+ */
+List *
+synchro_pushcall_targets(const char *name)
+{
+	List	   *all;
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	if (name != NULL)
+		return list_make1(synchro_target_get(name, false));
+	all = synchro_target_list();
+	if (all == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no remote to synchronize with"),
+				 errhint("Create a foreign server of %s and run synchro.add_remote() for it.", SYNCHRO_FDW)));
+	foreach(cell, all)
+		if (!((SynchroTarget *) lfirst(cell))->paused)
+			result = lappend(result, lfirst(cell));
+	return result;
+}
+
+/*
  * Raise an error if that worker waits for a lock that we hold.
  */
 static void
-check_not_blocked(pid_t pid)
+check_not_blocked(pid_t pid, const char *function)
 {
 	ArrayType  *blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids,
 																  Int32GetDatum(pid)));
@@ -46,8 +73,8 @@ check_not_blocked(pid_t pid)
 		if (pids[i] == MyProcPid)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("synchronize() cannot go on because this transaction holds a lock that it needs"),
-					 errhint("Commit before you call synchronize().")));
+					 errmsg("%s cannot go on because this transaction holds a lock that it needs", function),
+					 errhint("Commit before you call %s.", function)));
 }
 
 /*
@@ -114,7 +141,7 @@ ask_pusher(const SynchroTarget *target, TimestampTz until, SynchroPassResult *re
 			served = true;
 			break;
 		}
-		check_not_blocked(pid);
+		check_not_blocked(pid, "synchronize()");
 		synchro_shared_wait(BLOCKED_CHECK_INTERVAL, synchro_wait_worker());
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -123,10 +150,11 @@ ask_pusher(const SynchroTarget *target, TimestampTz until, SynchroPassResult *re
 }
 
 /*
- * Wait until the worker has ended; false if that is not so in time.
+ * Wait until the worker has ended; false if that is not so in time.  The rows of
+ * a preview are taken meanwhile: what it has sent before stays in the queue.
  */
 static bool
-wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until)
+wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until, SynchroPreviewReader *reader)
 {
 	TimestampTz checked = GetCurrentTimestamp();
 
@@ -135,6 +163,8 @@ wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until)
 		pid_t		pid;
 		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
 
+		if (reader != NULL)
+			synchro_previewqueue_read(reader);
 		if (status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED)
 			return true;
 		if (is_late(until))
@@ -142,7 +172,7 @@ wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until)
 		if (status == BGWH_STARTED &&
 			TimestampDifferenceExceeds(checked, GetCurrentTimestamp(), BLOCKED_CHECK_INTERVAL))
 		{
-			check_not_blocked(pid);
+			check_not_blocked(pid, reader != NULL ? "preview()" : "synchronize()");
 			checked = GetCurrentTimestamp();
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -155,12 +185,16 @@ wait_for_worker(BackgroundWorkerHandle *handle, TimestampTz until)
 /*
  * Have a worker started for this call alone.  If it is late it is ended, as it
  * is when the call is cancelled; what it has committed there stays.
+ *
+ * callback: is given the rows of a preview; NULL: to push.
  */
 static SynchroPushOutcome
-run_worker(const SynchroTarget *target, TimestampTz until, SynchroPassResult *result, SynchroKeptError *error)
+run_worker(const SynchroTarget *target, TimestampTz until, SynchroPreviewCallback callback, void *arg,
+		   SynchroPassResult *result, SynchroKeptError *error)
 {
-	dsm_segment *segment = dsm_create(sizeof(SynchroPusherCall), 0);
+	dsm_segment *segment = dsm_create(MAXALIGN(sizeof(SynchroPusherCall)) + (callback != NULL ? SYNCHRO_PREVIEW_QUEUE : 0), 0);
 	SynchroPusherCall *call = dsm_segment_address(segment);
+	SynchroPreviewReader reader;
 	BackgroundWorkerHandle *handle;
 	bool		failed;
 	bool		ended = false;
@@ -169,6 +203,9 @@ run_worker(const SynchroTarget *target, TimestampTz until, SynchroPassResult *re
 	call->database = MyDatabaseId;
 	strlcpy(call->server, target->name, sizeof(call->server));
 	call->state = SYNCHRO_CALL_RUNNING;
+	call->preview = callback != NULL;
+	if (callback != NULL)
+		synchro_previewqueue_open(&reader, segment, SYNCHRO_CALL_QUEUE(call), callback, arg);
 	if (!synchro_worker_start("synchro_pusher_main", target->name,
 							  UInt32GetDatum(dsm_segment_handle(segment)), NULL, &handle))
 		ereport(ERROR,
@@ -178,7 +215,7 @@ run_worker(const SynchroTarget *target, TimestampTz until, SynchroPassResult *re
 				 errhint("Increase max_worker_processes, and restart the server.")));
 	PG_TRY();
 	{
-		ended = wait_for_worker(handle, until);
+		ended = wait_for_worker(handle, until, callback != NULL ? &reader : NULL);
 	}
 	PG_CATCH();
 	{
@@ -221,7 +258,7 @@ synchro_pushcall_within(const SynchroTarget *target, long timeout, SynchroPassRe
 
 	if (ask_pusher(target, until, result, error, &outcome))
 		return outcome;
-	return run_worker(target, until, result, error);
+	return run_worker(target, until, NULL, NULL, result, error);
 }
 
 /*
@@ -233,4 +270,18 @@ bool
 synchro_pushcall(const SynchroTarget *target, SynchroPassResult *result, SynchroKeptError *error)
 {
 	return synchro_pushcall_within(target, 0, result, error) == SYNCHRO_PUSH_DONE;
+}
+
+/*
+ * Have it found out what that would do.  The callback is given each row.
+ *
+ * Returns false if that has failed, with the reason in *error.
+ */
+bool
+synchro_pushcall_preview(const SynchroTarget *target, SynchroPreviewCallback callback, void *arg,
+						 SynchroKeptError *error)
+{
+	SynchroPassResult result;
+
+	return run_worker(target, 0, callback, arg, &result, error) == SYNCHRO_PUSH_DONE;
 }

@@ -8,7 +8,7 @@
  * it knows of the remote, and tries again after a time that doubles with each
  * failure up to synchro.retry_max_interval; a new commit does not hasten
  * that, a call of synchronize() does.  Started for a single call it makes one
- * pass and ends, and the error is the caller's.
+ * pass, or the preview of one, and ends, and the error is the caller's.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +40,7 @@
 #include "localsql.h"
 #include "logkeeper.h"
 #include "pending.h"
+#include "previewqueue.h"
 #include "pusher.h"
 #include "settings.h"
 #include "stalled.h"
@@ -74,6 +75,7 @@ typedef struct Pusher
 	uint64		ticket;			/* requests up to it are served by the pass */
 	int64		copy;			/* when copies up to this one are done */
 	SynchroPassResult sum;		/* of passes since requests were served last */
+	SynchroPreview *preview;	/* only that is made; else NULL */
 } Pusher;
 
 /*
@@ -93,37 +95,6 @@ unlock_remote(Pusher *pusher)
 	if (pusher->locked)
 		LockRelease(&pusher->lock, ExclusiveLock, true);
 	pusher->locked = false;
-}
-
-/*
- * Our node's id; an error if this database is a copy that must not push.
- */
-static char *
-active_node(MemoryContext context, char **previous)
-{
-	SynchroSqlScope scope;
-	char	   *node;
-	bool		active;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("SELECT n.id, n.state = 'active', i.previous FROM synchro.node n JOIN synchro.node_identity i USING (id)", 0, NULL, NULL, NULL) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database has no identity as a node"),
-				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
-	node = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	*previous = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
-	if (*previous != NULL)
-		*previous = MemoryContextStrdup(context, *previous);
-	active = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)[0] == 't';
-	synchro_sql_close(&scope);
-	if (!active)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is a copy and does not push until that is confirmed"),
-				 errdetail("Its system identifier or OID is not the one that it had as a node."),
-				 errhint("If it shall push, run synchro.confirm_node().")));
-	return node;
 }
 
 /*
@@ -181,8 +152,11 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 	pusher->link->node = MemoryContextStrdup(pusher->link->context, node);
 	if (previous != NULL)
 		pusher->link->previous_node = MemoryContextStrdup(pusher->link->context, previous);
+	if (pusher->preview != NULL)
+		synchro_preview_begin(pusher->link, pusher->preview);
 	synchro_peer_open(pusher->link, position);
-	synchro_clocklink_measure(pusher->link);
+	if (pusher->preview == NULL)
+		synchro_clocklink_measure(pusher->link);
 }
 
 /*
@@ -206,7 +180,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	MemoryContextSwitchTo(pusher->context);
 	target = synchro_target_get(pusher->server, false);
 	lock_remote(pusher, target);
-	node = active_node(pusher->context, &previous);
+	node = synchro_active_node(pusher->context, &previous);
 	synchro_local_commit();
 
 	/* anew: the snapshot above is from before we got the lock */
@@ -217,7 +191,8 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
 
-	synchro_logkeeper_summarize();
+	if (pusher->preview == NULL)
+		synchro_logkeeper_summarize();
 	do
 	{
 		SynchroPassResult part;
@@ -234,8 +209,11 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	pusher->next_retry = result->next_retry;
 	if (!result->unfinished)
 		synchro_shared_publish_pushed(logged);
+	if (pusher->preview != NULL)
+		synchro_preview_end(pusher->link);
 	unlock_remote(pusher);
-	synchro_logkeeper_run(true, true);
+	if (pusher->preview == NULL)
+		synchro_logkeeper_run(true, true);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 }
@@ -370,6 +348,11 @@ stall_suspect(Pusher *pusher, const SynchroKeptError *error)
 {
 	if (!OidIsValid(pusher->suspect) || ++pusher->nstalled > MAX_STALLED)
 		return false;
+	if (pusher->preview != NULL)
+	{
+		synchro_preview_stall(pusher->preview, pusher->suspect, error);
+		return true;
+	}
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("could not push a table to remote \"%s\": %s", pusher->server, error->message),
@@ -545,6 +528,8 @@ run_call(Pusher *pusher, dsm_handle handle)
 	call = dsm_segment_address(segment);
 	strlcpy(pusher->server, call->server, sizeof(pusher->server));
 	synchro_worker_connect(call->database, psprintf("pusher: %s", call->server));
+	if (call->preview)
+		pusher->preview = synchro_preview_create();
 
 	if (sigsetjmp(on_error, 1) != 0)
 	{
@@ -567,10 +552,12 @@ run_call(Pusher *pusher, dsm_handle handle)
 		SynchroPassResult result = {{0}};
 
 		/* what has failed is tried once */
-		push(pusher, !stalled && call->result.newest_copy == 0, &result);
+		push(pusher, (!stalled || call->preview) && call->result.newest_copy == 0, &result);
 		synchro_pass_add(&call->result, &result);
-	} while (call->result.oldest_copy != 0 && still_wanted(pusher));
+	} while (call->result.oldest_copy != 0 && !call->preview && still_wanted(pusher));
 	disconnect(pusher);
+	if (call->preview)
+		synchro_previewqueue_send(segment, SYNCHRO_CALL_QUEUE(call), pusher->preview);
 	pg_write_barrier();
 	call->state = SYNCHRO_CALL_DONE;
 }

@@ -28,11 +28,14 @@ typedef struct SynchroPusherCall
 {
 	Oid			database;
 	char		server[NAMEDATALEN];
+	bool		preview;		/* only a preview; then a queue for its rows follows */
 
 	volatile SynchroCallState state;
 	SynchroPassResult result;
 	SynchroKeptError error;
 } SynchroPusherCall;
+
+#define SYNCHRO_CALL_QUEUE(call)	((char *) (call) + MAXALIGN(sizeof(SynchroPusherCall)))
 
 extern PGDLLEXPORT void synchro_pusher_main(Datum main_arg);
 

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "applysql.h"
@@ -122,7 +123,7 @@ static bool
 first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
 {
 	SynchroBatch *trial = synchro_pass_batch(pass);
-	SynchroBatchKeys one;
+	SynchroBatchKeys one = {0};
 	SynchroRemoteError *error;
 
 	trial->max_olds = 0;
@@ -264,10 +265,11 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 
 /*
  * Park a change that the remote has refused.  In a local transaction.  What
- * there is of it is in failure, but for the reason.
+ * there is of it is in failure, but for the reason.  name: by which a preview
+ * shows it, or NULL.
  */
 static void
-park(SynchroPass *pass, Oid relid, SynchroFailure *failure, const SynchroRemoteError *error)
+park(SynchroPass *pass, Oid relid, SynchroFailure *failure, const SynchroRemoteError *error, const char *name)
 {
 	const SynchroTable *table = synchro_table_get(relid, true);
 
@@ -276,8 +278,78 @@ park(SynchroPass *pass, Oid relid, SynchroFailure *failure, const SynchroRemoteE
 	failure->table = synchro_table_copy(table, CurrentMemoryContext);
 	failure->origin = &synchro_source_find(pass->changes->sources, failure->stamp.source)->origin;
 	describe(pass, error, failure);
-	(void) synchro_parked_put(pass->parked, failure);
+	if (pass->link->preview == NULL)
+		(void) synchro_parked_put(pass->parked, failure);
+	else
+	{
+		SynchroParked *parked = synchro_parked_keep(pass->parked, failure);
+		SynchroIdentities identity = {failure->table->nidentity, 1, 1, failure->identity};
+		MemoryContext old = MemoryContextSwitchTo(pass->parked->context);
+
+		parked->name = name != NULL ? pstrdup(name) : synchro_identities_text(&identity, 0);
+		parked->reason = synchro_preview_reason(failure->sqlstate, failure->message);
+		MemoryContextSwitchTo(old);
+	}
 	pass->counts.failed++;
+}
+
+/*
+ * What a preview calls a row that has failed: by its natural key, if it is
+ * here and the remote's tables can hold it; else NULL.  Waits for the network.
+ */
+static char *
+name_of(SynchroPass *pass, Oid relid, const SynchroIdentities *identities, int position)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext whole = pass->batch_context;
+	SynchroRowStamp unknown = {{0}};
+	SynchroIdentities one = {identities->nidentity, 1, 1, &identities->values[position * identities->nidentity], &unknown};
+	SynchroBatchKeys keys = {relid, &one};
+	SynchroBatch *batch;
+	char	   *name;
+	bool		more = true;
+
+	if (pass->link->preview == NULL)
+		return NULL;
+	pass->batch_context = AllocSetContextCreate(whole, "synchro name", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(pass->batch_context);
+	batch = synchro_pass_batch(pass);
+	batch->keys = list_make1(&keys);
+	batch->ensured = NIL;
+	batch->max_olds = 0;
+	synchro_pass_read(pass, batch, false, &more);
+	name = synchro_batch_name(batch);
+	if (name != NULL)
+		name = MemoryContextStrdup(context, name);
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(pass->batch_context);
+	pass->batch_context = whole;
+	return name;
+}
+
+/*
+ * The same of a row with a name of before.
+ */
+static char *
+name_of_old(SynchroPass *pass, const SynchroBatchOld *old)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const SynchroTable *table;
+	SynchroIdentities *identities = NULL;
+
+	if (pass->link->preview == NULL)
+		return NULL;
+	synchro_local_begin("synchro: looking up a name");
+	MemoryContextSwitchTo(context);
+	table = synchro_table_get(old->relid, true);
+	if (table != NULL)
+	{
+		identities = synchro_identities_create(table);
+		synchro_identities_decode(identities, table, old->key.identity);
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	return identities != NULL ? name_of(pass, old->relid, identities, 0) : NULL;
 }
 
 /*
@@ -290,6 +362,7 @@ synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old, const
 	const SynchroTable *table;
 	bool		by_reference;
 	SynchroFailure failure = {0};
+	char	   *name = name_of_old(pass, old);
 
 	synchro_local_begin("synchro: parking what has failed");
 	table = synchro_table_get(old->relid, true);
@@ -301,7 +374,7 @@ synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old, const
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		failure.old = old->key.name;
 		failure.stamp = old->key.changed;
-		park(pass, old->relid, &failure, error);
+		park(pass, old->relid, &failure, error, name);
 	}
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
@@ -318,6 +391,7 @@ synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int
 	const SynchroIdentities *identities = keys->identities;
 	MemoryContext context = CurrentMemoryContext;
 	SynchroFailure failure = {0};
+	char	   *name = name_of(pass, keys->relid, identities, position);
 
 	failure.identity = &identities->values[position * identities->nidentity];
 	failure.op = SYNCHRO_OP_UPDATE;
@@ -336,7 +410,7 @@ synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int
 		failure.old = dead->key.name;
 	}
 	synchro_local_begin("synchro: parking what has failed");
-	park(pass, keys->relid, &failure, error);
+	park(pass, keys->relid, &failure, error, name);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }

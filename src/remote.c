@@ -35,6 +35,7 @@ struct SynchroRemote
 	const char **keywords;		/* what we connected with */
 	const char **values;
 	PGconn	   *conn;
+	const char *undo;			/* what undoes a script that has failed */
 	TimestampTz heard;			/* when the peer last gave a sign of life */
 };
 
@@ -157,6 +158,7 @@ synchro_remote_open(const char *name, const char **keywords, const char **values
 	{
 		synchro_connect(&remote->conn, name, remote->keywords, remote->values,
 						password_required);
+		remote->undo = "ROLLBACK";
 		PQsetnonblocking(remote->conn, 1);
 		PQsetNoticeProcessor(remote->conn, receive_notice, remote);
 		pin_session(remote);
@@ -188,6 +190,16 @@ const char *
 synchro_remote_name(const SynchroRemote *remote)
 {
 	return remote->name;
+}
+
+/*
+ * Let scripts be parts of a transaction from now on: what undoes one of them
+ * if it fails.  sql: a constant.
+ */
+void
+synchro_remote_set_undo(SynchroRemote *remote, const char *sql)
+{
+	remote->undo = sql;
 }
 
 /*
@@ -313,7 +325,7 @@ send_spool(SynchroRemote *remote, SynchroSpool *spool)
  *
  * Returns NULL, or what went wrong, in the current memory context; the remote
  * transaction is then aborted, and ROLLBACK has been sent where that was
- * needed.  Does not raise errors of the remote.
+ * needed, or what synchro_remote_set_undo() has said.  Does not raise errors of the remote.
  */
 SynchroRemoteError *
 synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List **results)
@@ -362,7 +374,7 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 	if (error != NULL && !error->lost &&
 		PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 	{
-		(void) PQsendQuery(remote->conn, "ROLLBACK");
+		(void) PQsendQuery(remote->conn, remote->undo);
 		result = last_result(remote);
 		error->lost = PQresultStatus(result) != PGRES_COMMAND_OK;
 		PQclear(result);

@@ -168,16 +168,19 @@ synchro_restored_set_back(const SynchroLink *link, char **snapshot, char **keys_
 
 	if (compare_positions(there, keys_there, *snapshot, *keys_snapshot) >= 0)
 		return;
-	synchro_local_begin("synchro: setting the position back");
-	values[0] = CStringGetTextDatum(link->target->name);
-	values[1] = CStringGetTextDatum(there);
-	values[2] = CStringGetTextDatum(keys_there);
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot"
-					" WHERE server = $1::name AND acknowledged IS NULL", lengthof(types), types, values, NULL);
-	synchro_sql_close(&scope);
-	synchro_local_commit();
-	MemoryContextSwitchTo(context);
+	if (link->preview == NULL)
+	{
+		synchro_local_begin("synchro: setting the position back");
+		values[0] = CStringGetTextDatum(link->target->name);
+		values[1] = CStringGetTextDatum(there);
+		values[2] = CStringGetTextDatum(keys_there);
+		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+		synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot"
+						" WHERE server = $1::name AND acknowledged IS NULL", lengthof(types), types, values, NULL);
+		synchro_sql_close(&scope);
+		synchro_local_commit();
+		MemoryContextSwitchTo(context);
+	}
 	*snapshot = there;
 	*keys_snapshot = keys_there;
 }

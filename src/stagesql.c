@@ -21,6 +21,7 @@
  *			called before.  fresh: r is a value made for a row to
  *			be inserted.  The columns from stamp to verdict are
  *			decidesql.c's.
+ *	  x_N	in a preview, what rows and names are called: see previewsql.c
  *	  c_N	when and where rows were changed, if the remote logs the table,
  *			too: see decidesql.c
  *
@@ -387,7 +388,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
  * they are truncated only now and then.
  */
 void
-synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
 	const char *command = lt->staged >= TRUNCATE_BYTES ? "TRUNCATE" : "DELETE FROM";
 
@@ -396,6 +397,13 @@ synchro_sql_empty(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, "%s pg_temp.m_%d;%s pg_temp.n_%d;", command, lt->number, command, lt->number);
 	if (lt->rows_staged)
 		appendStringInfo(sql, "%s pg_temp.s_%d;", command, lt->number);
+	if (link->preview == NULL)
+		return;
+
+	/* its batches are one transaction, whose end would empty these */
+	appendStringInfo(sql, "%s pg_temp.x_%d;", command, lt->number);
+	if (lt->decides)
+		appendStringInfo(sql, "%s pg_temp.c_%d;%s pg_temp.g_%d;", command, lt->number, command, lt->number);
 }
 
 /*

@@ -16,6 +16,8 @@
 
 #include "applysql.h"
 #include "decidesql.h"
+#include "placeholder.h"
+#include "previewsql.h"
 #include "staging.h"
 #include "stalled.h"
 
@@ -108,6 +110,8 @@ synchro_staging_prepare(SynchroLink *link)
 		{
 			synchro_suspect(lt->root);
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+			if (link->preview != NULL)
+				synchro_placeholders_prepare(link, lt);
 			synchro_suspect(InvalidOid);
 			lt->decides = remote_decides(link, lt);
 		}
@@ -127,6 +131,8 @@ synchro_staging_prepare(SynchroLink *link)
 		{
 			synchro_sql_stage_names(&sql, lt);
 			synchro_sql_stage_decisions(&sql, lt);
+			if (link->preview != NULL)
+				synchro_sql_preview_stage(&sql, lt);
 		}
 		lt->names_staged = true;
 	}
@@ -134,6 +140,11 @@ synchro_staging_prepare(SynchroLink *link)
 	MemoryContextSwitchTo(old);
 	if (sql.len > 0 && !link->session_prepared)
 		synchro_sql_session(&sql);
+	if (sql.len > 0 && !link->session_prepared && link->preview != NULL)
+	{
+		synchro_sql_placeholder_session(&sql);
+		synchro_sql_preview_session(&sql);
+	}
 	if (sql.len > 0)
 	{
 		error = synchro_remote_script(link->remote, sql.data, NIL, NULL);

@@ -40,6 +40,13 @@ REVOKE ALL ON FUNCTION synchro.copy_table(name, regclass, boolean) FROM PUBLIC;
 --
 -- Preview
 --
+CREATE FUNCTION synchro.preview(remote name DEFAULT NULL,
+		OUT remote name, OUT relation regclass, OUT key text, OUT action text, OUT detail text)
+	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_preview';
+COMMENT ON FUNCTION synchro.preview(name) IS
+	'what the next pass would do to each row of a remote, or of all: insert, update, delete, skip what is older than the remote''s, or fail; nothing is written anywhere';
+REVOKE ALL ON FUNCTION synchro.preview(name) FROM PUBLIC;
 
 --
 -- Comparing

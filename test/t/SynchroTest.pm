@@ -232,6 +232,9 @@ Runs synchro.synchronize() for one remote, or for all without a name. Returns a 
 the remote (remote, inserted, updated, deleted, skipped, failed, message); in list context those of all remotes. Dies if it
 fails.
 
+With SYNCHRO_PREVIEW=1 in the environment it first has synchro.preview() say what will happen, and dies if that is not what
+then happens.
+
   dbname => 'postgres'
 
 =cut
@@ -239,12 +242,37 @@ fails.
 sub sync
 {
 	my ($local, $name, %opts) = @_;
+	my $announced = $ENV{SYNCHRO_PREVIEW} ? _announced($local, $name, %opts) : undef;
 	my @results = map { JSON::PP::decode_json($_) }
 	  split /\n/,
 	  $local->safe_psql($opts{dbname} || 'postgres',
 		'SELECT row_to_json(s) FROM ' . _synchronize($name) . ' AS s');
 
+	foreach my $result ($announced ? @results : ())
+	{
+		my $said = join ' ', map { $announced->{"$result->{remote} $_"} || 0 } qw(insert update delete skip fail);
+		my $done = join ' ', map { $result->{$_} } qw(inserted updated deleted skipped failed);
+
+		croak "the preview said $said, and done was $done:\n$announced->{rows}" if $said ne $done;
+	}
 	return wantarray ? @results : $results[0];
+}
+
+# What a preview says: how many rows by remote and action, and all rows.
+sub _announced
+{
+	my ($local, $name, %opts) = @_;
+	my $rows = $local->safe_psql($opts{dbname} || 'postgres',
+		q{SELECT concat_ws('|', remote, action, relation, key, detail) FROM } . _synchronize($name) =~ s/synchronize/preview/r);
+	my %announced = (rows => $rows);
+
+	foreach my $row (split /\n/, $rows)
+	{
+		my ($remote, $action) = split /\|/, $row;
+
+		$announced{"$remote $action"}++;
+	}
+	return \%announced;
 }
 
 =head2 sync_fails($local, $remote_name, $pattern, $testname, %opts)

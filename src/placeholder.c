@@ -1,0 +1,123 @@
+/*-------------------------------------------------------------------------
+ *
+ * placeholder.c
+ *	  What a preview gives new rows instead of values of the remote's
+ *	  sequences.
+ *
+ * A preview is rolled back, but nextval() is not.  So the session has
+ * sequences of its own, temporary ones, which go with the transaction that
+ * made them.  They count down from the end of the column's type: that passes
+ * what rules a remote may have for its ids, and is not what its own sequences
+ * hand out next, so nobody who inserts there meanwhile waits for us.  Where the
+ * end is taken, they count down from the smallest value that is there, or 0.
+ *
+ * What a trigger or a function in a default asks of a sequence by itself
+ * cannot be prevented.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "placeholder.h"
+
+#define NEXTVAL		"nextval("
+
+/* with its number: a column keeps its sequence when the table is described anew */
+static const char *const columns_query =
+	"SELECT a.attname, a.attnum, CASE WHEN format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1) IN ('smallint', 'integer', 'bigint') THEN t.typlen ELSE 0 END,"
+	"       CASE WHEN a.attidentity <> '' THEN '" NEXTVAL ")' ELSE pg_get_expr(d.adbin, d.adrelid) END,"
+	"       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum)"
+	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+	" LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+	" WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+	"   AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE '%" NEXTVAL "%')"
+	" ORDER BY a.attnum";
+
+/*
+ * Append what a session needs for values that are no plain numbers.
+ */
+void
+synchro_sql_placeholder_session(StringInfo sql)
+{
+	appendStringInfoString(sql,
+						   "CREATE TEMPORARY SEQUENCE synchro_ids AS bigint START 2147483647 INCREMENT BY -1 MAXVALUE 2147483647;"
+						   "CREATE FUNCTION pg_temp.synchro_nextval(regclass) RETURNS bigint LANGUAGE sql VOLATILE"
+						   " AS $$SELECT nextval('pg_temp.synchro_ids'::regclass)$$;");
+}
+
+/*
+ * Append a sequence for a column of integers of that length, and return its
+ * next value, as SQL.  indexed: so two rows may not have the same value, and
+ * it can be seen at no cost which ones are taken.
+ */
+static char *
+own_sequence(StringInfo sql, const SynchroLinkTable *lt, const char *column, const char *attnum, int len, bool indexed)
+{
+	char	   *name = psprintf("synchro_id_%u_%s", lt->table->relid, attnum);
+	int64		end = len == 2 ? PG_INT16_MAX : len == 4 ? PG_INT32_MAX : PG_INT64_MAX;
+
+	appendStringInfo(sql, "CREATE TEMPORARY SEQUENCE IF NOT EXISTS %s AS bigint START " INT64_FORMAT
+					 " INCREMENT BY -1 MINVALUE -9223372036854775808 MAXVALUE " INT64_FORMAT ";", name, end, end);
+	if (indexed)
+		appendStringInfo(sql, "SELECT setval('pg_temp.%s'::regclass, least(x.lowest, 0)::bigint) FROM (SELECT min(t.%s) AS lowest, max(t.%s) AS highest FROM %s t) x"
+						 " WHERE x.highest > " INT64_FORMAT " AND NOT (SELECT is_called FROM pg_temp.%s);",
+						 name, quote_identifier(column), quote_identifier(column), lt->table->qualified, end / 2, name);
+	return psprintf(NEXTVAL "'pg_temp.%s'::regclass)", name);
+}
+
+/*
+ * An expression that asks our own sequence instead of the remote's.
+ */
+static char *
+replace_nextval(const char *expression)
+{
+	StringInfoData result;
+	const char *found;
+
+	initStringInfo(&result);
+	while ((found = strstr(expression, NEXTVAL)) != NULL)
+	{
+		appendBinaryStringInfo(&result, expression, (int) (found - expression));
+		appendStringInfoString(&result, "pg_temp.synchro_" NEXTVAL);
+		expression = found + strlen(NEXTVAL);
+	}
+	appendStringInfoString(&result, expression);
+	return result.data;
+}
+
+/*
+ * Find the columns that sequences fill on the remote, and replace what makes
+ * their values.  Waits for the network; in the memory context of the tables'
+ * descriptions.
+ */
+void
+synchro_placeholders_prepare(SynchroLink *link, SynchroLinkTable *lt)
+{
+	const char *params[1] = {lt->table->qualified};
+	SynchroRows *rows = synchro_remote_query(link->remote, columns_query, 1, params);
+	StringInfoData sql;
+	SynchroRemoteError *error;
+
+	initStringInfo(&sql);
+	lt->placeholders = NIL;
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		SynchroPlaceholder *placeholder = palloc(sizeof(SynchroPlaceholder));
+		int			len = atoi(SYNCHRO_VALUE(rows, i, 2));
+		int			column;
+
+		placeholder->column = SYNCHRO_VALUE(rows, i, 0);
+		placeholder->value = len > 0 ?
+			own_sequence(&sql, lt, placeholder->column, SYNCHRO_VALUE(rows, i, 1), len, SYNCHRO_VALUE(rows, i, 4)[0] == 't') :
+			replace_nextval(SYNCHRO_VALUE(rows, i, 3));
+		lt->placeholders = lappend(lt->placeholders, placeholder);
+		column = synchro_table_column(lt->table, placeholder->column);
+		if (column >= 0 && lt->remote->columns[column].fresh_value != NULL)
+			lt->remote->columns[column].fresh_value = placeholder->value;
+	}
+	error = sql.len > 0 ? synchro_remote_script(link->remote, sql.data, NIL, NULL) : NULL;
+	if (error != NULL)
+		synchro_remote_report(link->remote, error, "while looking at which ids are taken");
+}
