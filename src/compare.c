@@ -27,6 +27,7 @@
 #include "compare.h"
 #include "comparepairs.h"
 #include "localsql.h"
+#include "reader.h"
 #include "staging.h"
 
 /* each step looks at that many buckets in each one that differed before */
@@ -127,22 +128,57 @@ synchro_compare_table(SynchroLink *link, Oid relid)
 	return comparison;
 }
 
-/*
- * Begin and end a look: one snapshot on each side.
- */
 static void
-begin_look(const SynchroComparison *comparison, SynchroSqlScope *scope)
+collect_parents(const SynchroLinkTable *lt, List **parents)
 {
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroLinkTable *parent = lt->parents[fk];
+
+		if (parent == NULL || list_member_ptr(*parents, parent->table))
+			continue;
+		*parents = lappend(*parents, unconstify(SynchroTable *, parent->table));
+		collect_parents(parent, parents);
+	}
+}
+
+/*
+ * Tables that the names of a table's rows, and of what they refer to, may be
+ * made of, as synchro_reader_begin() wants them.
+ */
+List *
+synchro_compare_parents(const SynchroLinkTable *lt)
+{
+	List	   *parents = NIL;
+
+	collect_parents(lt, &parents);
+	return list_delete_ptr(parents, unconstify(SynchroTable *, lt->table));
+}
+
+/* one snapshot on each side, and as whom is read here */
+typedef struct Look
+{
+	SynchroSqlScope scope;
+	SynchroReader reader;
+} Look;
+
+static void
+begin_look(const SynchroComparison *comparison, Look *look)
+{
+	Oid			owner = comparison->link->target->owner;
+
 	synchro_remote_query(comparison->link->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 0, NULL);
 	PushActiveSnapshot(GetLatestSnapshot());
-	synchro_sql_open(scope, comparison->link->target->owner);
+	synchro_sql_open(&look->scope, owner);
 	synchro_sql_settings(false);
+	synchro_reader_begin(&look->reader, owner, comparison->lt->table, false, synchro_compare_parents(comparison->lt));
 }
 
 static void
-end_look(const SynchroComparison *comparison, SynchroSqlScope *scope)
+end_look(const SynchroComparison *comparison, Look *look)
 {
-	synchro_sql_close(scope);
+	synchro_reader_end(&look->reader);
+	synchro_sql_close(&look->scope);
 	PopActiveSnapshot();
 	synchro_remote_query(comparison->link->remote, "COMMIT", 0, NULL);
 }
@@ -458,12 +494,12 @@ void
 synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *suspects)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	SynchroSqlScope scope;
+	Look		look;
 	Buckets		differing = {CurrentMemoryContext};
 	int			bits = 0;
 	int64		rows;
 
-	begin_look(comparison, &scope);
+	begin_look(comparison, &look);
 	MemoryContextSwitchTo(caller);
 	do
 	{
@@ -476,7 +512,7 @@ synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *susp
 	if (differing.count > 0)
 		merge(comparison, hashes_query(comparison, comparison->here, bits, &differing),
 			  hashes_query(comparison, comparison->there, bits, &differing), 2, FETCH_HASHES, note_suspect, suspects);
-	end_look(comparison, &scope);
+	end_look(comparison, &look);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -542,13 +578,13 @@ synchro_compare_again(const SynchroComparison *comparison, const int64 *hashes, 
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Comparer	comparer = {callback, arg};
-	SynchroSqlScope scope;
+	Look		look;
 
-	begin_look(comparison, &scope);
+	begin_look(comparison, &look);
 	MemoryContextSwitchTo(caller);
 	merge(comparison, rows_query(comparison, comparison->here, hashes, count),
 		  rows_query(comparison, comparison->there, hashes, count),
 		  comparison->here->nvalues + FIXED_COLUMNS, FETCH_ROWS, hand_over, &comparer);
-	end_look(comparison, &scope);
+	end_look(comparison, &look);
 	MemoryContextSwitchTo(caller);
 }

@@ -41,6 +41,7 @@ typedef void (*SynchroCompareCallback) (int64 hash, const SynchroComparedRow *he
 										const SynchroComparedRow *there, void *arg);
 
 extern void synchro_compare_prepare(SynchroLink *link, Oid relid);
+extern List *synchro_compare_parents(const SynchroLinkTable *lt);
 extern SynchroComparison *synchro_compare_table(SynchroLink *link, Oid relid);
 extern void synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *suspects);
 extern void synchro_compare_again(const SynchroComparison *comparison, const int64 *hashes, int count,

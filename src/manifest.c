@@ -24,8 +24,9 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-#include "contentsql.h"
+#include "compare.h"
 #include "localsql.h"
+#include "reader.h"
 
 PG_FUNCTION_INFO_V1(synchro_manifest);
 
@@ -141,19 +142,24 @@ describe(SynchroLink *link, Oid relid)
 }
 
 /*
- * Read a table as the caller.
+ * Read a table on behalf of the caller.
  */
 static void
 take_fingerprint(SynchroLink *link, Oid relid, Fingerprint *fingerprint, SynchroContent **content)
 {
 	SynchroContentSide side = {0};
 	SynchroSqlScope scope;
+	SynchroReader reader;
+	SynchroLinkTable *lt = describe(link, relid);
+	Oid			caller = GetUserId();
 
-	*content = synchro_content_sql(describe(link, relid), &side);
-	synchro_sql_open(&scope, GetUserId());
+	*content = synchro_content_sql(lt, &side);
+	synchro_sql_open(&scope, caller);
 	synchro_sql_settings(false);
+	synchro_reader_begin(&reader, caller, lt->table, false, synchro_compare_parents(lt));
 	synchro_sql_query(psprintf("SELECT %s %s", (*content)->all, (*content)->from), 0, NULL, NULL, NULL,
 					  synchro_sql_callback(add_row, fingerprint));
+	synchro_reader_end(&reader);
 	synchro_sql_close(&scope);
 }
 

@@ -132,7 +132,7 @@ differing_columns(const Verifier *verifier, const SynchroComparedRow *here, cons
 		bool		translated = column->fk >= 0 && comparison->lt->parents[column->fk] != NULL;
 
 		if (!synchro_values_equal(translated ? TEXTOID : column->type, here->values[i], there->values[i],
-								  comparison->link->target->owner))
+								  comparison->lt->table->relid))
 			columns = lappend(columns, content->names[i]);
 	}
 	return columns;

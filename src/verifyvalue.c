@@ -16,6 +16,7 @@
 #include "utils/typcache.h"
 
 #include "localsql.h"
+#include "reader.h"
 #include "verifyvalue.h"
 
 /*
@@ -66,11 +67,11 @@ question(Oid type)
 }
 
 /*
- * Ask the type, as a role.  Values that it cannot read are different: so are
+ * Ask the type, as a table's owner.  Values that it cannot read are different: so are
  * those of another type on the remote.
  */
 static bool
-ask(const char *sql, const char *a, const char *b, Oid role)
+ask(const char *sql, const char *a, const char *b, Oid relid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -83,12 +84,15 @@ ask(const char *sql, const char *a, const char *b, Oid role)
 		Oid			types[] = {TEXTOID, TEXTOID};
 		Datum		values[] = {CStringGetTextDatum(a), CStringGetTextDatum(b)};
 		SynchroSqlScope scope;
+		SynchroReader reader;
 		bool		isnull;
 
-		synchro_sql_open(&scope, role);
+		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 		synchro_sql_settings(false);
+		synchro_reader_begin_as_owner(&reader, relid);
 		synchro_sql_run(sql, 2, types, values, NULL);
 		equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
+		synchro_reader_end(&reader);
 		synchro_sql_close(&scope);
 		ReleaseCurrentSubTransaction();
 	}
@@ -116,10 +120,11 @@ ask(const char *sql, const char *a, const char *b, Oid role)
 /*
  * Are two values of a type equal, in the sense of its equality operator?
  *
- * a, b: as text, NULL where null.  role: who the type's functions run as.
+ * a, b: as text, NULL where null.  relid: the table, as whose owner the type's
+ * functions run.
  */
 bool
-synchro_values_equal(Oid type, const char *a, const char *b, Oid role)
+synchro_values_equal(Oid type, const char *a, const char *b, Oid relid)
 {
 	char	   *sql;
 
@@ -131,5 +136,5 @@ synchro_values_equal(Oid type, const char *a, const char *b, Oid role)
 	if (looks_tell(type))
 		return false;
 	sql = question(type);
-	return sql != NULL && ask(sql, a, b, role);
+	return sql != NULL && ask(sql, a, b, relid);
 }

@@ -330,6 +330,12 @@ $a->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables ch
 $b->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables changes remotes progress failures conflicts node);
 $a->safe_psql('postgres', "$path SELECT * FROM synchro.check()");
 $a->safe_psql('postgres', "$path SELECT synchro.synchronize()");
+# differences and contents are told, or it is said why not
+$a->psql('postgres', "$path SELECT * FROM synchro.verify('b')");
+$a->psql('postgres', "$path SELECT * FROM synchro.verify('b', 'public.swaps')");
+$a->psql('postgres', "$path SELECT * FROM synchro.manifest()");
+$a->psql('postgres', "$path SELECT * FROM synchro.manifest('evil')");
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.preview()");
 $a->safe_psql('postgres', "$path SELECT synchro.retry()");
 $a->safe_psql('postgres', "$path SELECT synchro.peer_setup()");
 $a->safe_psql('postgres', "$path SELECT synchro.pause('b'); SELECT synchro.resume('b')");
