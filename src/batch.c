@@ -15,6 +15,7 @@
 #include "decidesql.h"
 #include "followers.h"
 #include "order.h"
+#include "prepared.h"
 #include "refpairs.h"
 #include "resolvejoin.h"
 
@@ -293,6 +294,82 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 }
 
 /*
+ * What is done with the rows once they are staged.
+ */
+static void
+append_applying(SynchroBatch *batch, StringInfo sql, List *tables, bool leftovers)
+{
+	SynchroLink *link = batch->link;
+	List	   *components;
+	ListCell   *cell;
+	ListCell   *member;
+
+	foreach(cell, synchro_order_by_names(tables))
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
+
+		synchro_sql_refpairs(sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(sql, BY_HASHING);
+		synchro_sql_resolve(sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(sql, AS_PLANNED);
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
+			appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
+		if (lt->decides)
+		{
+			appendStringInfoString(sql, BY_HASHING);
+			synchro_sql_decide(sql, link, lt, leftovers, batch->careful);
+			appendStringInfoString(sql, AS_PLANNED);
+		}
+	}
+	components = synchro_order_by_references(tables);
+	if (link->peer_node != NULL)
+	{
+		appendStringInfoString(sql, BY_HASHING);
+		append_decisions(batch, sql, tables, components, leftovers);
+		appendStringInfoString(sql, AS_PLANNED);
+	}
+	append_extras(batch, sql);
+	synchro_sql_missing(sql, tables);
+	append_marks(sql, tables);
+
+	foreach(cell, components)
+	{
+		foreach(member, lfirst(cell))
+			if (identity_may_move(lfirst(member)))
+				synchro_sql_follow(sql, lfirst(member), lfirst(cell));
+		foreach(member, lfirst(cell))
+			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
+				synchro_sql_free_values(sql, link, lfirst(member));
+		synchro_sql_upsert(sql, link, lfirst(cell));
+	}
+	append_deletes(batch, sql, components);
+	if (batch->apart)
+		append_deletes_apart(batch, sql, components);
+	if (link->peer_node != NULL)
+		synchro_sql_recheck(sql);
+	foreach(cell, tables)
+		synchro_sql_references(sql, link, lfirst(cell));
+}
+
+static int64
+staged_rows(const List *tables)
+{
+	int64		result = 0;
+	const ListCell *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		result += lt->nrows + lt->nnames + lt->nolds;
+	}
+	return result;
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -301,10 +378,10 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
-	List	   *components;
+	bool		small = !batch->apart && staged_rows(tables) < HASH_ROWS;
 	StringInfoData sql;
+	StringInfoData applying;
 	ListCell   *cell;
-	ListCell   *member;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "BEGIN;SET CONSTRAINTS ALL DEFERRED;");
@@ -314,7 +391,13 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 
 	foreach(cell, link->tables)
 		synchro_sql_empty(&sql, lfirst(cell));
-	append_copies(&sql, tables, spools);
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+	{
+		synchro_sql_straight_keys(&sql, batch->straight);
+		*spools = list_make2(batch->straight->names, batch->straight->rows);
+	}
+	else
+		append_copies(&sql, tables, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
@@ -327,54 +410,17 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 					 link->search_path);
 	if (leftovers)
 		tables = list_union_ptr(tables, link->tables);
-	foreach(cell, synchro_order_by_names(tables))
-	{
-		SynchroLinkTable *lt = lfirst(cell);
-		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
-
-		synchro_sql_refpairs(&sql, link, lt);
-		if (by_hashing)
-			appendStringInfoString(&sql, BY_HASHING);
-		synchro_sql_resolve(&sql, link, lt);
-		if (by_hashing)
-			appendStringInfoString(&sql, AS_PLANNED);
-		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
-			appendStringInfo(&sql, "ANALYZE pg_temp.m_%d;", lt->number);
-		if (lt->decides)
-		{
-			appendStringInfoString(&sql, BY_HASHING);
-			synchro_sql_decide(&sql, link, lt, leftovers, batch->careful);
-			appendStringInfoString(&sql, AS_PLANNED);
-		}
-	}
-	components = synchro_order_by_references(tables);
-	if (link->peer_node != NULL)
-	{
-		appendStringInfoString(&sql, BY_HASHING);
-		append_decisions(batch, &sql, tables, components, leftovers);
-		appendStringInfoString(&sql, AS_PLANNED);
-	}
-	append_extras(batch, &sql);
-	synchro_sql_missing(&sql, tables);
-	append_marks(&sql, tables);
-
-	foreach(cell, components)
-	{
-		foreach(member, lfirst(cell))
-			if (identity_may_move(lfirst(member)))
-				synchro_sql_follow(&sql, lfirst(member), lfirst(cell));
-		foreach(member, lfirst(cell))
-			if (batch->careful && ((SynchroLinkTable *) lfirst(member))->rows != NULL)
-				synchro_sql_free_values(&sql, link, lfirst(member));
-		synchro_sql_upsert(&sql, link, lfirst(cell));
-	}
-	append_deletes(batch, &sql, components);
-	if (batch->apart)
-		append_deletes_apart(batch, &sql, components);
-	if (link->peer_node != NULL)
-		synchro_sql_recheck(&sql);
-	foreach(cell, tables)
-		synchro_sql_references(&sql, link, lfirst(cell));
+	initStringInfo(&applying);
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+		synchro_sql_straight_rows(&applying, batch->straight);
+	else if (batch->straight != NULL)
+		synchro_sql_straight_delete(&applying, batch->straight);
+	else
+		append_applying(batch, &applying, tables, leftovers);
+	if (small)
+		synchro_prepared_append(&sql, link, applying.data);
+	else
+		appendBinaryStringInfo(&sql, applying.data, applying.len);
 	appendStringInfo(&sql, "SET CONSTRAINTS ALL IMMEDIATE;%s", commit ? "COMMIT" : "ROLLBACK");
 	return sql.data;
 }
@@ -469,8 +515,11 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	batch->anew = NIL;
 	batch->undeleted = NIL;
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
+	synchro_prepared_note(batch->link, staged_rows(batch->link->tables), error == NULL);
 	if (error == NULL)
 		count_results(batch, results);
+	if (error == NULL && batch->straight != NULL && batch->straight->rows != NULL)
+		batch->counts.inserted = synchro_remote_copied(batch->link->remote);
 	if (error == NULL && commit)
 		note_committed(batch->link);
 	return error;

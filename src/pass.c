@@ -243,6 +243,7 @@ run_batch(SynchroPass *pass)
 	if (!pass->shared)
 		synchro_clocklink_refresh(pass->link);
 	batch = synchro_pass_batch(pass);
+	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL;
 	error = push(pass, batch, true, &more);
 	if (error != NULL)
 		synchro_division_push(pass, batch, error, !more);

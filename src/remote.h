@@ -44,6 +44,7 @@ extern SynchroRemote *synchro_remote_open(const char *name, const char **keyword
 										  const char **values, bool password_required);
 extern void synchro_remote_close(SynchroRemote *remote);
 extern const char *synchro_remote_name(const SynchroRemote *remote);
+extern int64 synchro_remote_copied(const SynchroRemote *remote);
 extern int	synchro_remote_version(const SynchroRemote *remote);
 extern SynchroRows *synchro_remote_query(SynchroRemote *remote, const char *sql,
 										 int nparams, const char *const *params);
