@@ -52,8 +52,6 @@
 
 #define FIRST_RETRY		200		/* ms; doubles */
 #define MAX_STALLED		1000	/* tables that stall one after the other */
-#define GATHER_ROWS		50		/* after a pass of so many rows more are let gather */
-#define GATHER_TIME		20		/* for so many ms */
 
 typedef struct Pusher
 {
@@ -526,10 +524,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		if (result.oldest_copy != 0)
 			continue;
 		say(SYNCHRO_IDLE);
-
-		/* under load the passes that are saved are worth more than the time */
-		if (result.counts.inserted + result.counts.updated + result.counts.deleted >= GATHER_ROWS && synchro_shared_unseen())
-			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, GATHER_TIME, synchro_wait_work());
+		synchro_shared_gather(&result.counts);
 		wait_for_work(pusher, 0);
 	}
 }

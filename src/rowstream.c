@@ -243,6 +243,20 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 					 errhint("Let a foreign key in a natural key reference the primary key.")));
 }
 
+static void
+begin_stream(RowStream *stream, SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, int max_columns)
+{
+	stream->link = link;
+	stream->lt = lt;
+	stream->spool = spool;
+	stream->request_fk = palloc(sizeof(int) * max_columns);
+	stream->is_key = palloc0(sizeof(bool) * max_columns);
+	stream->row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
+												ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&stream->line);
+	initStringInfo(&stream->key);
+}
+
 /*
  * Run the query that reads rows, or names if key_only, and encode its result.
  * identities: NULL for all rows.  keys: see RowStream.  Returns the number of
@@ -264,12 +278,8 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	int			nidentity = identities != NULL ? table->nidentity : 0;
 
 	synchro_suspect(lt->root);
-	stream.link = link;
-	stream.lt = lt;
-	stream.spool = spool;
+	begin_stream(&stream, link, lt, spool, max_columns);
 	stream.keys = keys;
-	stream.request_fk = palloc(sizeof(int) * max_columns);
-	stream.is_key = palloc0(sizeof(bool) * max_columns);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s", head);
 	for (int i = 0; i < nhead; i++)
@@ -315,10 +325,6 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 		synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
-	stream.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
-											   ALLOCSET_DEFAULT_SIZES);
-	initStringInfo(&stream.line);
-	initStringInfo(&stream.key);
 	for (int i = 0; i < nidentity && !in_range; i++)
 	{
 		types[i] = TEXTARRAYOID;
