@@ -68,6 +68,7 @@ demo:
 
 bench:
 	@bash test/deps
+	@bash test/bench/deps
 	@bash test/bench/run
 
 # Goals named beside ours: `make clean check`.

@@ -15,6 +15,7 @@
 /* SQLSTATEs of conditions that our own remote SQL raises */
 #define SYNCHRO_MISSING_PARENTS "SY001"
 #define SYNCHRO_AMBIGUOUS_KEY	"SY002"
+#define SYNCHRO_KNOWN_ROWS		"SY003"
 
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
@@ -62,6 +63,13 @@ extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const S
 /* in extrasql.c */
 extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);
+
+/* in straightsql.c */
+extern bool synchro_sql_is_named_alone(const SynchroLinkTable *lt);
+extern bool synchro_sql_is_straight(const SynchroLinkTable *lt);
+extern void synchro_sql_straight_keys(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_straight_rows(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_straight_delete(StringInfo sql, const SynchroLinkTable *lt);
 
 /* in freesql.c */
 extern void synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);

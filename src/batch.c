@@ -15,6 +15,7 @@
 #include "decidesql.h"
 #include "followers.h"
 #include "order.h"
+#include "prepared.h"
 #include "previewsql.h"
 #include "refpairs.h"
 #include "resolvejoin.h"
@@ -321,7 +322,13 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link));
 	foreach(cell, link->tables)
 		synchro_sql_empty(sql, link, lfirst(cell));
-	append_copies(sql, tables, spools);
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+	{
+		synchro_sql_straight_keys(sql, batch->straight);
+		*spools = list_make2(batch->straight->names, batch->straight->rows);
+	}
+	else
+		append_copies(sql, tables, spools);
 	if (link->preview != NULL)
 		foreach(cell, synchro_order_by_names(tables))
 			synchro_sql_preview_names(sql, lfirst(cell));
@@ -398,6 +405,43 @@ append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
 }
 
 /*
+ * What is done with the rows once they are staged.
+ */
+static void
+append_applying(SynchroBatch *batch, StringInfo sql, List *tables, bool leftovers)
+{
+	SynchroLink *link = batch->link;
+	List	   *components = synchro_order_by_references(tables);
+	ListCell   *cell;
+
+	append_resolving(batch, sql, tables, components, leftovers);
+	foreach(cell, components)
+		append_upsert(batch, sql, lfirst(cell));
+	append_deletes(batch, sql, components);
+	if (batch->apart)
+		append_deletes_apart(batch, sql, components);
+	if (link->peer_node != NULL && link->preview == NULL)
+		synchro_sql_recheck(sql);
+	foreach(cell, tables)
+		synchro_sql_references(sql, link, lfirst(cell), made_before(batch));
+}
+
+static int64
+staged_rows(const List *tables)
+{
+	int64		result = 0;
+	const ListCell *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		result += lt->nrows + lt->nnames + lt->nolds;
+	}
+	return result;
+}
+
+/*
  * The whole batch as one script; spools is set to what its COPYs are fed.
  */
 static char *
@@ -406,9 +450,9 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
-	List	   *components;
+	bool		small = !batch->apart && link->preview == NULL && staged_rows(tables) < HASH_ROWS;
 	StringInfoData sql;
-	ListCell   *cell;
+	StringInfoData applying;
 
 	initStringInfo(&sql);
 	append_opening(batch, &sql, token, tables, spools);
@@ -424,17 +468,17 @@ make_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
 					 link->search_path);
 	if (leftovers)
 		tables = list_union_ptr(tables, link->tables);
-	components = synchro_order_by_references(tables);
-	append_resolving(batch, &sql, tables, components, leftovers);
-	foreach(cell, components)
-		append_upsert(batch, &sql, lfirst(cell));
-	append_deletes(batch, &sql, components);
-	if (batch->apart)
-		append_deletes_apart(batch, &sql, components);
-	if (link->peer_node != NULL && link->preview == NULL)
-		synchro_sql_recheck(&sql);
-	foreach(cell, tables)
-		synchro_sql_references(&sql, link, lfirst(cell), made_before(batch));
+	initStringInfo(&applying);
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+		synchro_sql_straight_rows(&applying, batch->straight);
+	else if (batch->straight != NULL)
+		synchro_sql_straight_delete(&applying, batch->straight);
+	else
+		append_applying(batch, &applying, tables, leftovers);
+	if (small)
+		synchro_prepared_append(&sql, link, applying.data);
+	else
+		appendBinaryStringInfo(&sql, applying.data, applying.len);
 	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, commit);
@@ -556,8 +600,11 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	batch->undeleted = NIL;
 	batch->shown = NIL;
 	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
+	synchro_prepared_note(batch->link, staged_rows(batch->link->tables), error == NULL);
 	if (error == NULL)
 		count_results(batch, results);
+	if (error == NULL && batch->straight != NULL && batch->straight->rows != NULL)
+		batch->counts.inserted = synchro_remote_copied(batch->link->remote);
 	if (error == NULL && commit)
 		note_committed(batch->link);
 	return error;

@@ -62,6 +62,9 @@ typedef struct SynchroBatch
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
 	bool		looked_again;	/* at the tables' definitions */
 	bool		careful;		/* free unique values before they are taken */
+	bool		may_be_straight;	/* straightsql.c may be tried */
+	SynchroLinkTable *straight; /* that table, if they do; or whose rows are
+								 * deleted by nothing but their names */
 	SynchroCounts counts;
 	List	   *extras;			/* of SynchroCopy: of these tables, what is on
 								 * the remote only is to go */

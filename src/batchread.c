@@ -19,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "applysql.h"
 #include "batch.h"
 #include "localsql.h"
 #include "reader.h"
@@ -27,6 +28,9 @@
 
 /* identities looked up by one local query */
 #define READ_ROWS		1000
+
+/* from so many rows on it is worth while to ask whether the remote has them */
+#define STRAIGHT_ROWS	1000
 
 /* names of before that are kept in memory at once */
 #define OLD_ROWS		10000
@@ -94,12 +98,90 @@ read_pairs(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *i
 							  Min(READ_ROWS, identities->count - first));
 }
 
+static bool
+may_be_straight(const SynchroBatch *batch)
+{
+	return batch->may_be_straight && !batch->careful && !batch->apart && batch->dead == NIL &&
+		batch->extras == NIL && batch->emptied == NIL && !batch->parked->has_deletes && batch->link->peer_node == NULL && batch->link->leftovers == NIL;
+}
+
+/*
+ * If all that has been read is names of rows of one table that are gone, and
+ * the pass ends with them: that table.  See straightsql.c.
+ */
+static SynchroLinkTable *
+find_straight_deletes(const SynchroBatch *batch)
+{
+	SynchroLinkTable *result = NULL;
+	ListCell   *cell;
+
+	if (!may_be_straight(batch) || batch->snapshot == NULL)
+		return NULL;
+	foreach(cell, batch->link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (!lt->involved)
+			continue;
+		if (result != NULL || lt->rows != NULL || lt->changes != NULL || lt->nolds < lt->nnames ||
+			lt->nolds < STRAIGHT_ROWS || !synchro_sql_is_named_alone(lt))
+			return NULL;
+		result = lt;
+	}
+	return result;
+}
+
+/*
+ * If the batch is nothing but many rows of one table that the remote does not
+ * know, and nothing else is to be done about them: that table.  See
+ * straightsql.c.
+ */
+static SynchroLinkTable *
+find_straight(SynchroBatch *batch)
+{
+	SynchroBatchKeys *only = NULL;
+	SynchroLinkTable *lt;
+	ListCell   *cell;
+
+	if (!may_be_straight(batch))
+		return NULL;
+	foreach(cell, batch->olds->tables)
+		if (((SynchroChangedTable *) lfirst(cell))->nolds > 0)
+			return NULL;
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+
+		if (keys->identities->count > 0 && only != NULL)
+			return NULL;
+		if (keys->identities->count > 0)
+			only = keys;
+	}
+	if (only == NULL || only->identities->count < STRAIGHT_ROWS || only->identities->stamps == NULL ||
+		synchro_table_get(only->relid, true) == NULL)
+		return NULL;
+	for (int i = 0; i < only->identities->count; i++)
+		if (only->identities->stamps[i].born == 0)
+			return NULL;
+	lt = synchro_link_table(batch->link, only->relid, true);
+	return synchro_sql_is_straight(lt) ? lt : NULL;
+}
+
 /*
  * Rows that have changed, and when.
  */
 static void
 read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
 {
+	if (lt == batch->straight)
+	{
+		for (int first = 0, count; first < identities->count; first += count)
+		{
+			count = synchro_stream_piece(lt, identities, first);
+			synchro_stream_straight(batch->link, lt, identities, first, count);
+		}
+		return;
+	}
 	if (lt->decides)
 		synchro_stream_changes(batch->link, lt, identities, batch->olds->sources);
 	read_pairs(batch, lt, identities);
@@ -303,6 +385,7 @@ synchro_batch_read(SynchroBatch *batch)
 	batch->nolds = 0;
 	batch->ensured_rows = NIL;
 	batch->keys_snapshot = synchro_snapshot_current();
+	batch->straight = find_straight(batch);
 	synchro_sql_open(&scope, batch->link->target->owner);
 
 	/* rows are looked up by key, however young the table's statistics are */
@@ -350,5 +433,7 @@ synchro_batch_read(SynchroBatch *batch)
 			read_changed(batch, lt, keys->identities);
 	}
 	read_requests(batch);
+	if (batch->straight == NULL)
+		batch->straight = find_straight_deletes(batch);
 	synchro_sql_close(&scope);
 }

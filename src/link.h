@@ -80,6 +80,7 @@ typedef struct SynchroLink
 	List	   *tables;			/* of SynchroLinkTable */
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
+	struct SynchroPrepared *prepared;	/* see prepared.c; NULL: none yet */
 	uint64		generation;		/* see synchro_table_generation() */
 	const char **keywords;		/* what we connected with */
 	const char **values;

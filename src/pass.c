@@ -297,6 +297,7 @@ run_batch(SynchroPass *pass)
 	if (!pass->shared && pass->link->preview == NULL)
 		synchro_clocklink_refresh(pass->link);
 	batch = synchro_pass_batch(pass);
+	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL && pass->link->preview == NULL;
 	error = push(pass, batch, true, &more, true);
 	if (error != NULL)
 		synchro_division_push(pass, batch, error, !more);

@@ -33,6 +33,7 @@ typedef struct SynchroPass
 	bool		all_due;		/* whatever is parked is to be tried */
 	SynchroParkedSet *parked;
 	List	   *stalled;		/* of SynchroStalled */
+	bool		no_straight;	/* the remote has rows that are new here */
 	int			nesting;		/* parents that are pushed for children */
 	List	   *copies;			/* of SynchroCopy: what is queued */
 	List	   *runnable;		/* of these, what something can be done for */

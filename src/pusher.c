@@ -507,6 +507,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		if (result.oldest_copy != 0)
 			continue;
 		say(SYNCHRO_IDLE);
+		synchro_shared_gather(&result.counts);
 		wait_for_work(pusher, 0);
 	}
 }

@@ -183,6 +183,12 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("another worker has moved the position of remote \"%s\"",
 						pass->link->target->name)));
+	if (batch->straight != NULL)
+	{
+		/* whatever is wrong with its rows shows when they are staged */
+		batch->may_be_straight = false;
+		return pass->no_straight = true;
+	}
 	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0)
 		return ensure_parents(pass, batch, error);
 	if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)

@@ -37,6 +37,7 @@ struct SynchroRemote
 	PGconn	   *conn;
 	const char *undo;			/* what undoes a script that has failed */
 	TimestampTz heard;			/* when the peer last gave a sign of life */
+	int64		copied;			/* rows of the last COPY */
 };
 
 /*
@@ -211,6 +212,15 @@ synchro_remote_version(const SynchroRemote *remote)
 	return PQserverVersion(remote->conn);
 }
 
+/*
+ * How many rows the last COPY of the last script has written.
+ */
+int64
+synchro_remote_copied(const SynchroRemote *remote)
+{
+	return remote->copied;
+}
+
 static char *
 copy_field(PGresult *result, int field)
 {
@@ -361,7 +371,11 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 			statement++;
 		}
 		else if (status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY)
+		{
+			if (strncmp(PQcmdStatus(result), "COPY", 4) == 0)
+				remote->copied = strtoll(PQcmdTuples(result), NULL, 10);
 			statement++;
+		}
 		else if (error == NULL)
 			error = make_error(remote, result, statement);
 		PQclear(result);

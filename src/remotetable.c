@@ -27,7 +27,8 @@ static const char *const columns_query =
 	"                AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i'))"
 	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
 	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
-	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace)"
+	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace),"
+	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -78,6 +79,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		column->identity = SYNCHRO_VALUE(rows, i, 5)[0];
 		column->generated = is_true(SYNCHRO_VALUE(rows, i, 6));
 		column->fresh_value = SYNCHRO_VALUE(rows, i, 7);
+		result->is_plain = is_true(SYNCHRO_VALUE(rows, i, 9));
 		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) :
 			"OPERATOR(pg_catalog.=)";
 	}

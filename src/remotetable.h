@@ -39,6 +39,7 @@ typedef struct SynchroRemoteTable
 	/* one for each column of the local description; type NULL: not there */
 	SynchroRemoteColumn *columns;
 	List	   *unique_indexes; /* of SynchroRemoteIndex */
+	bool		is_plain;		/* a table or partitioned table without rules */
 	bool		key_is_indexed; /* a unique index covers just the key */
 	bool		key_is_unique;	/* and no NULL gets round it */
 } SynchroRemoteTable;

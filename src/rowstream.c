@@ -62,6 +62,12 @@ typedef struct RowStream
 	int		   *request_fk;		/* by output column: foreign key, or -1 */
 	int64		nrows;
 	MemoryContext row_context;
+
+	/* rows that are copied straight into the remote's table */
+	SynchroSpool *keys;			/* gets their natural keys, or NULL */
+	StringInfoData key;
+	bool	   *is_key;			/* by output column */
+	int			nskipped;		/* output columns that are not sent */
 } RowStream;
 
 /*
@@ -128,6 +134,35 @@ request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * A row that goes straight into the table has no column of ours in front, and
+ * synchro_copy_put() tells by the line's length whether a value is the first:
+ * so the line begins with a column that end_line() leaves out.
+ */
+static void
+begin_line(RowStream *stream)
+{
+	resetStringInfo(&stream->line);
+	if (stream->keys == NULL)
+		return;
+	appendStringInfoChar(&stream->line, '-');
+	resetStringInfo(&stream->key);
+	appendStringInfoString(&stream->key, SYNCHRO_KIND_PRESENT);
+}
+
+static void
+end_line(RowStream *stream)
+{
+	int			start = stream->keys != NULL ? 2 : 0;
+
+	appendStringInfoChar(&stream->line, '\n');
+	synchro_spool_append(stream->spool, stream->line.data + start, stream->line.len - start);
+	if (stream->keys == NULL)
+		return;
+	appendStringInfoChar(&stream->key, '\n');
+	synchro_spool_append(stream->keys, stream->key.data, stream->key.len);
+}
+
 static void
 receive_row(TupleTableSlot *slot, void *arg)
 {
@@ -137,8 +172,8 @@ receive_row(TupleTableSlot *slot, void *arg)
 	int			nrequest = 0;
 
 	slot_getallattrs(slot);
-	resetStringInfo(&stream->line);
-	for (int i = 0; i < stream->ncolumns; i++)
+	begin_line(stream);
+	for (int i = stream->nskipped; i < stream->ncolumns; i++)
 	{
 		char	   *value = NULL;
 		int			fk = stream->request_fk[i];
@@ -155,6 +190,8 @@ receive_row(TupleTableSlot *slot, void *arg)
 		if (!slot->tts_isnull[i])
 			value = OutputFunctionCall(&stream->output[i], slot->tts_values[i]);
 		synchro_copy_put(&stream->line, value);
+		if (stream->keys != NULL && stream->is_key[i])
+			synchro_copy_put(&stream->key, value);
 		if (fk < 0)
 			continue;
 		request[nrequest++] = value;
@@ -165,8 +202,7 @@ receive_row(TupleTableSlot *slot, void *arg)
 			nrequest = 0;
 		}
 	}
-	appendStringInfoChar(&stream->line, '\n');
-	synchro_spool_append(stream->spool, stream->line.data, stream->line.len);
+	end_line(stream);
 	stream->nrows++;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stream->row_context);
@@ -208,6 +244,20 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 					 errhint("Let a foreign key in a natural key reference the primary key.")));
 }
 
+static void
+begin_stream(RowStream *stream, SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, int max_columns)
+{
+	stream->link = link;
+	stream->lt = lt;
+	stream->spool = spool;
+	stream->request_fk = palloc(sizeof(int) * max_columns);
+	stream->is_key = palloc0(sizeof(bool) * max_columns);
+	stream->row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
+												ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&stream->line);
+	initStringInfo(&stream->key);
+}
+
 /*
  * The tables that the query which reads rows, or names, joins with.
  */
@@ -224,10 +274,11 @@ joined_parents(const SynchroLinkTable *lt, bool key_only)
 
 /*
  * Run the query that reads rows, or names if key_only, and encode its result.
- * Returns the number of rows.  identities: NULL for all rows.
+ * identities: NULL for all rows.  keys: see RowStream.  Returns the number of
+ * rows.
  */
 static int64
-run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
+run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, SynchroSpool *keys,
 		   const SynchroIdentities *identities, int first, int count,
 		   bool key_only, const char *head, int nhead)
 {
@@ -238,14 +289,13 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 	Datum		values[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
 	bool		in_range;
+	int			max_columns = nhead + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
 	int			nidentity = identities != NULL ? table->nidentity : 0;
 
 	synchro_suspect(lt->root);
-	stream.link = link;
-	stream.lt = lt;
-	stream.spool = spool;
-	stream.request_fk = palloc(sizeof(int) * (nhead + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns));
+	begin_stream(&stream, link, lt, spool, max_columns);
+	stream.keys = keys;
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s", head);
 	for (int i = 0; i < nhead; i++)
@@ -258,6 +308,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 			appendStringInfo(&sql, ", %s", synchro_sql_staged(table, i, psprintf("t.%s", name)));
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
+	stream.nskipped = keys != NULL ? stream.ncolumns : 0;
 	for (int fk = 0; fk < table->nfks; fk++)
 	{
 		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
@@ -272,6 +323,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 			!(key_only ? synchro_column_is_key(table, i) : lt->pushed[i]))
 			continue;
 		appendStringInfo(&sql, ", t.%s", quote_identifier(table->columns[i].name));
+		stream.is_key[stream.ncolumns] = synchro_column_is_key(table, i);
 		stream.request_fk[stream.ncolumns++] = -1;
 	}
 	for (int i = 0; key_only && i < table->ncolumns; i++)
@@ -289,9 +341,6 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool,
 		synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
-	stream.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro row",
-											   ALLOCSET_DEFAULT_SIZES);
-	initStringInfo(&stream.line);
 	for (int i = 0; i < nidentity && !in_range; i++)
 	{
 		types[i] = TEXTARRAYOID;
@@ -347,7 +396,7 @@ synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 	if (lt->rows == NULL)
 		lt->rows = make_spool(link);
 	lt->involved = true;
-	nrows = run_stream(link, lt, lt->rows, identities, first, count, false,
+	nrows = run_stream(link, lt, lt->rows, NULL, identities, first, count, false,
 					   ensure ? "true" : "false", 1);
 	lt->nrows += nrows;
 	if (ensure)
@@ -361,6 +410,24 @@ synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 }
 
 /*
+ * Add rows that are to be copied straight into the remote's table: columns as
+ * in synchro_sql_straight_rows(), and their natural keys as in
+ * synchro_sql_straight_keys().
+ */
+void
+synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
+						const SynchroIdentities *identities, int first, int count)
+{
+	if (lt->rows == NULL)
+	{
+		lt->rows = make_spool(link);
+		lt->names = make_spool(link);
+	}
+	lt->involved = true;
+	lt->nrows += run_stream(link, lt, lt->rows, lt->names, identities, first, count, false, "true", 1);
+}
+
+/*
  * Add the natural keys of rows to the batch.
  */
 void
@@ -370,7 +437,7 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 	if (lt->names == NULL)
 		lt->names = make_spool(link);
 	lt->involved = true;
-	lt->nnames += run_stream(link, lt, lt->names, identities, first, count, true,
+	lt->nnames += run_stream(link, lt, lt->names, NULL, identities, first, count, true,
 							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL" :
 							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 3 : 1);
 }

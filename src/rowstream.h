@@ -18,6 +18,8 @@ extern void synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 								const SynchroIdentities *identities, int first, int count,
 								bool ensure);
 extern void synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt);
+extern void synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
+									const SynchroIdentities *identities, int first, int count);
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
 extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,

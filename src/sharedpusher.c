@@ -13,10 +13,15 @@
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "sharedslot.h"
 
 /* how long a pusher that could not be started, or has died, is left alone */
 #define RESTART_DELAY	5000	/* ms */
+
+/* after a pass of so many rows more are let gather, for so many ms */
+#define GATHER_ROWS		50
+#define GATHER_TIME		20
 
 static Slot *my_slot = NULL;
 
@@ -307,6 +312,17 @@ synchro_shared_serve(uint64 ticket, const SynchroCounts *counts, bool had_change
 	}
 	LWLockRelease(synchro_shared->lock);
 	ConditionVariableBroadcast(&synchro_shared->served);
+}
+
+/*
+ * After a pass of many rows, if more has come meanwhile, let that gather for a
+ * moment: under load the passes that are saved are worth more than the time.
+ */
+void
+synchro_shared_gather(const SynchroCounts *counts)
+{
+	if (counts->inserted + counts->updated + counts->deleted >= GATHER_ROWS && synchro_shared_unseen())
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, GATHER_TIME, synchro_wait_work());
 }
 
 /*

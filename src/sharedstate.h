@@ -119,6 +119,7 @@ extern void synchro_shared_publish_failure(const SynchroKeptError *error, int at
 										   TimestampTz next_attempt);
 extern void synchro_shared_publish_progress(const char *phase, Oid relation,
 											int64 rows_done, int64 rows_total);
+extern void synchro_shared_gather(const SynchroCounts *counts);
 extern uint64 synchro_shared_logged(void);
 extern void synchro_shared_publish_pushed(uint64 logged);
 extern bool synchro_shared_unseen(void);

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 #
 # What the runs of the benchmark come to: reads lines "workload peer repetition metric value", prints medians with their
-# range and synchro's ratio to the server's own logical replication, and writes the same as JSON and, the ratios, as SVG.
+# range, each peer's ratio to no replication at all, and synchro's to the server's own logical replication, all of them
+# within the same repetition; and writes the same as JSON and, synchro's ratios, as SVG.
 use strict;
 use warnings;
 
@@ -27,25 +28,41 @@ sub range
 	return @sorted > 1 ? "$sorted[0]-$sorted[-1]" : '';
 }
 
+# ratio(VALUES, BASE): the median of the ratios in the same repetition, or undef
+sub ratio
+{
+	my ($values, $base) = @_;
+	my @both = grep { defined $base->{$_} && $base->{$_} > 0 } sort keys %{ $values || {} };
+	return @both ? median(map { $values->{$_} / $base->{$_} } @both) : undef;
+}
+
+# more is better of rates, less of all others
+sub is_rate
+{
+	return $_[0] =~ /_per_s$/;
+}
+
 my (@json, @ratios);
 
-printf "\n%-10s %-38s %-10s %12s %-20s %s\n", qw(workload what peer median range), 'synchro / logical';
+printf "\n%-9s %-40s %-8s %10s %-21s %7s %9s\n", qw(workload what peer median range), 'x none', 'x logical';
 for (@order)
 {
 	my ($workload, $metric) = @$_;
 	my $of = $value{"$workload $metric"};
-	my @both = grep { defined $of->{logical}{$_} && $of->{logical}{$_} > 0 } sort keys %{ $of->{synchro} };
-	my $ratio = @both && $metric !~ /^commits/ ? median(map { $of->{synchro}{$_} / $of->{logical}{$_} } @both) : undef;
 	for my $peer (sort keys %$of)
 	{
 		my @values = values %{ $of->{$peer} } or next;
-		printf "%-10s %-38s %-10s %12s %-20s %s\n", $workload, $metric, $peer, median(@values), range(@values),
-			$peer eq 'synchro' && defined $ratio ? sprintf('%.2f', $ratio) : '';
-		push @json, sprintf '{"workload": "%s", "metric": "%s", "peer": "%s", "median": %s, "values": [%s]%s}', $workload,
+		my $by_none = $peer ne 'none' ? ratio($of->{$peer}, $of->{none}) : undef;
+		my $by_logical = $peer !~ /^(none|logical)$/ && $metric !~ /^commits/ ? ratio($of->{$peer}, $of->{logical}) : undef;
+		printf "%-9s %-40s %-8s %10s %-21s %7s %9s\n", $workload, $metric, $peer, median(@values), range(@values),
+			map { defined $_ ? sprintf('%.2f', $_) : '' } $by_none, $by_logical;
+		push @json, sprintf '{"workload": "%s", "metric": "%s", "peer": "%s", "median": %s, "values": [%s]%s%s}', $workload,
 			$metric, $peer, median(@values), join(', ', map { $of->{$peer}{$_} } sort keys %{ $of->{$peer} }),
-			$peer eq 'synchro' && defined $ratio ? sprintf(', "ratio": %.3f', $ratio) : '';
+			defined $by_none ? sprintf(', "by_none": %.3f', $by_none) : '',
+			defined $by_logical ? sprintf(', "by_logical": %.3f', $by_logical) : '';
+		next unless $peer eq 'synchro' && defined $by_logical && $by_logical > 0;
+		push @ratios, [ "$workload: $metric", is_rate($metric) ? 1 / $by_logical : $by_logical ];
 	}
-	push @ratios, [ "$workload: $metric", $ratio ] if defined $ratio;
 }
 
 open my $json, '>', $json_file or die "$json_file: $!";
@@ -55,8 +72,8 @@ close $json;
 # bars from 1 to the left and to the right, on a scale of powers of ten
 open my $svg, '>', $svg_file or die "$svg_file: $!";
 my $height = 22 * @ratios + 40;
-print $svg qq(<svg xmlns="http://www.w3.org/2000/svg" width="760" height="$height" font-family="sans-serif" font-size="12">\n);
-print $svg qq(<text x="10" y="18">synchro / built-in logical replication, by metric (scale of powers of ten, line: 1)</text>\n);
+print $svg qq(<svg xmlns="http://www.w3.org/2000/svg" width="860" height="$height" font-family="sans-serif" font-size="12">\n);
+print $svg qq(<text x="10" y="18">synchro by built-in logical replication, time or size; rates as time. Left of the line synchro takes less (each 100 points: ten times)</text>\n);
 my $y = 30;
 for (@ratios)
 {

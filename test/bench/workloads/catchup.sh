@@ -1,7 +1,9 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC1010,SC1091
 #
 # An outage: rows are changed 40 times each while the remote is away. How long it takes until it has all when it is back,
 # and how much the local server has kept for it meanwhile.
+
+PEERS='^(synchro|logical|bucardo|slony)$'
 
 workload_prepare()
 {
@@ -23,9 +25,13 @@ workload_keys()
 	echo done step
 }
 
-# what has to be kept is the log, or WAL
+# what has to be kept is a log, or WAL
 kept()
 {
+	if [ -n "$(peer_kept)" ]; then
+		sql local --command="SELECT ($(peer_kept)) / 1000000"
+		return
+	fi
 	sql local --command="SELECT greatest(coalesce((SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
 			WHERE c.relnamespace = to_regnamespace('synchro') AND relname ~ '^log_[0-9]+\$'), 0),
 		coalesce((SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) FROM pg_replication_slots), 0)) / 1000000"

@@ -1,0 +1,183 @@
+/*-------------------------------------------------------------------------
+ *
+ * prepared.c
+ *	  Statements of small batches that the remote session keeps the plans of.
+ *
+ * To parse and plan its statements is most of what a batch of a few rows
+ * costs the remote, and they are the same from batch to batch: what they are
+ * about lies in the staging tables.  A statement that comes for the second
+ * time is prepared, and from then on executed; one that never comes again, as
+ * it holds values of its batch, is not kept.
+ *
+ * It is always run at the same place of the script, so with the search_path
+ * and the settings with which it was prepared.  The server makes a plan anew
+ * when a table that it reads is altered or analyzed.  What it does not notice
+ * is that a table has grown, perhaps from nothing, and has not been analyzed
+ * since: so plans are kept for a minute and for a number of rows at most.
+ *
+ * PREPARE is not undone by ROLLBACK, and a script that fails tells not how far
+ * it got with them: all are forgotten then.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "prepared.h"
+
+/* statements kept at once, and remembered to have come once */
+#define PREPARED_STATEMENTS 200
+#define SEEN_STATEMENTS		256
+
+/* plans are kept for so many ms and staged rows */
+#define PREPARED_TIME		60000
+#define PREPARED_ROWS		10000
+
+typedef struct KeptStatement
+{
+	uint32		hash;
+	char	   *text;
+} KeptStatement;
+
+/* lives in a child of the link's context, reset when all are forgotten */
+struct SynchroPrepared
+{
+	MemoryContext context;
+	int			count;
+	KeptStatement statements[PREPARED_STATEMENTS];
+	uint32		seen[SEEN_STATEMENTS];	/* hashes; the last one of a place */
+	TimestampTz since;			/* when the first of them was prepared */
+	int64		nrows;			/* staged since then */
+	bool		forget;			/* the session is to, with the next script */
+};
+
+static struct SynchroPrepared *
+get_prepared(SynchroLink *link)
+{
+	if (link->prepared == NULL)
+	{
+		link->prepared = MemoryContextAllocZero(link->context, sizeof(struct SynchroPrepared));
+		link->prepared->context = AllocSetContextCreate(link->context, "synchro prepared statements",
+														ALLOCSET_DEFAULT_SIZES);
+	}
+	return link->prepared;
+}
+
+/*
+ * Where the statement ends that begins there: at its semicolon, or at the end
+ * of the text.  What we write has no comments and no dollar quotes here, and
+ * no backslash before a quote.
+ */
+static const char *
+end_of_statement(const char *text)
+{
+	char		quote = '\0';
+
+	for (; *text != '\0' && (quote != '\0' || *text != ';'); text++)
+	{
+		if (quote != '\0')
+			quote = *text == quote ? '\0' : quote;
+		else if (*text == '\'' || *text == '"')
+			quote = *text;
+	}
+	return text;
+}
+
+static bool
+can_be_prepared(const char *statement)
+{
+	static const char *const verbs[] = {"WITH ", "SELECT ", "INSERT ", "UPDATE ", "DELETE "};
+
+	for (int i = 0; i < lengthof(verbs); i++)
+		if (strncmp(statement, verbs[i], strlen(verbs[i])) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Append the statement, or what runs it as one that was prepared.
+ */
+static void
+append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
+{
+	uint32		hash = hash_bytes((const unsigned char *) statement, len);
+	uint32	   *seen = &prepared->seen[hash % SEEN_STATEMENTS];
+	KeptStatement *entry;
+
+	for (int i = 0; i < prepared->count; i++)
+	{
+		entry = &prepared->statements[i];
+		if (entry->hash == hash && strncmp(entry->text, statement, len) == 0 && entry->text[len] == '\0')
+		{
+			appendStringInfo(sql, "EXECUTE synchro_%d;", i);
+			return;
+		}
+	}
+	if (*seen != hash || prepared->count == PREPARED_STATEMENTS)
+	{
+		*seen = hash;
+		appendBinaryStringInfo(sql, statement, len);
+		appendStringInfoChar(sql, ';');
+		return;
+	}
+	if (prepared->count == 0)
+		prepared->since = GetCurrentTimestamp();
+	entry = &prepared->statements[prepared->count];
+	entry->hash = hash;
+	entry->text = MemoryContextStrdup(prepared->context, pnstrdup(statement, len));
+	appendStringInfo(sql, "PREPARE synchro_%d AS %s;EXECUTE synchro_%d;", prepared->count, entry->text, prepared->count);
+	prepared->count++;
+}
+
+/*
+ * Append a small batch's statements, of which those that are the same as in
+ * batches before are executed as prepared ones.
+ */
+void
+synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements)
+{
+	struct SynchroPrepared *prepared = get_prepared(link);
+
+	if (prepared->forget ||
+		(prepared->count > 0 &&
+		 (prepared->nrows > PREPARED_ROWS ||
+		  TimestampDifferenceExceeds(prepared->since, GetCurrentTimestamp(), PREPARED_TIME))))
+	{
+		appendStringInfoString(sql, "DEALLOCATE ALL;");
+		MemoryContextReset(prepared->context);
+		prepared->count = 0;
+		prepared->nrows = 0;
+		prepared->forget = false;
+	}
+	while (*statements != '\0')
+	{
+		const char *end = end_of_statement(statements);
+		int			len = (int) (end - statements);
+
+		if (can_be_prepared(statements))
+			append_statement(sql, prepared, statements, len);
+		else
+		{
+			appendBinaryStringInfo(sql, statements, len);
+			appendStringInfoChar(sql, ';');
+		}
+		statements = *end == ';' ? end + 1 : end;
+	}
+}
+
+/*
+ * Note what became of a script: how many rows it has staged, and whether it
+ * ran to its end.
+ */
+void
+synchro_prepared_note(SynchroLink *link, int64 nrows, bool done)
+{
+	struct SynchroPrepared *prepared = get_prepared(link);
+
+	prepared->nrows += nrows;
+	if (!done)
+		prepared->forget = true;
+}

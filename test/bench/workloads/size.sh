@@ -1,0 +1,70 @@
+# shellcheck shell=bash disable=SC2034,SC1010,SC1091
+#
+# How much a large table costs: as many rows changed in one that is a hundred times as large as another.
+
+PEERS='^synchro$'
+
+workload_prepare()
+{
+	local side large=$(((SECONDS_EACH > 5) ? 10000000 : 1000000))
+
+	for side in local remote; do
+		sql $side <<-SQL || return 1
+			CREATE TABLE small (id serial PRIMARY KEY, code text NOT NULL UNIQUE, quantity integer);
+			CREATE TABLE large (id serial PRIMARY KEY, code text NOT NULL UNIQUE, quantity integer);
+			INSERT INTO small (code, quantity) SELECT 'i' || i, 0 FROM generate_series(1, $large / 100) i;
+			INSERT INTO large (code, quantity) SELECT 'i' || i, 0 FROM generate_series(1, $large) i;
+			VACUUM ANALYZE;
+		SQL
+	done
+}
+
+workload_keys()
+{
+	echo small code
+	echo large code
+}
+
+changed_sum()
+{
+	[ "$(sql remote --command="SELECT sum(quantity) FROM $1")" = "$2" ]
+}
+
+none_pending()
+{
+	[ "$(sql local --command="SELECT pending = 0 AND state <> 'pushing' FROM synchro.remotes")" = t ]
+}
+
+# drain TABLE: sets TOOK to milliseconds from resume to done
+drain()
+{
+	local started
+
+	sql local --command="SELECT synchro.pause('remote')" >/dev/null &&
+		sql local --command="UPDATE $1 SET quantity = quantity + 1 WHERE id % ((SELECT max(id) FROM $1) / $CHANGED) = 0" &&
+		sql local --command=CHECKPOINT && sql remote --command=CHECKPOINT || return 1
+	started=$(date +%s%N)
+	sql local --command="SELECT synchro.resume('remote')" >/dev/null
+	wait_until 300 none_pending || return 1
+	TOOK=$((($(date +%s%N) - started) / 1000000))
+}
+
+workload_run()
+{
+	local small=0 large=0
+
+	CHANGED=$((($1 > 5) ? 10000 : 2000))
+	# the first one of each also finds out what the tables look like
+	drain small && drain large || return 1
+	for _ in 1 2 3; do
+		drain small || return 1
+		small=$((small + TOOK))
+		drain large || return 1
+		large=$((large + TOOK))
+	done
+	changed_sum small "$(sql local --command='SELECT sum(quantity) FROM small')" &&
+		changed_sum large "$(sql local --command='SELECT sum(quantity) FROM large')" || { echo "size: contents differ" >&2; return 1; }
+	metric drained_ms_small "$((small / 3))"
+	metric drained_ms_large "$((large / 3))"
+	metric large_by_small "$(awk -v a="$large" -v b="$small" 'BEGIN { printf "%.2f", a / b }')"
+}
