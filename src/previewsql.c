@@ -29,7 +29,7 @@
 /* values are shown up to so many characters */
 #define SHOWN_LENGTH	"40"
 
-/* from that many rows on the planner is told how many there are; as in batch.c */
+/* from that many rows on the planner is told how many there are; as in batchscript.c */
 #define ANALYZE_ROWS	500
 
 /*

@@ -1,0 +1,511 @@
+/*-------------------------------------------------------------------------
+ *
+ * batchscript.c
+ *	  One batch as one script.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+#include "batchscript.h"
+#include "clocklink.h"
+#include "decidesql.h"
+#include "followers.h"
+#include "order.h"
+#include "prepared.h"
+#include "previewsql.h"
+#include "refpairs.h"
+#include "resolvejoin.h"
+
+/*
+ * From that many rows on, the planner is told what is in a table's map: it
+ * takes an unknown table's few kinds for many, so a few rows for each, and
+ * joins large maps by nested loops.
+ */
+#define ANALYZE_ROWS	500
+
+/*
+ * From that many rows on, staged rows are joined with each other by hashing,
+ * whatever the planner takes a staging table's few kinds for.  Not where it
+ * might read the remote's own table for that.
+ */
+#define HASH_ROWS		100
+
+/*
+ * Decisions join staged rows with each other, of which the planner knows
+ * nothing: what it takes for a few rows it would join by nested loops, in
+ * quadratic time.  Where the remote's own tables are looked into, LATERAL and
+ * LIMIT see to it that their index is used.
+ */
+#define BY_HASHING		"SET LOCAL enable_nestloop = off;"
+#define AS_PLANNED		"SET LOCAL enable_nestloop TO DEFAULT;"
+
+/* first key of our advisory locks on the remote: "sync" */
+#define TURN_LOCK		"1937337955"
+
+static List *
+involved_tables(SynchroLink *link)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+		if (((SynchroLinkTable *) lfirst(cell))->involved)
+			result = lappend(result, lfirst(cell));
+	return result;
+}
+
+static bool
+identity_may_move(const SynchroLinkTable *lt)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (synchro_fk_moves(lt, fk))
+			return true;
+	return false;
+}
+
+/*
+ * Mark where rows are whose moves others will follow.
+ */
+static void
+append_marks(StringInfo sql, List *tables)
+{
+	List	   *marked = NIL;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		for (int fk = 0; fk < lt->table->nfks; fk++)
+			if (synchro_fk_moves(lt, fk))
+				marked = list_append_unique_ptr(marked, lt->parents[fk]);
+	}
+	foreach(cell, marked)
+		synchro_sql_mark(sql, lfirst(cell));
+}
+
+static void
+append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
+{
+	SynchroLink *link = batch->link;
+	bool		final = batch->snapshot != NULL;
+	bool		leftovers = final && link->leftovers != NIL;
+	ListCell   *cell;
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+	{
+		List	   *component = list_nth(components, i);
+
+		foreach(cell, component)
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+			bool		decided = batch->apart && leftovers && lt->decides && lt->table->watched;
+
+			if (link->preview != NULL)
+				synchro_sql_preview_gone(sql, lt);
+
+			/* those that have won come again at once */
+			if (decided)
+				appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
+								 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+
+			/*
+			 * What is wanted again is taken off the list, too, also while
+			 * deletes that have failed wait there: such a row would be
+			 * deleted as soon as that went through.
+			 */
+			if (!final || batch->apart || leftovers || batch->parked->has_deletes)
+				synchro_sql_postpone(sql, link, lt,
+									 decided || (lt->nolds > 0 && (!final || batch->apart)));
+		}
+		if (link->preview != NULL && final && !batch->apart)
+			foreach(cell, component)
+				synchro_sql_preview_deletes(sql, link, lfirst(cell), leftovers);
+		if (final && !batch->apart)
+			synchro_sql_delete(sql, link, component, leftovers);
+	}
+	if (leftovers && !batch->apart)
+		foreach(cell, link->leftovers)
+			appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
+							 link->peer, link->node, quote_literal_cstr(lfirst(cell)));
+}
+
+/*
+ * Have all deletes that have been put off tried one by one.
+ */
+static void
+append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
+{
+	ListCell   *cell;
+
+	batch->kept = NIL;
+	synchro_sql_define_try(sql);
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		foreach(cell, (List *) list_nth(components, i))
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+
+			if (!lt->table->watched)
+				continue;
+			if (batch->link->preview != NULL)
+				synchro_sql_preview_apart(sql, batch->link, lt);
+			else
+				synchro_sql_delete_apart(sql, batch->link, lt);
+			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));
+		}
+}
+
+/*
+ * Take out what has lost, children first, and say what is going to be
+ * written.  In a preview nothing is: its writes are not logged there.
+ */
+static void
+append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
+{
+	ListCell   *cell;
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		foreach(cell, (List *) list_nth(components, i))
+		{
+			const SynchroLinkTable *lt = lfirst(cell);
+
+			synchro_sql_losers(sql, batch->link, lt, tables, list_member_oid(batch->ensured, lt->table->relid));
+		}
+	if (batch->link->preview != NULL)
+		return;
+	foreach(cell, tables)
+		synchro_sql_winners(sql, lfirst(cell), leftovers);
+	foreach(cell, tables)
+		synchro_sql_anew(sql, lfirst(cell));
+}
+
+/*
+ * Let pushers take turns where the remote has no unique index on a natural
+ * key: of two that look up the same new row at the same time neither would
+ * find it, and both insert it.  Whoever comes second waits here, until the
+ * first has committed, and looks after that: each of the statements that
+ * follow has a snapshot of its own.
+ *
+ * An advisory lock, not one on the table: applications are not to wait for
+ * us, nor to be the victims of a deadlock with us.  Pushers cannot deadlock
+ * each other by it: each takes all of its turns at once, by ascending oid, and
+ * has locked nothing by then but its own position.  A preview's later batches
+ * have, so that one may have to try again.
+ */
+static void
+append_turns(StringInfo sql, List *tables)
+{
+	bool		any = false;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows == NULL || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->remote->key_is_unique)
+			continue;
+		appendStringInfo(sql, "%s%s", any ? ", " : "SELECT pg_catalog.pg_advisory_xact_lock(" TURN_LOCK ", o) FROM (SELECT u.o::oid::int AS o FROM pg_catalog.unnest(ARRAY[",
+						 quote_literal_cstr(lt->table->qualified));
+		any = true;
+	}
+	if (any)
+		appendStringInfoString(sql, "]::regclass[]) u (o) ORDER BY 1 OFFSET 0) t;");
+}
+
+/*
+ * The COPYs of what was read, and in *spools what they are fed.  Then come the
+ * turns.
+ */
+static void
+append_copies(StringInfo sql, List *tables, List **spools)
+{
+	ListCell   *cell;
+
+	*spools = NIL;
+	foreach(cell, tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows != NULL)
+		{
+			synchro_sql_copy_rows(sql, lt);
+			*spools = lappend(*spools, lt->rows);
+		}
+		if (lt->names != NULL)
+		{
+			synchro_sql_copy_names(sql, lt);
+			*spools = lappend(*spools, lt->names);
+		}
+		if (lt->changes != NULL)
+		{
+			synchro_sql_copy_changes(sql, lt);
+			*spools = lappend(*spools, lt->changes);
+		}
+	}
+	append_turns(sql, tables);
+}
+
+/*
+ * The link's tables that are to be emptied, in the order of their foreign keys:
+ * see synchro_order_by_references().
+ */
+List *
+synchro_batch_emptied(const SynchroLink *link, List *copies)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	foreach(cell, link->tables)
+		if (synchro_copyqueue_find(copies, ((SynchroLinkTable *) lfirst(cell))->table->relid) != NULL)
+			tables = lappend(tables, lfirst(cell));
+	return synchro_order_by_references(tables);
+}
+
+/*
+ * Have all rows of tables deleted, children first.
+ */
+static void
+append_emptying(const SynchroBatch *batch, StringInfo sql)
+{
+	List	   *components = synchro_batch_emptied(batch->link, batch->emptied);
+
+	for (int i = list_length(components) - 1; i >= 0; i--)
+		synchro_sql_empty_tables(sql, batch->link, list_nth(components, i));
+}
+
+/*
+ * Have what is on the remote only put on the list of deletes.  Before anything
+ * is written: the maps say where rows are now.
+ */
+static void
+append_extras(const SynchroBatch *batch, StringInfo sql)
+{
+	ListCell   *cell;
+	ListCell   *other;
+
+	append_emptying(batch, sql);
+	if (batch->extras == NIL)
+		return;
+	appendStringInfoString(sql, BY_HASHING);
+	foreach(cell, batch->extras)
+	{
+		const SynchroCopy *copy = lfirst(cell);
+
+		foreach(other, batch->link->tables)
+		{
+			const SynchroLinkTable *lt = lfirst(other);
+
+			if (lt->table->relid == copy->relid)
+				synchro_sql_extra(sql, batch->link, lt, copy->id);
+		}
+	}
+	appendStringInfoString(sql, AS_PLANNED);
+}
+
+/*
+ * Begin the script: the position, and all that was read, in staging tables.
+ */
+static void
+append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tables, List **spools)
+{
+	SynchroLink *link = batch->link;
+	ListCell   *cell;
+
+	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
+	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
+	synchro_sql_fence(sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
+	if (link->peer_node != NULL)
+		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link));
+	foreach(cell, link->tables)
+		synchro_sql_empty(sql, link, lfirst(cell));
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+	{
+		synchro_sql_straight_keys(sql, batch->straight);
+		*spools = list_make2(batch->straight->names, batch->straight->rows);
+	}
+	else
+		append_copies(sql, tables, spools);
+	if (link->preview != NULL)
+		foreach(cell, synchro_order_by_names(tables))
+			synchro_sql_preview_names(sql, lfirst(cell));
+}
+
+/*
+ * References that the batch makes are younger than this transaction id.
+ */
+static uint64
+made_before(const SynchroBatch *batch)
+{
+	return synchro_snapshot_parse(batch->keys_snapshot)->xmax;
+}
+
+/*
+ * Find out which remote row is which, and what of it is to be applied.
+ */
+static void
+append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
+{
+	SynchroLink *link = batch->link;
+	ListCell   *cell;
+
+	foreach(cell, synchro_order_by_names(tables))
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
+
+		synchro_sql_refpairs(sql, link, lt, made_before(batch));
+		if (by_hashing)
+			appendStringInfoString(sql, BY_HASHING);
+		synchro_sql_resolve(sql, link, lt);
+		if (by_hashing)
+			appendStringInfoString(sql, AS_PLANNED);
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
+			appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
+		if (lt->decides)
+		{
+			appendStringInfoString(sql, BY_HASHING);
+			synchro_sql_decide(sql, link, lt, leftovers, batch->careful);
+			appendStringInfoString(sql, AS_PLANNED);
+		}
+	}
+	if (link->peer_node != NULL)
+	{
+		appendStringInfoString(sql, BY_HASHING);
+		append_decisions(batch, sql, tables, components, leftovers);
+		appendStringInfoString(sql, AS_PLANNED);
+	}
+	append_extras(batch, sql);
+	synchro_sql_missing(sql, tables);
+	append_marks(sql, tables);
+}
+
+/*
+ * Make rows as they are here, of tables that refer to each other in a circle,
+ * or of one.
+ */
+static void
+append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
+{
+	ListCell   *cell;
+
+	foreach(cell, component)
+		if (identity_may_move(lfirst(cell)))
+			synchro_sql_follow(sql, lfirst(cell), component);
+	if (batch->link->preview != NULL)
+		foreach(cell, component)
+			synchro_sql_preview_changes(sql, lfirst(cell));
+	foreach(cell, component)
+		if (batch->careful && ((SynchroLinkTable *) lfirst(cell))->rows != NULL)
+			synchro_sql_free_values(sql, batch->link, lfirst(cell));
+	synchro_sql_upsert(sql, batch->link, component);
+}
+
+/*
+ * What is done with the rows once they are staged.
+ */
+static void
+append_applying(SynchroBatch *batch, StringInfo sql, List *tables, bool leftovers)
+{
+	SynchroLink *link = batch->link;
+	List	   *components = synchro_order_by_references(tables);
+	ListCell   *cell;
+
+	append_resolving(batch, sql, tables, components, leftovers);
+	foreach(cell, components)
+		append_upsert(batch, sql, lfirst(cell));
+	append_deletes(batch, sql, components);
+	if (batch->apart)
+		append_deletes_apart(batch, sql, components);
+	if (link->peer_node != NULL && link->preview == NULL)
+		synchro_sql_recheck(sql);
+	foreach(cell, tables)
+		synchro_sql_references(sql, link, lfirst(cell), made_before(batch));
+}
+
+/*
+ * How many rows the batch at hand has in these tables' staging tables.
+ */
+int64
+synchro_batch_staged(const List *tables)
+{
+	int64		result = 0;
+	const ListCell *cell;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		result += lt->nrows + lt->nnames + lt->nolds;
+	}
+	return result;
+}
+
+/*
+ * The whole batch as one script; spools is set to what its COPYs are fed.
+ */
+char *
+synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
+{
+	SynchroLink *link = batch->link;
+	List	   *tables = involved_tables(link);
+	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
+	bool		small = !batch->apart && link->preview == NULL && synchro_batch_staged(tables) < HASH_ROWS;
+	StringInfoData sql;
+	StringInfoData applying;
+
+	initStringInfo(&sql);
+	append_opening(batch, &sql, token, tables, spools);
+
+	/*
+	 * Defaults, constraints and triggers of the remote run as for any other
+	 * client of this role, so with the settings that such a one would have.
+	 * For the sake of our own statements pg_catalog is searched first in any
+	 * case, and they name the operators of columns with their schema.
+	 */
+	appendStringInfo(&sql, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
+					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
+					 link->search_path);
+	if (leftovers)
+		tables = list_union_ptr(tables, link->tables);
+	initStringInfo(&applying);
+	if (batch->straight != NULL && batch->straight->rows != NULL)
+		synchro_sql_straight_rows(&applying, batch->straight);
+	else if (batch->straight != NULL)
+		synchro_sql_straight_delete(&applying, batch->straight);
+	else
+		append_applying(batch, &applying, tables, leftovers);
+	if (small)
+		synchro_prepared_append(&sql, link, applying.data);
+	else
+		appendBinaryStringInfo(&sql, applying.data, applying.len);
+	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
+	if (link->preview != NULL)
+		synchro_sql_preview_end(&sql, commit);
+	else
+		appendStringInfoString(&sql, commit ? "COMMIT" : "ROLLBACK");
+	return sql.data;
+}
+
+/*
+ * A script that asks what the only row of the batch is called, and applies
+ * nothing.  For a preview.
+ */
+char *
+synchro_batch_name_script(SynchroBatch *batch, List **spools)
+{
+	List	   *tables = involved_tables(batch->link);
+	StringInfoData sql;
+	ListCell   *cell;
+
+	initStringInfo(&sql);
+	append_opening(batch, &sql, synchro_preview_token(), tables, spools);
+	foreach(cell, tables)
+		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
+			synchro_sql_preview_name(&sql, lfirst(cell));
+	synchro_sql_preview_end(&sql, false);
+	return sql.data;
+}
