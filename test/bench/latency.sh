@@ -65,15 +65,16 @@ latency()
 	# whatever the first contact takes is not what is asked for
 	sql local --command="INSERT INTO orders (number, customer_id) VALUES (gen_random_uuid(), 1)" || return 1
 	wait_until 120 orders_arrived || return 1
-	sql local --command='DROP TABLE IF EXISTS first; CREATE TABLE first AS SELECT number FROM orders' || return 1
+	sql local --command='SET client_min_messages = warning; DROP TABLE IF EXISTS first; CREATE TABLE first AS SELECT number FROM orders' || return 1
 
 	cat >"$WORK/order.sql" <<-'SQL'
 		\set customer random(1, 1000)
 		INSERT INTO orders (number, customer_id, note) VALUES (gen_random_uuid(), :customer, 'a note');
 	SQL
-	sql remote --command="SET synchronous_commit = off; CALL watch_orders(clock_timestamp() + interval '$(($1 + 200)) seconds')" >"$WORK/watch.log" 2>&1 8>&- 9>&- &
+	# two commands: a procedure that commits must not be one of several statements
+	sql remote --command="SET synchronous_commit = off" --command="CALL watch_orders(clock_timestamp() + interval '$(($1 + 200)) seconds')" >"$WORK/watch.log" 2>&1 8>&- 9>&- &
 	watcher=$!
-	wait_until 30 orders_seen || return 1
+	wait_until 30 orders_seen || { cat "$WORK/watch.log" >&2; return 1; }
 	run_job "$WORK/pgbench.log" pgbench --no-vacuum --host="$WORK/tmp" --port="$LOCAL_PORT" --username=postgres --client=2 \
 		--rate=100 --time="$1" --file="$WORK/order.sql" bench 8>&- 9>&- || { cat "$WORK/pgbench.log" >&2; return 1; }
 	wait_until 120 orders_arrived || return 1
