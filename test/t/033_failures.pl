@@ -179,7 +179,7 @@ failure('delete', 'CREATE TABLE own (item_id integer REFERENCES items); INSERT I
 	$remote->safe_psql('db_none', q{DROP SCHEMA synchro_peer CASCADE});
 	$remote->safe_psql('db_none', $local->safe_psql('db_none', 'SELECT synchro.peer_setup()'));
 	$remote->safe_psql('db_none', 'GRANT USAGE ON SCHEMA synchro_peer TO u_none; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA synchro_peer TO u_none');
-	sync_fails($local, 'r_none', qr/55000: .*remote "r_none" is not in the state that this database left it in.*HINT: .*synchro\.reset/s,
+	sync_fails($local, 'r_none', qr/55000: .*remote "r_none" is not in the state that this database left it in.*HINT: .*synchro\.confirm_node/s,
 		'a remote that has forgotten us is not pushed to', dbname => 'db_none');
 	$local->safe_psql('db_none', q{SELECT synchro.reset('r_none'); INSERT INTO t (name) VALUES ('b')});
 	is(sync($local, 'r_none', dbname => 'db_none')->{inserted}, 1, 'until reset() says that it is the right one');
