@@ -39,6 +39,7 @@ is($as_monitor->('SELECT held, log_bytes > 0, tables, tables_not_captured, confl
 $local->safe_psql('postgres', 'ALTER TABLE t DISABLE TRIGGER synchro_capture');
 is($as_monitor->('SELECT tables_not_captured FROM synchro.metrics_node'), '1', 'a trigger that was disabled counts');
 $local->safe_psql('postgres', q{SELECT synchro.alter_table('t')});
+wait_for($local, 'SELECT failed = 1 FROM synchro.remotes', 'a table that has stalled for a moment does no longer');
 foreach my $query ('SELECT FROM synchro.failures', 'SELECT FROM synchro.changes', 'SELECT FROM t', 'SELECT FROM synchro.conflict_id_seq')
 {
 	my ($status, undef, $stderr) = $local->psql('postgres', "SET ROLE monitor; $query");
