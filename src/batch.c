@@ -9,7 +9,6 @@
 
 #include "applysql.h"
 #include "batch.h"
-#include "batchscript.h"
 #include "decidesql.h"
 #include "followers.h"
 #include "prepared.h"

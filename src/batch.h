@@ -74,9 +74,17 @@ typedef struct SynchroBatch
 	List	   *shown;			/* of SynchroPreviewRow: what a preview is told */
 } SynchroBatch;
 
+/* in batchread.c */
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
+
+/* in batchscript.c */
+extern int64 synchro_batch_staged(const List *tables);
 extern List *synchro_batch_emptied(const SynchroLink *link, List *copies);
+extern char *synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List **spools);
+extern char *synchro_batch_name_script(SynchroBatch *batch, List **spools);
+
+/* in batch.c */
 extern SynchroRemoteError *synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit);
 extern char *synchro_batch_name(SynchroBatch *batch);
 

@@ -10,7 +10,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
-#include "batchscript.h"
+#include "batch.h"
 #include "clocklink.h"
 #include "decidesql.h"
 #include "followers.h"

@@ -310,6 +310,28 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 }
 
 /*
+ * Run a query whose only column is an OID: those of its rows, as a list in a
+ * memory context.
+ */
+List *
+synchro_sql_oids(const char *sql, int nargs, const Oid *types, const Datum *values, MemoryContext context)
+{
+	List	   *result = NIL;
+
+	synchro_sql_run(sql, nargs, types, values, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Oid			oid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = lappend_oid(result, oid);
+		MemoryContextSwitchTo(old);
+	}
+	return result;
+}
+
+/*
  * Open a cursor for a query under the active snapshot; of the present scope.
  * Leaves the memory context alone.
  */

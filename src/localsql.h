@@ -37,6 +37,8 @@ extern uint64 synchro_sql_query(const char *sql, int nargs, const Oid *types,
 								const Datum *values, const bool *nulls,
 								DestReceiver *dest);
 
+extern List *synchro_sql_oids(const char *sql, int nargs, const Oid *types, const Datum *values,
+							  MemoryContext context);
 extern Portal synchro_sql_cursor(const char *sql);
 
 /* called for each row; the slot is only good during the call */

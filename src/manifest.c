@@ -174,22 +174,13 @@ tables_of(Oid schema)
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(schema);
 	SynchroSqlScope scope;
-	List	   *result = NIL;
+	List	   *result;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-					" WHERE CASE WHEN $1 = 0 THEN c.oid IN (SELECT relation FROM synchro.watched)"
-					" ELSE c.relnamespace = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition END"
-					" ORDER BY n.nspname, c.relname", 1, &type, &value, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-		Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		result = lappend_oid(result, relid);
-		MemoryContextSwitchTo(old);
-	}
+	result = synchro_sql_oids("SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+							  " WHERE CASE WHEN $1 = 0 THEN c.oid IN (SELECT relation FROM synchro.watched)"
+							  " ELSE c.relnamespace = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition END"
+							  " ORDER BY n.nspname, c.relname", 1, &type, &value, context);
 	synchro_sql_close(&scope);
 	return result;
 }

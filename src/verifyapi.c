@@ -109,21 +109,12 @@ tables_of(FunctionCallInfo fcinfo, int n)
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(PG_ARGISNULL(n) ? InvalidOid : PG_GETARG_OID(n));
 	SynchroSqlScope scope;
-	List	   *result = NIL;
+	List	   *result;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("SELECT w.relation::oid FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation"
-					" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE $1 = 0 OR c.oid = $1"
-					" ORDER BY n.nspname, c.relname", 1, &type, &value, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-		Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		result = lappend_oid(result, relid);
-		MemoryContextSwitchTo(old);
-	}
+	result = synchro_sql_oids("SELECT w.relation::oid FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation"
+							  " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE $1 = 0 OR c.oid = $1"
+							  " ORDER BY n.nspname, c.relname", 1, &type, &value, context);
 	synchro_sql_close(&scope);
 	if (result == NIL && !PG_ARGISNULL(n))
 		ereport(ERROR,
