@@ -52,13 +52,15 @@ extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component);
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
-extern void synchro_sql_define_try(StringInfo sql);
-extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
-extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 /* in resolvesql.c */
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* in apartsql.c */
+extern void synchro_sql_define_try(StringInfo sql);
+extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in extrasql.c */
 extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component);

@@ -36,20 +36,6 @@ my @tables = ([ country => '{code}' ], [ city => '{country_id,name}' ], [ node =
 
 $local->safe_psql('postgres', 'SELECT synchro.add_table(' . join(', ', map { "'$_'" } @$_) . ')') foreach @tables;
 
-# All that is in a database: rows of all tables, also ours and temporary ones, and where sequences are.
-sub contents
-{
-	my ($node) = @_;
-
-	return $node->safe_psql('postgres', <<'SQL');
-SELECT format('%s %s', c.oid::regclass, query_to_xml(CASE c.relkind
-	WHEN 'S' THEN format('SELECT last_value, is_called FROM %s', c.oid::regclass)
-	ELSE format('SELECT x FROM %s x ORDER BY x::text', c.oid::regclass) END, true, true, ''))
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1
-SQL
-}
-
 sub preview
 {
 	my ($node, $name) = @_;
@@ -65,9 +51,9 @@ sub announces
 	my $from = $opts{from} || $local;
 	my $to = $opts{to} || $remote;
 	my $name = $opts{name} || 'office';
-	my @before = (contents($from), contents($to));
+	my @before = (everything($from), everything($to));
 	my $said = preview($from, $name);
-	my @after = (contents($from), contents($to));
+	my @after = (everything($from), everything($to));
 	my %count = (insert => 0, update => 0, delete => 0, skip => 0, fail => 0);
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

@@ -51,6 +51,7 @@ our @EXPORT = qw(
   same
   both
   rows
+  everything
   wait_for
 );
 
@@ -393,6 +394,26 @@ sub rows
 	my ($node, $query, $dbname) = @_;
 
 	return $node->safe_psql($dbname || 'postgres', $query);
+}
+
+=head2 everything($node, $dbname)
+
+All that is in a database: rows of all tables, also ours and temporary ones, and where sequences are. For what must leave
+no trace.
+
+=cut
+
+sub everything
+{
+	my ($node, $dbname) = @_;
+
+	return rows($node, <<'SQL', $dbname);
+SELECT format('%s %s', c.oid::regclass, query_to_xml(CASE c.relkind
+	WHEN 'S' THEN format('SELECT last_value, is_called FROM %s', c.oid::regclass)
+	ELSE format('SELECT x FROM %s x ORDER BY x::text', c.oid::regclass) END, true, true, ''))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1
+SQL
 }
 
 =head2 wait_for($node, $query, $testname, %opts)
