@@ -235,10 +235,14 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 static void
 write_chunk(SynchroLogWriter *writer, Chunk *chunk)
 {
+	bool		is_long;
+
 	if (chunk->nkeys == 0)
 		return;
+	is_long = chunk->keys.len > CHUNK_BYTES;
+	synchro_key_seal(&chunk->keys, VARHDRSZ, chunk->relation, chunk->layout);
 	SET_VARSIZE(chunk->keys.data, chunk->keys.len);
-	if (chunk->keys.len > CHUNK_BYTES)
+	if (is_long)
 		add_row(writer, chunk->relation, chunk->layout, NULL,
 				(struct varlena *) chunk->keys.data);
 	else
@@ -366,6 +370,7 @@ receive_row(TupleTableSlot *slot, void *arg)
 	keys = PG_DETOAST_DATUM_PACKED(stored);
 	row.keys.data = VARDATA_ANY(keys);
 	row.keys.len = VARSIZE_ANY_EXHDR(keys);
+	row.keys = synchro_key_unseal(row.keys, row.relation, row.layout);
 	state->callback(&row, state->arg);
 	if ((Pointer) keys != DatumGetPointer(stored))
 		pfree(keys);

@@ -44,11 +44,14 @@ has_queue(void)
 	return OidIsValid(schema) && OidIsValid(get_relname_relid("copying", schema));
 }
 
+/*
+ * Identities are all that is kept here: their half of the layout counts.
+ */
 static Datum
-bytes_or_null(SynchroBytes bytes, bool *isnull)
+sealed_or_null(SynchroBytes bytes, Oid relid, uint32 layout, bool *isnull)
 {
 	*isnull = bytes.data == NULL;
-	return *isnull ? (Datum) 0 : synchro_bytes_datum(bytes);
+	return *isnull ? (Datum) 0 : synchro_key_sealed(bytes, relid, SYNCHRO_LAYOUT_IDENTITY(layout));
 }
 
 static SynchroBytes
@@ -85,7 +88,7 @@ synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
 	values[0] = CStringGetTextDatum(server);
 	values[1] = ObjectIdGetDatum(copy->relid);
 	values[2] = Int32GetDatum((int32) copy->layout);
-	values[3] = bytes_or_null(copy->until, &nulls[3]);
+	values[3] = sealed_or_null(copy->until, copy->relid, copy->layout, &nulls[3]);
 	values[4] = Int64GetDatum(copy->rows_total);
 	values[5] = BoolGetDatum(copy->delete_extra);
 	values[6] = BoolGetDatum(copy->empty);
@@ -130,9 +133,9 @@ synchro_copyqueue_load(const char *server)
 		copy->relid = (Oid) column_number(tuple, 2);
 		copy->layout = (uint32) column_number(tuple, 3);
 		if (last.data != NULL)
-			copy->last = synchro_key_copy(last);
+			copy->last = synchro_key_copy(synchro_key_unseal(last, copy->relid, SYNCHRO_LAYOUT_IDENTITY(copy->layout)));
 		if (until.data != NULL)
-			copy->until = synchro_key_copy(until);
+			copy->until = synchro_key_copy(synchro_key_unseal(until, copy->relid, SYNCHRO_LAYOUT_IDENTITY(copy->layout)));
 		copy->rows_total = column_number(tuple, 6);
 		copy->rows_done = column_number(tuple, 7);
 		copy->delete_extra = column_number(tuple, 8) != 0;
@@ -170,7 +173,7 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 	{
 		values[0] = Int64GetDatum(step->copy->id);
 		values[1] = Int32GetDatum((int32) step->layout);
-		values[2] = bytes_or_null(step->last, &nulls[2]);
+		values[2] = sealed_or_null(step->last, step->copy->relid, step->layout, &nulls[2]);
 		values[3] = Int64GetDatum(step->nrows);
 		values[4] = BoolGetDatum(step->complete);
 		values[5] = CStringGetTextDatum(server);
@@ -181,7 +184,7 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 						lengthof(types), types, values, nulls);
 		synchro_sql_run(step->complete && !step->copy->delete_extra ?
 						"DELETE FROM synchro.copying WHERE id = $1" :
-						"UPDATE synchro.copying SET layout = $2, last_key = coalesce($3, last_key),"
+						"UPDATE synchro.copying SET layout = $2, last_key = coalesce($3, CASE WHEN layout >> 16 = $2 >> 16 THEN last_key END),"
 						" until_key = CASE WHEN layout = $2 THEN until_key END,"
 						" rows_done = rows_done + $4, rows_sent = $5 WHERE id = $1",
 						lengthof(types), types, values, nulls);

@@ -5,8 +5,14 @@
  *
  * The bytes are those of the server's own datums (varlena payload without its
  * header, never toasted or compressed), so nothing that can fail runs in the
- * user's transaction.  They never leave the server; what reads them back
- * checks every length, since a log may be damaged like any other table.
+ * user's transaction.  They never leave the server.
+ *
+ * A log may be damaged like any other table, and the server's functions trust
+ * their datums: an array with a wrong length in it is read beyond its end, and
+ * the server goes down.  No check of ours could tell for each type.  So what is
+ * stored is sealed by a checksum, and nothing is made of bytes that are not
+ * those that were written.  What reads them checks every length all the same:
+ * a checksum can be right by chance.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +20,8 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "port/pg_crc32c.h"
+#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 
@@ -101,6 +109,61 @@ damaged(void)
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("damaged key in the change log"),
 			 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
+}
+
+static pg_crc32c
+checksum(const char *data, int len, Oid relation, uint32 layout)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, &relation, sizeof(relation));
+	COMP_CRC32C(crc, &layout, sizeof(layout));
+	COMP_CRC32C(crc, data, len);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/*
+ * Seal what the buffer holds from start on, of a table with that layout.
+ */
+void
+synchro_key_seal(StringInfo buf, int start, Oid relation, uint32 layout)
+{
+	pg_crc32c	crc = checksum(buf->data + start, buf->len - start, relation, layout);
+
+	appendBinaryStringInfo(buf, (char *) &crc, sizeof(crc));
+}
+
+/*
+ * A sealed copy, as a datum of type bytea.
+ */
+Datum
+synchro_key_sealed(SynchroBytes bytes, Oid relation, uint32 layout)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, bytes.data, bytes.len);
+	synchro_key_seal(&buf, 0, relation, layout);
+	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
+}
+
+/*
+ * What was sealed; not copied.
+ */
+SynchroBytes
+synchro_key_unseal(SynchroBytes bytes, Oid relation, uint32 layout)
+{
+	pg_crc32c	crc;
+
+	if (bytes.len < (int) sizeof(crc))
+		damaged();
+	bytes.len -= sizeof(crc);
+	memcpy(&crc, bytes.data + bytes.len, sizeof(crc));
+	if (!EQ_CRC32C(crc, checksum(bytes.data, bytes.len, relation, layout)))
+		damaged();
+	return bytes;
 }
 
 static const char *

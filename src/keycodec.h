@@ -17,6 +17,9 @@
  * length integer (0: NULL) and that many bytes.  A record can so be split
  * without knowing the types, and its identity compared as bytes.
  *
+ * Whatever of this a table keeps is sealed: a checksum follows it, of the
+ * bytes and of the table and layout without which they mean something else.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef SYNCHRO_KEYCODEC_H
@@ -66,6 +69,9 @@ extern void synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp);
 extern const char *synchro_key_next(const char *pos, const char *end,
 									int nidentity, int nkey,
 									SynchroKeyRecord *record);
+extern void synchro_key_seal(StringInfo buf, int start, Oid relation, uint32 layout);
+extern Datum synchro_key_sealed(SynchroBytes bytes, Oid relation, uint32 layout);
+extern SynchroBytes synchro_key_unseal(SynchroBytes bytes, Oid relation, uint32 layout);
 extern void synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
 							   const int *columns, int ncolumns,
 							   Datum *values, bool *nulls);

@@ -87,7 +87,7 @@ load_change(TupleTableSlot *slot, void *arg)
 	parked.relid = DatumGetObjectId(slot->tts_values[1]);
 	parked.layout = (uint32) DatumGetInt32(slot->tts_values[2]);
 	parked.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
-	parked.record = synchro_datum_bytes(slot->tts_values[4]);
+	parked.record = synchro_key_unseal(synchro_datum_bytes(slot->tts_values[4]), parked.relid, parked.layout);
 	parked.due = DatumGetBool(slot->tts_values[5]);
 
 	/* of another primary key it says nothing any more */
@@ -297,7 +297,7 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	values[0] = CStringGetTextDatum(set->server);
 	values[1] = ObjectIdGetDatum(parked.relid);
 	values[2] = Int32GetDatum((int32) parked.layout);
-	values[3] = synchro_bytes_datum(parked.record);
+	values[3] = synchro_key_sealed(parked.record, parked.relid, parked.layout);
 	values[4] = CStringGetTextDatum(synchro_identities_text(&readable, 0));
 	values[5] = CStringGetTextDatum(operations[failure->op]);
 	values[6] = TimestampTzGetDatum(parked.changed_at);

@@ -379,6 +379,7 @@ queue_winner(const PeerSession *peer, const SynchroTable *table, const char *ide
 		appendBinaryStringInfo(&record, bytes.data, bytes.len);
 	}
 	synchro_key_put_stamp(&record, stamp);
+	synchro_key_seal(&record, 0, table->relid, table->layout);
 	values[0] = UUIDPGetDatum(&peer->node);
 	values[1] = ObjectIdGetDatum(table->relid);
 	values[2] = Int32GetDatum((int32) table->layout);

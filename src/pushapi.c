@@ -198,7 +198,7 @@ add_to_backlog(const SynchroLogRow *row, void *arg)
 	values[2] = Int32GetDatum((int32) row->layout);
 	values[3] = TimestampTzGetDatum(row->changed_at);
 	values[4] = Int32GetDatum(row->part);
-	values[5] = PointerGetDatum(cstring_to_text_with_len(row->keys.data, row->keys.len));
+	values[5] = synchro_key_sealed(row->keys, row->relation, row->layout);
 
 	/* within the query that calls us: that one's memory goes with the end of another in the same scope */
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);

@@ -90,7 +90,10 @@ synchro_source_find(const SynchroSources *sources, int32 number)
 		else
 			high = middle;
 	}
-	elog(ERROR, "synchro.source has no number %d", number);
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("the change log refers to source %d, of which nothing is known", number),
+			 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
 }
 
 /*

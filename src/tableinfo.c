@@ -367,7 +367,7 @@ layout_of(const SynchroTable *table)
 {
 	return (columns_hash(table, table->identity, table->nidentity) & 0xffff0000) |
 		((columns_hash(table, table->key, table->nkey) & 0x7ff) << 5) |
-		Min(table->nkey, 0x1f);
+		((uint32) (table->nkey - 1) & 0x1f);
 }
 
 /*

@@ -80,7 +80,8 @@ typedef struct SynchroTable
 
 	/*
 	 * Stored with logged keys.  High half: fingerprint of the identity's
-	 * columns; then 11 bits of the natural key's, and its number of values.
+	 * columns; then 11 bits of the natural key's, and its number of values
+	 * less one, since it may have 32.  That says nothing where it has none.
 	 */
 	uint32		layout;
 
@@ -89,7 +90,7 @@ typedef struct SynchroTable
 
 #define SYNCHRO_LAYOUT_IDENTITY(layout) ((layout) >> 16)
 #define SYNCHRO_LAYOUT_KEY(layout)		((layout) & 0xffff)
-#define SYNCHRO_LAYOUT_NKEY(layout)		((layout) & 0x1f)
+#define SYNCHRO_LAYOUT_NKEY(layout)		((int) ((layout) & 0x1f) + 1)
 
 extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);

@@ -540,6 +540,20 @@ SQL
 }
 
 #
+# As many columns as a key can have
+#
+{
+	my $columns = join ', ', map { "c$_" } 1 .. 32;
+
+	tables('CREATE TABLE wide (id serial PRIMARY KEY, ' . join(', ', map { "c$_ int NOT NULL" } 1 .. 32) . ", UNIQUE ($columns))", qq{'wide', '{$columns}'});
+	change('INSERT INTO wide VALUES (1, ' . join(', ', 1 .. 32) . ')');
+	is_deeply(counts(), [ 1, 0, 0 ], '32 columns: the row arrives');
+	change('UPDATE wide SET c32 = 0');
+	is_deeply(counts(), [ 0, 1, 0 ], '32 columns: its name of before is known');
+	same($local, $remote, "SELECT $columns FROM wide", '32 columns: a changed key');
+}
+
+#
 # What cannot be found says so: the referenced column is a reference itself
 #
 {
