@@ -19,7 +19,7 @@ DATA = $(sort $(wildcard src/synchro--*.sql))
 PGFILEDESC = "synchro - keeps another PostgreSQL database in step, by natural key"
 
 # The pg_regress tests, in the order in which they run. A file in sql/ that is not listed here fails `make check`.
-REGRESS = registration remotes capture
+REGRESS = registration remotes capture manifest
 
 # The isolation specs are found by name; `make installcheck` wants them relative to test/.
 ISOLATION := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))

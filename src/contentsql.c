@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
@@ -34,9 +35,12 @@ typedef struct Builder
 {
 	const SynchroContentSide *side;
 	List	   *path;			/* of tables whose content is being written */
+	const SynchroLinkTable *flat;	/* of this table, rows above others are left
+									 * out */
 } Builder;
 
 static char *source(Builder *builder, const SynchroLinkTable *lt, const AttrNumber *columns, int ncolumns);
+static char *self_source(Builder *builder, const SynchroLinkTable *lt, int self);
 
 /*
  * A column's type on the side in question, without modifier and domain.
@@ -62,6 +66,10 @@ value_text(const Builder *builder, const SynchroLinkTable *lt, int column, const
 		return psprintf("trim_scale(%s.%s)::text", alias, name);
 	if (strcmp(type, "money") == 0)
 		return psprintf("%s.%s::numeric::text", alias, name);
+
+	/* PostgreSQL 19 writes more zeros */
+	if (strcmp(type, "pg_lsn") == 0)
+		return psprintf("(%s.%s - '0/0'::pg_lsn)::text", alias, name);
 
 	/* there is a zero below zero */
 	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
@@ -134,6 +142,21 @@ only(const Builder *builder, const SynchroLinkTable *lt)
 }
 
 /*
+ * Does a name or content say what the row is that a foreign key references?
+ * A table that is being written is not written once more within itself; but
+ * rows that are known by what is in them are known by those above them, too.
+ */
+static bool
+is_followed(const Builder *builder, const SynchroLinkTable *lt, int fk)
+{
+	const SynchroLinkTable *parent = lt->parents[fk];
+
+	if (parent == NULL)
+		return false;
+	return !list_member_ptr(builder->path, parent) || (parent == lt && builder->flat != lt);
+}
+
+/*
  * Append joins of the rows that foreign keys of alias reference, as
  * <alias>_f<number>.  key_only: only those of the natural key.  except: not
  * this one.
@@ -147,15 +170,27 @@ append_joins(Builder *builder, StringInfo sql, const SynchroLinkTable *lt, const
 		const SynchroForeignKey *key = &lt->table->fks[fk];
 		const SynchroLinkTable *parent = lt->parents[fk];
 
-		if (parent == NULL || fk == except || (key_only && !synchro_fk_names_key(lt, fk)) ||
-			list_member_ptr(builder->path, parent))
+		if (fk == except || (key_only && !synchro_fk_names_key(lt, fk)) || !is_followed(builder, lt, fk))
 			continue;
-		appendStringInfo(sql, " LEFT JOIN (%s) %s_f%d ON ", source(builder, parent, key->refcols, key->ncols), alias, fk);
+		appendStringInfo(sql, " LEFT JOIN (%s) %s_f%d ON ",
+						 list_member_ptr(builder->path, parent) ? self_source(builder, lt, fk) :
+						 source(builder, parent, key->refcols, key->ncols), alias, fk);
 		for (int i = 0; i < key->ncols; i++)
 			appendStringInfo(sql, "%s%s_f%d.r%d %s %s.%s", i > 0 ? " AND " : "", alias, fk, i,
 							 equality(builder, parent, column_of(parent->table, key->refcols[i])),
 							 alias, quote_identifier(lt->table->columns[key->cols[i]].name));
 	}
+}
+
+/*
+ * Append "the columns of the foreign key are not NULL".
+ */
+static void
+append_not_null(StringInfo sql, const SynchroForeignKey *fk, const SynchroLinkTable *lt, const char *alias)
+{
+	for (int i = 0; i < fk->ncols; i++)
+		appendStringInfo(sql, "%s%s.%s IS NOT NULL", i > 0 ? " AND " : "", alias,
+						 quote_identifier(lt->table->columns[fk->cols[i]].name));
 }
 
 /*
@@ -168,13 +203,21 @@ append_parent(const Builder *builder, StringInfo key, StringInfo shown, const Sy
 {
 	char	   *row = is_tree && tree != NULL ? pstrdup(tree) : psprintf("%s_f%d", alias, fk);
 
-	if ((is_tree && tree == NULL) || list_member_ptr(builder->path, lt->parents[fk]))
+	if ((is_tree && tree == NULL) || !is_followed(builder, lt, fk))
 	{
 		appendStringInfoString(key, ", '()'");
 		appendStringInfoString(shown, ", NULL");
 		return;
 	}
-	appendStringInfo(key, ", '(' || coalesce(%s.k, 'NULL') || ')'", row);
+	appendStringInfo(key, ", '(' || coalesce(%s.k, ", row);
+	if (list_member_ptr(builder->path, lt->parents[fk]))
+	{
+		/* a row in a circle has a parent, but none with a name */
+		appendStringInfoString(key, "CASE WHEN ");
+		append_not_null(key, &lt->table->fks[fk], lt, alias);
+		appendStringInfoString(key, " THEN 'ROUND' END, ");
+	}
+	appendStringInfoString(key, "'NULL') || ')'");
 	appendStringInfo(shown, ", %s.s", row);
 }
 
@@ -266,12 +309,40 @@ reference_key(const Builder *builder, StringInfo joins, const SynchroLinkTable *
 		*shown = psprintf("coalesce(array_to_string(%s_r.local_key, ', '), 'remote ' || array_to_string(%s, ', '))", alias, own);
 }
 
+/*
+ * Text as it is in UTF-8, whatever the database's encoding; as it is where
+ * nobody knows what that is.  The result may be the argument.
+ */
+char *
+synchro_content_utf8(char *data, int len)
+{
+	if (GetDatabaseEncoding() == PG_SQL_ASCII)
+		return data;
+	return pg_server_to_any(data, len, PG_UTF8);
+}
+
+static char *
+utf8_name(const SynchroColumn *column)
+{
+	return synchro_content_utf8(column->name, strlen(column->name));
+}
+
+/*
+ * The digest of an expression's text, the same in all encodings.
+ */
+static char *
+digest(const char *expression)
+{
+	return psprintf("encode(sha256(convert_to(%s, '%s')), 'hex')", expression,
+					GetDatabaseEncoding() == PG_SQL_ASCII ? "SQL_ASCII" : "UTF8");
+}
+
 static int
 by_name(const void *a, const void *b, void *table)
 {
 	const SynchroColumn *columns = ((const SynchroTable *) table)->columns;
 
-	return strcmp(columns[*(const int *) a].name, columns[*(const int *) b].name);
+	return strcmp(utf8_name(&columns[*(const int *) a]), utf8_name(&columns[*(const int *) b]));
 }
 
 /*
@@ -317,8 +388,7 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 			if (!first)
 				continue;
 			append_parent(builder, &all, &unused, lt, fk, alias, false, NULL);
-			content->values[n] = list_member_ptr(builder->path, lt->parents[fk]) ? pstrdup("NULL::text") :
-				psprintf("%s_f%d.k", alias, fk);
+			content->values[n] = is_followed(builder, lt, fk) ? psprintf("%s_f%d.k", alias, fk) : pstrdup("NULL::text");
 		}
 		else
 		{
@@ -363,9 +433,7 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 	natural_key(builder, lt, "p", tree, NULL, &key, &shown);
 	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k, %s AS s FROM %s%s p%s WHERE NOT (",
 					 list.data, key, shown, only(builder, lt), lt->table->qualified, joins.data);
-	for (int i = 0; i < self->ncols; i++)
-		appendStringInfo(&sql, "%sp.%s IS NOT NULL", i > 0 ? " AND " : "",
-						 quote_identifier(lt->table->columns[self->cols[i]].name));
+	append_not_null(&sql, self, lt, "p");
 	natural_key(builder, lt, "p", tree, "w", &key, &shown);
 	appendStringInfo(&sql, ") UNION ALL SELECT %s%s, %s FROM w JOIN %s%s p ON ",
 					 list.data, key, shown, only(builder, lt), lt->table->qualified);
@@ -374,6 +442,43 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 						 quote_identifier(lt->table->columns[self->cols[i]].name),
 						 equality(builder, lt, column_of(lt->table, self->refcols[i])), i);
 	appendStringInfo(&sql, "%s) SELECT * FROM w", joins.data);
+	return sql.data;
+}
+
+/*
+ * A query for what is in the rows of a table without natural key that refers to
+ * itself, and in those above each of them: k, and by the referenced columns
+ * r0..  From the roots downwards; what goes round in a circle is not there.
+ * Digests, since paths may be long.
+ */
+static char *
+self_source(Builder *builder, const SynchroLinkTable *lt, int self)
+{
+	const SynchroForeignKey *fk = &lt->table->fks[self];
+	const SynchroLinkTable *flat = builder->flat;
+	SynchroContent content = {0};
+	StringInfoData sql;
+	StringInfoData joins;
+	StringInfoData list;
+
+	initStringInfo(&sql);
+	initStringInfo(&joins);
+	initStringInfo(&list);
+	builder->flat = lt;
+	append_joins(builder, &joins, lt, "p", false, -1);
+	make_values(builder, lt, "p", &content);
+	builder->flat = flat;
+	append_columns(&list, lt, "p", "r", fk->refcols, fk->ncols);
+	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k FROM %s%s p%s WHERE NOT (",
+					 list.data, digest(content.all), only(builder, lt), lt->table->qualified, joins.data);
+	append_not_null(&sql, fk, lt, "p");
+	appendStringInfo(&sql, ") UNION ALL SELECT %s%s FROM w JOIN %s%s p ON ",
+					 list.data, digest(psprintf("%s || w.k", content.all)), only(builder, lt), lt->table->qualified);
+	for (int i = 0; i < fk->ncols; i++)
+		appendStringInfo(&sql, "%sp.%s %s w.r%d", i > 0 ? " AND " : "",
+						 quote_identifier(lt->table->columns[fk->cols[i]].name),
+						 equality(builder, lt, column_of(lt->table, fk->refcols[i])), i);
+	appendStringInfo(&sql, "%s) SELECT w.*, w.k AS s FROM w", joins.data);
 	return sql.data;
 }
 

@@ -38,6 +38,7 @@ typedef struct SynchroContent
 	char	   *all;			/* text, not NULL: of all values */
 } SynchroContent;
 
+extern char *synchro_content_utf8(char *data, int len);
 extern SynchroContent *synchro_content_sql(const SynchroLinkTable *lt, const SynchroContentSide *side);
 
 #endif							/* SYNCHRO_CONTENTSQL_H */

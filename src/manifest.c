@@ -17,7 +17,6 @@
 #include "common/sha2.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
@@ -76,7 +75,7 @@ add_row(TupleTableSlot *slot, void *arg)
 	row = DatumGetTextPP(slot->tts_values[0]);
 	data = VARDATA_ANY(row);
 	len = VARSIZE_ANY_EXHDR(row);
-	converted = (char *) pg_do_encoding_conversion((unsigned char *) data, len, GetDatabaseEncoding(), PG_UTF8);
+	converted = synchro_content_utf8(data, len);
 	begin_digest(fingerprint->hash);
 	add_to_digest(fingerprint->hash, converted, converted == data ? len : strlen(converted));
 	end_digest(fingerprint->hash, digest);
@@ -108,7 +107,11 @@ finish(const Fingerprint *fingerprint, const SynchroContent *content)
 
 	begin_digest(fingerprint->hash);
 	for (int i = 0; i < content->nvalues; i++)
-		add_to_digest(fingerprint->hash, content->names[i], strlen(content->names[i]) + 1);
+	{
+		const char *name = synchro_content_utf8(content->names[i], strlen(content->names[i]));
+
+		add_to_digest(fingerprint->hash, name, strlen(name) + 1);
+	}
 	add_to_digest(fingerprint->hash, &rows, sizeof(rows));
 	for (int i = 0; i < DIGEST_WORDS; i++)
 	{

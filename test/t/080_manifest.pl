@@ -12,7 +12,25 @@ my $one = synchro_node('one');
 my $other = synchro_node('other');
 
 $other->safe_psql('postgres', q{CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'});
-my @databases = ([ $one, 'postgres' ], [ $other, 'latin' ]);
+$other->safe_psql('postgres', q{CREATE DATABASE icu TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-u-kn-ks-level2' LOCALE 'C'});
+my @databases = ([ $one, 'postgres' ], [ $other, 'latin' ], [ $other, 'icu' ]);
+
+# a collation of the operating system's, where there is one
+my $locale = rows($one, q{SELECT collname FROM pg_collation WHERE collname ~ '^(en_US|de_DE|fr_FR)\.utf8$' LIMIT 1});
+if ($locale ne '')
+{
+	$other->safe_psql('postgres', "CREATE DATABASE libc TEMPLATE template0 ENCODING 'UTF8' LOCALE '$locale'");
+	push @databases, [ $other, 'libc' ];
+}
+
+# how sessions write values
+my %settings = (
+	latin => { timezone => 'Asia/Tokyo', datestyle => 'German', intervalstyle => 'iso_8601', extra_float_digits => -15, bytea_output => 'escape' },
+	icu => { timezone => 'America/New_York', datestyle => 'SQL, DMY', intervalstyle => 'sql_standard', extra_float_digits => 0 });
+foreach my $dbname (sort keys %settings)
+{
+	$other->safe_psql('postgres', "ALTER DATABASE $dbname SET $_ = '$settings{$dbname}{$_}'") foreach sort keys %{ $settings{$dbname} };
+}
 
 sub on
 {
@@ -30,19 +48,20 @@ sub manifest
 }
 
 my $tables = <<'SQL';
-CREATE TABLE country (id serial PRIMARY KEY, code text UNIQUE NOT NULL, name text, area numeric, since timestamptz, share float8, raw bytea);
+CREATE TABLE country (id serial PRIMARY KEY, code text UNIQUE NOT NULL, name text, area numeric, since timestamptz, share float8, raw bytea, span interval, "Fläche" real);
 CREATE TABLE city (id serial PRIMARY KEY, country_id int NOT NULL REFERENCES country, name text NOT NULL, UNIQUE (country_id, name));
 CREATE TABLE place (id serial PRIMARY KEY, up_id int REFERENCES place, name text NOT NULL, UNIQUE NULLS NOT DISTINCT (up_id, name));
 CREATE TABLE visit (id serial PRIMARY KEY, city_id int REFERENCES city, note text, details jsonb, secret text);
+CREATE TABLE "Straße" (id serial PRIMARY KEY, "Führt nach" int REFERENCES "Straße", "Länge" numeric, "Breite" int);
 CREATE TABLE photo (id serial PRIMARY KEY, visit_id int REFERENCES visit, title text);
 CREATE TABLE link (city_id int REFERENCES city, place_id int REFERENCES place, PRIMARY KEY (city_id, place_id));
 SQL
 my $watch = <<'SQL';
 SET client_min_messages = warning;
 SELECT synchro.add_table('country', '{code}'), synchro.add_table('city', '{country_id,name}'), synchro.add_table('place', '{up_id,name}'),
-	synchro.add_table('visit', skip => '{secret}'), synchro.add_table('photo'), synchro.add_table('link');
+	synchro.add_table('visit', skip => '{secret}'), synchro.add_table('photo'), synchro.add_table('link'), synchro.add_table('"Straße"');
 SQL
-foreach my $i (0, 1)
+foreach my $i (0 .. $#databases)
 {
 	my $order = $i ? 'DESC' : 'ASC';
 
@@ -50,24 +69,26 @@ foreach my $i (0, 1)
 	on($databases[$i], $i ? $tables =~ s/name text, area numeric/area numeric, name text/r : $tables);
 	on($databases[$i], $watch . <<"SQL");
 SELECT setval('country_id_seq', 1000 * $i + 1), setval('city_id_seq', 500 * $i + 1), setval('place_id_seq', 70 * $i + 1), setval('visit_id_seq', 900 * $i + 1);
-SET timezone = @{[ $i ? "'Asia/Tokyo'" : "'America/New_York'" ]};
-SET datestyle = @{[ $i ? "'German'" : "'ISO'" ]};
-SET extra_float_digits = @{[ $i ? 0 : 1 ]};
-INSERT INTO country (code, name, area, since, share, raw) SELECT 'c' || i, 'Österreich ' || i, i + 0.5@{[ $i ? '00' : '' ]}, timestamptz '1955-05-15 12:00+00' + i * interval '1 h', i / 7.0::float8,
-	decode('00ff', 'hex') FROM generate_series(1, 50) i ORDER BY i $order;
+INSERT INTO country (code, name, area, since, share, raw, span, "Fläche") SELECT 'c' || i, 'Österreich ' || i, i + 0.5@{[ $i ? '00' : '' ]}, timestamptz '1955-05-15 12:00+00' + i * interval '1 h', i / 7.0::float8,
+	decode('00ff', 'hex'), i * interval '1 mon 2 days 03:04:05.6', i / 7.0::real FROM generate_series(1, 50) i ORDER BY i $order;
 INSERT INTO city (country_id, name) SELECT c.id, 'Köln ' || i FROM country c, generate_series(1, 4) i ORDER BY c.code $order, i $order;
 INSERT INTO place (name) VALUES ('here'), ('there');
 INSERT INTO place (up_id, name) SELECT p.id, p.name || i FROM place p, generate_series(1, 3) i ORDER BY i $order;
 INSERT INTO place (up_id, name) SELECT p.id, 'below' FROM place p WHERE up_id IS NOT NULL ORDER BY name $order;
 INSERT INTO visit (city_id, note, details, secret) SELECT c.id, 'visit ' || i, jsonb_build_object('n', i), random()::text FROM city c, generate_series(1, 2) i ORDER BY c.id $order;
 INSERT INTO photo (visit_id, title) SELECT v.id, 'photo' FROM visit v ORDER BY v.id $order;
+INSERT INTO "Straße" ("Länge", "Breite") SELECT i, 5 FROM generate_series(1, 5) i ORDER BY i $order;
+INSERT INTO "Straße" ("Führt nach", "Länge") SELECT id, 100 + "Länge" FROM "Straße" ORDER BY id $order;
+INSERT INTO "Straße" ("Führt nach", "Länge") SELECT id, 10 FROM "Straße" WHERE "Länge" > 101 ORDER BY id $order;
 INSERT INTO link SELECT c.id, p.id FROM city c, place p WHERE p.name = 'below' ORDER BY c.id $order;
 SQL
 }
 
 my $before = manifest($databases[0]);
-is(join(' ', sort keys %$before), 'city country link photo place visit', 'all watched tables are listed');
-is_deeply(manifest($databases[1]), $before, 'ids, order, columns, encodings and settings do not count');
+is(join(' ', sort keys %$before), '"Straße" city country link photo place visit', 'all watched tables are listed');
+is_deeply(manifest($_), $before, "ids, order, columns, encodings, collations and settings do not count: $_->[1]") foreach @databases[ 1 .. $#databases ];
+isnt(on($databases[1], q{SELECT span, share, raw FROM country WHERE code = 'c2'}), on($databases[0], q{SELECT span, share, raw FROM country WHERE code = 'c2'}), 'though values are written in another way');
+isnt(on($databases[2], 'SELECT code FROM country ORDER BY code'), on($databases[0], 'SELECT code FROM country ORDER BY code'), 'and sorted in another way');
 is_deeply(manifest($databases[0], q{'public'}), $before, 'the same of a schema');
 is_deeply(manifest($databases[0], q{'pg_catalog'}), manifest($databases[0], q{'pg_catalog'}), 'tables that are not watched have one, too');
 is(on($databases[0], 'SELECT rows FROM synchro.manifest() WHERE relation = $$city$$::regclass'), '200', 'rows are counted');
@@ -81,6 +102,8 @@ foreach my $change (
 	[ q{DELETE FROM photo WHERE id = (SELECT max(id) FROM photo)}, 'a row less', 'photo' ],
 	[ q{INSERT INTO photo (visit_id, title) SELECT visit_id, title FROM photo LIMIT 1}, 'a row twice', 'photo' ],
 	[ q{UPDATE visit SET details = '{}' WHERE id = (SELECT max(id) FROM visit)}, 'a value of a row without a natural key', 'photo visit' ],
+	[ q{UPDATE "Straße" SET "Führt nach" = (SELECT min(id) FROM "Straße") WHERE "Länge" = 10 AND "Führt nach" <> (SELECT min(id) FROM "Straße")}, 'what a row refers to, without a natural key', '"Straße"' ],
+	[ q{ALTER TABLE "Straße" RENAME "Länge" TO "Laenge"}, 'the name of a column', '"Straße"' ],
 	[ q{UPDATE visit SET secret = 'changed'}, 'a skipped column', '' ],
 	[ q{UPDATE place SET name = 'HERE' WHERE name = 'here'}, 'the root of a tree', 'link place' ],
 	[ q{UPDATE country SET area = area + 0.000}, 'nothing but how a number is written', '' ])

@@ -183,25 +183,51 @@ sync($local, 'remote');
 $remote->safe_psql('postgres', q{UPDATE double SET n = 2; INSERT INTO double (name, n) VALUES ('a', 3)});
 is(differences($local, q{'remote', 'double'}), "double|a|different|{n}\ndouble|a|extra|", 'each row of a key that is there twice is listed');
 
-# what it costs where all is equal
+# what it costs where all is equal; the rows have other ids there, and parents in their names
+my $equal = $ENV{SYNCHRO_BIG} ? 1_000_000 : 100_000;
 my $proxy = start_proxy($remote->port);
-my $equal = 'CREATE TABLE equal (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int, rest text)';
-both($local, $remote, "$equal; ALTER TABLE equal SET (autovacuum_enabled = off); INSERT INTO equal (name, n, rest) SELECT 'e' || i, i, repeat('x', 20) FROM generate_series(1, 100000) i");
-$local->safe_psql('postgres', "SELECT synchro.add_table('equal', '{name}'); ALTER SERVER remote OPTIONS (SET port '$proxy->{port}')");
+both($local, $remote, <<"SQL");
+CREATE TABLE equal (id serial PRIMARY KEY, parent_id int NOT NULL REFERENCES parent, name text NOT NULL, n int, rest text) WITH (autovacuum_enabled = off);
+INSERT INTO equal (parent_id, name, n, rest) SELECT p.id, 'e' || i, i, repeat('x', 20) FROM generate_series(1, $equal) i JOIN parent p ON p.name = 'p' || i % 300 + 1;
+ALTER TABLE equal ADD UNIQUE (parent_id, name);
+ANALYZE equal;
+SQL
+$local->safe_psql('postgres', "SELECT synchro.add_table('equal', '{parent_id,name}'); ALTER SERVER remote OPTIONS (SET port '$proxy->{port}')");
 sync($local, 'remote');
 is(differences($local, q{'remote', 'equal'}), '', 'a table is equal');
-my $scans = q{SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'equal'};
-my @before = ($proxy->command('count'), map { rows($_, $scans) } $local, $remote);
-is(differences($local, q{'remote', 'equal'}), '', 'and equal again');
-my $bytes = $proxy->command('count') - $before[0];
-note("$bytes bytes");
+
+# sessions count their scans before they are gone
+my $scans = q{SELECT seq_scan, idx_scan, seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'equal'};
+my $alone = q{SELECT count(*) = 0 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type IN ('client backend', 'synchro pusher')};
+wait_for($_, $alone, 'what has been done is counted on ' . $_->name) foreach $local, $remote;
+my @before = map { [ split /\|/, rows($_, $scans) ] } $local, $remote;
+my $bytes_before = $proxy->command('count');
+
+# its own memory before and after, in kB
+my $memory = q{SELECT substring(pg_read_file('/proc/self/status') FROM 'VmPeak:\s+(\d+)')};
+my ($first, $seconds, $none, $peak) = split /\|/, $local->safe_psql('postgres', <<"SQL") =~ s/\n/|/gr;
+$memory;
+CREATE TEMP TABLE times AS SELECT clock_timestamp() AS began;
+SELECT extract(epoch FROM (SELECT clock_timestamp() FROM (SELECT count(*) AS n FROM synchro.verify('remote', 'equal') OFFSET 0) v WHERE n = 0) - began) FROM times;
+SELECT 'none';
+$memory;
+SQL
+my $bytes = $proxy->command('count') - $bytes_before;
+is($none, 'none', 'and equal again');
+cmp_ok($seconds, '>', 0, 'no row is different');
+note(sprintf '%d rows: %d bytes, %.1f s, %.1f MB', $equal, $bytes, $seconds, ($peak - $first) / 1024);
 cmp_ok($bytes, '<', 40_000, 'few bytes go to and fro, pass and descriptions included');
+cmp_ok($peak - $first, '<', 64 * 1024, 'and it takes little memory');
 foreach my $i (0, 1)
 {
 	my $node = ($local, $remote)[$i];
+	my $at = $node->name;
 
-	wait_for($node, "SELECT ($scans) > $before[$i + 1]", 'a scan is counted on ' . $node->name);
-	is(rows($node, $scans) - $before[ $i + 1 ], 1, 'it is one');
+	wait_for($node, $alone, "the sessions on $at have ended");
+	my @after = split /\|/, rows($node, $scans);
+	is($after[0] - $before[$i][0], 1, "one scan on $at");
+	is($after[2] - $before[$i][2], $equal, 'that reads each row once');
+	cmp_ok($after[3] - $before[$i][3], '<', 10, 'and no row is looked up, but for those that the planner looks at');
 }
 $local->safe_psql('postgres', "ALTER SERVER remote OPTIONS (SET port '@{[ $remote->port ]}')");
 
