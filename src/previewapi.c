@@ -145,7 +145,8 @@ synchro_preview(PG_FUNCTION_ARGS)
 	targets = synchro_pushcall_targets(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)));
 	if (synchro_buffer_pending())
 		ereport(NOTICE,
-				(errmsg("changes of this transaction are not committed yet, so they are not shown")));
+				(errmsg("changes of this transaction are not committed yet, so they are not shown"),
+				 errhint("Commit before you call %s.", "preview()")));
 	foreach(cell, targets)
 	{
 		SynchroTarget *target = lfirst(cell);
@@ -160,7 +161,8 @@ synchro_preview(PG_FUNCTION_ARGS)
 		ereport(WARNING,
 				(errcode(error.sqlerrcode),
 				 errmsg("could not look at remote \"%s\"", target->name),
-				 errdetail("%s", error.message)));
+				 errdetail("%s", error.message),
+				 errhint("All of the error: SELECT * FROM synchro.preview(%s);", quote_literal_cstr(target->name))));
 	}
 	tell_hidden(&shower);
 	return (Datum) 0;

@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
@@ -100,7 +101,9 @@ synchro_reader_require(Oid role, const SynchroTable *table, bool names_only)
 	if (check_enable_rls(table->relid, role, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("query would be affected by row-level security policy for table \"%s\"", table->name)));
+				 errmsg("query would be affected by row-level security policy for table \"%s\"", table->name),
+				 errhint("Give role %s the attribute BYPASSRLS, or lift the policy for it.",
+						 quote_identifier(GetUserNameFromId(role, false)))));
 }
 
 /*

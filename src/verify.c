@@ -32,6 +32,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -332,7 +333,9 @@ tell_what_is_left(const Verifier *verifier, const SynchroLink *link, bool in_tim
 	if (in_time)
 		ereport(NOTICE,
 				(errmsg("rows of table %s that change all the time were left out: %lld",
-						table, (long long) verifier->nsuspects)));
+						table, (long long) verifier->nsuspects),
+				 errhint("Compare again when they change less: SELECT * FROM synchro.verify(%s, %s);",
+						 quote_literal_cstr(link->target->name), quote_literal_cstr(table))));
 	else
 		ereport(NOTICE,
 				(errmsg("rows of table %s that differ but may be on their way were left out: %lld",

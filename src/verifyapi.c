@@ -150,10 +150,12 @@ verify(FunctionCallInfo fcinfo, const char *function, SynchroDifferenceCallback 
 		checked = require_select_on_names(lfirst_oid(cell), checked);
 	if (target->paused)
 		ereport(NOTICE,
-				(errmsg("remote \"%s\" is paused, so what is pending is shown as different", target->name)));
+				(errmsg("remote \"%s\" is paused, so what is pending is shown as different", target->name),
+				 errhint("To have it pushed first: SELECT synchro.resume(%s);", quote_literal_cstr(target->name))));
 	else if (synchro_buffer_pending())
 		ereport(NOTICE,
-				(errmsg("changes of this transaction are not committed yet, so they are shown as different")));
+				(errmsg("changes of this transaction are not committed yet, so they are shown as different"),
+				 errhint("Commit before you call %s.", "verify()")));
 	link = synchro_verify_open(target);
 	PG_TRY();
 	{

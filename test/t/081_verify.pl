@@ -92,11 +92,11 @@ like($stderr, qr/permission denied for table/, 'who may not read a table is not 
 ($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.verify('remote', 'pg_class')});
 like($stderr, qr/table "pg_class" is not watched.*add_table/s, 'a table that is not watched cannot be compared');
 ($rc, $stdout, $stderr) = $local->psql('postgres', q{BEGIN; UPDATE parent SET n = n + 1 WHERE name = 'p3'; SELECT key, difference FROM synchro.verify('remote', 'parent')});
-like($stderr, qr/not committed yet/, 'own changes that are not committed are announced');
+like($stderr, qr/NOTICE:  changes of this transaction are not committed yet.*\nHINT:  Commit before you call verify\(\)\./, 'own changes that are not committed are announced');
 is($stdout, 'p3|different', 'as differences');
 $local->safe_psql('postgres', q{SELECT synchro.pause('remote'); UPDATE parent SET n = n + 1 WHERE name = 'p4'});
 ($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT key, difference FROM synchro.verify('remote', 'parent')});
-like($stderr, qr/is paused/, 'so is a remote that is paused');
+like($stderr, qr/NOTICE:  remote "remote" is paused, so what is pending is shown as different\nHINT:  .*SELECT synchro\.resume\('remote'\);/, 'so is a remote that is paused');
 is($stdout, 'p4|different', 'what is pending for it is a difference');
 $local->safe_psql('postgres', q{SELECT synchro.resume('remote')});
 
@@ -182,6 +182,25 @@ $local->safe_psql('postgres', q{SET client_min_messages = warning; SELECT synchr
 sync($local, 'remote');
 $remote->safe_psql('postgres', q{UPDATE double SET n = 2; INSERT INTO double (name, n) VALUES ('a', 3)});
 is(differences($local, q{'remote', 'double'}), "double|a|different|{n}\ndouble|a|extra|", 'each row of a key that is there twice is listed');
+
+# a value that is another one each time it is looked at, and a table that has lost its key
+both($local, $remote, q{CREATE TABLE restless (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int); INSERT INTO restless (name, n) VALUES ('a', 1), ('b', 2);
+	CREATE TABLE lost (id serial PRIMARY KEY)});
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TYPE ticker AS ENUM ('1', '2');
+CREATE FUNCTION tick(ticker) RETURNS text LANGUAGE sql VOLATILE AS $$SELECT ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint % 1000000000)::text$$;
+CREATE CAST (ticker AS text) WITH FUNCTION tick(ticker);
+ALTER TABLE restless ALTER n TYPE ticker USING '1';
+SQL
+$local->safe_psql('postgres', q{SET client_min_messages = warning; SELECT synchro.add_table('restless', '{name}'), synchro.add_table('lost'); ALTER TABLE lost DROP CONSTRAINT lost_pkey});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT key FROM synchro.verify('remote', 'restless')});
+is($rc . $stdout, '0', 'rows that are other ones in each look are not listed');
+like($stderr, qr/NOTICE:  rows of table public\.restless that change all the time were left out: 2\nHINT:  .*SELECT \* FROM synchro\.verify\('remote', 'public\.restless'\);/, 'and are announced');
+$remote->safe_psql('postgres', 'DROP TABLE restless');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('restless')});
+($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT key FROM synchro.verify('remote') WHERE relation = 'lost'::regclass});
+like($stderr, qr/NOTICE:  table public\.lost has lost its key and is left out\nHINT:  Name another one: SELECT synchro\.alter_table\('public\.lost', natural_key => \.\.\.\)/, 'a table without a key is left out, and said to be');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('lost')});
 
 # what it costs where all is equal; the rows have other ids there, and parents in their names
 my $equal = $ENV{SYNCHRO_BIG} ? 1_000_000 : 100_000;

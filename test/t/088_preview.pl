@@ -259,7 +259,7 @@ $local->safe_psql('postgres', 'BEGIN READ ONLY; SELECT count(*) FROM synchro.pre
 pass('a transaction that may only read may do it');
 ($status, $out, $err) = $local->psql('postgres', q{BEGIN; INSERT INTO unit VALUES ('m', 'metre'); SELECT key FROM synchro.preview() WHERE relation = 'unit'::regclass});
 is($out, 's', 'changes that are not committed are not shown');
-like($err, qr/NOTICE:  changes of this transaction are not committed yet/, 'which it says');
+like($err, qr/NOTICE:  changes of this transaction are not committed yet.*\nHINT:  Commit before you call preview\(\)\./, 'which it says');
 
 ($status, $out, $err) = $local->psql('postgres', "\\set VERBOSITY verbose\nBEGIN; LOCK unit; SELECT * FROM synchro.preview()");
 like($err, qr/ERROR:  55P03: preview\(\) cannot go on because this transaction holds a lock/, 'a caller who is in the way is told so');
@@ -290,7 +290,7 @@ is(rows($local, q{SELECT string_agg(remote, ' ' ORDER BY remote) FROM synchro.pr
 $local->safe_psql('postgres', q{ALTER SERVER second OPTIONS (SET dbname 'nowhere')});
 ($status, $out, $err) = $local->psql('postgres', q{SELECT remote FROM synchro.preview() WHERE key = 'cd'});
 is($out, 'office', 'one that cannot be reached does not hide the others');
-like($err, qr/WARNING:  could not look at remote "second"/, 'and is named');
+like($err, qr/WARNING:  could not look at remote "second"\n.*HINT:  .*SELECT \* FROM synchro\.preview\('second'\);/s, 'and is named');
 $local->safe_psql('postgres', q{SELECT synchro.remove_remote('second')});
 
 #
