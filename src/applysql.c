@@ -332,8 +332,23 @@ synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *p
 }
 
 /*
- * The same, with what earlier batches have left to this one, if leftovers is
- * true.
+ * Append "the remote row alias is to be deleted, as an earlier batch has
+ * noted".
+ */
+void
+synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *alias)
+{
+	appendStringInfo(sql, "EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, " AND u.remote_key[%d] = %s.%s::text", i + 1, alias,
+						 synchro_column_name(lt, lt->table->identity[i]));
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * What synchro_sql_doomed() selects, with what earlier batches have left to
+ * this one, if leftovers is true.
  */
 void
 synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers)
@@ -386,8 +401,11 @@ synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, boo
 /*
  * Append statements that leave a table's deletes to the pass's last batch:
  * until then, rows that refer to what is to be deleted may still be on their
- * way elsewhere.  A row that is wanted again is taken off the list.  put: if
- * false, only that.
+ * way elsewhere.  A row that is wanted again is taken off the list.  So is one
+ * that only stands for a row which others refer to, since that one has come
+ * into being after the pass began: the last batch need not have either, and
+ * would delete it, perhaps with all that refers to it.  put: if false, only
+ * that.
  */
 void
 synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put)
@@ -408,7 +426,7 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		synchro_sql_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ");");
 	}
-	if (lt->rows != NULL)
+	if (lt->rows != NULL || lt->nnames > lt->nolds)
 	{
 		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
 						 " AND m.kind = 'n' AND u.remote_key OPERATOR(pg_catalog.=) ",

@@ -46,6 +46,7 @@ extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *co
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers);
+extern void synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *alias);
 extern void synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *prefix);
 extern void synchro_sql_mark(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);

@@ -138,12 +138,9 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	synchro_sql_identity_equal(sql, lt, "h", "y.r");
 
 	/* the delete may have been left to the pass's last batch */
-	appendStringInfo(sql, ") OR EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s",
-					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, " AND u.remote_key[%d] = h.%s::text", i + 1,
-						 synchro_column_name(lt, lt->table->identity[i]));
-	appendStringInfoString(sql, "))");
+	appendStringInfoString(sql, ") OR ");
+	synchro_sql_awaits_delete(sql, link, lt, "h");
+	appendStringInfoChar(sql, ')');
 }
 
 /*

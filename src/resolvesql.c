@@ -65,6 +65,21 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 }
 
 /*
+ * Append which of several remote rows of one name comes first: by primary key,
+ * those that are to be deleted last.
+ */
+static void
+append_first(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *head)
+{
+	appendStringInfo(sql, " ORDER BY %s", head);
+	synchro_sql_list(sql, "q.l", lt->table->nidentity);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_awaits_delete(sql, link, lt, "t");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, ", t.%s", synchro_column_name(lt, lt->table->identity[i]));
+}
+
+/*
  * Names of before -> m, kinds o and d.
  */
 static void
@@ -99,12 +114,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		synchro_resolve_not_mapped(sql, lt, "q", "q.kind");
 	}
 	if (first_of_many)
-	{
-		appendStringInfoString(sql, " ORDER BY q.kind, ");
-		synchro_sql_list(sql, "q.l", lt->table->nidentity);
-		for (int i = 0; i < lt->table->nidentity; i++)
-			appendStringInfo(sql, ", t.%s", synchro_column_name(lt, lt->table->identity[i]));
-	}
+		append_first(sql, link, lt, "q.kind, ");
 	appendStringInfoChar(sql, ';');
 }
 
@@ -224,12 +234,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	else
 		synchro_resolve_key_join(&from, lt, "q", SYNCHRO_PARENT_NOW, true);
 	if (first_of_many)
-	{
-		appendStringInfoString(&from, " ORDER BY ");
-		synchro_sql_list(&from, "q.l", table->nidentity);
-		for (int i = 0; i < table->nidentity; i++)
-			appendStringInfo(&from, ", t.%s", synchro_column_name(lt, table->identity[i]));
-	}
+		append_first(&from, link, lt, "");
 	append_rows_from(sql, lt, from.data);
 }
 
@@ -256,6 +261,11 @@ resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
  * unless that one is a present row's of before.  Both, and they differ: the
  * present name's row is taken, unless it is about to go; the other is then
  * nobody's any more and goes.
+ *
+ * About to go is also what an earlier batch has put on the list of deletes:
+ * its row is gone here, and a name that it gave up is free to be taken before
+ * the pass's last batch deletes it there.  Whoever takes it is the row that it
+ * was; what refers to that one is not in the log, and must not be left behind.
  */
 static void
 resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
@@ -269,7 +279,8 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	initStringInfo(&doomed);
 	appendStringInfo(&doomed, "EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('o', 'd', 'g') AND ", lt->number);
 	synchro_sql_identity_equal(&doomed, lt, "t", "g.r");
-	appendStringInfoChar(&doomed, ')');
+	appendStringInfoString(&doomed, ") OR ");
+	synchro_sql_awaits_delete(&doomed, link, lt, "t");
 	use_old = psprintf("o.kind IS NOT NULL AND (t.tableoid IS NULL OR %s)", doomed.data);
 
 	initStringInfo(&from);
@@ -315,12 +326,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	synchro_sql_identity_equal(&from, lt, "t", "h.r");
 	appendStringInfoChar(&from, ')');
 	if (!lt->remote->key_is_unique && table->allow_many)
-	{
-		appendStringInfoString(&from, " ORDER BY ");
-		synchro_sql_list(&from, "q.l", n);
-		for (int i = 0; i < n; i++)
-			appendStringInfo(&from, ", t.%s", synchro_column_name(lt, table->identity[i]));
-	}
+		append_first(&from, link, lt, "");
 	append_rows_from(sql, lt, from.data);
 }
 
@@ -421,12 +427,7 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 		synchro_resolve_not_reborn(sql, lt, "q");
 	}
 	if (first_of_many)
-	{
-		appendStringInfoString(sql, " ORDER BY ");
-		synchro_sql_list(sql, "q.l", n);
-		for (int i = 0; i < n; i++)
-			appendStringInfo(sql, ", t.%s", synchro_column_name(lt, table->identity[i]));
-	}
+		append_first(sql, link, lt, "");
 	appendStringInfoChar(sql, ';');
 }
 
