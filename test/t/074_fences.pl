@@ -160,6 +160,38 @@ sub zombie
 	settled('late batch');
 }
 
+# A batch that has nothing to be copied gets there as a whole although its worker has gone: the last one of a pass, say. Held
+# before it begins, and let go between the next worker's look at the position and its batch: that one is kept from collecting
+# its changes by a lock. What comes late has been called off.
+{
+	my $pid = pusher_pid($local, 'office');
+	my $parked = $local->background_psql('postgres');
+	my $locker = $remote->background_psql('postgres');
+	my $offset = -s $remote->logfile;
+	my $tries = 0;
+
+	reload_with($local, 'synchro.batch_size' => 1);
+	$locker->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
+	change('zombie', 250, 1);
+	wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'}, 'called off: the first batch waits');
+	$proxy->command('hold at ' . unpack 'H*', 'BEGIN;SET CONSTRAINTS');
+	$locker->quit;
+	sprung('called off: the last one is under way');
+	$parked->query_safe('BEGIN; LOCK TABLE synchro.parked');
+	$local->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	wait_for($local, "SELECT count(*) = 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'synchro pusher' AND l.pid <> $pid AND NOT l.granted",
+		'called off: the next pusher has looked at the position');
+	change('zombie', 251, 1);
+	$proxy->command('release');
+	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 300;
+	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'called off: the fence refuses it');
+	$parked->quit;
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, '251', 'called off: the next pusher goes on');
+	settled('called off');
+	is(rows($remote, q{SELECT string_agg(n::text, ' ') FROM audit WHERE name = 'zombie' AND relation = 't' AND n >= 250}), '250 251', 'called off: each state once');
+	reload_with($local, 'synchro.batch_size' => 10000);
+}
+
 # Held in its last moment, at the end of the last COPY: the next worker waits for it.
 foreach my $testname ('late COMMIT', 'late and cut off')
 {

@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * contact.c
+ *	  Meeting a remote: which position it has, and what becomes of a batch
+ *	  whose end is not known.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "checkpoint.h"
+#include "localsql.h"
+#include "preview.h"
+#include "previewsql.h"
+#include "restored.h"
+
+static void
+make_peer_tables(SynchroLink *link)
+{
+	StringInfoData sql;
+	SynchroRemoteError *error;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
+	synchro_peer_tables(&sql);
+	if (link->preview != NULL)
+		synchro_sql_preview_end(&sql, true);
+	else
+		appendStringInfoString(&sql, "COMMIT;");
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error == NULL)
+		return;
+	if (strcmp(error->sqlstate, "42501") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("remote \"%s\" has no schema \"%s\", and its user may not create it",
+						link->target->name, SYNCHRO_PEER_SCHEMA),
+				 errdetail("The remote said: %s.", error->message),
+				 errhint("Have an administrator of the remote run there the SQL that synchro.peer_setup() returns.")));
+	synchro_remote_report(link->remote, error, "while creating schema \"" SYNCHRO_PEER_SCHEMA "\"");
+}
+
+/*
+ * Note what the remote shows after an attempt whose end is not known: the token
+ * attempted, or the one put in its place.  Without that, the next attempt's
+ * token would be the only one that we know.
+ */
+static void
+acknowledge_attempted(const char *server, const char *attempted, const char *token)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+
+	synchro_local_begin("synchro: keeping the position");
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(attempted);
+	values[2] = CStringGetTextDatum(token);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid"
+					" WHERE server = $1::name AND attempted = $2::uuid",
+					lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Take over the remote's position: at the first contact, or after reset().
+ * Done again if a crash came before it was acknowledged: no batch has been
+ * sent by then.
+ */
+static void
+take_position(SynchroLink *link, SynchroPosition *position)
+{
+	const char *params[4];
+	bool		anew = link->previous_node != NULL && synchro_restored_is_new(link);
+
+	if (anew && !position->rebased)
+		synchro_restored_set_back(link, &position->snapshot, &position->keys_snapshot);
+	if (anew)
+		synchro_restored_inherit(link, position->keys_snapshot);
+	position->attempted = link->preview != NULL ? synchro_preview_token() :
+		synchro_position_attempt(link->target->name, position->attempted);
+	params[0] = link->node;
+	params[1] = position->attempted;
+	params[2] = position->snapshot;
+	params[3] = position->keys_snapshot;
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".position (node, token, snapshot, keys_snapshot)"
+						 " VALUES ($1, $2, $3, $4) ON CONFLICT (node) DO UPDATE SET token = EXCLUDED.token,"
+						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
+						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
+	position->acknowledged = position->attempted;
+	if (link->preview == NULL)
+		acknowledge_attempted(link->target->name, position->attempted, position->attempted);
+}
+
+/*
+ * The token that calls off an attempt: the attempt's own, which is random, as a
+ * UUID of another version.  So it need not be kept anywhere.
+ */
+static char *
+calling_off(const char *attempted)
+{
+	char	   *token = pstrdup(attempted);
+
+	token[14] = '5';
+	return token;
+}
+
+static bool
+same_token(const char *a, const char *b)
+{
+	return a != NULL && b != NULL && strcmp(a, b) == 0;
+}
+
+static SynchroRows *
+look_up_position(const SynchroLink *link)
+{
+	const char *params[1] = {link->node};
+
+	return synchro_remote_query(link->remote,
+								"SELECT token, snapshot, keys_snapshot, date_trunc('second', moved_at) FROM "
+								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
+}
+
+/*
+ * The remote's position, so that nothing that was sent before can move it any
+ * more; NULL if there is none.
+ *
+ * A batch of our predecessor's may still be under way, though nobody waits for
+ * its answer any more.  If it has begun there, and waits for a lock, say, its
+ * fence has locked the row: let it end.  If it has not, it is still in the
+ * network, and would set a token that our own next attempt makes us forget: we
+ * would take the remote for another one.  So where the remote shows the token
+ * that this batch expects, that is exchanged for one which calls it off.  That
+ * one follows from the attempted token, so a crash before it is noted here, or
+ * a lost answer, leaves three tokens that can be there, and we know them all.
+ */
+static SynchroRows *
+settle_position(const SynchroLink *link, const SynchroPosition *position)
+{
+	const char *params[3] = {link->node, position->acknowledged};
+
+	for (;;)
+	{
+		SynchroRows *rows = look_up_position(link);
+
+		if (rows->nrows != 1)
+			return NULL;
+		if (link->preview != NULL || position->attempted == NULL ||
+			same_token(position->attempted, position->acknowledged) ||
+			!same_token(SYNCHRO_VALUE(rows, 0, 0), position->acknowledged))
+			return rows;
+
+		/* if it has got there since, it is found out in the next round */
+		params[2] = calling_off(position->attempted);
+		synchro_remote_query(link->remote, "UPDATE " SYNCHRO_PEER_SCHEMA ".position SET token = $3"
+							 " WHERE node = $1 AND token = $2", 3, params);
+	}
+}
+
+/*
+ * Keep which node the remote is, if it is one.
+ */
+static void
+note_node(const SynchroLink *link)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, UUIDOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[] = {false, link->peer_node == NULL};
+
+	synchro_local_begin("synchro: noting the remote's id");
+	values[0] = CStringGetTextDatum(link->target->name);
+	values[1] = nulls[1] ? (Datum) 0 : UUIDPGetDatum(link->peer_node);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET node = $2 WHERE server = $1::name AND node IS DISTINCT FROM $2",
+					lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Meet the remote: make our tables there where they are missing, and compare
+ * positions.  For a preview, in its transaction, and nothing is noted here.  On return, position says what counts.
+ *
+ * A remote that shows a position which is neither the last acknowledged nor
+ * the last attempted, nor what calls that off, is not the one that we brought
+ * there, or we are not the node that did: an error, nothing is pushed.
+ */
+void
+synchro_peer_open(SynchroLink *link, SynchroPosition *position)
+{
+	SynchroRows *rows;
+	const char *token;
+
+	link->peer = SYNCHRO_PEER_SCHEMA;
+	if (link->preview == NULL)
+		note_node(link);
+	rows = synchro_remote_query(link->remote,
+								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
+	if (SYNCHRO_VALUE(rows, 0, 0)[0] != 't')
+		make_peer_tables(link);
+	if (position->acknowledged == NULL)
+		take_position(link, position);
+
+	rows = settle_position(link, position);
+	token = rows != NULL ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+	if (!same_token(token, position->acknowledged) && !same_token(token, position->attempted) &&
+		(position->attempted == NULL || !same_token(token, calling_off(position->attempted))))
+		synchro_restored_report(link, position->snapshot, position->keys_snapshot,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
+								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
+	if (link->preview == NULL && !same_token(token, position->acknowledged))
+	{
+		acknowledge_attempted(link->target->name, position->attempted, token);
+		position->attempted = pstrdup(token);
+	}
+	position->acknowledged = pstrdup(token);
+	if (!position->rebased)
+	{
+		position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
+		position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
+	}
+	link->leftovers = NIL;
+	if (!position->forget_references)
+		synchro_peer_find_leftovers(link);
+}
+
+/*
+ * Note the tables with deletes that wait on the remote.
+ */
+void
+synchro_peer_find_leftovers(SynchroLink *link)
+{
+	const char *params[1] = {link->node};
+	SynchroRows *rows;
+	MemoryContext old = MemoryContextSwitchTo(link->context);
+
+	rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
+								SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
+	link->leftovers = NIL;
+	for (int i = 0; i < rows->nrows; i++)
+		link->leftovers = lappend(link->leftovers, SYNCHRO_VALUE(rows, i, 0));
+	MemoryContextSwitchTo(old);
+}
