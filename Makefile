@@ -5,6 +5,9 @@
 #   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
 #   make check-versions the same on several PostgreSQL versions, in chroots (as root, on Debian); VERSIONS='17 18' picks
 #   make check-asserts  the same on a server built with assertions (as root, on Debian); VALGRIND=1 under valgrind
+#   make check-sanitizers the same server, with gcc's sanitizers for addresses and undefined behaviour in the extension
+#   make coverage       the same, and which share of the sources' lines was run
+#   make lint           cppcheck and clang's analyzer on the sources
 #   make demo           two throwaway servers, real data, a synchronization
 #   make bench          how fast it is, on throwaway servers; QUICK=1, ONLY=regex, see test/bench/README.md
 #   make clean          remove what was built
@@ -37,16 +40,16 @@ PG_CONFIG := $(shell bash test/pg-config)
 endif
 
 # PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
-OURS = check check-versions check-asserts demo bench
+OURS = check check-versions check-asserts check-sanitizers coverage lint demo bench
 
 ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
 .PHONY: $(MAKECMDGOALS)
 
-check demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
-check: export REGRESS := $(REGRESS)
-check check-versions check-asserts bench: export ONLY := $(ONLY)
-check demo bench: export KEEP := $(KEEP)
+check coverage lint demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
+check coverage: export REGRESS := $(REGRESS)
+check check-versions check-asserts check-sanitizers coverage bench: export ONLY := $(ONLY)
+check coverage demo bench: export KEEP := $(KEEP)
 bench: export QUICK := $(QUICK)
 check check-asserts: export VALGRIND := $(VALGRIND)
 
@@ -61,6 +64,18 @@ check-versions:
 check-asserts:
 	@bash test/deps
 	@bash test/asserts
+
+check-sanitizers:
+	@bash test/deps
+	@SANITIZE=1 bash test/asserts
+
+coverage:
+	@bash test/deps
+	@COVERAGE=1 bash test/check
+
+lint:
+	@bash test/deps cppcheck clang
+	@bash test/lint
 
 demo:
 	@bash test/deps

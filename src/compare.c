@@ -311,6 +311,7 @@ compare_buckets(const SynchroComparison *comparison, int bits, int before, const
 			j++;
 		else
 			b = NULL;
+		Assert(a != NULL || b != NULL);
 		add_bucket(differing, psprintf(INT64_FORMAT, a != NULL ? a->number : b->number), "0", "");
 		*rows += Max(a != NULL ? a->rows : 0, b != NULL ? b->rows : 0);
 	}
@@ -434,10 +435,14 @@ merge(const SynchroComparison *comparison, const char *here_sql, const char *the
 	{
 		char	  **a = current_row(&here);
 		char	  **b = current_row(&there);
-		int64		hash_a = a != NULL ? strtoll(a[0], NULL, 10) : 0;
-		int64		hash_b = b != NULL ? strtoll(b[0], NULL, 10) : 0;
+		int64		hash_a;
+		int64		hash_b;
 
 		CHECK_FOR_INTERRUPTS();
+		/* both queries ask for certain hashes */
+		Assert((a == NULL || a[0] != NULL) && (b == NULL || b[0] != NULL));
+		hash_a = a != NULL ? strtoll(a[0], NULL, 10) : 0;
+		hash_b = b != NULL ? strtoll(b[0], NULL, 10) : 0;
 		if (a == NULL && b == NULL)
 			break;
 		if (a != NULL && b != NULL && hash_a != hash_b)

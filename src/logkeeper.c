@@ -369,7 +369,7 @@ truncate_segment(Keeping *keeping, int segment)
 static void
 fold(Keeping *keeping)
 {
-	int			mine[SYNCHRO_LOG_SEGMENTS];
+	int			mine[SYNCHRO_LOG_SEGMENTS] = {0};
 	int			n = 0;
 	bool		behind = false;
 

@@ -149,11 +149,15 @@ common_owner(const SynchroTable *table, List *parents)
 			runner = parent_owner;
 	}
 	if (!OidIsValid(runner))
+	{
+		/* one owner of all would do */
+		Assert(other != NULL);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("tables %s and %s have different owners and cannot be read together", table->qualified, other->qualified),
 				 errdetail("Which row a foreign key of that type means is found by a join, which runs code of both owners as one of them."),
 				 errhint("Give both tables the same owner, or make one owner a member of the other.")));
+	}
 	return runner;
 }
 

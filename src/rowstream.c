@@ -267,7 +267,7 @@ joined_parents(const SynchroLinkTable *lt, bool key_only)
 	List	   *parents = NIL;
 
 	for (int fk = 0; fk < lt->table->nfks; fk++)
-		if (synchro_sql_joins(lt, fk, key_only))
+		if (lt->parents[fk] != NULL && synchro_sql_joins(lt, fk, key_only))
 			parents = lappend(parents, unconstify(SynchroTable *, lt->parents[fk]->table));
 	return parents;
 }
@@ -541,6 +541,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 			if (lt->parents[fk] == NULL || !synchro_fk_names_key(lt, fk))
 				continue;
 			parent = lt->parents[fk]->table;
+			Assert(parent->nidentity > 0);
 			for (int x = 0; x < parent->nidentity; x++)
 			{
 				request[x] = NULL;

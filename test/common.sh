@@ -71,7 +71,7 @@ enter_private_tree()
 	[ ${#AS[@]} -eq 0 ] || chown -R "$AS_USER" "$WORK"
 
 	env=("PATH=$PATH:/usr/sbin:/sbin" "HOME=$WORK" "TMPDIR=$WORK/tmp" LANG=C.UTF-8 LC_ALL=C.UTF-8 "SYNCHRO_WORK=$WORK")
-	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS QUICK VALGRIND CLICOLOR_FORCE NO_COLOR \
+	for name in TERM CC PG_CONFIG PG_TEST_TIMEOUT_DEFAULT REGRESS ONLY KEEP JOBS QUICK VALGRIND SANITIZE COVERAGE CLICOLOR_FORCE NO_COLOR \
 		SYNCHRO_SEED SYNCHRO_SEEDS SYNCHRO_FAULTS SYNCHRO_BIG SYNCHRO_STEPS SYNCHRO_SHRINK SYNCHRO_ALWAYS SYNCHRO_PREVIEW; do
 		[ -z "${!name:-}" ] || env+=("$name=${!name}")
 	done
@@ -262,8 +262,22 @@ private_install()
 	export PG_CONFIG
 	run_job "$WORK/build.log" bash test/temp-install "$WORK/install" ${CC:+CC="$CC"} "$@" || return 1
 	[ -z "${VALGRIND:-}" ] || put_under_valgrind
+	[ -z "${SANITIZE:-}" ] || put_under_sanitizers
 	PATH=$BINDIR:$PATH
 	unset PG_CONFIG
+}
+
+# wrap_server: has the private installation's server started by what comes from stdin. Not where initdb runs it: that has
+# nothing to do with us, and would take minutes.
+wrap_server()
+{
+	mv "$BINDIR/postgres" "$BINDIR/postgres.checked"
+	{
+		# shellcheck disable=SC2016
+		printf '%s\n' '#!/bin/sh' 'case "$1" in' "	--boot | --single | -V | --version) exec '$BINDIR/postgres.checked' \"\$@\" ;;" 'esac'
+		cat
+	} >"$BINDIR/postgres"
+	chmod +x "$BINDIR/postgres"
 }
 
 # Servers of the private installation run under valgrind, which writes a file for each process to $WORK/valgrind.
@@ -278,13 +292,28 @@ put_under_valgrind()
 		suppressions=-q
 	fi
 	mkdir -p "$WORK/valgrind"
-	mv "$BINDIR/postgres" "$BINDIR/postgres.checked"
-	cat >"$BINDIR/postgres" <<SH
-#!/bin/sh
+	wrap_server <<SH
 exec valgrind -q --leak-check=no --track-origins=yes --log-file='$WORK/valgrind/%p.log' \
 	'$suppressions' '$BINDIR/postgres.checked' "\$@"
 SH
-	chmod +x "$BINDIR/postgres"
+}
+
+# The extension was built with gcc's sanitizers, the server was not: their library has to be there before all others. What
+# they find each process writes to a file in $WORK/sanitize, and goes on if it can. Leaks are none: memory contexts. A
+# server that speaks several languages does not start so: libasan's own start leaves a lock of gettext taken.
+put_under_sanitizers()
+{
+	local library
+
+	library=$("${CC:-gcc}" -print-file-name=libasan.so)
+	mkdir -p "$WORK/sanitize"
+	wrap_server <<SH
+LD_PRELOAD='$(realpath "$library")'
+ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16:log_path=$WORK/sanitize/address'
+UBSAN_OPTIONS='print_stacktrace=1:log_path=$WORK/sanitize/undefined'
+export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS
+exec '$BINDIR/postgres.checked' "\$@"
+SH
 }
 
 # start_server NAME: a server in $WORK/NAME, socket in $WORK/tmp and TCP on 127.0.0.1, superuser postgres. The socket
