@@ -183,6 +183,20 @@ sync($local, 'remote');
 $remote->safe_psql('postgres', q{UPDATE double SET n = 2; INSERT INTO double (name, n) VALUES ('a', 3)});
 is(differences($local, q{'remote', 'double'}), "double|a|different|{n}\ndouble|a|extra|", 'each row of a key that is there twice is listed');
 
+# keys that are the same to their types, and written in another way
+both($local, $remote, q{CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+	CREATE TABLE folded (id serial PRIMARY KEY, name text COLLATE nocase UNIQUE NOT NULL, n int); CREATE TABLE spans (id serial PRIMARY KEY, span interval UNIQUE NOT NULL);
+	CREATE TABLE same (id serial PRIMARY KEY, a numeric, b float8, c char(5), d timestamptz, UNIQUE (a, b, c, d))});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('folded', '{name}'), synchro.add_table('spans', '{span}'); SET client_min_messages = warning; SELECT synchro.add_table('same', '{a,b,c,d}');
+	SET synchro.log_changes = off; INSERT INTO folded (name, n) VALUES ('Ann', 1); INSERT INTO spans (span) VALUES ('1 mon'); INSERT INTO same (a, b, c, d) VALUES (1.0, '-0', 'ab', '2024-01-01 12:00+00')});
+$remote->safe_psql('postgres', q{INSERT INTO folded (name, n) VALUES ('ANN', 2); INSERT INTO spans (span) VALUES ('30 days'); INSERT INTO same (a, b, c, d) VALUES (1.00, 0, 'ab   ', '2024-01-01 07:00-05')});
+is(differences($local, q{'remote', 'same'}), '', 'keys are compared as their types compare');
+is(differences($local, q{'remote', 'folded'}) . "\n" . differences($local, q{'remote', 'spans'}), "folded|ANN|extra|\nfolded|Ann|missing|\nspans|1 mon|missing|\nspans|30 days|extra|", 'as far as that is how they are written');
+is(rows($local, q{SELECT synchro.requeue('remote', 'folded') + synchro.requeue('remote', 'spans')}), '2', 'others are queued again');
+my $renamed = sync($local, 'remote');
+is("$renamed->{inserted} $renamed->{updated} $renamed->{deleted}", '0 2 0', 'and it is the same rows that get the name of here');
+is(differences($local, q{'remote', 'folded'}) . differences($local, q{'remote', 'spans'}), '', 'then they agree');
+
 # a value that is another one each time it is looked at, and a table that has lost its key
 both($local, $remote, q{CREATE TABLE restless (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int); INSERT INTO restless (name, n) VALUES ('a', 1), ('b', 2);
 	CREATE TABLE lost (id serial PRIMARY KEY)});

@@ -48,63 +48,47 @@ sub nothing_is_left
 	return $here->poll_query_until('postgres', $nobody) && $there->poll_query_until('postgres', $nobody) ? pass($testname) : fail($testname);
 }
 
-#
-# cut, or silent, at several moments
-#
-foreach my $call ('preview', 'check')
+# A call while the line is cut or falls silent after so many bytes. Returns whether it came to that, its exit status and messages.
+sub interrupted
 {
-	foreach my $part (0.2, 0.5, 0.8)
-	{
-		# silence takes some seconds to be noticed
-		foreach my $how ('cut', $part == 0.5 ? 'swallow' : ())
-		{
-			my $after = int($bytes{$call} / 2 * $part);
+	my ($call, $how, $after) = @_;
 
-			$proxy->command("$how after $after");
-			my ($status, $stdout, $stderr) = $here->psql('postgres', "\\set VERBOSITY verbose\n$calls{$call}");
-			my $sprung = !$proxy->command('armed');
-			$proxy->command('disarm');
-			$proxy->command('forward');
-			$proxy->command('cut');
-			if (!$sprung)
-			{
-				pass("$call, $how after $after bytes: was done before");
-			}
-			elsif ($call eq 'check')
-			{
-				is($status, 0, "$call, $how after $after bytes: a remote that cannot be looked at is a row");
-			}
-			else
-			{
-				like($stderr, qr/ERROR:  08\w{3}: /, "$call, $how after $after bytes: an error of the connection");
-			}
-		}
-	}
-	nothing_is_left("$call: nobody is left behind");
+	$proxy->command("$how after $after");
+	my ($status, undef, $stderr) = $here->psql('postgres', "\\set VERBOSITY verbose\n$calls{$call}");
+	my $sprung = !$proxy->command('armed');
+	$proxy->command($_) foreach 'disarm', 'forward', 'cut';
+	return ($sprung, $status, $stderr);
 }
-is(rows($here, $position), $before, 'checkpoint and what is pending have stayed');
-is(rows($here, $calls{preview}), $result{preview}, 'the preview is the same when the line is there again');
 
-# comparing and pushing
-foreach my $call ('verify', 'synchronize')
+#
+# cut, or silent, at several moments; silence takes some seconds to be noticed
+#
+my @moments = map { my $call = $_; map { [ $call, 'cut', int($bytes{$call} / 2 * $_) ] } 0.2, 0.5, 0.8 } 'preview', 'check';
+push @moments, map { my $call = $_; map { [ $call, 'cut', $_ ] } 500, 5000, 20000 } 'verify', 'synchronize';
+push @moments, [ 'preview', 'swallow', int($bytes{preview} / 4) ], [ 'check', 'swallow', int($bytes{check} / 4) ], [ 'verify', 'swallow', 5000 ], [ 'synchronize', 'swallow', 5000 ];
+my $pending = grep { $_->[0] =~ /preview|check/ } @moments;
+foreach my $moment (sort { ($b->[0] =~ /preview|check/) <=> ($a->[0] =~ /preview|check/) } @moments)
 {
-	foreach my $how ('cut', 'swallow')
+	my ($call, $how, $after) = @$moment;
+	my ($sprung, $status, $stderr) = interrupted(@$moment);
+
+	if (!$sprung || $call eq 'check')
 	{
-		foreach my $after ($how eq 'cut' ? (500, 5000, 20000) : 5000)
-		{
-			$proxy->command("$how after $after");
-			my ($status, $stdout, $stderr) = $here->psql('postgres', "\\set VERBOSITY verbose\n$calls{$call}");
-			my $sprung = !$proxy->command('armed');
-			$proxy->command('disarm');
-			$proxy->command('forward');
-			$proxy->command('cut');
-			$sprung ? like($stderr, qr/ERROR:  08\w{3}: /, "$call, $how after $after bytes: an error of the connection")
-			  : is($status, 0, "$call, $how after $after bytes: was done before");
-		}
+		is($status, 0, "$call, $how after $after bytes: " . ($sprung ? 'a remote that cannot be looked at is a row' : 'was done before'));
 	}
-	nothing_is_left("$call: nobody is left behind");
-	$here->safe_psql('postgres', q{SELECT synchro.requeue('there')}) if $call eq 'verify';
+	else
+	{
+		like($stderr, qr/ERROR:  08\w{3}: /, "$call, $how after $after bytes: an error of the connection");
+	}
+	next if --$pending;
+
+	# of those that write nothing
+	nothing_is_left('nobody is left behind');
+	is(rows($here, $position), $before, 'checkpoint and what is pending have stayed');
+	is(rows($here, $calls{preview}), $result{preview}, 'the preview is the same when the line is there again');
 }
+nothing_is_left('nobody is left behind');
+$here->safe_psql('postgres', q{SELECT synchro.requeue('there')});
 is(sync($here, 'there')->{failed}, 0, 'what is left is pushed');
 $there->safe_psql('postgres', q{DELETE FROM shop.category WHERE name LIKE '%!'});
 same($here, $there, $REAL{contents}, 'both hold the same');
