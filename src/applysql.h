@@ -16,6 +16,7 @@
 #define SYNCHRO_MISSING_PARENTS "SY001"
 #define SYNCHRO_AMBIGUOUS_KEY	"SY002"
 #define SYNCHRO_KNOWN_ROWS		"SY003"
+#define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
 
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
@@ -54,6 +55,9 @@ extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List 
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
+
+/* in alteredsql.c */
+extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
 
 /* in resolvesql.c */
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);

@@ -478,6 +478,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 		synchro_sql_straight_delete(&applying, batch->straight);
 	else
 		append_applying(batch, &applying, tables, leftovers);
+	synchro_sql_unaltered(&applying, tables);
 	if (small)
 		synchro_prepared_append(&sql, link, applying.data);
 	else

@@ -330,52 +330,6 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 }
 
 /*
- * Append the SQL that makes the tables of ours on a remote without the
- * extension.
- *
- * The indexes of the references begin with what differs from row to row: with
- * no statistics yet, two that begin with node and relation look alike to the
- * planner, which then reads all references of a table for each row of a batch.
- */
-void
-synchro_peer_tables(StringInfo sql)
-{
-	appendStringInfoString(sql,
-						   "CREATE SCHEMA " SYNCHRO_PEER_SCHEMA ";\n"
-						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".position (\n"
-						   "	node uuid PRIMARY KEY,\n"
-						   "	token uuid NOT NULL,\n"
-						   "	snapshot text NOT NULL,\n"
-						   "	keys_snapshot text NOT NULL,\n"
-						   "	moved_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()\n"
-						   ");\n"
-						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".reference (\n"
-						   "	node uuid,\n"
-						   "	relation text,\n"
-						   "	local_key text[],\n"
-						   "	remote_key text[] NOT NULL,\n"
-						   "	made int8,\n"
-						   "	PRIMARY KEY (local_key, relation, node)\n"
-						   ");\n"
-						   "CREATE INDEX reference_remote_key ON " SYNCHRO_PEER_SCHEMA ".reference (remote_key, relation, node);\n"
-						   "CREATE TABLE " SYNCHRO_PEER_SCHEMA ".unapplied (\n"
-						   "	node uuid NOT NULL,\n"
-						   "	relation text NOT NULL,\n"
-						   "	operation text NOT NULL,\n"
-						   "	local_key text[],\n"
-						   "	remote_key text[],\n"
-						   "	stamp bigint,\n"
-						   "	origin uuid\n"
-						   ");\n"
-						   "CREATE INDEX unapplied_node ON " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation);\n"
-						   "ALTER TABLE " SYNCHRO_PEER_SCHEMA ".unapplied REPLICA IDENTITY FULL;\n"
-						   "COMMENT ON SCHEMA " SYNCHRO_PEER_SCHEMA " IS 'what the extension synchro of other servers keeps here';\n"
-						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".position IS 'how far each node has brought this database';\n"
-						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".reference IS 'which row here stands for which row of a node, where no natural key tells';\n"
-						   "COMMENT ON TABLE " SYNCHRO_PEER_SCHEMA ".unapplied IS 'changes that are still to be applied';\n");
-}
-
-/*
  * Append the fence: exchange the position, or fail with a division by zero if
  * another worker has done so.
  *

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "checkpoint.h"
+#include "known.h"
 #include "localsql.h"
 #include "preview.h"
 #include "previewsql.h"
@@ -47,21 +48,27 @@ make_peer_tables(SynchroLink *link)
  * Note what the remote shows after an attempt whose end is not known: the token
  * attempted, or the one put in its place.  Without that, the next attempt's
  * token would be the only one that we know.
+ *
+ * batch: it got there, so what was to be forgotten there is: were it forgotten
+ * once more, rows would be new to the remote that the batch has just made
+ * there.
  */
 static void
-acknowledge_attempted(const char *server, const char *attempted, const char *token)
+acknowledge_attempted(const char *server, const char *attempted, const char *token, bool batch)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 	Datum		values[lengthof(types)];
 
 	synchro_local_begin("synchro: keeping the position");
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(attempted);
 	values[2] = CStringGetTextDatum(token);
+	values[3] = BoolGetDatum(batch);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid"
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid,"
+					" forget_references = forget_references AND NOT $4"
 					" WHERE server = $1::name AND attempted = $2::uuid",
 					lengthof(types), types, values, NULL);
 	synchro_sql_close(&scope);
@@ -97,7 +104,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
 	if (link->preview == NULL)
-		acknowledge_attempted(link->target->name, position->attempted, position->attempted);
+		acknowledge_attempted(link->target->name, position->attempted, position->attempted, false);
 }
 
 /*
@@ -206,7 +213,9 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	if (link->preview == NULL)
 		note_node(link);
 	rows = synchro_remote_query(link->remote,
-								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL", 0, NULL);
+								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL,"
+								" to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') IS NOT NULL", 0, NULL);
+	link->knows_tables = SYNCHRO_VALUE(rows, 0, 0)[0] != 't' || SYNCHRO_VALUE(rows, 0, 1)[0] == 't';
 	if (SYNCHRO_VALUE(rows, 0, 0)[0] != 't')
 		make_peer_tables(link);
 	if (position->acknowledged == NULL)
@@ -220,9 +229,11 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
+	if (!same_token(token, position->acknowledged) && same_token(token, position->attempted))
+		position->forget_references = false;
 	if (link->preview == NULL && !same_token(token, position->acknowledged))
 	{
-		acknowledge_attempted(link->target->name, position->attempted, token);
+		acknowledge_attempted(link->target->name, position->attempted, token, same_token(token, position->attempted));
 		position->attempted = pstrdup(token);
 	}
 	position->acknowledged = pstrdup(token);
@@ -232,24 +243,31 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 		position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
 	}
 	link->leftovers = NIL;
+	if (link->knows_tables)
+		synchro_known_load(link);
 	if (!position->forget_references)
 		synchro_peer_find_leftovers(link);
 }
 
 /*
- * Note the tables with deletes that wait on the remote.
+ * Note the tables with deletes that wait on the remote.  Not in a local
+ * transaction.
  */
 void
 synchro_peer_find_leftovers(SynchroLink *link)
 {
 	const char *params[1] = {link->node};
-	SynchroRows *rows;
-	MemoryContext old = MemoryContextSwitchTo(link->context);
+	MemoryContext old = CurrentMemoryContext;
+	SynchroRows *rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
+											 SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
 
-	rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
-								SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
 	link->leftovers = NIL;
+	if (rows->nrows == 0)
+		return;
+	synchro_local_begin("synchro: looking at deletes that wait");
+	MemoryContextSwitchTo(link->context);
 	for (int i = 0; i < rows->nrows; i++)
-		link->leftovers = lappend(link->leftovers, SYNCHRO_VALUE(rows, i, 0));
+		link->leftovers = lappend(link->leftovers, pstrdup(synchro_known_name(link, SYNCHRO_VALUE(rows, i, 0))));
+	synchro_local_commit();
 	MemoryContextSwitchTo(old);
 }

@@ -167,7 +167,7 @@ send_part(Division *division, Part *part, bool commit, bool final)
 	pass->batch_context = part->context;
 	MemoryContextSwitchTo(part->context);
 	if (!commit)
-		part->error = synchro_pass_try(pass, part->batch);
+		part->error = synchro_pass_try(pass, part->batch, false);
 	else if (final || !synchro_pass_is_atomic(pass))
 		part->error = synchro_pass_push(pass, part->batch, final);
 	else

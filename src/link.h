@@ -81,6 +81,8 @@ typedef struct SynchroLink
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
 	struct SynchroPrepared *prepared;	/* see prepared.c; NULL: none yet */
+	bool		knows_tables;	/* the remote has a table for the next */
+	List	   *known;			/* of KnownTable, see known.c */
 	uint64		generation;		/* see synchro_table_generation() */
 	const char **keywords;		/* what we connected with */
 	const char **values;

@@ -271,12 +271,13 @@ synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch)
 }
 
 /*
- * Apply a batch of given keys once, as it is, without committing it.
+ * Apply a batch of given keys once, as it is, without committing it.  final: as
+ * the pass's last one, so that deletes are done.
  */
 SynchroRemoteError *
-synchro_pass_try(SynchroPass *pass, SynchroBatch *batch)
+synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 {
-	bool		more = true;
+	bool		more = !final;
 
 	synchro_pass_read(pass, batch, false, &more);
 	return synchro_batch_apply(batch, pass->position->attempted, false);

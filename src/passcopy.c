@@ -154,7 +154,7 @@ find_full_table(SynchroPass *pass)
 			relid = ((SynchroLinkTable *) lfirst(cell))->table->relid;
 			copies = lappend(copies, unconstify(SynchroCopy *, synchro_copyqueue_find(pass->extras, relid)));
 		}
-		if (synchro_pass_try(pass, emptying_batch(pass, copies)) != NULL)
+		if (synchro_pass_try(pass, emptying_batch(pass, copies), false) != NULL)
 			return relid;
 	}
 	return InvalidOid;

@@ -47,7 +47,7 @@ extern bool synchro_pass_is_atomic(const SynchroPass *pass);
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final);
 extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch);
-extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch);
+extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final);
 
 /* in passread.c */
 extern void synchro_pass_collect(SynchroPass *pass);

@@ -37,6 +37,7 @@
 #include "localsql.h"
 #include "peerlog.h"
 #include "sharedstate.h"
+#include "stalled.h"
 
 PG_FUNCTION_INFO_V1(synchro_allow_peer);
 PG_FUNCTION_INFO_V1(synchro_peer_node);
@@ -84,6 +85,23 @@ watched_table(Datum name)
 	if (table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
 		return NULL;
 	return synchro_table_copy(table, CurrentMemoryContext);
+}
+
+/*
+ * The same, to push to it: its trigger must be there, or the log would not
+ * have what is pushed, and cannot tell what is newer.
+ */
+static const SynchroTable *
+pushed_table(Datum name)
+{
+	const SynchroTable *table = watched_table(name);
+
+	if (table != NULL && !table->captured)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+				 errhint("Run there: SELECT synchro.alter_table(%s).", quote_literal_cstr(table->qualified))));
+	return table;
 }
 
 /*
@@ -214,7 +232,7 @@ synchro_peer_newest(PG_FUNCTION_ARGS)
 {
 	PeerSession *peer = current_session();
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	const SynchroTable *table = watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
 	Datum	   *elements;
 	int			count;
 	SynchroNewest *rows;
@@ -258,7 +276,7 @@ Datum
 synchro_peer_names(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	const SynchroTable *table = watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
 	Datum	   *elements;
 	int			count;
 	SynchroBearer *names;
@@ -299,7 +317,7 @@ Datum
 synchro_peer_apply(PG_FUNCTION_ARGS)
 {
 	PeerSession *peer = current_session();
-	const SynchroTable *table = watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
 	Datum	   *columns[5];
 	int			count = 0;
 	pg_uuid_t	last_origin;
@@ -425,7 +443,7 @@ Datum
 synchro_peer_lost(PG_FUNCTION_ARGS)
 {
 	PeerSession *peer = current_session();
-	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : pushed_table(PG_GETARG_DATUM(0));
 	char	   *name = text_or_null(fcinfo, 7);
 	char	   *former = text_or_null(fcinfo, 8);
 	SynchroConflict conflict;
@@ -452,7 +470,7 @@ Datum
 synchro_peer_won(PG_FUNCTION_ARGS)
 {
 	PeerSession *peer = current_session();
-	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : pushed_table(PG_GETARG_DATUM(0));
 	SynchroConflict conflict;
 
 	if (table == NULL || PG_ARGISNULL(2) || PG_ARGISNULL(4))

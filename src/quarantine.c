@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -133,13 +134,78 @@ first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
 		one.identities = synchro_identities_first(keys->identities);
 		trial->keys = list_make1(&one);
 	}
-	error = synchro_pass_try(pass, trial);
+	error = synchro_pass_try(pass, trial, false);
 	return error != NULL && is_about_definitions(error->sqlstate);
 }
 
 /*
+ * Does the pass's last batch meet such an error with the first of its rows
+ * that have names of before, so many of them, and the deletes of the link's
+ * leftovers?  last: set to the last of these rows.
+ */
+static bool
+deletes_meet(SynchroPass *pass, int64 nolds, SynchroBatchOld *last)
+{
+	SynchroBatch *trial = synchro_pass_batch(pass);
+	SynchroRemoteError *error;
+
+	trial->max_olds = nolds;
+	error = synchro_pass_try(pass, trial, true);
+	*last = trial->last_old;
+	return error != NULL && is_about_definitions(error->sqlstate);
+}
+
+/*
+ * Find the table whose deletes meet such an error: among those that earlier
+ * batches have left to the last one, or of this batch, by halves.
+ */
+static void
+find_suspect_of_deletes(SynchroPass *pass, const SynchroBatch *batch)
+{
+	List	   *leftovers = pass->link->leftovers;
+	SynchroBatchOld last;
+	Oid			found = InvalidOid;
+	int64		good = 0;
+	int64		bad = batch->nolds;
+	ListCell   *cell;
+
+	foreach(cell, leftovers)
+	{
+		pass->link->leftovers = list_make1(lfirst(cell));
+		if (!deletes_meet(pass, 0, &last))
+			continue;
+		synchro_local_begin("synchro: looking at what has failed");
+		found = synchro_table_by_name(lfirst(cell));
+		synchro_local_commit();
+		MemoryContextSwitchTo(pass->batch_context);
+		break;
+	}
+	pass->link->leftovers = NIL;
+	if (!OidIsValid(found) && bad > 0 && deletes_meet(pass, bad, &last))
+	{
+		/* with the first of good it goes through, with the first of bad not */
+		while (bad - good > 1)
+		{
+			int64		middle = (good + bad) / 2;
+
+			CHECK_FOR_INTERRUPTS();
+			if (deletes_meet(pass, middle, &last))
+				bad = middle;
+			else
+				good = middle;
+		}
+		(void) deletes_meet(pass, bad, &last);
+		found = last.relid;
+	}
+	pass->link->leftovers = leftovers;
+	if (OidIsValid(found))
+		synchro_suspect(found);
+}
+
+/*
  * Find the table with which a batch meets such an error, by trying a row of
- * each by itself, and name it as the suspect.
+ * each by itself, and name it as the suspect.  Of deletes there is no row: they
+ * are names, and are done by the pass's last batch.
  */
 static void
 find_suspect(SynchroPass *pass, const SynchroBatch *batch)
@@ -163,6 +229,8 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 			return;
 		}
 	}
+	if (batch->snapshot != NULL)
+		find_suspect_of_deletes(pass, batch);
 }
 
 /*
@@ -197,6 +265,8 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		synchro_link_forget(pass->link);
 		return batch->careful = true;
 	}
+	if (strcmp(state, SYNCHRO_ALTERED) == 0)
+		synchro_link_forget(pass->link);
 	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
 		++*retries <= MAX_CONFLICT_RETRIES)
 		return true;
@@ -226,6 +296,32 @@ synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error)
 			 errmsg("remote \"%s\": %s", pass->link->target->name, error->message),
 			 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
 			 errhint("No single row is to blame. Mend the cause on the remote, and synchronize again.")));
+}
+
+/*
+ * If the remote's type of a column has refused a value, name the column: its
+ * own message says only what was wrong with the value.
+ */
+static void
+describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	int			number;
+	int			column;
+	ListCell   *cell;
+
+	if (failure->detail != NULL || copy == NULL || sscanf(copy, "COPY s_%d, line %*u, column c%d", &number, &column) != 2)
+		return;
+	foreach(cell, pass->link->tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->number != number || lt->remote == NULL || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
+			continue;
+		failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
+								   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
+		failure->hint = "Correct the value here, or make the column's type there the same as here.";
+	}
 }
 
 /*
@@ -267,6 +363,8 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 		failure->hint = psprintf("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
 								 quote_literal_cstr(lt->table->qualified));
 	}
+	else
+		describe_column(pass, error, failure);
 }
 
 /*

@@ -44,6 +44,17 @@ synchro_refpairs_table(Oid *owner)
 }
 
 /*
+ * Is it noted there which table is meant, whatever its name?  See known.c.
+ */
+static bool
+tables_are_known(void)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_PEER_SCHEMA, true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("known_table", schema));
+}
+
+/*
  * Note, for the batch, the references that the remote has left of rows with
  * these identities.
  */
@@ -78,7 +89,11 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%sk%d", i > 0 ? ", " : "", i);
 	appendStringInfoString(&sql, ") CROSS JOIN LATERAL (SELECT y.local_key, y.remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference y"
-						   " WHERE y.node = $1 AND y.relation = $2 AND y.remote_key = ARRAY[");
+						   " WHERE y.node = $1 AND y.relation = ");
+	appendStringInfoString(&sql, tables_are_known() ?
+						   "coalesce((SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
+						   " WHERE k.node = $1 AND k.own_table = to_regclass($2)), $2)" : "$2");
+	appendStringInfoString(&sql, " AND y.remote_key = ARRAY[");
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%su.k%d", i > 0 ? ", " : "", i);
 	appendStringInfoString(&sql, "] LIMIT 1) x");

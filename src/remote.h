@@ -36,6 +36,7 @@ typedef struct SynchroRemoteError
 	char	   *table;
 	char	   *column;
 	char	   *constraint;
+	char	   *context;		/* where it came up, a line for each level */
 	int			statement;		/* of the script, counted from 0 */
 	bool		lost;			/* the connection is gone */
 } SynchroRemoteError;

@@ -28,7 +28,8 @@ static const char *const columns_query =
 	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
 	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
 	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace),"
-	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid)"
+	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid),"
+	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid")
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -63,6 +64,8 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 				 errmsg("remote \"%s\" has no table %s",
 						synchro_remote_name(remote), table->qualified),
 				 errhint("Create the table there, and grant the remote's user access to it.")));
+	result->oid = SYNCHRO_VALUE(rows, 0, 10);
+	result->shape = SYNCHRO_VALUE(rows, 0, 11);
 	result->columns = palloc0(sizeof(SynchroRemoteColumn) * table->ncolumns);
 	for (int i = 0; i < rows->nrows; i++)
 	{

@@ -34,8 +34,21 @@ typedef struct SynchroRemoteIndex
 								 * -1 where there is none */
 } SynchroRemoteIndex;
 
+/*
+ * What the columns of a table are, as a number; oid is SQL for the table's.
+ * With every name qualified, since it is asked under the role's own
+ * search_path, too.
+ */
+#define SYNCHRO_REMOTE_SHAPE(oid) \
+	"(SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.format('%s %s %s'::text, c.attname, c.atttypid, c.atttypmod)," \
+	" ','::text ORDER BY c.attnum), 0::int8) FROM pg_catalog.pg_attribute c WHERE c.attrelid OPERATOR(pg_catalog.=) " oid \
+	" AND c.attnum OPERATOR(pg_catalog.>) 0::int2 AND NOT c.attisdropped)"
+
 typedef struct SynchroRemoteTable
 {
+	char	   *oid;
+	char	   *shape;			/* see SYNCHRO_REMOTE_SHAPE() */
+
 	/* one for each column of the local description; type NULL: not there */
 	SynchroRemoteColumn *columns;
 	List	   *unique_indexes; /* of SynchroRemoteIndex */

@@ -16,6 +16,7 @@
 
 #include "applysql.h"
 #include "decidesql.h"
+#include "known.h"
 #include "placeholder.h"
 #include "previewsql.h"
 #include "staging.h"
@@ -110,6 +111,7 @@ synchro_staging_prepare(SynchroLink *link)
 		{
 			synchro_suspect(lt->root);
 			lt->remote = synchro_remote_table_fetch(link->remote, lt->table);
+			synchro_known_meet(link, lt);
 			if (link->preview != NULL)
 				synchro_placeholders_prepare(link, lt);
 			synchro_suspect(InvalidOid);

@@ -105,7 +105,7 @@ synchro_sql_straight_rows(StringInfo sql, const SynchroLinkTable *lt)
 {
 	bool		any = false;
 
-	appendStringInfo(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_KNOWN_ROWS "', 'rows are there already', NULL) FROM pg_temp.n_%d q",
+	appendStringInfo(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_KNOWN_ROWS "', 'rows are there already', '') FROM pg_temp.n_%d q",
 					 lt->number);
 	synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
 	appendStringInfo(sql, " LIMIT 1;COPY %s (", lt->table->qualified);

@@ -170,7 +170,7 @@ failure('delete', 'CREATE TABLE own (item_id integer REFERENCES items); INSERT I
 	}
 	is(sync($local, 'r_create', dbname => 'db_create')->{inserted}, 1, 'a role that may create schemas makes synchro_peer itself');
 	is(rows($remote, q{SELECT relname FROM pg_class WHERE relnamespace = 'synchro_peer'::regnamespace AND relkind = 'r' ORDER BY 1}, 'db_create'),
-		"position\nreference\nunapplied", 'of plain tables');
+		"known_table\nposition\nreference\nunapplied", 'of plain tables');
 	sync_fails($local, 'r_none', qr/42501: .*remote "r_none".*synchro_peer.*HINT: .*synchro\.peer_setup\(\)/s, 'one that may not gets a hint', dbname => 'db_none');
 	$remote->safe_psql('db_none', $local->safe_psql('db_none', 'SELECT synchro.peer_setup()'));
 	$remote->safe_psql('db_none', 'GRANT USAGE ON SCHEMA synchro_peer TO u_none; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA synchro_peer TO u_none');

@@ -108,6 +108,20 @@ foreach my $action ('cut', 'swallow')
 	}
 }
 
+# What reset() has the remote forget, it forgets once: else the rows that are made there with it would be new to it again.
+{
+	my $n = rows($remote, 'SELECT max(n) FROM plain') + 1;
+
+	$proxy->command("cut at $committed answers");
+	$local->safe_psql('postgres', "BEGIN; SELECT synchro.reset('office'); INSERT INTO plain (label, n) VALUES ('reset', $n); COMMIT");
+	sprung('reset: COMMIT has been answered, and nobody has heard it');
+	$local->safe_psql('postgres', "UPDATE plain SET n = $n + 1 WHERE label = 'reset'");
+	wait_arrival($remote, "SELECT count(*) FROM plain WHERE n = $n + 1", '1', 'reset: it goes on');
+	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, 'reset: it settles');
+	is(rows($remote, q{SELECT count(*) FROM plain WHERE label = 'reset'}), '1', 'reset: what was made with it is there once');
+	same($local, $remote, 'SELECT label, n FROM plain ORDER BY label', 'reset: both sides are the same');
+}
+
 # and a pusher that is gone together with the line
 {
 	my $pid = pusher_pid($local, 'office');

@@ -1,0 +1,215 @@
+/*-------------------------------------------------------------------------
+ *
+ * known.c
+ *	  Which tables what a remote keeps for us is about: stored references and
+ *	  deletes that wait.
+ *
+ * They bear the name that the table had here when they were made.  A table may
+ * be renamed or moved to another schema, and another one get its name; it may
+ * be dropped and made again, on either side.  So beside them lies which table
+ * of ours a name stands for, and which table there: by OID, since that is what
+ * renaming leaves alone.  Whatever is not as it is noted is put right when a
+ * link describes the table, before a row of it is looked up there:
+ *
+ * - another name here: they get it, too.  What bears that name for another
+ *   table of ours is put aside, under a name that no table has, until that one
+ *   is described; if it was dropped, for good.
+ * - another table here by the same name: its rows are others.
+ * - another table there: if most of the rows that the references lead to are
+ *   in it, it was made of the old one, or restored; else they are forgotten,
+ *   or they would soon lead to rows that are not ours, since ids begin anew.
+ *
+ * All of it lies on the remote, and changes there in one transaction: a crash
+ * leaves it done or not done.  Nobody else pushes as this node meanwhile, see
+ * lock_remote() and settle_position().  The remote's OID is a regclass, so a
+ * dump of the remote keeps it by name.
+ *
+ * A remote whose schema synchro_peer was made before there was such a table
+ * goes by names alone.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+#include "known.h"
+#include "localsql.h"
+#include "previewsql.h"
+
+/* one row of synchro_peer.known_table; lives as long as the link */
+typedef struct KnownTable
+{
+	char	   *relation;		/* as references and deletes call it */
+	Oid			relid;			/* here */
+	char	   *there;			/* OID of the remote's */
+} KnownTable;
+
+/*
+ * Ask the remote which tables it knows.  Not in a local transaction.
+ */
+void
+synchro_known_load(SynchroLink *link)
+{
+	const char *params[1] = {link->node};
+	MemoryContext old = MemoryContextSwitchTo(link->context);
+	SynchroRows *rows = synchro_remote_query(link->remote,
+											 "SELECT relation, node_table, own_table::oid FROM " SYNCHRO_PEER_SCHEMA ".known_table WHERE node = $1",
+											 1, params);
+
+	link->known = NIL;
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		KnownTable *known = palloc(sizeof(KnownTable));
+
+		known->relation = SYNCHRO_VALUE(rows, i, 0);
+		known->relid = atooid(SYNCHRO_VALUE(rows, i, 1));
+		known->there = SYNCHRO_VALUE(rows, i, 2);
+		link->known = lappend(link->known, known);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The table here that deletes on the remote call so: its name now.  In a local
+ * transaction.
+ */
+const char *
+synchro_known_name(const SynchroLink *link, const char *relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->known)
+	{
+		const KnownTable *known = lfirst(cell);
+		const SynchroTable *table;
+
+		if (strcmp(known->relation, relation) != 0)
+			continue;
+		table = synchro_table_get(known->relid, true);
+		return table != NULL ? table->qualified : relation;
+	}
+	return relation;
+}
+
+static void
+append_rename(StringInfo sql, const SynchroLink *link, const char *from, const char *to)
+{
+	static const char *const tables[] = {"known_table", "reference", "unapplied"};
+
+	for (int i = 0; i < lengthof(tables); i++)
+		appendStringInfo(sql, "UPDATE %s.%s SET relation = %s WHERE node = '%s' AND relation = %s;",
+						 link->peer, tables[i], quote_literal_cstr(to), link->node, quote_literal_cstr(from));
+}
+
+/*
+ * What bears a table's name now and is about no table that we know of is
+ * nobody's.
+ */
+static void
+append_forget(StringInfo sql, const SynchroLink *link, const char *relation, const char *condition)
+{
+	appendStringInfo(sql, "DELETE FROM %s.reference WHERE node = '%s' AND relation = %s%s;",
+					 link->peer, link->node, quote_literal_cstr(relation), condition);
+}
+
+/*
+ * SQL for: most of the references lead to no row of the table there.
+ */
+static char *
+most_lead_nowhere(const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, " AND (SELECT count(*) FILTER (WHERE NOT EXISTS (SELECT FROM %s z WHERE y.remote_key OPERATOR(pg_catalog.=) ARRAY[",
+					 lt->table->qualified);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(&sql, "%sz.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, lt->table->identity[i]));
+	appendStringInfo(&sql, "])) * 2 > count(*) FROM %s.reference y WHERE y.node = '%s' AND y.relation = %s)",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	return sql.data;
+}
+
+static KnownTable *
+find(const SynchroLink *link, const SynchroTable *table, KnownTable **other)
+{
+	KnownTable *result = NULL;
+	ListCell   *cell;
+
+	*other = NULL;
+	foreach(cell, link->known)
+	{
+		KnownTable *known = lfirst(cell);
+
+		if (known->relid == table->relid)
+			result = known;
+		else if (strcmp(known->relation, table->qualified) == 0)
+			*other = known;
+	}
+	return result;
+}
+
+/*
+ * Have the remote know a table that was just described as what it is.  Not in
+ * a local transaction.
+ */
+void
+synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	KnownTable *other;
+	KnownTable *known;
+	char	   *aside = NULL;
+	StringInfoData sql;
+	SynchroRemoteError *error;
+	MemoryContext old;
+
+	if (link->peer == NULL || !link->knows_tables || (!table->watched && !table->key_only))
+		return;
+	known = find(link, table, &other);
+	if (known != NULL && strcmp(known->relation, table->qualified) == 0 && strcmp(known->there, lt->remote->oid) == 0)
+		return;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
+	if (other != NULL)
+	{
+		aside = psprintf("#%u", other->relid);
+		append_rename(&sql, link, table->qualified, aside);
+	}
+	if (known == NULL)
+		appendStringInfo(&sql, "INSERT INTO %s.known_table (node, relation, node_table, own_table) VALUES ('%s', %s, %u, %s);",
+						 link->peer, link->node, quote_literal_cstr(table->qualified), table->relid, lt->remote->oid);
+	else if (strcmp(known->relation, table->qualified) != 0)
+	{
+		append_forget(&sql, link, table->qualified, "");
+		append_rename(&sql, link, known->relation, table->qualified);
+	}
+	if (known != NULL && strcmp(known->there, lt->remote->oid) != 0)
+	{
+		append_forget(&sql, link, table->qualified, most_lead_nowhere(link, lt));
+		appendStringInfo(&sql, "UPDATE %s.known_table SET own_table = %s WHERE node = '%s' AND node_table = %u;",
+						 link->peer, lt->remote->oid, link->node, table->relid);
+	}
+	if (link->preview != NULL)
+		synchro_sql_preview_end(&sql, true);
+	else
+		appendStringInfoString(&sql, "COMMIT");
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error != NULL)
+		synchro_remote_report(link->remote, error, "while noting which table is which");
+
+	old = MemoryContextSwitchTo(link->context);
+	if (other != NULL)
+		other->relation = pstrdup(aside);
+	if (known == NULL)
+	{
+		known = palloc0(sizeof(KnownTable));
+		known->relid = table->relid;
+		link->known = lappend(link->known, known);
+	}
+	known->relation = pstrdup(table->qualified);
+	known->there = pstrdup(lt->remote->oid);
+	MemoryContextSwitchTo(old);
+}

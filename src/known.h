@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * known.h
+ *	  Which tables what a remote keeps for us is about: stored references and
+ *	  deletes that wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_KNOWN_H
+#define SYNCHRO_KNOWN_H
+
+#include "link.h"
+
+extern void synchro_known_load(SynchroLink *link);
+extern void synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt);
+extern const char *synchro_known_name(const SynchroLink *link, const char *relation);
+
+#endif							/* SYNCHRO_KNOWN_H */
