@@ -3,7 +3,8 @@
  * ddlevent.c
  *	  Event triggers that keep registry, triggers and remotes in line with
  *	  DDL: partitions made or attached, foreign keys that come and go, columns
- *	  renamed, tables and servers dropped, servers and user mappings made.
+ *	  renamed, tables and servers dropped, servers and user mappings made; and
+ *	  with GRANT on our views.
  *
  * They run for DDL of any user, so they first look, without SQL, whether it
  * concerns us, and nearly always return at once.  What there is to do is done
@@ -33,6 +34,7 @@
 #include "synchro.h"
 #include "tableinfo.h"
 #include "target.h"
+#include "viewgrants.h"
 #include "watchtrigger.h"
 
 PG_FUNCTION_INFO_V1(synchro_ddl_command_end);
@@ -281,6 +283,12 @@ after_create_user_mapping(Node *statement)
 }
 
 static void
+after_grant(Node *statement)
+{
+	synchro_viewgrants_follow((GrantStmt *) statement);
+}
+
+static void
 after_rename(RenameStmt *rename, CommandTag tag)
 {
 	if (rename->renameType == OBJECT_COLUMN && rename->relation != NULL &&
@@ -326,6 +334,10 @@ after_ddl(Node *statement, CommandTag tag)
 			break;
 		case T_RenameStmt:
 			after_rename((RenameStmt *) statement, tag);
+			break;
+		case T_GrantStmt:
+			if (!restoring() && synchro_viewgrants_concern((GrantStmt *) statement))
+				run_guarded(after_grant, statement, tag);
 			break;
 		case T_CreateForeignServerStmt:
 			run_guarded(after_create_server, statement, tag);

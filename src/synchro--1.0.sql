@@ -423,7 +423,8 @@ COMMENT ON FUNCTION synchro.on_sql_drop() IS
 REVOKE ALL ON FUNCTION synchro.on_sql_drop() FROM PUBLIC;
 
 CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
-	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING')
+	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING',
+				 'GRANT', 'REVOKE')
 	EXECUTE FUNCTION synchro.on_ddl_command_end();
 COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
 ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;

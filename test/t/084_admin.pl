@@ -21,7 +21,6 @@ $local->safe_psql('postgres', <<'SQL');
 CREATE ROLE clerk LOGIN;
 GRANT EXECUTE ON FUNCTION synchro.synchronize(name), synchro.reset(name, boolean) TO clerk;
 GRANT SELECT ON synchro.remotes TO clerk;
-GRANT EXECUTE ON FUNCTION synchro.pusher_status() TO clerk;
 SQL
 
 # (exit status, rows, messages) of the clerk's SQL
@@ -102,6 +101,22 @@ foreach my $try (
 	like($messages, qr/permission denied|must be owner/, "may not $what");
 }
 unlike(clerk_gets('SELECT * FROM pg_user_mappings'), qr/secret/, 'nor see the password');
+
+# what a view reads may be called by whoever may read the view, and for as long as he may
+my $may = q{SELECT has_function_privilege('clerk', 'synchro.pusher_status()', 'EXECUTE'), has_function_privilege('clerk', 'synchro.log_entries()', 'EXECUTE'), has_function_privilege('clerk', 'synchro.table_mode(regclass)', 'EXECUTE')};
+is(rows($local, $may), 't|f|f', 'SELECT on view remotes brings EXECUTE on what it reads, and nothing more');
+$local->safe_psql('postgres', 'GRANT SELECT ON synchro.progress TO clerk; REVOKE SELECT ON synchro.remotes FROM clerk');
+is(rows($local, $may), 't|f|f', 'another view may need it still');
+is(clerk_gets('SELECT count(*) FROM synchro.progress'), '0', 'and works');
+$local->safe_psql('postgres', 'REVOKE ALL ON ALL TABLES IN SCHEMA synchro FROM clerk');
+is(rows($local, $may), 'f|f|f', 'without any it is gone');
+$local->safe_psql('postgres', 'GRANT SELECT (remote, pending) ON synchro.remotes TO clerk; GRANT SELECT ON synchro.changes, synchro.tables, t TO clerk');
+is(rows($local, $may), 't|t|t', 'of single columns, too, and of the other views');
+is(clerk_gets('SELECT remote, pending FROM synchro.remotes; SELECT mode FROM synchro.tables; SELECT count(*) > 0 FROM synchro.changes'), "office|0\nnatural key\nt", 'all of which work');
+$local->safe_psql('postgres', q{CREATE ROLE "o'dd ""role"; GRANT SELECT ON ALL TABLES IN SCHEMA synchro TO "o'dd ""role"});
+is(rows($local, q{SELECT has_function_privilege('o''dd "role', 'synchro.log_entries()', 'EXECUTE')}), 't', 'whatever the role is called');
+$local->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION synchro.table_mode(regclass) TO PUBLIC; REVOKE SELECT ON synchro.changes FROM clerk');
+is(rows($local, $may), 't|f|t', 'a right that was granted to others is no business of a REVOKE');
 
 $_->stop('fast') foreach $local, $remote;
 done_testing();

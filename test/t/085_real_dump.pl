@@ -17,7 +17,6 @@ $here->safe_psql('postgres', <<'SQL');
 CREATE ROLE clerk LOGIN;
 GRANT EXECUTE ON FUNCTION synchro.synchronize(name), synchro.reset(name, boolean) TO clerk;
 GRANT SELECT ON synchro.remotes TO clerk;
-GRANT EXECUTE ON FUNCTION synchro.pusher_status() TO clerk;
 SQL
 
 sub clerk

@@ -22,7 +22,6 @@ SELECT synchro.add_table('t', '{name}');
 CREATE ROLE monitor LOGIN PASSWORD 'watching';
 GRANT USAGE ON SCHEMA synchro TO monitor;
 GRANT SELECT ON synchro.metrics_remotes, synchro.metrics_node TO monitor;
-GRANT EXECUTE ON FUNCTION synchro.pusher_status() TO monitor;
 INSERT INTO t (name, n) VALUES ('a', 1), ('b', 2), ('refused', 50);
 SQL
 wait_for($local, 'SELECT pending = 0 AND failed = 1 FROM synchro.remotes', 'all is pushed but what is refused');
