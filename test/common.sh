@@ -299,19 +299,18 @@ SH
 }
 
 # The extension was built with gcc's sanitizers, the server was not: their library has to be there before all others. What
-# they find each process writes to a file in $WORK/sanitize, and goes on if it can. Leaks are none: memory contexts. A
-# server that speaks several languages does not start so: libasan's own start leaves a lock of gettext taken.
+# they find each process writes to the server's log (a file of their own they cannot have: the server overwrites the
+# environment that they read), and goes on if it can. Leaks are none: memory contexts. A server that speaks several languages
+# does not start so: libasan's own start leaves a lock of gettext taken.
 put_under_sanitizers()
 {
 	local library
 
 	library=$("${CC:-gcc}" -print-file-name=libasan.so)
-	mkdir -p "$WORK/sanitize"
 	wrap_server <<SH
 LD_PRELOAD='$(realpath "$library")'
-ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16:log_path=$WORK/sanitize/address'
-UBSAN_OPTIONS='print_stacktrace=1:log_path=$WORK/sanitize/undefined'
-export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS
+ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16'
+export LD_PRELOAD ASAN_OPTIONS
 exec '$BINDIR/postgres.checked' "\$@"
 SH
 }
