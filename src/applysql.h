@@ -33,15 +33,19 @@
 #define SYNCHRO_KIND_GONE		"g" /* name that nobody bears any more */
 #define SYNCHRO_KIND_GHOST		"h" /* row that is gone on the remote */
 
+/* in valuessql.c */
+extern bool synchro_values_are_few(SynchroSpool *spool);
+extern void synchro_sql_values(StringInfo sql, SynchroSpool *spool);
+
 /* in stagesql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_stage_committed(SynchroLinkTable *lt, bool used);
-extern void synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt);
-extern void synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt);
-extern void synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_rows(StringInfo sql, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_names(StringInfo sql, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_changes(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
 extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);

@@ -101,14 +101,16 @@ note_committed(SynchroLink *link)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
-		synchro_stage_committed(lt, all || lt->involved);
+		synchro_stage_committed(lt, all || lt->was_involved);
 	}
 }
 
 /*
  * Send the batch that was read, and apply it.  No local transaction.
  *
- * token: the position's new token.  commit: false to try it only.
+ * token: the position's new token.  commit: false to try it only.  The link's
+ * tables have nothing of the batch any more as soon as it is being sent, but
+ * for what says so: batch->meanwhile may read another one.
  *
  * Returns NULL, or what went wrong: then nothing is applied, unless the
  * connection is lost.
@@ -119,6 +121,9 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	List	   *spools;
 	List	   *results;
 	char	   *sql = synchro_batch_script(batch, token, commit, &spools);
+	SynchroLink *link = batch->link;
+	int64		staged = synchro_batch_staged(link->tables);
+	bool		straight_rows = batch->straight != NULL && batch->straight->rows != NULL;
 	SynchroRemoteError *error;
 
 	elog(DEBUG2, "synchro: %s", sql);
@@ -126,14 +131,16 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	batch->anew = NIL;
 	batch->undeleted = NIL;
 	batch->shown = NIL;
-	error = synchro_remote_script(batch->link->remote, sql, spools, &results);
-	synchro_prepared_note(batch->link, synchro_batch_staged(batch->link->tables), error == NULL);
+	synchro_link_send_batch(link);
+	error = synchro_remote_long_script(link->remote, sql, spools, batch->meanwhile, batch->meanwhile_arg, &results);
+	synchro_link_clear_sent(link);
+	synchro_prepared_note(link, staged, error == NULL);
 	if (error == NULL)
 		count_results(batch, results);
-	if (error == NULL && batch->straight != NULL && batch->straight->rows != NULL)
-		batch->counts.inserted = synchro_remote_copied(batch->link->remote);
+	if (error == NULL && straight_rows)
+		batch->counts.inserted = synchro_remote_copied(link->remote);
 	if (error == NULL && commit)
-		note_committed(batch->link);
+		note_committed(link);
 	return error;
 }
 

@@ -72,6 +72,9 @@ typedef struct SynchroBatch
 								 * remote's rows are to go */
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */
 	List	   *shown;			/* of SynchroPreviewRow: what a preview is told */
+	SynchroMeanwhile meanwhile; /* what is done while the remote applies it, or
+								 * NULL */
+	void	   *meanwhile_arg;
 } SynchroBatch;
 
 /* in batchread.c */

@@ -217,11 +217,11 @@ append_turns(StringInfo sql, List *tables)
 }
 
 /*
- * The COPYs of what was read, and in *spools what they are fed.  Then come the
- * turns.
+ * What fills the staging tables with what was read, and in *spools what the
+ * COPYs among it are fed.  Then come the turns.
  */
 static void
-append_copies(StringInfo sql, List *tables, List **spools)
+append_filling(StringInfo sql, List *tables, List **spools)
 {
 	ListCell   *cell;
 
@@ -230,21 +230,12 @@ append_copies(StringInfo sql, List *tables, List **spools)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
-		if (lt->rows != NULL)
-		{
-			synchro_sql_copy_rows(sql, lt);
+		if (lt->rows != NULL && synchro_sql_fill_rows(sql, lt))
 			*spools = lappend(*spools, lt->rows);
-		}
-		if (lt->names != NULL)
-		{
-			synchro_sql_copy_names(sql, lt);
+		if (lt->names != NULL && synchro_sql_fill_names(sql, lt))
 			*spools = lappend(*spools, lt->names);
-		}
-		if (lt->changes != NULL)
-		{
-			synchro_sql_copy_changes(sql, lt);
+		if (lt->changes != NULL && synchro_sql_fill_changes(sql, lt))
 			*spools = lappend(*spools, lt->changes);
-		}
 	}
 	append_turns(sql, tables);
 }
@@ -328,7 +319,7 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 		*spools = list_make2(batch->straight->names, batch->straight->rows);
 	}
 	else
-		append_copies(sql, tables, spools);
+		append_filling(sql, tables, spools);
 	if (link->preview != NULL)
 		foreach(cell, synchro_order_by_names(tables))
 			synchro_sql_preview_names(sql, lfirst(cell));

@@ -77,6 +77,8 @@ typedef struct RecentKey
 {
 	uint64		epoch;
 	uint32		offset;			/* of the record's header in the buffer */
+	uint32		hash;			/* of the identity: most others are told apart
+								 * without a look at the record */
 } RecentKey;
 
 /* the record that is being appended */
@@ -86,6 +88,7 @@ typedef struct CurrentRecord
 	int			start;			/* of the header in the buffer */
 	int			record;			/* of the record itself */
 	RecentKey  *recent;			/* where the record is to be remembered */
+	uint32		hash;
 } CurrentRecord;
 
 static StringInfoData buffer;	/* data NULL until first used */
@@ -307,9 +310,9 @@ synchro_buffer_needs_more(void)
 	const char *identity = buffer.data + current.record + 1;
 
 	current.header.identity_len = buffer.len - current.record - 1;
-	current.recent = &recent_keys[hash_bytes((const unsigned char *) identity,
-											 current.header.identity_len) & (RECENT_KEYS - 1)];
-	if (current.recent->epoch != epoch ||
+	current.hash = hash_bytes((const unsigned char *) identity, current.header.identity_len);
+	current.recent = &recent_keys[current.hash & (RECENT_KEYS - 1)];
+	if (current.recent->epoch != epoch || current.recent->hash != current.hash ||
 		!says_already(current.recent->offset, &current.header, identity, current.header.flags))
 		return true;
 	buffer.len = current.start;
@@ -326,6 +329,7 @@ synchro_buffer_end(void)
 	memcpy(buffer.data + current.start, &current.header, sizeof(current.header));
 	current.recent->epoch = epoch;
 	current.recent->offset = current.start;
+	current.recent->hash = current.hash;
 
 	if (tx_closing)
 		flush_buffer(0);

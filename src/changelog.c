@@ -4,7 +4,8 @@
  *	  The only reader and writer of the log's segments.
  *
  * Writers add rows, each a chunk of keys of one table, to the live segment;
- * synchro.log_switch names it.  The switch is read from the sequence's page,
+ * synchro.log_switch names it.  What a transaction has changed of several
+ * tables is one row, if it fits: a row costs some 90 bytes of WAL.  The switch is read from the sequence's page,
  * so without regard to snapshots or rights, and once more after the segment
  * is locked: a rotation that came in between is noticed, and one that comes
  * later waits for us with its truncation.  A transaction goes on writing to
@@ -53,6 +54,14 @@
 #define CHUNK_KEYS		500
 #define CHUNK_BYTES		7600
 
+/*
+ * Relation of a row whose keys are sections, one for each table.  A section
+ * is its relation and layout, 4 bytes each, the length of the table's records
+ * as 4 bytes, and these.  No table of a user's has that oid.
+ */
+#define SEVERAL_RELATIONS	((Oid) 1)
+#define SECTION_HEADER		(3 * (int) sizeof(uint32))
+
 #define RANGE_GAP		64		/* transactions, see unseen_condition() */
 
 enum
@@ -86,7 +95,7 @@ struct SynchroLogWriter
 	int			part;
 };
 
-static void write_chunk(SynchroLogWriter *writer, Chunk *chunk);
+static void write_chunks(SynchroLogWriter *writer);
 
 /*
  * Number of the live segment.
@@ -190,12 +199,10 @@ void
 synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
-	ListCell   *cell;
 
 	if ((uint64) writer->txid != txid || writer->stamp != stamp)
 	{
-		foreach(cell, writer->chunks)
-			write_chunk(writer, lfirst(cell));
+		write_chunks(writer);
 		writer->txid = (int64) txid;
 		writer->stamp = stamp;
 	}
@@ -232,24 +239,94 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 				 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
 }
 
+/*
+ * A row's bytes, which begin with room for a header, as a datum: with the
+ * header that is one byte where that serves, which their column's storage
+ * keeps others from doing.
+ */
+static struct varlena *
+seal(StringInfo keys, Oid relation, uint32 layout)
+{
+	int			len;
+	char	   *datum;
+
+	synchro_key_seal(keys, VARHDRSZ, relation, layout);
+	len = keys->len - VARHDRSZ + VARHDRSZ_SHORT;
+	datum = keys->data;
+
+	if (len > VARATT_SHORT_MAX)
+		SET_VARSIZE(datum, keys->len);
+	else
+	{
+		datum += VARHDRSZ - VARHDRSZ_SHORT;
+		SET_VARSIZE_SHORT(datum, len);
+	}
+	return (struct varlena *) datum;
+}
+
 static void
 write_chunk(SynchroLogWriter *writer, Chunk *chunk)
 {
 	bool		is_long;
+	struct varlena *keys;
 
 	if (chunk->nkeys == 0)
 		return;
 	is_long = chunk->keys.len > CHUNK_BYTES;
-	synchro_key_seal(&chunk->keys, VARHDRSZ, chunk->relation, chunk->layout);
-	SET_VARSIZE(chunk->keys.data, chunk->keys.len);
+	keys = seal(&chunk->keys, chunk->relation, chunk->layout);
 	if (is_long)
-		add_row(writer, chunk->relation, chunk->layout, NULL,
-				(struct varlena *) chunk->keys.data);
+		add_row(writer, chunk->relation, chunk->layout, NULL, keys);
 	else
-		add_row(writer, chunk->relation, chunk->layout,
-				(struct varlena *) chunk->keys.data, NULL);
+		add_row(writer, chunk->relation, chunk->layout, keys, NULL);
 	chunk->nkeys = 0;
 	chunk->keys.len = VARHDRSZ;
+}
+
+/*
+ * Write what is left of all tables, as one row if it fits.
+ */
+static void
+write_chunks(SynchroLogWriter *writer)
+{
+	StringInfoData sections;
+	int			nchunks = 0;
+	int			len = VARHDRSZ;
+	ListCell   *cell;
+
+	foreach(cell, writer->chunks)
+	{
+		const Chunk *chunk = lfirst(cell);
+
+		if (chunk->nkeys > 0)
+		{
+			nchunks++;
+			len += SECTION_HEADER + chunk->keys.len - VARHDRSZ;
+		}
+	}
+	if (nchunks < 2 || len > CHUNK_BYTES)
+	{
+		foreach(cell, writer->chunks)
+			write_chunk(writer, lfirst(cell));
+		return;
+	}
+	initStringInfo(&sections);
+	sections.len = VARHDRSZ;
+	foreach(cell, writer->chunks)
+	{
+		Chunk	   *chunk = lfirst(cell);
+		uint32		header[] = {chunk->relation, chunk->layout, chunk->keys.len - VARHDRSZ};
+
+		if (chunk->nkeys == 0)
+			continue;
+		appendBinaryStringInfo(&sections, (char *) header, SECTION_HEADER);
+		appendBinaryStringInfo(&sections, chunk->keys.data + VARHDRSZ, chunk->keys.len - VARHDRSZ);
+		chunk->nkeys = 0;
+		chunk->keys.len = VARHDRSZ;
+	}
+	add_row(writer, SEVERAL_RELATIONS, 0, seal(&sections, SEVERAL_RELATIONS, 0), NULL);
+	/* sections are numbered as rows are: two may be of one table, altered in between */
+	writer->part += nchunks - 1;
+	pfree(sections.data);
 }
 
 static Chunk *
@@ -315,11 +392,9 @@ int
 synchro_log_close(SynchroLogWriter *writer, int *next_part)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
-	ListCell   *cell;
 	int			segment = writer->segment;
 
-	foreach(cell, writer->chunks)
-		write_chunk(writer, lfirst(cell));
+	write_chunks(writer);
 	*next_part = writer->part;
 	if (writer->snapshot_pushed)
 		PopActiveSnapshot();
@@ -340,6 +415,36 @@ typedef struct LogScan
 	const SynchroSnapshot *since;	/* without what it saw; NULL: all */
 	bool		backlog;
 } LogScan;
+
+/*
+ * Hand on the sections of a row, each as a row of its own.
+ */
+static void
+split_sections(const SynchroLogRow *row, const LogScan *state)
+{
+	const char *pos = row->keys.data;
+	const char *end = pos + row->keys.len;
+
+	for (int i = 0; pos < end; i++)
+	{
+		SynchroLogRow section = *row;
+		uint32		header[SECTION_HEADER / sizeof(uint32)];
+
+		if (end - pos < SECTION_HEADER)
+			synchro_key_damaged();
+		memcpy(header, pos, SECTION_HEADER);
+		pos += SECTION_HEADER;
+		if (header[2] > (uint32) (end - pos))
+			synchro_key_damaged();
+		section.relation = (Oid) header[0];
+		section.layout = header[1];
+		section.part += i;
+		section.keys.data = pos;
+		section.keys.len = (int) header[2];
+		pos += section.keys.len;
+		state->callback(&section, state->arg);
+	}
+}
 
 static void
 receive_row(TupleTableSlot *slot, void *arg)
@@ -371,7 +476,10 @@ receive_row(TupleTableSlot *slot, void *arg)
 	row.keys.data = VARDATA_ANY(keys);
 	row.keys.len = VARSIZE_ANY_EXHDR(keys);
 	row.keys = synchro_key_unseal(row.keys, row.relation, row.layout);
-	state->callback(&row, state->arg);
+	if (row.relation == SEVERAL_RELATIONS)
+		split_sections(&row, state);
+	else
+		state->callback(&row, state->arg);
 	if ((Pointer) keys != DatumGetPointer(stored))
 		pfree(keys);
 }

@@ -102,8 +102,11 @@ synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp)
 	put_length(buf, (uint32) stamp.source);
 }
 
-static void
-damaged(void)
+/*
+ * Raise the error that there are bytes in the log that are no keys.
+ */
+void
+synchro_key_damaged(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
@@ -158,11 +161,11 @@ synchro_key_unseal(SynchroBytes bytes, Oid relation, uint32 layout)
 	pg_crc32c	crc;
 
 	if (bytes.len < (int) sizeof(crc))
-		damaged();
+		synchro_key_damaged();
 	bytes.len -= sizeof(crc);
 	memcpy(&crc, bytes.data + bytes.len, sizeof(crc));
 	if (!EQ_CRC32C(crc, checksum(bytes.data, bytes.len, relation, layout)))
-		damaged();
+		synchro_key_damaged();
 	return bytes;
 }
 
@@ -176,7 +179,7 @@ next_length(const char *pos, const char *end, uint32 *len)
 	do
 	{
 		if (pos >= end || shift > 28)
-			damaged();
+			synchro_key_damaged();
 		byte = (uint8) *pos++;
 		*len |= (uint32) (byte & 0x7f) << shift;
 		shift += 7;
@@ -201,7 +204,7 @@ next_value(const char *pos, const char *end, SynchroBytes *value)
 	}
 	len--;
 	if (len > (uint32) (end - pos))
-		damaged();
+		synchro_key_damaged();
 	value->data = pos;
 	value->len = len;
 	return pos + len;
@@ -213,7 +216,7 @@ next_stamp(const char *pos, const char *end, SynchroStamp *stamp)
 	uint32		source;
 
 	if (end - pos < (int) sizeof(stamp->at))
-		damaged();
+		synchro_key_damaged();
 	memcpy(&stamp->at, pos, sizeof(stamp->at));
 	pos = next_length(pos + sizeof(stamp->at), end, &source);
 	stamp->source = (int32) source;
@@ -244,12 +247,12 @@ synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
 	uint8		flags;
 
 	if (pos >= end)
-		damaged();
+		synchro_key_damaged();
 	flags = (uint8) *pos++;
 	if ((flags & SYNCHRO_KEY_OP_MASK) > SYNCHRO_OP_DELETE ||
 		(flags & ~(SYNCHRO_KEY_OP_MASK | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_MOVED |
 				   SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_DERIVED)) != 0)
-		damaged();
+		synchro_key_damaged();
 	memset(record, 0, sizeof(*record));
 	record->op = (SynchroOp) (flags & SYNCHRO_KEY_OP_MASK);
 	record->has_old = (flags & SYNCHRO_KEY_HAS_OLD) != 0;
@@ -286,7 +289,7 @@ make_integer(SynchroBytes value, int16 typlen)
 			memcpy(&number, value.data, sizeof(number));
 			break;
 		default:
-			damaged();
+			synchro_key_damaged();
 	}
 	if (typlen == sizeof(int16))
 		return Int16GetDatum((int16) number);
@@ -302,7 +305,7 @@ make_datum(SynchroBytes value, const SynchroColumn *column)
 	if (column->type == INT2OID || column->type == INT4OID || column->type == INT8OID)
 		return make_integer(value, column->typlen);
 	if (column->typlen > 0 && value.len != column->typlen)
-		damaged();
+		synchro_key_damaged();
 	if (column->typbyval)
 	{
 		/* the payload is not aligned */
@@ -365,7 +368,7 @@ synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
 		values[i] = nulls[i] ? (Datum) 0 : make_datum(value, &table->columns[columns[i]]);
 	}
 	if (pos != end)
-		damaged();
+		synchro_key_damaged();
 }
 
 /*

@@ -27,6 +27,7 @@
 
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
+#include "compat.h"
 #include "tableinfo.h"
 
 #define SYNCHRO_KEY_OP_MASK		0x03
@@ -66,6 +67,7 @@ extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);
 extern void synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp);
+pg_noreturn extern void synchro_key_damaged(void);
 extern const char *synchro_key_next(const char *pos, const char *end,
 									int nidentity, int nkey,
 									SynchroKeyRecord *record);

@@ -160,6 +160,7 @@ synchro_link_create(SynchroTarget *target, MemoryContext parent)
 
 	link->batch_context = AllocSetContextCreate(context, "synchro batch",
 												ALLOCSET_DEFAULT_SIZES);
+	link->sent_context = AllocSetContextCreate(context, "synchro batch", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(old);
 	return link;
 }
@@ -209,6 +210,7 @@ void
 synchro_link_close(SynchroLink *link)
 {
 	synchro_link_clear_batch(link);
+	synchro_link_clear_sent(link);
 	if (link->remote != NULL)
 		synchro_remote_close(link->remote);
 	MemoryContextDelete(link->context);
@@ -346,6 +348,16 @@ synchro_link_is_prepared(const SynchroLink *link)
 	return true;
 }
 
+static void
+clear_table(SynchroLinkTable *lt)
+{
+	lt->rows = lt->names = lt->changes = NULL;
+	lt->pairs = NULL;
+	lt->requests = NULL;
+	lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
+	lt->involved = lt->all_names = false;
+}
+
 /*
  * Forget the batch at hand.
  */
@@ -364,11 +376,60 @@ synchro_link_clear_batch(SynchroLink *link)
 			synchro_spool_free(lt->names);
 		if (lt->changes != NULL)
 			synchro_spool_free(lt->changes);
-		lt->rows = lt->names = lt->changes = NULL;
-		lt->pairs = NULL;
-		lt->requests = NULL;
-		lt->nrows = lt->nensured = lt->nnames = lt->nolds = 0;
-		lt->involved = lt->all_names = false;
+		clear_table(lt);
 	}
 	MemoryContextReset(link->batch_context);
+}
+
+/*
+ * The batch at hand is about to be sent: its spools, in link->sent, are apart
+ * from now on, so that another can be read meanwhile.
+ */
+void
+synchro_link_send_batch(SynchroLink *link)
+{
+	MemoryContext batch_context = link->batch_context;
+	MemoryContext old;
+	ListCell   *cell;
+
+	synchro_link_clear_sent(link);
+	link->batch_context = link->sent_context;
+	link->sent_context = batch_context;
+	old = MemoryContextSwitchTo(link->sent_context);
+	foreach(cell, link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		lt->was_involved = lt->involved;
+		lt->had_olds = lt->nolds > 0 || lt->all_names;
+		lt->sent_bytes = 0;
+		if (lt->rows != NULL)
+		{
+			link->sent = lappend(link->sent, lt->rows);
+			lt->sent_bytes += synchro_spool_size(lt->rows);
+		}
+		if (lt->names != NULL)
+		{
+			link->sent = lappend(link->sent, lt->names);
+			lt->sent_bytes += synchro_spool_size(lt->names);
+		}
+		if (lt->changes != NULL)
+			link->sent = lappend(link->sent, lt->changes);
+		clear_table(lt);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Free the spools of the batch that was sent.
+ */
+void
+synchro_link_clear_sent(SynchroLink *link)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->sent)
+		synchro_spool_free(lfirst(cell));
+	link->sent = NIL;
+	MemoryContextReset(link->sent_context);
 }

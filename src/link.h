@@ -49,6 +49,11 @@ typedef struct SynchroLinkTable
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;
 	int64		nolds;			/* of the names, those of before */
+
+	/* the batch that was sent last */
+	bool		was_involved;
+	bool		had_olds;		/* it left deletes, unless it was the last */
+	int64		sent_bytes;		/* of its rows and names */
 } SynchroLinkTable;
 
 /* the remote's clock, see clocklink.c; times in microseconds */
@@ -91,6 +96,8 @@ typedef struct SynchroLink
 	int			statement_timeout;
 	MemoryContext tables_context;
 	MemoryContext batch_context;	/* spools and requests of the batch at hand */
+	MemoryContext sent_context; /* of the one that is being sent */
+	List	   *sent;			/* its spools */
 	List	   *leftovers;		/* names of tables with deletes that batches
 								 * before the last have left to it */
 	struct SynchroPreview *preview; /* nothing is to be written, only shown;
@@ -107,5 +114,7 @@ extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool f
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
 extern bool synchro_link_is_prepared(const SynchroLink *link);
 extern void synchro_link_clear_batch(SynchroLink *link);
+extern void synchro_link_send_batch(SynchroLink *link);
+extern void synchro_link_clear_sent(SynchroLink *link);
 
 #endif							/* SYNCHRO_LINK_H */

@@ -27,6 +27,14 @@
 #include "settings.h"
 #include "stalled.h"
 
+/*
+ * Of many rows, batches grow up to so many times synchro.batch_size, as long
+ * as each takes less than so many milliseconds, and bytes.
+ */
+#define GROWN_BATCH		5
+#define LONG_BATCH		500
+#define LARGE_BATCH		(16 * 1024 * 1024)
+
 static List *
 add_healed(const SynchroPass *pass, List *healed, const List *list)
 {
@@ -159,7 +167,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		{
 			SynchroLinkTable *lt = lfirst(cell);
 
-			if ((lt->nolds > 0 || lt->all_names) && lt->table->watched)
+			if (lt->had_olds && lt->table->watched)
 				pass->link->leftovers = lappend(pass->link->leftovers,
 												pstrdup(lt->table->qualified));
 		}
@@ -203,6 +211,18 @@ synchro_pass_batch(SynchroPass *pass)
 }
 
 /*
+ * The same, for keys that are new to the pass.
+ */
+SynchroBatch *
+synchro_pass_new_batch(SynchroPass *pass)
+{
+	SynchroBatch *batch = synchro_pass_batch(pass);
+
+	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL && pass->link->preview == NULL;
+	return batch;
+}
+
+/*
  * The token with which a batch is sent.
  */
 static char *
@@ -215,23 +235,51 @@ next_token(SynchroPass *pass)
 	return token;
 }
 
+/* what has been done for a batch that is to be pushed */
+typedef enum PushState
+{
+	PUSH_NEW_KEYS,				/* nothing: it takes the next keys */
+	PUSH_KEYS,					/* it has its keys */
+	PUSH_READ					/* its rows are in the link's tables */
+} PushState;
+
+/* what read_ahead() is told */
+typedef struct Ahead
+{
+	SynchroPass *pass;
+	SynchroBatch *sent;
+} Ahead;
+
+static void
+read_ahead(void *arg)
+{
+	Ahead	   *ahead = arg;
+
+	synchro_pass_read_ahead(ahead->pass, ahead->sent);
+}
+
 /*
- * Read a batch and apply it, again where that helps.  Returns NULL when it is
- * done and acknowledged, or what must be left out.  commit: false to see only
- * whether it would be.
+ * Read a batch, unless that is done, and apply it, again where that helps.
+ * Returns NULL when it is done and acknowledged, or what must be left out.
+ * commit: false to see only whether it would be.  may_read_ahead: the next
+ * batch may be read meanwhile.
  */
 static SynchroRemoteError *
-push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more, bool commit)
+push(SynchroPass *pass, SynchroBatch *batch, PushState state, bool may_read_ahead, bool *more, bool commit)
 {
 	int			retries = 0;
+	Ahead		ahead = {pass, batch};
 
 	for (;;)
 	{
 		SynchroRemoteError *error;
 		char	   *token;
 
-		synchro_pass_read(pass, batch, new_keys, more);
-		new_keys = false;
+		if (state != PUSH_READ)
+			synchro_pass_read(pass, batch, state == PUSH_NEW_KEYS, more);
+		state = PUSH_KEYS;
+		batch->meanwhile_arg = &ahead;
+		batch->meanwhile = may_read_ahead && *more && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;
 		token = commit ? next_token(pass) : pass->position->attempted;
 		pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
 		error = synchro_batch_apply(batch, token, commit);
@@ -240,9 +288,11 @@ push(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more, bool com
 		if (error == NULL)
 		{
 			acknowledge(pass, batch, token);
-			synchro_link_clear_batch(pass->link);
 			return NULL;
 		}
+
+		/* its rows go with the next one that is read */
+		pass->next_is_read = false;
 		if (!synchro_quarantine_again(pass, batch, error, &retries))
 			return error;
 	}
@@ -256,7 +306,7 @@ synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final)
 {
 	bool		more = !final;
 
-	return push(pass, batch, false, &more, true);
+	return push(pass, batch, PUSH_KEYS, false, &more, true);
 }
 
 /*
@@ -267,7 +317,7 @@ synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch)
 {
 	bool		more = true;
 
-	return push(pass, batch, false, &more, false);
+	return push(pass, batch, PUSH_KEYS, false, &more, false);
 }
 
 /*
@@ -284,24 +334,61 @@ synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 }
 
 /*
+ * Take more keys for a batch while that costs the remote little, since each
+ * batch costs round trips and a commit; fewer where rows are large or slow.
+ */
+static void
+adapt_batches(SynchroPass *pass, TimestampTz begun)
+{
+	bool		slow = TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONG_BATCH);
+	int64		bytes = 0;
+	ListCell   *cell;
+
+	foreach(cell, pass->link->tables)
+		bytes += ((SynchroLinkTable *) lfirst(cell))->sent_bytes;
+	if (slow || bytes > LARGE_BATCH)
+		pass->batch_rows = Max(pass->batch_rows / 2, synchro_batch_size);
+	else
+		pass->batch_rows = (int) Min((int64) pass->batch_rows * 2, (int64) synchro_batch_size * GROWN_BATCH);
+}
+
+/*
  * Push one batch.  Returns whether there are more.
  */
 static bool
 run_batch(SynchroPass *pass)
 {
-	SynchroBatch *batch;
+	SynchroBatch *batch = pass->next;
+	PushState	state = batch == NULL ? PUSH_NEW_KEYS : pass->next_is_read ? PUSH_READ : PUSH_KEYS;
 	SynchroRemoteError *error;
-	bool		more = false;
+	bool		more = pass->next_has_more;
+	TimestampTz begun;
 
-	MemoryContextReset(pass->batch_context);
-	MemoryContextSwitchTo(pass->batch_context);
+	if (batch == NULL)
+	{
+		MemoryContextReset(pass->batch_context);
+		MemoryContextSwitchTo(pass->batch_context);
+		batch = synchro_pass_new_batch(pass);
+	}
+	else
+	{
+		MemoryContext done = pass->batch_context;
+
+		pass->batch_context = pass->next_context;
+		pass->next_context = done;
+		MemoryContextSwitchTo(pass->batch_context);
+		pass->next = NULL;
+		batch->ensured = pass->ensured;
+		batch->may_be_straight &= !pass->no_straight;
+	}
 	if (!pass->shared && pass->link->preview == NULL)
 		synchro_clocklink_refresh(pass->link);
-	batch = synchro_pass_batch(pass);
-	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL && pass->link->preview == NULL;
-	error = push(pass, batch, true, &more, true);
+	begun = GetCurrentTimestamp();
+	error = push(pass, batch, state, true, &more, true);
 	if (error != NULL)
 		synchro_division_push(pass, batch, error, !more);
+	else
+		adapt_batches(pass, begun);
 	publish_progress(pass, batch);
 	return more;
 }
@@ -349,6 +436,8 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	pass->all_due = all_due;
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",
 												ALLOCSET_DEFAULT_SIZES);
+	pass->next_context = AllocSetContextCreate(context, "synchro pass batch", ALLOCSET_DEFAULT_SIZES);
+	pass->batch_rows = synchro_batch_size;
 	synchro_pass_collect(pass);
 	memset(result, 0, sizeof(*result));
 	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL || synchro_stalled_any_due(pass->stalled) ||
@@ -365,7 +454,10 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 			/* an altered server, or pause(), counts from the next batch on */
 			result->unfinished = link->preview == NULL && (synchro_link_is_outdated(link) || !synchro_shared_wanted());
 			if (result->unfinished)
+			{
+				synchro_link_clear_batch(link);
 				break;
+			}
 		}
 	}
 	else if (pass->changes->nentries > 0 && !position->rebased && link->preview == NULL)

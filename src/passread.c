@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -18,6 +19,7 @@
 #include "passwork.h"
 #include "settings.h"
 #include "staging.h"
+#include "stalled.h"
 
 static void order_tables(SynchroPass *pass);
 
@@ -153,15 +155,14 @@ synchro_pass_collect(SynchroPass *pass)
 }
 
 static SynchroChangeSet *
-collect_olds(SynchroPass *pass)
+collect_olds(SynchroPass *pass, const char *keys_snapshot)
 {
 	SynchroSqlScope scope;
 	SynchroChangeSet *olds;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
-	olds = synchro_changes_collect(synchro_snapshot_parse(pass->position->keys_snapshot),
-								   NULL, NULL, pass->parked, pass->stalled, pass->copies, pass->link->peer_node, false, NULL);
+	olds = synchro_changes_collect(synchro_snapshot_parse(keys_snapshot), NULL, NULL, pass->parked, pass->stalled, pass->copies, pass->link->peer_node, false, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	return olds;
@@ -266,10 +267,10 @@ take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
  * batch of their own: if they fail again, the others are not kept waiting.
  */
 static bool
-take_keys(SynchroPass *pass, SynchroBatch *batch)
+take_some_keys(SynchroPass *pass, SynchroBatch *batch)
 {
 	int			count = 0;
-	int			limit = synchro_pass_is_atomic(pass) ? PG_INT32_MAX : synchro_batch_size;
+	int			limit = synchro_pass_is_atomic(pass) ? PG_INT32_MAX : pass->batch_rows;
 
 	batch->keys = NIL;
 	while (pass->current < list_length(pass->order))
@@ -296,6 +297,17 @@ take_keys(SynchroPass *pass, SynchroBatch *batch)
 		pass->current++;
 	}
 	return count >= limit;
+}
+
+static bool
+take_keys(SynchroPass *pass, SynchroBatch *batch)
+{
+	bool		more;
+
+	pass->taking = true;
+	more = take_some_keys(pass, batch);
+	pass->taking = false;
+	return more;
 }
 
 /*
@@ -338,48 +350,126 @@ drop_double_keys(SynchroBatch *batch)
 }
 
 /*
- * One local transaction that reads the batch, or as many as it takes until
- * all is known about its tables.
+ * One local transaction that reads the batch.  Returns false if the remote has
+ * to be asked first about tables of it.
+ *
+ * keys_snapshot: names on the remote are as of then.  taken: have the batch's
+ * keys been taken?  If not, they are now, and *more is set.
+ */
+static bool
+read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, bool *taken, bool *more)
+{
+	bool		shared = pass->shared;
+	bool		ready;
+
+	CHECK_FOR_INTERRUPTS();
+	pass->shared = false;
+	if (!shared)
+		synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
+	MemoryContextSwitchTo(pass->batch_context);
+	batch->olds = shared ? pass->changes : collect_olds(pass, keys_snapshot);
+	ready = synchro_batch_describe(batch);
+	if (ready)
+	{
+		if (!*taken)
+			*more = take_keys(pass, batch);
+		*taken = true;
+		if (!shared)
+			drop_double_keys(batch);
+		batch->snapshot = *more ? NULL : pass->snapshot;
+		ready = synchro_batch_describe(batch);
+	}
+	if (ready)
+	{
+		if (pass->link->peer_node != NULL)
+			batch->seen = synchro_position_of_peer(pass->link->peer_node);
+		synchro_batch_read(batch);
+	}
+	MemoryContextSwitchTo(pass->batch_context);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
+	if (!shared)
+		synchro_changes_free(batch->olds);
+	batch->olds = NULL;
+	return ready;
+}
+
+/*
+ * Read a batch, by as many local transactions as it takes until all is known
+ * about its tables.
  */
 void
 synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 {
-	for (;;)
-	{
-		bool		shared = pass->shared;
-		bool		ready;
+	bool		taken = !new_keys;
 
-		CHECK_FOR_INTERRUPTS();
-		pass->shared = false;
-		if (!shared)
-			synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
-		MemoryContextSwitchTo(pass->batch_context);
-		batch->olds = shared ? pass->changes : collect_olds(pass);
-		ready = synchro_batch_describe(batch);
-		if (ready)
-		{
-			if (new_keys)
-				*more = take_keys(pass, batch);
-			new_keys = false;
-			if (!shared)
-				drop_double_keys(batch);
-			batch->snapshot = *more ? NULL : pass->snapshot;
-			ready = synchro_batch_describe(batch);
-		}
-		if (ready)
-		{
-			if (pass->link->peer_node != NULL)
-				batch->seen = synchro_position_of_peer(pass->link->peer_node);
-			synchro_batch_read(batch);
-		}
-		MemoryContextSwitchTo(pass->batch_context);
-		synchro_local_commit();
-		MemoryContextSwitchTo(pass->batch_context);
-		if (!shared)
-			synchro_changes_free(batch->olds);
-		batch->olds = NULL;
-		if (ready)
-			return;
+	while (!read_once(pass, batch, pass->position->keys_snapshot, &taken, more))
 		synchro_staging_prepare(pass->link);
+}
+
+/*
+ * Can the batch that comes after the one at hand be read while the remote
+ * applies that?
+ *
+ * It carries the changes of names since the keys snapshot of the one before,
+ * as it would if it were read later, and is thrown away if that one fails.
+ * Not where what becomes of the one before counts for reading the next: where
+ * something has failed or is put off, deletes are left to the last batch, or
+ * the remote decides.
+ */
+bool
+synchro_pass_may_read_ahead(const SynchroPass *pass)
+{
+	const SynchroLink *link = pass->link;
+	ListCell   *cell;
+
+	if (pass->chunk != NULL || pass->extras != NIL || pass->stalled != NIL || pass->parked->count > 0 ||
+		pass->parked->has_deletes || link->leftovers != NIL || link->peer_node != NULL || link->preview != NULL)
+		return false;
+	foreach(cell, link->tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->nolds > 0 || lt->all_names)
+			return false;
 	}
+	return true;
+}
+
+/*
+ * Read the next batch while the remote applies one.  Raises no error but where
+ * keys would be lost: what is wrong with the rows shows when they are read in
+ * their turn.
+ */
+void
+synchro_pass_read_ahead(SynchroPass *pass, const SynchroBatch *sent)
+{
+	MemoryContext whole = pass->batch_context;
+	SynchroBatch *next;
+
+	MemoryContextReset(pass->next_context);
+	pass->batch_context = pass->next_context;
+	MemoryContextSwitchTo(pass->batch_context);
+	next = synchro_pass_new_batch(pass);
+	pass->next_is_taken = pass->next_is_read = false;
+	PG_TRY();
+	{
+		pass->next_is_read = read_once(pass, next, sent->keys_snapshot, &pass->next_is_taken, &pass->next_has_more);
+	}
+	PG_CATCH();
+	{
+		if (pass->taking || geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		synchro_suspect(InvalidOid);
+		if (next->olds != NULL)
+			synchro_changes_free(next->olds);
+		next->olds = NULL;
+	}
+	PG_END_TRY();
+	pass->next = pass->next_is_taken ? next : NULL;
+	elog(DEBUG1, "synchro: %s the next batch ahead", pass->next_is_read ? "has read" : "could not read");
+	pass->batch_context = whole;
+	MemoryContextSwitchTo(whole);
 }

@@ -28,6 +28,13 @@ typedef struct SynchroPass
 								 * NULL: none so far */
 	List	   *ensured;		/* tables whose missing rows are pushed along */
 	MemoryContext batch_context;
+	MemoryContext next_context; /* of the batch that is read ahead */
+	SynchroBatch *next;			/* that one, or NULL */
+	bool		next_is_taken;	/* it has its keys */
+	bool		next_is_read;	/* its rows are in the link's tables */
+	bool		next_has_more;	/* it is not the last one */
+	int			batch_rows;		/* keys to be taken for a batch */
+	bool		taking;			/* that is going on */
 	SynchroCounts counts;
 	int64		keys_done;
 	bool		all_due;		/* whatever is parked is to be tried */
@@ -45,6 +52,7 @@ typedef struct SynchroPass
 /* in pass.c */
 extern bool synchro_pass_is_atomic(const SynchroPass *pass);
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
+extern SynchroBatch *synchro_pass_new_batch(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final);
 extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch);
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final);
@@ -52,6 +60,8 @@ extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *bat
 /* in passread.c */
 extern void synchro_pass_collect(SynchroPass *pass);
 extern void synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
+extern bool synchro_pass_may_read_ahead(const SynchroPass *pass);
+extern void synchro_pass_read_ahead(SynchroPass *pass, const SynchroBatch *sent);
 
 /* in passcopy.c */
 extern void synchro_pass_choose_copy(SynchroPass *pass);

@@ -341,6 +341,17 @@ send_spool(SynchroRemote *remote, SynchroSpool *spool)
 SynchroRemoteError *
 synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List **results)
 {
+	return synchro_remote_long_script(remote, sql, spools, NULL, NULL, results);
+}
+
+/*
+ * The same, and something else meanwhile: once the remote has been given all
+ * that the script wants, so that nothing there waits for us.
+ */
+SynchroRemoteError *
+synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
+						   SynchroMeanwhile meanwhile, void *arg, List **results)
+{
 	SynchroRemoteError *error = NULL;
 	PGresult   *result;
 	int			statement = 0;
@@ -364,6 +375,12 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 		{
 			if (!send_spool(remote, list_nth(spools, spool++)) && error == NULL)
 				error = make_error(remote, NULL, statement);
+			if (error == NULL && meanwhile != NULL && spool == list_length(spools))
+			{
+				meanwhile(arg);
+				/* it was us who did not listen */
+				remote->heard = GetCurrentTimestamp();
+			}
 		}
 		else if (status == PGRES_TUPLES_OK)
 		{

@@ -41,6 +41,9 @@ typedef struct SynchroRemoteError
 	bool		lost;			/* the connection is gone */
 } SynchroRemoteError;
 
+/* what is done while the remote is at work; must not raise errors, nor use the session */
+typedef void (*SynchroMeanwhile) (void *arg);
+
 extern SynchroRemote *synchro_remote_open(const char *name, const char **keywords,
 										  const char **values, bool password_required);
 extern void synchro_remote_close(SynchroRemote *remote);
@@ -54,6 +57,8 @@ extern SynchroRows *synchro_remote_query(SynchroRemote *remote, const char *sql,
 										 int nparams, const char *const *params);
 extern SynchroRemoteError *synchro_remote_script(SynchroRemote *remote, const char *sql,
 												 List *spools, List **results);
+extern SynchroRemoteError *synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
+													  SynchroMeanwhile meanwhile, void *arg, List **results);
 pg_noreturn extern void synchro_remote_report(const SynchroRemote *remote,
 											  const SynchroRemoteError *error,
 											  const char *context);

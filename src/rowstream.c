@@ -7,7 +7,7 @@
  * straight from the executor's slots.  Where a row refers to another, the
  * referenced row's identity is sent, and noted as a request: its natural key
  * must be sent with the batch, too.  The columns come in the order of
- * synchro_sql_copy_rows() and synchro_sql_copy_names().
+ * synchro_sql_fill_rows() and synchro_sql_fill_names().
  *
  * Staged identities are compared with each other as they are, and a NULL
  * among those of a parent would look like no parent.  So where a column of
@@ -469,7 +469,7 @@ put_stamp(StringInfo line, SynchroStamp stamp, const SynchroSources *sources)
 
 /*
  * Add to the batch when rows were changed: columns as in
- * synchro_sql_copy_changes().
+ * synchro_sql_fill_changes().
  */
 void
 synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,

@@ -55,7 +55,7 @@ synchro_settings_init(void)
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("synchro.batch_size",
 							"Sets how many rows are applied in one remote transaction.",
-							NULL,
+							"Of a large backlog, up to five times as many are while that is quick.",
 							&synchro_batch_size, DEFAULT_BATCH_SIZE,
 							MIN_BATCH_SIZE, MAX_BATCH_SIZE,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -416,35 +416,69 @@ synchro_stage_committed(SynchroLinkTable *lt, bool used)
 	if (lt->stale && lt->staged >= TRUNCATE_BYTES)
 		lt->staged = 0;
 	lt->stale = used;
-	if (lt->rows != NULL)
-		lt->staged += synchro_spool_size(lt->rows);
-	if (lt->names != NULL)
-		lt->staged += synchro_spool_size(lt->names);
+	lt->staged += lt->sent_bytes;
 }
 
 /*
- * Append the COPY of changes: identity, stamp, origin, when inserted; see
- * rowstream.c.
+ * Begin to append what fills a staging table.
  */
-void
-synchro_sql_copy_changes(StringInfo sql, const SynchroLinkTable *lt)
+static void
+begin_filling(StringInfo sql, SynchroSpool *spool)
 {
-	appendStringInfo(sql, "COPY pg_temp.c_%d (", lt->number);
+	appendStringInfoString(sql, synchro_values_are_few(spool) ? "INSERT INTO pg_temp." : "COPY pg_temp.");
+}
+
+/*
+ * End it, after table and columns.  Returns whether the script is to be fed
+ * the spool.
+ *
+ * Each COPY costs a round trip, since the server asks for its data.  So the few
+ * rows of a small batch are part of the script.  Not many: each number of rows
+ * is another statement for whoever keeps statistics of statements.
+ */
+static bool
+end_filling(StringInfo sql, SynchroSpool *spool)
+{
+	if (!synchro_values_are_few(spool))
+	{
+		appendStringInfoString(sql, ") FROM STDIN;");
+		return true;
+	}
+	appendStringInfoString(sql, ") ");
+	synchro_sql_values(sql, spool);
+	appendStringInfoChar(sql, ';');
+	return false;
+}
+
+/*
+ * Append what stages changes: identity, stamp, origin, when inserted; see
+ * rowstream.c.  Returns whether the script is to be fed their spool, as the next
+ * two do.
+ */
+bool
+synchro_sql_fill_changes(StringInfo sql, const SynchroLinkTable *lt)
+{
+	begin_filling(sql, lt->changes);
+	appendStringInfo(sql, "c_%d (", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
-	appendStringInfoString(sql, ", stamp, origin, born) FROM STDIN;");
+	appendStringInfoString(sql, ", stamp, origin, born");
+	return end_filling(sql, lt->changes);
 }
 
 /*
- * Append the COPY of rows: ensure, identity, parents, columns; see rowstream.c.
+ * Append what stages rows: ensure, identity, parents, columns; see rowstream.c.
  */
-void
-synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
+bool
+synchro_sql_fill_rows(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "COPY pg_temp.s_%d (ensure, ", lt->number);
+	bool		feed;
+
+	begin_filling(sql, lt->rows);
+	appendStringInfo(sql, "s_%d (ensure, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	append_staged_parents(sql, lt, false, false);
 	append_staged_columns(sql, lt, false, false);
-	appendStringInfoString(sql, ") FROM STDIN;");
+	feed = end_filling(sql, lt->rows);
 
 	/* a row that is there for its own sake need not be ensured */
 	if (lt->nensured > 0 && lt->nensured < lt->nrows)
@@ -454,16 +488,18 @@ synchro_sql_copy_rows(StringInfo sql, const SynchroLinkTable *lt)
 		synchro_sql_equal(sql, "e.l", "s.l", lt->table->nidentity);
 		appendStringInfoChar(sql, ';');
 	}
+	return feed;
 }
 
 /*
- * Append the COPY of names: kind, identity, (reference: former identity,)
+ * Append what stages names: kind, identity, (reference: former identity,)
  * parents, key columns, values of key columns.
  */
-void
-synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
+bool
+synchro_sql_fill_names(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "COPY pg_temp.n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
+	begin_filling(sql, lt->names);
+	appendStringInfo(sql, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 	{
@@ -473,7 +509,7 @@ synchro_sql_copy_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_parents(sql, lt, true, false);
 	append_staged_columns(sql, lt, true, false);
 	append_staged_values(sql, lt, false);
-	appendStringInfoString(sql, ") FROM STDIN;");
+	return end_filling(sql, lt->names);
 }
 
 /*

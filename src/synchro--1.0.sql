@@ -111,7 +111,7 @@ CREATE TABLE synchro.log_2 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacu
 CREATE INDEX log_0_txid ON synchro.log_0 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
 CREATE INDEX log_1_txid ON synchro.log_1 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
 CREATE INDEX log_2_txid ON synchro.log_2 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
-COMMENT ON TABLE synchro.log_0 IS 'log segment: one row per transaction and table, or per some 500 keys';
+COMMENT ON TABLE synchro.log_0 IS 'log segment: one row per transaction, or per table and some 500 keys';
 COMMENT ON TABLE synchro.log_1 IS 'log segment, as log_0';
 COMMENT ON TABLE synchro.log_2 IS 'log segment, as log_0';
 COMMENT ON COLUMN synchro.log_0.layout IS 'fingerprint of the key columns'' types when the keys were logged';

@@ -13,6 +13,8 @@ my $local = synchro_node('local', preload => 1, conf => <<'CONF');
 restart_after_crash = on
 synchronous_commit = off
 wal_writer_delay = 10s
+bgwriter_lru_maxpages = 0
+shared_buffers = 32MB
 synchro.retry_max_interval = 1s
 CONF
 
