@@ -81,9 +81,9 @@ SKIP:
 	my $said = '';
 
 	# its own collectors, which are called otherwise in each version, have nothing to do with it
-	my @collectors = map { "--no-collector.$_" } `$exporter --help 2>&1` =~ /--(?:\[no-\])?collector\.(\w+)/g;
+	my %collectors = map { $_ => 1 } `$exporter --help 2>&1` =~ /--(?:\[no-\])?collector\.(\w+)(?![\w.])/g;
 	my $run = IPC::Run::start(
-		[ $exporter, '--disable-default-metrics', '--disable-settings-metrics', @collectors,
+		[ $exporter, '--disable-default-metrics', '--disable-settings-metrics', (map { "--no-collector.$_" } sort keys %collectors),
 			"--web.listen-address=127.0.0.1:$port", '--extend.query-path=src/monitoring/queries.yml' ],
 		'>', \$said, '2>', \$said);
 	my $metrics = '';
