@@ -58,14 +58,16 @@ synchro_key_copy(SynchroBytes bytes)
 void
 synchro_key_put(StringInfo buf, Datum value, bool isnull, int16 typlen, bool typbyval)
 {
+	Datum		aligned;
+
 	if (isnull)
 		put_length(buf, 0);
 	else if (typbyval)
 	{
-		enlargeStringInfo(buf, 1 + sizeof(Datum));
+		/* the payload is not aligned, and not every machine takes that */
+		store_att_byval((char *) &aligned, value, typlen);
 		put_length(buf, typlen + 1);
-		store_att_byval(buf->data + buf->len, value, typlen);
-		buf->len += typlen;
+		appendBinaryStringInfo(buf, (char *) &aligned, typlen);
 	}
 	else if (typlen > 0)
 	{
