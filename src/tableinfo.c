@@ -356,6 +356,10 @@ columns_hash(const SynchroTable *table, const int *columns, int ncolumns)
 		/* the key codec reads any integer as any other */
 		if (type == INT2OID || type == INT4OID)
 			type = INT8OID;
+
+		/* the same bytes */
+		if (type == VARCHAROID)
+			type = TEXTOID;
 		hash = hash_combine(hash, hash_uint32(column->attnum));
 		hash = hash_combine(hash, hash_uint32(type));
 	}

@@ -166,6 +166,7 @@ same($local, $remote, $items, 'retyped on both sides: all are the same');
 
 # wider keys, the usual migration, while changes are pending
 here(q{SELECT synchro.pause('office'); UPDATE items SET name = 'renamed ' || id WHERE id IN (9, 10); DELETE FROM items WHERE id = 11; UPDATE plain SET n = -1 WHERE id = 1; DELETE FROM plain WHERE id = 2});
+is(rows($local, 'SELECT pending FROM synchro.remotes'), '5', 'keys retyped here: changes are pending');
 here(q{ALTER TABLE items ALTER name TYPE varchar(100), ALTER id TYPE bigint; ALTER TABLE plain ALTER id TYPE bigint; SELECT synchro.resume('office')});
 settled('keys retyped here');
 same($local, $remote, $items, 'keys retyped here: renames and deletes that were pending arrive');
