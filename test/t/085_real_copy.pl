@@ -24,7 +24,7 @@ my @scripts = (<<'SQL', <<'SQL', <<'SQL', <<'SQL');
 \set u random(1, 60)
 \set p random(1, 15)
 BEGIN;
-INSERT INTO shop.orders (number, customer_id, seller_id) SELECT 'w' || nextval('work'), u.id, e.id FROM shop.customer u, shop.employee e WHERE email = 'u' || :u || '@example.com' AND e.name = 'employee ' || :u % 20 + 1;
+INSERT INTO shop.orders (number, customer_id, seller_id) SELECT 'w' || nextval('work'), u.id, e.id FROM shop.customer u, shop.employee e WHERE email LIKE 'u' || :u || '@example.%' AND e.name = 'employee ' || :u % 20 + 1;
 INSERT INTO shop.order_line SELECT o.id, n, p.id, n FROM shop.orders o, generate_series(1, 3) n, shop.product p JOIN shop.brand b ON b.id = brand_id
 	WHERE number = 'w' || currval('work') AND sku = 'sku' || :p AND b.name LIKE 'brand4%';
 INSERT INTO shop.payment (order_id, currency, amount) SELECT id, 'cur1', 5 FROM shop.orders WHERE number = 'w' || currval('work');
