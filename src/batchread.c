@@ -391,6 +391,10 @@ synchro_batch_read(SynchroBatch *batch)
 	/* rows are looked up by key, however young the table's statistics are */
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+
+	/* for a few rows a plan of their own looks cheaper, but for what it costs to make it */
+	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	/* which they are first: of these tables no single names are asked for */
 	foreach(cell, batch->extras)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;

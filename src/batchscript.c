@@ -218,10 +218,11 @@ append_turns(StringInfo sql, List *tables)
 
 /*
  * What fills the staging tables with what was read, and in *spools what the
- * COPYs among it are fed.  Then come the turns.
+ * COPYs among it are fed.  Then come the turns.  prepare: see fill() in
+ * stagesql.c.
  */
 static void
-append_filling(StringInfo sql, List *tables, List **spools)
+append_filling(StringInfo sql, SynchroLink *prepare, List *tables, List **spools)
 {
 	ListCell   *cell;
 
@@ -230,11 +231,11 @@ append_filling(StringInfo sql, List *tables, List **spools)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
-		if (lt->rows != NULL && synchro_sql_fill_rows(sql, lt))
+		if (lt->rows != NULL && synchro_sql_fill_rows(sql, prepare, lt))
 			*spools = lappend(*spools, lt->rows);
-		if (lt->names != NULL && synchro_sql_fill_names(sql, lt))
+		if (lt->names != NULL && synchro_sql_fill_names(sql, prepare, lt))
 			*spools = lappend(*spools, lt->names);
-		if (lt->changes != NULL && synchro_sql_fill_changes(sql, lt))
+		if (lt->changes != NULL && synchro_sql_fill_changes(sql, prepare, lt))
 			*spools = lappend(*spools, lt->changes);
 	}
 	append_turns(sql, tables);
@@ -301,9 +302,10 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
  * Begin the script: the position, and all that was read, in staging tables.
  */
 static void
-append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tables, List **spools)
+append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tables, bool small, List **spools)
 {
 	SynchroLink *link = batch->link;
+	StringInfoData emptying;
 	ListCell   *cell;
 
 	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
@@ -311,15 +313,23 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 	synchro_sql_fence(sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
 	if (link->peer_node != NULL)
 		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link));
+	initStringInfo(&emptying);
 	foreach(cell, link->tables)
-		synchro_sql_empty(sql, link, lfirst(cell));
+		synchro_sql_empty(&emptying, link, lfirst(cell));
+	if (small)
+	{
+		synchro_prepared_begin(sql, link);
+		synchro_prepared_append(sql, link, emptying.data);
+	}
+	else
+		appendBinaryStringInfo(sql, emptying.data, emptying.len);
 	if (batch->straight != NULL && batch->straight->rows != NULL)
 	{
 		synchro_sql_straight_keys(sql, batch->straight);
 		*spools = list_make2(batch->straight->names, batch->straight->rows);
 	}
 	else
-		append_filling(sql, tables, spools);
+		append_filling(sql, small ? link : NULL, tables, spools);
 	if (link->preview != NULL)
 		foreach(cell, synchro_order_by_names(tables))
 			synchro_sql_preview_names(sql, lfirst(cell));
@@ -446,10 +456,11 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
 	bool		small = !batch->apart && link->preview == NULL && synchro_batch_staged(tables) < HASH_ROWS;
 	StringInfoData sql;
+	StringInfoData settings;
 	StringInfoData applying;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, token, tables, spools);
+	append_opening(batch, &sql, token, tables, small, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
@@ -457,9 +468,14 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	 * For the sake of our own statements pg_catalog is searched first in any
 	 * case, and they name the operators of columns with their schema.
 	 */
-	appendStringInfo(&sql, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
+	initStringInfo(&settings);
+	appendStringInfo(&settings, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
 					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
 					 link->search_path);
+	if (small)
+		synchro_prepared_append(&sql, link, settings.data);
+	else
+		appendBinaryStringInfo(&sql, settings.data, settings.len);
 	if (leftovers)
 		tables = list_union_ptr(tables, link->tables);
 	initStringInfo(&applying);
@@ -494,7 +510,7 @@ synchro_batch_name_script(SynchroBatch *batch, List **spools)
 	ListCell   *cell;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, synchro_preview_token(), tables, spools);
+	append_opening(batch, &sql, synchro_preview_token(), tables, false, spools);
 	foreach(cell, tables)
 		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_preview_name(&sql, lfirst(cell));

@@ -98,6 +98,40 @@ can_be_prepared(const char *statement)
 }
 
 /*
+ * Number of a statement that is prepared, or -1.
+ */
+static int
+find_statement(const struct SynchroPrepared *prepared, const char *statement, int len)
+{
+	uint32		hash = hash_bytes((const unsigned char *) statement, len);
+
+	for (int i = 0; i < prepared->count; i++)
+	{
+		const KeptStatement *entry = &prepared->statements[i];
+
+		if (entry->hash == hash && strncmp(entry->text, statement, len) == 0 && entry->text[len] == '\0')
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * Append what prepares it; returns its number.
+ */
+static int
+keep_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
+{
+	KeptStatement *entry = &prepared->statements[prepared->count];
+
+	if (prepared->count == 0)
+		prepared->since = GetCurrentTimestamp();
+	entry->hash = hash_bytes((const unsigned char *) statement, len);
+	entry->text = MemoryContextStrdup(prepared->context, pnstrdup(statement, len));
+	appendStringInfo(sql, "PREPARE synchro_%d AS %s;", prepared->count, entry->text);
+	return prepared->count++;
+}
+
+/*
  * Append the statement, or what runs it as one that was prepared.
  */
 static void
@@ -105,39 +139,26 @@ append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *s
 {
 	uint32		hash = hash_bytes((const unsigned char *) statement, len);
 	uint32	   *seen = &prepared->seen[hash % SEEN_STATEMENTS];
-	KeptStatement *entry;
+	int			number = find_statement(prepared, statement, len);
 
-	for (int i = 0; i < prepared->count; i++)
-	{
-		entry = &prepared->statements[i];
-		if (entry->hash == hash && strncmp(entry->text, statement, len) == 0 && entry->text[len] == '\0')
-		{
-			appendStringInfo(sql, "EXECUTE synchro_%d;", i);
-			return;
-		}
-	}
-	if (*seen != hash || prepared->count == PREPARED_STATEMENTS)
+	if (number < 0 && (*seen != hash || prepared->count == PREPARED_STATEMENTS))
 	{
 		*seen = hash;
 		appendBinaryStringInfo(sql, statement, len);
 		appendStringInfoChar(sql, ';');
 		return;
 	}
-	if (prepared->count == 0)
-		prepared->since = GetCurrentTimestamp();
-	entry = &prepared->statements[prepared->count];
-	entry->hash = hash;
-	entry->text = MemoryContextStrdup(prepared->context, pnstrdup(statement, len));
-	appendStringInfo(sql, "PREPARE synchro_%d AS %s;EXECUTE synchro_%d;", prepared->count, entry->text, prepared->count);
-	prepared->count++;
+	if (number < 0)
+		number = keep_statement(sql, prepared, statement, len);
+	appendStringInfo(sql, "EXECUTE synchro_%d;", number);
 }
 
 /*
- * Append a small batch's statements, of which those that are the same as in
- * batches before are executed as prepared ones.
+ * A script of a small batch begins: append what forgets statements that are
+ * not to be executed any more.
  */
 void
-synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements)
+synchro_prepared_begin(StringInfo sql, SynchroLink *link)
 {
 	struct SynchroPrepared *prepared = get_prepared(link);
 
@@ -152,6 +173,38 @@ synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statement
 		prepared->nrows = 0;
 		prepared->forget = false;
 	}
+}
+
+/*
+ * Append a statement with parameters, which is prepared at once: it holds no
+ * values, so it comes again.
+ *
+ * arguments: as SQL, separated by commas.  Returns false, and appends nothing,
+ * if no more statements are kept.
+ */
+bool
+synchro_prepared_execute(StringInfo sql, SynchroLink *link, const char *statement, const char *arguments)
+{
+	struct SynchroPrepared *prepared = get_prepared(link);
+	int			number = find_statement(prepared, statement, strlen(statement));
+
+	if (number < 0 && prepared->count == PREPARED_STATEMENTS)
+		return false;
+	if (number < 0)
+		number = keep_statement(sql, prepared, statement, strlen(statement));
+	appendStringInfo(sql, "EXECUTE synchro_%d(%s);", number, arguments);
+	return true;
+}
+
+/*
+ * Append a small batch's statements, of which those that are the same as in
+ * batches before are executed as prepared ones.
+ */
+void
+synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements)
+{
+	struct SynchroPrepared *prepared = get_prepared(link);
+
 	while (*statements != '\0')
 	{
 		const char *end = end_of_statement(statements);

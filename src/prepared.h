@@ -10,6 +10,8 @@
 
 #include "link.h"
 
+extern void synchro_prepared_begin(StringInfo sql, SynchroLink *link);
+extern bool synchro_prepared_execute(StringInfo sql, SynchroLink *link, const char *statement, const char *arguments);
 extern void synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements);
 extern void synchro_prepared_note(SynchroLink *link, int64 nrows, bool done);
 

@@ -33,6 +33,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+#include "prepared.h"
 
 /* after so many bytes of rows and names staging tables are truncated */
 #define TRUNCATE_BYTES	(512 * 1024)
@@ -420,65 +421,68 @@ synchro_stage_committed(SynchroLinkTable *lt, bool used)
 }
 
 /*
- * Begin to append what fills a staging table.
- */
-static void
-begin_filling(StringInfo sql, SynchroSpool *spool)
-{
-	appendStringInfoString(sql, synchro_values_are_few(spool) ? "INSERT INTO pg_temp." : "COPY pg_temp.");
-}
-
-/*
- * End it, after table and columns.  Returns whether the script is to be fed
- * the spool.
+ * Append what fills a staging table.
  *
- * Each COPY costs a round trip, since the server asks for its data.  So the few
- * rows of a small batch are part of the script.  Not many: each number of rows
- * is another statement for whoever keeps statistics of statements.
+ * into: the table's name in pg_temp, and its columns without the parenthesis
+ * at their end.  prepare: the link whose session is to keep the statement, or
+ * NULL.  Returns whether the script is to be fed the spool.
  */
 static bool
-end_filling(StringInfo sql, SynchroSpool *spool)
+fill(StringInfo sql, SynchroLink *prepare, const StringInfoData *into, SynchroSpool *spool)
 {
+	StringInfoData statement;
+	StringInfoData arguments;
+
 	if (!synchro_values_are_few(spool))
 	{
-		appendStringInfoString(sql, ") FROM STDIN;");
+		appendStringInfo(sql, "COPY pg_temp.%s) FROM STDIN;", into->data);
 		return true;
 	}
-	appendStringInfoString(sql, ") ");
-	synchro_sql_values(sql, spool);
-	appendStringInfoChar(sql, ';');
+	initStringInfo(&statement);
+	initStringInfo(&arguments);
+	appendStringInfo(&statement, "INSERT INTO pg_temp.%s) ", into->data);
+	synchro_sql_values(&statement, &arguments, spool);
+	if (prepare == NULL || !synchro_prepared_execute(sql, prepare, statement.data, arguments.data))
+	{
+		appendStringInfo(sql, "INSERT INTO pg_temp.%s) ", into->data);
+		synchro_sql_values(sql, NULL, spool);
+		appendStringInfoChar(sql, ';');
+	}
 	return false;
 }
 
 /*
  * Append what stages changes: identity, stamp, origin, when inserted; see
- * rowstream.c.  Returns whether the script is to be fed their spool, as the next
- * two do.
+ * rowstream.c.  For prepare, and what is returned, see fill(); the same in the
+ * next two.
  */
 bool
-synchro_sql_fill_changes(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_fill_changes(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
 {
-	begin_filling(sql, lt->changes);
-	appendStringInfo(sql, "c_%d (", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	appendStringInfoString(sql, ", stamp, origin, born");
-	return end_filling(sql, lt->changes);
+	StringInfoData into;
+
+	initStringInfo(&into);
+	appendStringInfo(&into, "c_%d (", lt->number);
+	synchro_sql_list(&into, "l", lt->table->nidentity);
+	appendStringInfoString(&into, ", stamp, origin, born");
+	return fill(sql, prepare, &into, lt->changes);
 }
 
 /*
  * Append what stages rows: ensure, identity, parents, columns; see rowstream.c.
  */
 bool
-synchro_sql_fill_rows(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_fill_rows(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
 {
+	StringInfoData into;
 	bool		feed;
 
-	begin_filling(sql, lt->rows);
-	appendStringInfo(sql, "s_%d (ensure, ", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	append_staged_parents(sql, lt, false, false);
-	append_staged_columns(sql, lt, false, false);
-	feed = end_filling(sql, lt->rows);
+	initStringInfo(&into);
+	appendStringInfo(&into, "s_%d (ensure, ", lt->number);
+	synchro_sql_list(&into, "l", lt->table->nidentity);
+	append_staged_parents(&into, lt, false, false);
+	append_staged_columns(&into, lt, false, false);
+	feed = fill(sql, prepare, &into, lt->rows);
 
 	/* a row that is there for its own sake need not be ensured */
 	if (lt->nensured > 0 && lt->nensured < lt->nrows)
@@ -496,20 +500,22 @@ synchro_sql_fill_rows(StringInfo sql, const SynchroLinkTable *lt)
  * parents, key columns, values of key columns.
  */
 bool
-synchro_sql_fill_names(StringInfo sql, const SynchroLinkTable *lt)
+synchro_sql_fill_names(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
 {
-	begin_filling(sql, lt->names);
-	appendStringInfo(sql, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
-	synchro_sql_list(sql, "l", lt->table->nidentity);
+	StringInfoData into;
+
+	initStringInfo(&into);
+	appendStringInfo(&into, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
+	synchro_sql_list(&into, "l", lt->table->nidentity);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 	{
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "k", lt->table->nidentity);
+		appendStringInfoString(&into, ", ");
+		synchro_sql_list(&into, "k", lt->table->nidentity);
 	}
-	append_staged_parents(sql, lt, true, false);
-	append_staged_columns(sql, lt, true, false);
-	append_staged_values(sql, lt, false);
-	return end_filling(sql, lt->names);
+	append_staged_parents(&into, lt, true, false);
+	append_staged_columns(&into, lt, true, false);
+	append_staged_values(&into, lt, false);
+	return fill(sql, prepare, &into, lt->names);
 }
 
 /*

@@ -73,9 +73,12 @@ append_literal(StringInfo sql, const char *pos)
 
 /*
  * Append VALUES with the rows of a spool for which synchro_values_are_few().
+ *
+ * arguments: NULL, or what gets the values, separated by commas, in whose stead
+ * there are parameters then.
  */
 void
-synchro_sql_values(StringInfo sql, SynchroSpool *spool)
+synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool)
 {
 	const char *pos;
 	const char *end;
@@ -85,13 +88,16 @@ synchro_sql_values(StringInfo sql, SynchroSpool *spool)
 	len = synchro_spool_read(spool, &pos);
 	end = pos + len;
 	appendStringInfoString(sql, "VALUES (");
-	while (pos < end)
+	for (int number = 1; pos < end; number++, pos++)
 	{
-		pos = append_literal(sql, pos);
+		pos = append_literal(arguments != NULL ? arguments : sql, pos);
+		if (arguments != NULL)
+			appendStringInfo(sql, "$%d", number);
+		if (arguments != NULL && pos + 1 < end)
+			appendStringInfoString(arguments, ", ");
 		if (*pos == '\t')
 			appendStringInfoString(sql, ", ");
 		else
 			appendStringInfoString(sql, pos + 1 < end ? "), (" : ")");
-		pos++;
 	}
 }

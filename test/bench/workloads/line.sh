@@ -8,10 +8,11 @@ workload_prepare()
 {
 	local side
 
+	ROWS=$(((SECONDS_EACH > 5) ? 300000 : 50000))
 	for side in local remote; do
-		sql $side <<-'SQL' || return 1
+		sql $side <<-SQL || return 1
 			CREATE TABLE items (id serial PRIMARY KEY, code text NOT NULL UNIQUE, quantity integer, note text);
-			INSERT INTO items (code, quantity, note) SELECT 'i' || i, 0, 'note ' || i FROM generate_series(1, 100000) i;
+			INSERT INTO items (code, quantity, note) SELECT 'i' || i, 0, 'note ' || i FROM generate_series(1, $ROWS) i;
 			VACUUM ANALYZE;
 		SQL
 	done
@@ -46,7 +47,6 @@ workload_run()
 {
 	local short
 
-	ROWS=$((($1 > 5) ? 100000 : 20000))
 	free_port
 	daemon "$WORK/proxy.log" perl test/bench/delay.pl "$PORT" "$REMOTE_PORT" 0.010
 	catch_up "$REMOTE_PORT" && catch_up "$REMOTE_PORT" || return 1
