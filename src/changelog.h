@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * changelog.h
- *	  The only reader and writer of the log's segments.
+ *	  The log: its segments' only reader and writer.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,10 +17,18 @@
 
 #define SYNCHRO_LOG_SEGMENTS	3
 
+/*
+ * Relation of a row whose keys are sections, one for each table.  A section
+ * is its relation and layout, 4 bytes each, the length of the table's records
+ * as 4 bytes, and these.  No table of a user's has that oid.
+ */
+#define SYNCHRO_SEVERAL_RELATIONS	((Oid) 1)
+#define SYNCHRO_SECTION_HEADER		(3 * (int) sizeof(uint32))
+
 extern int	synchro_log_live(void);
 extern Oid	synchro_log_segment(int segment);
 
-/* writing */
+/* writing, in logwrite.c */
 typedef struct SynchroLogWriter SynchroLogWriter;
 
 extern SynchroLogWriter *synchro_log_open(int segment, int first_part);

@@ -333,7 +333,10 @@ drop_double_keys(SynchroBatch *batch)
 			continue;
 		named = synchro_identities_create(changed->table);
 		while (synchro_changes_next_old(changed, &key))
+		{
 			synchro_identities_decode(named, changed->table, key.identity);
+			synchro_identities_stamp(named, key.changed, key.born);
+		}
 		renamed = palloc0(sizeof(SynchroBatchKeys));
 		renamed->relid = changed->relid;
 		renamed->identities = named;

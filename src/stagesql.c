@@ -433,6 +433,8 @@ fill(StringInfo sql, SynchroLink *prepare, const StringInfoData *into, SynchroSp
 	StringInfoData statement;
 	StringInfoData arguments;
 
+	if (synchro_spool_size(spool) == 0)
+		return false;
 	if (!synchro_values_are_few(spool))
 	{
 		appendStringInfo(sql, "COPY pg_temp.%s) FROM STDIN;", into->data);

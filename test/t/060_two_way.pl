@@ -94,6 +94,19 @@ foreach my $between (0, 1, 2)
 	is(rows($a, "SELECT n FROM parent WHERE name = '$key'"), '2', 'and the later change of the parent');
 }
 
+# A table that cannot be pushed, and of which nothing has changed but names
+on($a, q{INSERT INTO parent (name, n) VALUES ('old name', 1)});
+settle($a, $b);
+on($b, 'REVOKE UPDATE ON parent FROM sync');
+on($a, q{UPDATE parent SET name = 'new name' WHERE name = 'old name'; INSERT INTO tag (name) VALUES ('meanwhile')});
+sync($a);
+is(rows($a, 'SELECT relation, sqlstate FROM synchro.failures'), 'parent|42501', 'a table stalls of which there are only new names');
+is(rows($b, q{SELECT count(*) FROM tag WHERE name = 'meanwhile'}), '1', '... and no other');
+on($b, 'GRANT UPDATE ON parent TO sync');
+on($a, q{SELECT synchro.retry('b')});
+settle($a, $b);
+same($a, $b, $all, 'it heals');
+
 # Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
 # node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
 foreach my $order ([$a, $b], [$b, $a])
