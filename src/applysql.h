@@ -37,15 +37,23 @@
 extern bool synchro_values_are_few(SynchroSpool *spool);
 extern void synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool);
 
+/* how rows get into staging tables, if they are few */
+typedef struct SynchroFilling
+{
+	bool		by_copy;		/* like many */
+	SynchroLink *prepare;		/* link whose session keeps the statements, or
+								 * NULL */
+} SynchroFilling;
+
 /* in stagesql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_stage_committed(SynchroLinkTable *lt, bool used);
-extern bool synchro_sql_fill_rows(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt);
-extern bool synchro_sql_fill_names(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt);
-extern bool synchro_sql_fill_changes(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_rows(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
+extern bool synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
 extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);

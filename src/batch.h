@@ -62,6 +62,7 @@ typedef struct SynchroBatch
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
 	bool		looked_again;	/* at the tables' definitions */
 	bool		careful;		/* free unique values before they are taken */
+	bool		by_copy;		/* no VALUES: errors of COPY name the column */
 	bool		may_be_straight;	/* straightsql.c may be tried */
 	SynchroLinkTable *straight; /* that table, if they do; or whose rows are
 								 * deleted by nothing but their names */

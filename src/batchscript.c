@@ -218,11 +218,10 @@ append_turns(StringInfo sql, List *tables)
 
 /*
  * What fills the staging tables with what was read, and in *spools what the
- * COPYs among it are fed.  Then come the turns.  prepare: see fill() in
- * stagesql.c.
+ * COPYs among it are fed.  Then come the turns.
  */
 static void
-append_filling(StringInfo sql, SynchroLink *prepare, List *tables, List **spools)
+append_filling(StringInfo sql, SynchroFilling how, List *tables, List **spools)
 {
 	ListCell   *cell;
 
@@ -231,11 +230,11 @@ append_filling(StringInfo sql, SynchroLink *prepare, List *tables, List **spools
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
-		if (lt->rows != NULL && synchro_sql_fill_rows(sql, prepare, lt))
+		if (lt->rows != NULL && synchro_sql_fill_rows(sql, how, lt))
 			*spools = lappend(*spools, lt->rows);
-		if (lt->names != NULL && synchro_sql_fill_names(sql, prepare, lt))
+		if (lt->names != NULL && synchro_sql_fill_names(sql, how, lt))
 			*spools = lappend(*spools, lt->names);
-		if (lt->changes != NULL && synchro_sql_fill_changes(sql, prepare, lt))
+		if (lt->changes != NULL && synchro_sql_fill_changes(sql, how, lt))
 			*spools = lappend(*spools, lt->changes);
 	}
 	append_turns(sql, tables);
@@ -329,7 +328,7 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 		*spools = list_make2(batch->straight->names, batch->straight->rows);
 	}
 	else
-		append_filling(sql, small ? link : NULL, tables, spools);
+		append_filling(sql, (SynchroFilling){batch->by_copy, small ? link : NULL}, tables, spools);
 	if (link->preview != NULL)
 		foreach(cell, synchro_order_by_names(tables))
 			synchro_sql_preview_names(sql, lfirst(cell));

@@ -257,6 +257,10 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		batch->may_be_straight = false;
 		return pass->no_straight = true;
 	}
+
+	/* a value that the remote's type refuses: only COPY says of which column */
+	if (strncmp(state, "22", 2) == 0 && !batch->by_copy)
+		return batch->by_copy = true;
 	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0)
 		return ensure_parents(pass, batch, error);
 	if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)

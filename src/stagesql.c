@@ -424,18 +424,17 @@ synchro_stage_committed(SynchroLinkTable *lt, bool used)
  * Append what fills a staging table.
  *
  * into: the table's name in pg_temp, and its columns without the parenthesis
- * at their end.  prepare: the link whose session is to keep the statement, or
- * NULL.  Returns whether the script is to be fed the spool.
+ * at their end.  Returns whether the script is to be fed the spool.
  */
 static bool
-fill(StringInfo sql, SynchroLink *prepare, const StringInfoData *into, SynchroSpool *spool)
+fill(StringInfo sql, SynchroFilling how, const StringInfoData *into, SynchroSpool *spool)
 {
 	StringInfoData statement;
 	StringInfoData arguments;
 
 	if (synchro_spool_size(spool) == 0)
 		return false;
-	if (!synchro_values_are_few(spool))
+	if (how.by_copy || !synchro_values_are_few(spool))
 	{
 		appendStringInfo(sql, "COPY pg_temp.%s) FROM STDIN;", into->data);
 		return true;
@@ -444,7 +443,7 @@ fill(StringInfo sql, SynchroLink *prepare, const StringInfoData *into, SynchroSp
 	initStringInfo(&arguments);
 	appendStringInfo(&statement, "INSERT INTO pg_temp.%s) ", into->data);
 	synchro_sql_values(&statement, &arguments, spool);
-	if (prepare == NULL || !synchro_prepared_execute(sql, prepare, statement.data, arguments.data))
+	if (how.prepare == NULL || !synchro_prepared_execute(sql, how.prepare, statement.data, arguments.data))
 	{
 		appendStringInfo(sql, "INSERT INTO pg_temp.%s) ", into->data);
 		synchro_sql_values(sql, NULL, spool);
@@ -455,11 +454,11 @@ fill(StringInfo sql, SynchroLink *prepare, const StringInfoData *into, SynchroSp
 
 /*
  * Append what stages changes: identity, stamp, origin, when inserted; see
- * rowstream.c.  For prepare, and what is returned, see fill(); the same in the
- * next two.
+ * rowstream.c.  Returns whether the script is to be fed their spool, as the next
+ * two do.
  */
 bool
-synchro_sql_fill_changes(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
+synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt)
 {
 	StringInfoData into;
 
@@ -467,14 +466,14 @@ synchro_sql_fill_changes(StringInfo sql, SynchroLink *prepare, const SynchroLink
 	appendStringInfo(&into, "c_%d (", lt->number);
 	synchro_sql_list(&into, "l", lt->table->nidentity);
 	appendStringInfoString(&into, ", stamp, origin, born");
-	return fill(sql, prepare, &into, lt->changes);
+	return fill(sql, how, &into, lt->changes);
 }
 
 /*
  * Append what stages rows: ensure, identity, parents, columns; see rowstream.c.
  */
 bool
-synchro_sql_fill_rows(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
+synchro_sql_fill_rows(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt)
 {
 	StringInfoData into;
 	bool		feed;
@@ -484,7 +483,7 @@ synchro_sql_fill_rows(StringInfo sql, SynchroLink *prepare, const SynchroLinkTab
 	synchro_sql_list(&into, "l", lt->table->nidentity);
 	append_staged_parents(&into, lt, false, false);
 	append_staged_columns(&into, lt, false, false);
-	feed = fill(sql, prepare, &into, lt->rows);
+	feed = fill(sql, how, &into, lt->rows);
 
 	/* a row that is there for its own sake need not be ensured */
 	if (lt->nensured > 0 && lt->nensured < lt->nrows)
@@ -502,7 +501,7 @@ synchro_sql_fill_rows(StringInfo sql, SynchroLink *prepare, const SynchroLinkTab
  * parents, key columns, values of key columns.
  */
 bool
-synchro_sql_fill_names(StringInfo sql, SynchroLink *prepare, const SynchroLinkTable *lt)
+synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt)
 {
 	StringInfoData into;
 
@@ -517,7 +516,7 @@ synchro_sql_fill_names(StringInfo sql, SynchroLink *prepare, const SynchroLinkTa
 	append_staged_parents(&into, lt, true, false);
 	append_staged_columns(&into, lt, true, false);
 	append_staged_values(&into, lt, false);
-	return fill(sql, prepare, &into, lt->names);
+	return fill(sql, how, &into, lt->names);
 }
 
 /*

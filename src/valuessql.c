@@ -33,9 +33,7 @@ synchro_values_are_few(SynchroSpool *spool)
 	len = synchro_spool_read(spool, &data);
 	for (int i = 0; i < len; i++)
 		nrows += data[i] == '\n' ? 1 : 0;
-
-	/* of no rows there are no VALUES: names of a table that is empty here */
-	return nrows > 0 && nrows <= VALUES_ROWS;
+	return nrows <= VALUES_ROWS;
 }
 
 /*
