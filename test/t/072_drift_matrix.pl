@@ -136,7 +136,7 @@ foreach my $case (
 	here("INSERT INTO items (id, name, $column) VALUES (100, 'bad', $bad)");
 	if (defined $reason)
 	{
-		fails_with($testname, qr/^items key 100 $reason/);
+		fails_with($testname, qr/^items key 100 $reason.*It is the value of column "$column" of table public\.items, which is of type \w+.* on the remote.*HINT: Correct the value/);
 		here("UPDATE items SET $column = $good WHERE id = 6");
 		wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', "$testname: others are pushed");
 		is(rows($remote, "SELECT $column = $good FROM items WHERE name = 'item 6'"), 't', "$testname: values that fit arrive");
@@ -156,7 +156,7 @@ settled('retyped there');
 same($local, $remote, $items, 'retyped there: all is as it was');
 
 here(q{ALTER TABLE items ALTER cash TYPE text USING cash || ' EUR'; UPDATE items SET cash = '7' WHERE id = 7; UPDATE items SET cash = 'much' WHERE id = 8});
-fails_with('retyped here', qr/^items key 8 22P02: .*numeric: "much"[^\n]*$/);
+fails_with('retyped here', qr/^items key 8 22P02: .*numeric: "much".*column "cash"[^\n]*$/);
 is(rows($remote, q{SELECT cash FROM items WHERE name = 'item 7'}), '7', 'retyped here: values that fit arrive');
 there('ALTER TABLE items ALTER cash TYPE text');
 settled('retyped here, and there');
