@@ -32,6 +32,8 @@
 #define SYNCHRO_KIND_DEAD		"d" /* name of a row that was there before */
 #define SYNCHRO_KIND_GONE		"g" /* name that nobody bears any more */
 #define SYNCHRO_KIND_GHOST		"h" /* row that is gone on the remote */
+#define SYNCHRO_KIND_WAITING	"w" /* name that a row keeps there, as its new
+									 * one has been refused */
 
 /* in valuessql.c */
 extern bool synchro_values_are_few(SynchroSpool *spool);

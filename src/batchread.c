@@ -24,6 +24,7 @@
 #include "localsql.h"
 #include "reader.h"
 #include "refpairs.h"
+#include "resolvejoin.h"
 #include "stalled.h"
 
 /* identities looked up by one local query */
@@ -337,6 +338,27 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 }
 
 /*
+ * Names that rows of the batch's tables keep on the remote since their new
+ * ones have been refused.  Whoever refers to such a row means the remote row of
+ * that name; and one that is called so here meanwhile, or whom the refused name
+ * fits, is another row.  Returns whether that was not known yet.
+ */
+static bool
+read_waiting(SynchroBatch *batch, SynchroLinkTable *lt, List **known)
+{
+	ListCell   *cell;
+
+	if (!lt->involved || !lt->table->watched || lt == batch->straight || list_member_ptr(*known, lt))
+		return false;
+	*known = lappend(*known, lt);
+	if (synchro_resolve_is_pair(lt))
+		return false;
+	foreach(cell, synchro_parked_names(batch->parked, lt->table))
+		synchro_stream_old(batch->link, lt, lfirst(cell), batch->olds->sources);
+	return lt->nwaiting > 0;
+}
+
+/*
  * Natural keys of rows that the batch refers to, until nothing new is asked
  * for.  Rows of tables whose rows were found missing come as a whole.
  */
@@ -344,6 +366,7 @@ static void
 read_requests(SynchroBatch *batch)
 {
 	bool		again = true;
+	List	   *known = NIL;
 
 	while (again)
 	{
@@ -355,6 +378,8 @@ read_requests(SynchroBatch *batch)
 			SynchroLinkTable *lt = lfirst(cell);
 			SynchroIdentities *requests = synchro_stream_requests(lt);
 
+			if (batch->parked->count > 0)
+				again |= read_waiting(batch, lt, &known);
 			if (requests == NULL)
 				continue;
 			again = true;

@@ -141,6 +141,14 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	appendStringInfoString(sql, ") OR ");
 	synchro_sql_awaits_delete(sql, link, lt, "h");
 	appendStringInfoChar(sql, ')');
+
+	/* one that waits under its name is not rewritten */
+	if (lt->nwaiting > 0)
+	{
+		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d w WHERE w.kind = '" SYNCHRO_KIND_WAITING "' AND ", lt->number);
+		synchro_sql_identity_equal(sql, lt, "h", "w.r");
+		appendStringInfoChar(sql, ')');
+	}
 }
 
 /*

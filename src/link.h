@@ -49,6 +49,7 @@ typedef struct SynchroLinkTable
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;
 	int64		nolds;			/* of the names, those of before */
+	int64		nwaiting;		/* and those of rows that wait, see parked.c */
 
 	/* the batch that was sent last */
 	bool		was_involved;

@@ -212,6 +212,42 @@ synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, vo
 	}
 }
 
+/*
+ * Rows of a table that the remote calls otherwise than they are called here,
+ * since it has refused the change of their name: list of SynchroChangedKey, in
+ * the current memory context.
+ */
+List *
+synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	List	   *result = NIL;
+
+	if (set == NULL || set->count == 0)
+		return NIL;
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+	{
+		const SynchroParked *parked = slot->parked;
+		SynchroKeyRecord record;
+		SynchroChangedKey *key;
+
+		if (parked->relid != table->relid || parked->layout != table->layout)
+			continue;
+		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len,
+								table->nidentity, SYNCHRO_LAYOUT_NKEY(parked->layout), &record);
+		if (record.op != SYNCHRO_OP_UPDATE || !record.has_old)
+			continue;
+		key = palloc0(sizeof(SynchroChangedKey));
+		key->identity = record.identity;
+		key->kind = 'w';
+		key->name = record.old_key;
+		result = lappend(result, key);
+	}
+	return result;
+}
+
 static SynchroBytes
 make_record(const SynchroFailure *failure)
 {

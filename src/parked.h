@@ -9,6 +9,7 @@
 #define SYNCHRO_PARKED_H
 
 #include "changelog.h"
+#include "changestore.h"
 #include "identities.h"
 #include "source.h"
 
@@ -74,6 +75,7 @@ extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid
 extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
 											   const char *array_text);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
+extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);

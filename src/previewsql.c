@@ -111,7 +111,7 @@ append_named(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(sql, "%sSELECT CASE kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE kind END AS kind, ",
 						 lt->rows != NULL ? " UNION " : "");
 		append_key_columns(sql, lt, false);
-		appendStringInfo(sql, " FROM pg_temp.n_%d", lt->number);
+		appendStringInfo(sql, " FROM pg_temp.n_%d WHERE kind <> '" SYNCHRO_KIND_WAITING "'", lt->number);
 	}
 }
 

@@ -80,7 +80,8 @@ append_first(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 }
 
 /*
- * Names of before -> m, kinds o and d.
+ * Names of before -> m, kinds o and d; and w, names that rows keep which wait.
+ * Of those that are not sent with the batch, that is: else o says it.
  */
 static void
 resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
@@ -107,7 +108,14 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		synchro_resolve_join_parents_before(sql, lt, "q", -1);
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_BEFORE, false);
 	}
-	appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
+	appendStringInfoString(sql, " WHERE (q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
+	if (lt->nwaiting > 0)
+	{
+		appendStringInfo(sql, " OR q.kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND ", lt->number);
+		synchro_sql_equal(sql, "o.l", "q.l", lt->table->nidentity);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoChar(sql, ')');
 	if (synchro_resolve_may_be_remembered(lt))
 	{
 		appendStringInfoString(sql, " AND ");
@@ -116,6 +124,43 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	if (first_of_many)
 		append_first(sql, link, lt, "q.kind, ");
 	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Rows that wait are where they were -> m, kind n; for those who refer to them.
+ */
+static void
+resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	synchro_resolve_insert_head(sql, lt, false);
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "w.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "w.r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "w.v", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d w WHERE w.kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = '" SYNCHRO_KIND_WAITING "' AND x.ctid <> w.ctid AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "x.l", "w.l", n);
+	appendStringInfoString(sql, ");");
+}
+
+/*
+ * Append "AND the remote row t is none that waits under its name there", but
+ * for the staged row q itself.
+ */
+static void
+append_not_waiting(StringInfo sql, const SynchroLinkTable *lt)
+{
+	if (lt->nwaiting == 0)
+		return;
+	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d w WHERE w.kind = '" SYNCHRO_KIND_WAITING "' AND NOT (", lt->number);
+	synchro_sql_equal(sql, "w.l", "q.l", lt->table->nidentity);
+	appendStringInfoString(sql, ") AND ");
+	synchro_sql_identity_equal(sql, lt, "t", "w.r");
+	appendStringInfoChar(sql, ')');
 }
 
 /*
@@ -325,6 +370,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	appendStringInfoString(&from, ") AND ");
 	synchro_sql_identity_equal(&from, lt, "t", "h.r");
 	appendStringInfoChar(&from, ')');
+	append_not_waiting(&from, lt);
 	if (!lt->remote->key_is_unique && table->allow_many)
 		append_first(&from, link, lt, "");
 	append_rows_from(sql, lt, from.data);
@@ -414,9 +460,11 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	else
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
 	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "'");
+	if (table->mode != SYNCHRO_MODE_REFERENCE)
+		append_not_waiting(sql, lt);
 
 	/* of a table with nothing but names, none is mapped yet */
-	if (lt->rows != NULL || lt->nolds > 0 || synchro_resolve_may_be_remembered(lt))
+	if (lt->rows != NULL || lt->nolds + lt->nwaiting > 0 || synchro_resolve_may_be_remembered(lt))
 	{
 		appendStringInfoString(sql, " AND ");
 		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
@@ -463,7 +511,7 @@ append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
 					 lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%sl%d::text", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind <> '" SYNCHRO_KIND_GONE "' GROUP BY kind, ", lt->number);
+	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	appendStringInfoString(sql, " HAVING count(*) > 1;");
 }
@@ -487,11 +535,13 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 	}
 	if (synchro_resolve_may_be_remembered(lt))
 		resolve_remembered(sql, link, lt);
-	if (lt->nolds > 0)
+	if (lt->nolds + lt->nwaiting > 0)
 		resolve_olds(sql, link, lt);
+	if (lt->nwaiting > 0)
+		resolve_waiting(sql, lt);
 	if (lt->rows != NULL)
 	{
-		if (lt->nolds == 0)
+		if (lt->nolds + lt->nwaiting == 0)
 			resolve_rows(sql, link, lt);
 		else if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 		{

@@ -18,41 +18,72 @@
 #include "resolvetree.h"
 
 /*
- * The columns that staged rows and names have in common: identity, foreign
- * keys in the natural key, and what else is in that.
+ * Append the columns of a name: foreign keys in the natural key, and what else
+ * is in that.
+ */
+static void
+append_name_columns(StringInfo sql, const SynchroLinkTable *lt, const char *source)
+{
+	const SynchroTable *table = lt->table;
+	const char *comma = "";
+
+	for (int fk = 0; fk < table->nfks; fk++)
+		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) &&
+			 x < lt->parents[fk]->table->nidentity; x++)
+		{
+			appendStringInfo(sql, "%s%sf%d_%d", comma, source, fk, x);
+			comma = ", ";
+		}
+	for (int i = 0; i < table->nkey; i++)
+		if (synchro_column_fk(lt, table->key[i]) < 0)
+			appendStringInfo(sql, ", %sc%d", source, table->key[i]);
+}
+
+/*
+ * The columns that staged rows and names have in common: identity and name.
  */
 static char *
 tree_columns(const SynchroLinkTable *lt)
 {
-	const SynchroTable *table = lt->table;
 	StringInfoData columns;
 
 	initStringInfo(&columns);
-	synchro_sql_list(&columns, "l", table->nidentity);
-	for (int fk = 0; fk < table->nfks; fk++)
-		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) &&
-			 x < lt->parents[fk]->table->nidentity; x++)
-			appendStringInfo(&columns, ", f%d_%d", fk, x);
-	for (int i = 0; i < table->nkey; i++)
-		if (synchro_column_fk(lt, table->key[i]) < 0)
-			appendStringInfo(&columns, ", c%d", table->key[i]);
+	synchro_sql_list(&columns, "l", lt->table->nidentity);
+	appendStringInfoString(&columns, ", ");
+	append_name_columns(&columns, lt, "");
 	return columns.data;
 }
 
 /*
- * Append q, the names by which rows are looked for: those of before, and of
- * the other rows those of now.
+ * Append q, the names by which rows are looked for: those of before, those
+ * that rows keep which wait, and of the other rows those of now.  A row that is
+ * called so now as one that waits is called there still is another row, so not
+ * there.
  */
 static void
 append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const char *columns = tree_columns(lt);
 
-	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s FROM pg_temp.n_%d WHERE kind IN ('o', 'd', 'g')), "
-					 "q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM "
+	appendStringInfo(sql, "WITH RECURSIVE old AS (SELECT kind, %s FROM pg_temp.n_%d n WHERE kind IN ('o', 'd', 'g')", columns, lt->number);
+	if (lt->nwaiting > 0)
+	{
+		appendStringInfo(sql, " OR kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND ", lt->number);
+		synchro_sql_equal(sql, "o.l", "n.l", lt->table->nidentity);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfo(sql, "), q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM "
 					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE kind <> 'g' AND ",
-					 columns, lt->number, columns, columns, columns, lt->number, columns, lt->number);
+					 columns, columns, columns, lt->number, columns, lt->number);
 	synchro_sql_equal(sql, "old.l", "n.l", lt->table->nidentity);
+	if (lt->nwaiting > 0)
+	{
+		appendStringInfoString(sql, ") AND NOT EXISTS (SELECT FROM old WHERE kind = '" SYNCHRO_KIND_WAITING "' AND ROW(");
+		append_name_columns(sql, lt, "old.");
+		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*=) ROW(");
+		append_name_columns(sql, lt, "n.");
+		appendStringInfoString(sql, ")::record");
+	}
 	appendStringInfoString(sql, ")), ");
 }
 
@@ -93,7 +124,7 @@ append_tree_join(StringInfo sql, const SynchroLinkTable *lt, int self, bool root
 }
 
 /*
- * Names of before and of now -> m: kinds o and d as usual, x for what bears
+ * Names of before and of now -> m: kinds o, d and w as usual, x for what bears
  * its name since before.  self: the foreign key that makes it a tree.
  */
 void
@@ -140,7 +171,7 @@ synchro_resolve_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_list(sql, "o.r", n);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "o.r", n);
-	appendStringInfo(sql, " FROM pg_temp.n_%d q JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x') AND ",
+	appendStringInfo(sql, " FROM pg_temp.n_%d q JOIN pg_temp.m_%d o ON o.kind IN ('o', 'x', '" SYNCHRO_KIND_WAITING "') AND ",
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "o.l", "q.l", n);
 	appendStringInfo(sql, " WHERE q.kind = 'p' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);

@@ -456,15 +456,16 @@ synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt)
 }
 
 /*
- * Append a stamp: microseconds, and the node where the change was made.
+ * Append a stamp: microseconds, and the node where the change was made; sources
+ * is NULL if it has none.
  */
 static void
 put_stamp(StringInfo line, SynchroStamp stamp, const SynchroSources *sources)
 {
-	const SynchroSource *source = synchro_source_find(sources, stamp.source);
+	const SynchroSource *source = sources != NULL ? synchro_source_find(sources, stamp.source) : NULL;
 
-	synchro_copy_put(line, psprintf(INT64_FORMAT, stamp.at));
-	synchro_copy_put(line, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&source->origin))));
+	synchro_copy_put(line, source == NULL ? NULL : psprintf(INT64_FORMAT, stamp.at));
+	synchro_copy_put(line, source == NULL ? NULL : DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&source->origin))));
 }
 
 /*
@@ -504,34 +505,34 @@ synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 }
 
 /*
- * Add what a row was called before; see synchro_changes_next_old().
+ * Add a name of before, of synchro_changes_next_old() or synchro_parked_names().
  */
 void
 synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChangedKey *old,
 				   const SynchroSources *sources)
 {
 	const SynchroTable *table = lt->table;
-	SynchroBytes value = old->name;
 	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, old->identity);
+	int			waits = old->kind == SYNCHRO_KIND_WAITING[0] ? 1 : 0;
 	StringInfoData line;
 
 	synchro_suspect(lt->root);
 	initStringInfo(&line);
 	appendStringInfoChar(&line, old->kind);
 	if (lt->decides)
-		put_stamp(&line, old->named, sources);
+		put_stamp(&line, old->named, waits ? NULL : sources);
 	for (int i = 0; i < table->nidentity; i++)
 		synchro_copy_put(&line, staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
 	{
-		char	  **former = synchro_identities_values(table, table->identity, table->nidentity, value);
+		char	  **former = synchro_identities_values(table, table->identity, table->nidentity, old->name);
 
 		for (int i = 0; i < table->nidentity; i++)
 			synchro_copy_put(&line, former[i]);
 	}
 	else
 	{
-		char	  **key = synchro_identities_values(table, table->key, table->nkey, value);
+		char	  **key = synchro_identities_values(table, table->key, table->nkey, old->name);
 
 		for (int fk = 0; fk < table->nfks; fk++)
 		{
@@ -573,7 +574,8 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	lt->involved = true;
 	synchro_spool_append(lt->names, line.data, line.len);
 	lt->nnames++;
-	lt->nolds++;
+	lt->nwaiting += waits;
+	lt->nolds += 1 - waits;
 	synchro_suspect(InvalidOid);
 }
 

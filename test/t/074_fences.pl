@@ -147,7 +147,9 @@ sub zombie
 	my $pid = pusher_pid($local, 'office');
 
 	$proxy->command('hold at ' . unpack 'H*', $marker);
-	change('zombie', $n, 1);
+
+	# so many rows that they go by COPY
+	$local->safe_psql('postgres', "INSERT INTO t (name, n) SELECT CASE g WHEN 0 THEN 'zombie' ELSE 'crowd ' || g END, $n FROM generate_series(0, 9) g ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n");
 	sprung("$testname: it is under way");
 	kill 'KILL', $pid;
 	$local->poll_query_until('postgres', 'SELECT true');

@@ -23,7 +23,7 @@ SQL
 $remote->safe_psql('postgres', <<'SQL');
 SELECT setval('parents_id_seq', 1000000), setval('plain_id_seq', 2000000), setval('children_id_seq', 3000000);
 CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
-CREATE TRIGGER stop_here AFTER INSERT ON filler FOR EACH ROW WHEN (NEW.n % 100 = 15) EXECUTE FUNCTION stop_here();
+CREATE TRIGGER stop_here AFTER INSERT ON filler FOR EACH ROW WHEN (NEW.n % 1000 = 15) EXECUTE FUNCTION stop_here();
 CREATE TABLE gone (label text);
 CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN INSERT INTO public.gone VALUES (OLD.label); RETURN NULL; END';
 CREATE TRIGGER note_it AFTER DELETE ON plain FOR EACH ROW EXECUTE FUNCTION note_it();
@@ -33,18 +33,18 @@ $local->safe_psql('postgres', q{SELECT synchro.add_table('parents', '{name}'), s
 
 my $round = 0;
 
-# Changes, pushed by a pass of four batches, rows of plain by the third and the last; and others, made when the second has been
-# read and is being applied.
+# Changes, pushed by a pass of several batches, the later ones of rows of plain; and others, made when the second is being
+# applied, and the third may have been read.
 sub in_the_middle
 {
 	my ($testname, $before, $meanwhile) = @_;
-	my $from = 100 * $round++;
+	my $from = 1000 * $round++;
 	my $holder = $remote->background_psql('postgres');
 	my $pusher = $local->background_psql('postgres');
 
 	$holder->query_safe('SELECT pg_advisory_lock(1)');
-	$local->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT $from + g FROM generate_series(1, 20) g;
-		INSERT INTO plain (label, parent_id) SELECT 'late $from ' || g, (SELECT min(id) FROM parents) FROM generate_series(1, 15) g; COMMIT");
+	$local->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT $from + g FROM generate_series(1, 100) g;
+		INSERT INTO plain (label, parent_id) SELECT 'late $from ' || g, (SELECT min(id) FROM parents) FROM generate_series(1, 100) g; COMMIT");
 	$pusher->query_until(qr/begun/, "\\echo begun\nSELECT * FROM synchro.synchronize('office');\n");
 	wait_for($remote, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$testname: the second batch is there");
 	is(rows($remote, 'SELECT count(*) > 0 FROM synchro_peer.unapplied'), 't', "$testname: deletes wait for the last one");
@@ -91,10 +91,10 @@ in_the_middle('passed on', q{DELETE FROM parents WHERE name = 'b2'}, q{UPDATE pa
 family('c', 'cc');
 in_the_middle('a chain', q{DELETE FROM parents WHERE name = 'c2'}, q{UPDATE parents SET name = 'c2' WHERE name = 'c'; UPDATE parents SET name = 'c' WHERE name = 'cc'});
 
-# a new row, which is not among the keys of the pass; others refer to it, which are, and go with it in the third batch
+# a new row, which is not among the keys of the pass; others refer to it, which are, and go with it, but not in the last batch
 family('d');
 in_the_middle('anew', q{DELETE FROM parents WHERE name = 'd2'},
-	q{INSERT INTO parents (name) VALUES ('d2'); UPDATE plain SET parent_id = currval('parents_id_seq') WHERE label LIKE 'late 300 _';
+	q{INSERT INTO parents (name) VALUES ('d2'); UPDATE plain SET parent_id = currval('parents_id_seq') WHERE label ~ '^late 3000 [1-3]?.$';
 	UPDATE children SET parent_id = currval('parents_id_seq') WHERE name = 'd 1'});
 
 # and what was wanted again is not, in the end
@@ -108,7 +108,7 @@ $local->safe_psql('postgres', q{INSERT INTO parents (name) VALUES ('f2')});
 sync($local, 'office');
 family('f');
 in_the_middle('many', q{DELETE FROM parents WHERE name = 'f2'},
-	q{UPDATE parents SET name = 'f2' WHERE name = 'f'; UPDATE plain SET parent_id = (SELECT id FROM parents WHERE name = 'f2') WHERE label LIKE 'late 500 %'});
+	q{UPDATE parents SET name = 'f2' WHERE name = 'f'; UPDATE plain SET parent_id = (SELECT id FROM parents WHERE name = 'f2') WHERE label LIKE 'late 5000 %'});
 
 $local->stop('fast');
 $remote->stop('fast');
