@@ -24,7 +24,11 @@ my $growth = 4;
 my $pusher_bound = 24;
 my $writer_bound = 6;
 
-my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+# batches grow with what is pending: half of it, too, is to have the largest
+my $batch_size = $big ? 10_000 : 2_000;
+
+my $local = synchro_node('local', preload => 1, conf => <<"CONF");
+synchro.batch_size = $batch_size
 log_statement = none
 shared_buffers = 32MB
 max_wal_size = 4GB
