@@ -15,12 +15,12 @@
 #include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "check.h"
 #include "checkpoint.h"
 #include "checksql.h"
+#include "localsql.h"
 #include "remote.h"
 #include "settings.h"
 
@@ -202,14 +202,8 @@ synchro_check_there(SynchroFindings *findings, const SynchroTarget *target, cons
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = synchro_undo_subtransaction(context, owner);
 
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 

@@ -27,8 +27,8 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
+#include "localsql.h"
 #include "registryrow.h"
 #include "stalled.h"
 #include "synchro.h"
@@ -103,12 +103,7 @@ run_guarded(void (*action) (Node *statement), Node *statement, CommandTag tag)
 		ErrorData  *error;
 
 		busy = false;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+		error = synchro_undo_subtransaction(context, owner);
 		if (must_pass_on(error->sqlerrcode))
 			ReThrowError(error);
 		ereport(WARNING,

@@ -460,3 +460,24 @@ synchro_local_commit(void)
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
+
+/*
+ * In PG_CATCH(): roll the internal subtransaction back in which an error was
+ * raised, and return that error, in the given context.
+ *
+ * context, owner: those that were current before the subtransaction began; they
+ * are again.
+ */
+ErrorData *
+synchro_undo_subtransaction(MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}

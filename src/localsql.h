@@ -11,6 +11,7 @@
 
 #include "executor/spi.h"
 #include "tcop/dest.h"
+#include "utils/resowner.h"
 
 /* state of the session to come back to */
 typedef struct SynchroSqlScope
@@ -52,5 +53,6 @@ extern Oid	synchro_extension_oid(void);
 extern void synchro_local_begin(const char *activity);
 extern void synchro_local_begin_locked(const char *activity, void (*lock) (void));
 extern void synchro_local_commit(void);
+extern ErrorData *synchro_undo_subtransaction(MemoryContext context, ResourceOwner owner);
 
 #endif							/* SYNCHRO_LOCALSQL_H */

@@ -429,8 +429,7 @@ synchro_stage_committed(SynchroLinkTable *lt, bool used)
 static bool
 fill(StringInfo sql, SynchroFilling how, const StringInfoData *into, SynchroSpool *spool)
 {
-	StringInfoData statement;
-	StringInfoData arguments;
+	bool		prepared = false;
 
 	if (synchro_spool_size(spool) == 0)
 		return false;
@@ -439,11 +438,18 @@ fill(StringInfo sql, SynchroFilling how, const StringInfoData *into, SynchroSpoo
 		appendStringInfo(sql, "COPY pg_temp.%s) FROM STDIN;", into->data);
 		return true;
 	}
-	initStringInfo(&statement);
-	initStringInfo(&arguments);
-	appendStringInfo(&statement, "INSERT INTO pg_temp.%s) ", into->data);
-	synchro_sql_values(&statement, &arguments, spool);
-	if (how.prepare == NULL || !synchro_prepared_execute(sql, how.prepare, statement.data, arguments.data))
+	if (how.prepare != NULL)
+	{
+		StringInfoData statement;
+		StringInfoData arguments;
+
+		initStringInfo(&statement);
+		initStringInfo(&arguments);
+		appendStringInfo(&statement, "INSERT INTO pg_temp.%s) ", into->data);
+		synchro_sql_values(&statement, &arguments, spool);
+		prepared = synchro_prepared_execute(sql, how.prepare, statement.data, arguments.data);
+	}
+	if (!prepared)
 	{
 		appendStringInfo(sql, "INSERT INTO pg_temp.%s) ", into->data);
 		synchro_sql_values(sql, NULL, spool);

@@ -61,30 +61,33 @@ bare()
 	TOOK=$((($(date +%s%N) - started) / 1000000))
 }
 
+# both_sizes drain|bare: sets SMALL and LARGE to the sums of three. The first one of each finds a cold table.
+both_sizes()
+{
+	SMALL=0 LARGE=0
+	"$1" small && "$1" large || return 1
+	for _ in 1 2 3; do
+		"$1" small || return 1
+		SMALL=$((SMALL + TOOK))
+		"$1" large || return 1
+		LARGE=$((LARGE + TOOK))
+	done
+}
+
+large_by_small()
+{
+	awk -v a="$LARGE" -v b="$SMALL" 'BEGIN { printf "%.2f", a / b }'
+}
+
 workload_run()
 {
-	local small=0 large=0 bare_small=0 bare_large=0
-
 	CHANGED=$((($1 > 5) ? 10000 : 2000))
-	# the first one of each also finds out what the tables look like
-	drain small && drain large || return 1
-	for _ in 1 2 3; do
-		drain small || return 1
-		small=$((small + TOOK))
-		drain large || return 1
-		large=$((large + TOOK))
-	done
-	bare small && bare large || return 1
-	for _ in 1 2 3; do
-		bare small || return 1
-		bare_small=$((bare_small + TOOK))
-		bare large || return 1
-		bare_large=$((bare_large + TOOK))
-	done
+	both_sizes drain || return 1
+	metric drained_ms_small "$((SMALL / 3))"
+	metric drained_ms_large "$((LARGE / 3))"
+	metric large_by_small "$(large_by_small)"
+	both_sizes bare || return 1
+	metric bare_update_large_by_small "$(large_by_small)"
 	changed_sum small "$(sql local --command='SELECT sum(quantity) FROM small')" &&
 		changed_sum large "$(sql local --command='SELECT sum(quantity) FROM large')" || { echo "size: contents differ" >&2; return 1; }
-	metric drained_ms_small "$((small / 3))"
-	metric drained_ms_large "$((large / 3))"
-	metric large_by_small "$(awk -v a="$large" -v b="$small" 'BEGIN { printf "%.2f", a / b }')"
-	metric bare_update_large_by_small "$(awk -v a="$bare_large" -v b="$bare_small" 'BEGIN { printf "%.2f", a / b }')"
 }
