@@ -66,6 +66,8 @@ typedef struct SynchroBatch
 	bool		may_be_straight;	/* straightsql.c may be tried */
 	SynchroLinkTable *straight; /* that table, if they do; or whose rows are
 								 * deleted by nothing but their names */
+	Oid			looked_for;		/* table of whose new rows some were looked
+								 * for in vain, or InvalidOid */
 	SynchroCounts counts;
 	List	   *extras;			/* of SynchroCopy: of these tables, what is on
 								 * the remote only is to go */

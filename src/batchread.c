@@ -176,10 +176,12 @@ read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 {
 	if (lt == batch->straight)
 	{
+		bool		with_keys = lt->table->relid != batch->looked_for || lt->remote->may_fire;
+
 		for (int first = 0, count; first < identities->count; first += count)
 		{
 			count = synchro_stream_piece(lt, identities, first);
-			synchro_stream_straight(batch->link, lt, identities, first, count);
+			synchro_stream_straight(batch->link, lt, identities, first, count, with_keys);
 		}
 		return;
 	}

@@ -324,8 +324,12 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 		appendBinaryStringInfo(sql, emptying.data, emptying.len);
 	if (batch->straight != NULL && batch->straight->rows != NULL)
 	{
-		synchro_sql_straight_keys(sql, batch->straight);
-		*spools = list_make2(batch->straight->names, batch->straight->rows);
+		*spools = list_make1(batch->straight->rows);
+		if (batch->straight->names != NULL)
+		{
+			synchro_sql_straight_keys(sql, batch->straight);
+			*spools = lcons(batch->straight->names, *spools);
+		}
 	}
 	else
 		append_filling(sql, (SynchroFilling){batch->by_copy, small ? link : NULL}, tables, spools);

@@ -13,20 +13,14 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_operator_d.h"
-#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/tuplesort.h"
 
 #include "changemoves.h"
 #include "changeset.h"
-#include "compat.h"
 #include "keyhistory.h"
 #include "logstamp.h"
-
-#define SORT_MEMORY		1024	/* kB, for each table's sort and stores */
 
 typedef struct Collector
 {
@@ -43,36 +37,9 @@ typedef struct Collector
 	MemoryContext row_context;
 } Collector;
 
-static TupleDesc
-sort_descriptor(void)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(HISTORY_COLUMNS);
-
-	TupleDescInitEntry(desc, HISTORY_ORDER + 1, "order", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_TIME + 1, "time", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_TXID + 1, "txid", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_PART + 1, "part", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_POSITION + 1, "position", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_FLAGS + 1, "flags", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_OLD + 1, "old", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_STAMP + 1, "stamp", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, HISTORY_SOURCE + 1, "source", INT4OID, -1, 0);
-	synchro_finish_tupledesc(desc);
-	return desc;
-}
-
 static SynchroChangedTable *
 find_changed(Collector *collector, Oid relid)
 {
-	static AttrNumber sort_columns[] = {
-		HISTORY_ORDER + 1, HISTORY_IDENTITY + 1, HISTORY_TIME + 1, HISTORY_TXID + 1, HISTORY_PART + 1, HISTORY_POSITION + 1
-	};
-	static Oid	sort_operators[] = {
-		Int8LessOperator, ByteaLessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
-	};
-	static Oid	collations[lengthof(sort_columns)] = {0};
-	static bool nulls_first[lengthof(sort_columns)] = {0};
 	SynchroChangedTable *changed = collector->last;
 	const SynchroTable *table;
 	ListCell   *cell;
@@ -101,10 +68,7 @@ find_changed(Collector *collector, Oid relid)
 		changed->keys = synchro_changestore_create();
 		changed->olds = synchro_changestore_create();
 		changed->sort = palloc0(sizeof(struct ChangeSort));
-		changed->sort->sort =
-			tuplesort_begin_heap(collector->histories.desc, lengthof(sort_columns), sort_columns,
-								 sort_operators, collations, nulls_first,
-								 SORT_MEMORY, NULL, TUPLESORT_RANDOMACCESS);
+		changed->sort->sort = synchro_historysort_create(collector->histories.desc);
 	}
 	MemoryContextSwitchTo(old);
 	return collector->last = changed;
@@ -120,22 +84,21 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, sizeof(bool) * HISTORY_COLUMNS);
 	slot->tts_values[HISTORY_ORDER] = Int64GetDatum(synchro_key_order(record->identity, changed->table));
-	slot->tts_values[HISTORY_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_values[HISTORY_TIME] = Int64GetDatum(row->parked ? DT_NOBEGIN : row->changed_at);
 	slot->tts_values[HISTORY_TXID] = Int64GetDatum((int64) row->txid);
-	slot->tts_values[HISTORY_PART] = Int32GetDatum(row->part);
-	slot->tts_values[HISTORY_POSITION] = Int32GetDatum(position);
+	slot->tts_values[HISTORY_PLACE] = Int64GetDatum(((int64) row->part << 32) + position);
+	slot->tts_values[HISTORY_STAMP] = Int64GetDatum(record->stamp.at);
+	slot->tts_values[HISTORY_SOURCE] = Int32GetDatum(record->stamp.source);
 	slot->tts_values[HISTORY_FLAGS] = Int32GetDatum(record->op | (named ? HISTORY_NAMED : 0) |
 												 (row->parked ? HISTORY_PARKED | (row->due ? HISTORY_DUE : 0) :
 												  row->copied ? HISTORY_COPIED : row->txid == 0 ? HISTORY_AGAIN : 0) |
 												 (record->derived ? HISTORY_DERIVED : 0));
-	slot->tts_values[HISTORY_STAMP] = Int64GetDatum(record->stamp.at);
-	slot->tts_values[HISTORY_SOURCE] = Int32GetDatum(record->stamp.source);
+	slot->tts_values[HISTORY_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_isnull[HISTORY_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[HISTORY_OLD])
 		slot->tts_values[HISTORY_OLD] = synchro_bytes_datum(record->old_key);
 	ExecStoreVirtualTuple(slot);
-	tuplesort_puttupleslot(changed->sort->sort, slot);
+	synchro_historysort_put(changed->sort->sort, slot);
 }
 
 static void
@@ -242,7 +205,7 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	collector.since = since;
 	collector.histories.stamps = synchro_stamps_create();
 	changes->sources = synchro_stamps_sources(collector.histories.stamps);
-	collector.histories.desc = sort_descriptor();
+	collector.histories.desc = synchro_historysort_descriptor();
 	collector.slot = MakeSingleTupleTableSlot(collector.histories.desc, &TTSOpsVirtual);
 	collector.row_context = AllocSetContextCreate(context, "synchro log row",
 												  ALLOCSET_SMALL_SIZES);

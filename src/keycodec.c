@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "port/pg_crc32c.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
@@ -407,7 +408,8 @@ synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
 
 /*
  * A number by which keys are read in an order that suits the table: that of
- * integers, whose bytes do not sort like their values; else always the same.
+ * integers, whose bytes do not sort like their values; else that of the bytes,
+ * as far as eight of them tell.
  */
 int64
 synchro_key_order(SynchroBytes bytes, const SynchroTable *table)
@@ -416,6 +418,7 @@ synchro_key_order(SynchroBytes bytes, const SynchroTable *table)
 	int16		i2;
 	int32		i4;
 	int64		i8;
+	uint64		first = 0;
 
 	/* the length comes first, and says so if the value is null */
 	if (column->type == INT2OID && bytes.len > sizeof(i2) && bytes.data[0] == sizeof(i2) + 1)
@@ -433,5 +436,6 @@ synchro_key_order(SynchroBytes bytes, const SynchroTable *table)
 		memcpy(&i8, bytes.data + 1, sizeof(i8));
 		return i8;
 	}
-	return 0;
+	memcpy(&first, bytes.data, Min(bytes.len, sizeof(first)));
+	return (int64) (pg_ntoh64(first) ^ (UINT64CONST(1) << 63));
 }

@@ -155,26 +155,23 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 }
 
 /*
- * Call back for each key of a sorted table.
+ * Call back for each key of a table.
  */
 static void
 walk_groups(const SynchroHistories *histories, SynchroChangedTable *changed,
 			HistoryCallback callback, void *arg)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(histories->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro group",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	KeyHistory	group = {{0}};
 
-	tuplesort_rescan(changed->sort->sort);
-	while (tuplesort_gettupleslot(changed->sort->sort, true, false, slot, NULL))
+	while ((slot = synchro_historysort_next(changed->sort->sort)) != NULL)
 	{
-		SynchroBytes identity;
+		SynchroBytes identity = synchro_datum_bytes(slot->tts_values[HISTORY_IDENTITY]);
 
 		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		identity = synchro_datum_bytes(slot->tts_values[HISTORY_IDENTITY]);
 		if (group.identity.data == NULL || group.identity.len != identity.len ||
 			memcmp(group.identity.data, identity.data, identity.len) != 0)
 		{
@@ -190,7 +187,6 @@ walk_groups(const SynchroHistories *histories, SynchroChangedTable *changed,
 		callback(changed, &group, arg);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	ExecDropSingleTupleTableSlot(slot);
 }
 
 /*
@@ -349,13 +345,14 @@ synchro_history_finish(const SynchroHistories *histories, SynchroChangedTable *c
 {
 	Emitter		emitter = {NULL, with_keys, histories->peer != NULL};
 
-	tuplesort_performsort(changed->sort->sort);
+	synchro_historysort_finish(changed->sort->sort, changed->sort->moves != NIL);
 	if (changed->sort->moves != NIL)
 	{
 		emitter.origins = synchro_moves_follow(changed->sort->moves);
 		walk_groups(histories, changed, learn_name, emitter.origins);
+		synchro_historysort_rewind(changed->sort->sort);
 	}
 	walk_groups(histories, changed, emit_group, &emitter);
-	tuplesort_end(changed->sort->sort);
+	synchro_historysort_end(changed->sort->sort);
 	changed->sort = NULL;
 }

@@ -10,15 +10,8 @@
 
 #include "access/tupdesc.h"
 #include "changestore.h"
+#include "historysort.h"
 #include "logstamp.h"
-#include "utils/tuplesort.h"
-
-/* columns of the sort */
-enum
-{
-	HISTORY_ORDER, HISTORY_IDENTITY, HISTORY_TIME, HISTORY_TXID, HISTORY_PART, HISTORY_POSITION, HISTORY_FLAGS,
-	HISTORY_OLD, HISTORY_STAMP, HISTORY_SOURCE, HISTORY_COLUMNS
-};
 
 #define HISTORY_NAMED	0x80		/* from before the keys snapshot: its names
 								 * have reached the remote */
@@ -31,7 +24,7 @@ enum
 
 struct ChangeSort
 {
-	Tuplesortstate *sort;
+	SynchroHistorySort *sort;
 	List	   *moves;			/* see synchro_moves_add() */
 };
 

@@ -404,7 +404,7 @@ synchro_look_main(Datum main_arg)
 	synchro_shared_want(order->database, wanted);
 	if (installed && wanted == NIL)
 	{
-		synchro_logkeeper_run(true, false);
+		synchro_logkeeper_run(true, NULL);
 		synchro_shared_look_later(order->database,
 								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), look_interval()));
 	}

@@ -31,11 +31,14 @@
 
 #define SORT_MEMORY		(16 * 1024) /* kB */
 
+/* what is compared first, and what is found fastest, comes first */
 enum
 {
-	FOLD_RELATION, FOLD_LAYOUT, FOLD_IDENTITY, FOLD_TIME, FOLD_TXID,
+	FOLD_ORDER,					/* tells keys apart, most of them */
+	FOLD_RELATION, FOLD_LAYOUT, FOLD_TIME, FOLD_TXID,
 	FOLD_WRITTEN,				/* time of its own: order within a transaction */
-	FOLD_PART, FOLD_POSITION, FOLD_KEEP, FOLD_RECORD, FOLD_COLUMNS
+	FOLD_PLACE,					/* part, and position in that */
+	FOLD_KEEP, FOLD_IDENTITY, FOLD_RECORD, FOLD_COLUMNS
 };
 
 typedef struct Folder
@@ -60,15 +63,15 @@ make_descriptor(void)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(FOLD_COLUMNS);
 
+	TupleDescInitEntry(desc, FOLD_ORDER + 1, "order", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_RELATION + 1, "relation", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_LAYOUT + 1, "layout", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, FOLD_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_TIME + 1, "time", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_TXID + 1, "txid", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_WRITTEN + 1, "written", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, FOLD_PART + 1, "part", INT4OID, -1, 0);
-	TupleDescInitEntry(desc, FOLD_POSITION + 1, "position", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_PLACE + 1, "place", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_KEEP + 1, "keep", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_RECORD + 1, "record", BYTEAOID, -1, 0);
 	synchro_finish_tupledesc(desc);
 	return desc;
@@ -120,23 +123,26 @@ commit_time(const Folder *folder, const SynchroLogRow *row)
 	return stamp != NULL ? stamp->at : row->changed_at;
 }
 
+/*
+ * Add an entry.  order: a function of the other parts of its key.
+ */
 static void
-put(Folder *folder, const SynchroLogRow *row, SynchroBytes identity, int position,
+put(Folder *folder, const SynchroLogRow *row, int64 order, SynchroBytes identity, int position,
 	bool keep, const char *record, int len)
 {
 	TupleTableSlot *slot = folder->slot;
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, sizeof(bool) * FOLD_COLUMNS);
+	slot->tts_values[FOLD_ORDER] = Int64GetDatum(order);
 	slot->tts_values[FOLD_RELATION] = Int64GetDatum(row->relation);
 	slot->tts_values[FOLD_LAYOUT] = Int32GetDatum((int32) row->layout);
-	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
 	slot->tts_values[FOLD_TIME] = Int64GetDatum(commit_time(folder, row));
 	slot->tts_values[FOLD_TXID] = Int64GetDatum((int64) row->txid);
 	slot->tts_values[FOLD_WRITTEN] = Int64GetDatum(row->changed_at);
-	slot->tts_values[FOLD_PART] = Int32GetDatum(row->part);
-	slot->tts_values[FOLD_POSITION] = Int32GetDatum(position);
+	slot->tts_values[FOLD_PLACE] = Int64GetDatum(((int64) row->part << 32) + position);
 	slot->tts_values[FOLD_KEEP] = BoolGetDatum(keep);
+	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
 	slot->tts_values[FOLD_RECORD] = bytes_datum(record, len);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(folder->by_key, slot);
@@ -160,7 +166,7 @@ fold_row(const SynchroLogRow *row, void *arg)
 
 	old = MemoryContextSwitchTo(folder->row_context);
 	if (SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
-		put(folder, row, row->keys, 0, true, row->keys.data, row->keys.len);
+		put(folder, row, 0, row->keys, 0, true, row->keys.data, row->keys.len);
 	else
 	{
 		for (int position = 0; pos < end; position++)
@@ -171,7 +177,7 @@ fold_row(const SynchroLogRow *row, void *arg)
 			CHECK_FOR_INTERRUPTS();
 			pos = synchro_key_next(pos, end, table->nidentity,
 								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
-			put(folder, row, record.identity, position,
+			put(folder, row, synchro_key_order(record.identity, table), record.identity, position,
 				record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
 				start, pos - start);
 		}
@@ -269,18 +275,18 @@ void
 synchro_log_fold(int target, int other)
 {
 	AttrNumber	key_columns[] = {
-		FOLD_RELATION + 1, FOLD_LAYOUT + 1, FOLD_IDENTITY + 1, FOLD_TIME + 1,
-		FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PART + 1, FOLD_POSITION + 1
+		FOLD_ORDER + 1, FOLD_RELATION + 1, FOLD_LAYOUT + 1, FOLD_IDENTITY + 1,
+		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PLACE + 1
 	};
 	Oid			key_operators[] = {
-		Int8LessOperator, Int4LessOperator, ByteaLessOperator, Int8LessOperator,
-		Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
+		Int8LessOperator, Int8LessOperator, Int4LessOperator, ByteaLessOperator,
+		Int8LessOperator, Int8LessOperator, Int8LessOperator, Int8LessOperator
 	};
 	AttrNumber	time_columns[] = {
-		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PART + 1, FOLD_POSITION + 1
+		FOLD_TIME + 1, FOLD_TXID + 1, FOLD_WRITTEN + 1, FOLD_PLACE + 1
 	};
 	Oid			time_operators[] = {
-		Int8LessOperator, Int8LessOperator, Int8LessOperator, Int4LessOperator, Int4LessOperator
+		Int8LessOperator, Int8LessOperator, Int8LessOperator, Int8LessOperator
 	};
 	const int	segments[] = {target, other};
 	Folder		folder = {0};

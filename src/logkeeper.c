@@ -13,7 +13,9 @@
  *   are folded into one, which keeps of each row what has to be known.
  *
  * A remote is behind if it has been waiting for something for some seconds:
- * one that is served as fast as changes come is not.
+ * one that is served as fast as changes come is not, nor is one whose pusher
+ * has just come to the end of a pass: what the pass saw is not needed any
+ * more, and what came after it is what the next one takes.
  *
  * So with D for what folding leaves of the changes that a remote is behind by
  * (the entry that committed last for each distinct row, and those that tell
@@ -82,7 +84,7 @@ typedef struct SegmentNote
 /* one step of keeping, which is a local transaction */
 typedef struct Keeping
 {
-	bool		busy;			/* a remote is waiting for us */
+	const char *served;			/* remote that is waiting for us, or NULL */
 	SynchroSqlScope scope;
 	int			live;
 	BlockNumber blocks[SYNCHRO_LOG_SEGMENTS];
@@ -160,14 +162,18 @@ synchro_logkeeper_summarize(void)
 }
 
 /*
- * The positions of all remotes: a list of SynchroSnapshot.
+ * The positions of all remotes but one, and of all tables that have stalled: a
+ * list of SynchroSnapshot.  but: name of a remote, or NULL.
  */
 static List *
-read_positions(void)
+read_positions(const char *but)
 {
 	List	   *positions = NIL;
-	uint64		n = synchro_sql_run("SELECT snapshot::text FROM synchro.remote_state UNION SELECT snapshot::text FROM synchro.stalled",
-									0, NULL, NULL, NULL);
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(but != NULL ? but : "");
+	uint64		n = synchro_sql_run("SELECT snapshot::text FROM synchro.remote_state WHERE server <> $1::name"
+									" UNION SELECT snapshot::text FROM synchro.stalled",
+									1, &type, &value, NULL);
 
 	for (uint64 i = 0; i < n; i++)
 		positions = lappend(positions,
@@ -176,28 +182,35 @@ read_positions(void)
 	return positions;
 }
 
-/*
- * Is a remote waiting for something in the segment that was logged before a
- * given time?
- */
 static bool
-is_needed(int segment, TimestampTz before)
+any_has_unseen(int segment, List *positions, TimestampTz before)
 {
 	ListCell   *cell;
 
-	foreach(cell, read_positions())
+	foreach(cell, positions)
 		if (synchro_log_has_unseen(segment, lfirst(cell), before))
 			return true;
 	return false;
 }
 
 /*
- * Has a remote been waiting for something in the segment for some time?
+ * Is a remote waiting for something in the segment?
  */
 static bool
-is_behind(int segment)
+is_needed(int segment)
 {
-	return is_needed(segment, TimestampTzPlusMilliseconds(synchro_clock_now(), -BEHIND));
+	return any_has_unseen(segment, read_positions(NULL), DT_NOEND);
+}
+
+/*
+ * Has a remote been waiting for something in the segment for some time, but
+ * for the one that is being served?
+ */
+static bool
+is_behind(const Keeping *keeping, int segment)
+{
+	return any_has_unseen(segment, read_positions(keeping->served),
+						  TimestampTzPlusMilliseconds(synchro_clock_now(), -BEHIND));
 }
 
 static bool
@@ -303,14 +316,14 @@ is_large(Keeping *keeping)
 {
 	BlockNumber folded = notes[keeping->live].folded;
 	BlockNumber fresh = keeping->blocks[keeping->live] - Min(folded, keeping->blocks[keeping->live]);
-	int			factor = keeping->busy ? BUSY_FACTOR : 1;
+	int			factor = keeping->served != NULL ? BUSY_FACTOR : 1;
 
 	if (fresh <= FOLD_BLOCKS * factor)
 		return false;
-	if (!is_behind(keeping->live))
+	if (!is_behind(keeping, keeping->live))
 	{
 		/* it may be in a moment, without a word from anybody */
-		keeping->again = is_needed(keeping->live, DT_NOEND);
+		keeping->again = is_needed(keeping->live);
 		return false;
 	}
 	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
@@ -350,12 +363,12 @@ rotate(Keeping *keeping)
 static void
 truncate_segment(Keeping *keeping, int segment)
 {
-	if (has_young(segment) || is_needed(segment, DT_NOEND) || !lock_segment(keeping, segment))
+	if (has_young(segment) || is_needed(segment) || !lock_segment(keeping, segment))
 		return;
 
 	/* again, with snapshots that see all who have written to it */
 	notes[segment].newest = 0;
-	if (synchro_log_live() != segment && !has_young(segment) && !is_needed(segment, DT_NOEND))
+	if (synchro_log_live() != segment && !has_young(segment) && !is_needed(segment))
 	{
 		note_horizon(segment);
 		synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segment), 0, NULL, NULL, NULL);
@@ -377,14 +390,14 @@ fold(Keeping *keeping)
 	{
 		int			segment = (keeping->live + i) % SYNCHRO_LOG_SEGMENTS;
 
-		if (keeping->blocks[segment] > 0 && is_behind(segment) && lock_segment(keeping, segment))
+		if (keeping->blocks[segment] > 0 && is_behind(keeping, segment) && lock_segment(keeping, segment))
 			mine[n++] = segment;
 	}
 	if (n == 0 || synchro_log_live() != keeping->live ||
 		(n == 1 && keeping->blocks[mine[0]] <= Max(FOLD_BLOCKS, notes[mine[0]].folded)))
 		return;
 	for (int i = 0; i < n; i++)
-		behind |= is_behind(mine[i]);
+		behind |= is_behind(keeping, mine[i]);
 	if (!behind)
 		return;
 
@@ -421,15 +434,16 @@ end_step(Keeping *keeping)
  * transactions of its own.
  *
  * written: something may have been added to the log since the last call.
- * busy: a remote is waiting for us.  Returns whether it was time to look.
+ * served: the remote whose pusher we are, between two passes; NULL: nobody is
+ * waiting for us.  Returns whether it was time to look.
  */
 bool
-synchro_logkeeper_run(bool written, bool busy)
+synchro_logkeeper_run(bool written, const char *served)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int64		interval = Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_INTERVAL), MAX_INTERVAL);
 	TimestampTz soon = TimestampTzPlusMilliseconds(last_look, Min(LOOK_INTERVAL, interval));
-	Keeping		keeping = {.busy = busy};
+	Keeping		keeping = {.served = served};
 
 	if (written)
 		next_look = next_look < 0 ? soon : Min(next_look, soon);

@@ -9,7 +9,7 @@
 #define SYNCHRO_LOGKEEPER_H
 
 extern void synchro_logkeeper_summarize(void);
-extern bool synchro_logkeeper_run(bool written, bool busy);
+extern bool synchro_logkeeper_run(bool written, const char *served);
 extern long synchro_logkeeper_timeout(void);
 
 /* in logfold.c; other: -1 for none */

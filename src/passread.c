@@ -387,6 +387,10 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 		if (pass->link->peer_node != NULL)
 			batch->seen = synchro_position_of_peer(pass->link->peer_node);
 		synchro_batch_read(batch);
+
+		/* if one of them is found none goes straight any more */
+		if (batch->straight != NULL && batch->straight->rows != NULL)
+			pass->looked_for = batch->straight->table->relid;
 	}
 	MemoryContextSwitchTo(pass->batch_context);
 	synchro_local_commit();

@@ -41,6 +41,7 @@ typedef struct SynchroPass
 	SynchroParkedSet *parked;
 	List	   *stalled;		/* of SynchroStalled */
 	bool		no_straight;	/* the remote has rows that are new here */
+	Oid			looked_for;		/* see SynchroBatch */
 	int			nesting;		/* parents that are pushed for children */
 	List	   *copies;			/* of SynchroCopy: what is queued */
 	List	   *runnable;		/* of these, what something can be done for */

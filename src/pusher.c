@@ -213,7 +213,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 		synchro_preview_end(pusher->link);
 	unlock_remote(pusher);
 	if (pusher->preview == NULL)
-		synchro_logkeeper_run(true, true);
+		synchro_logkeeper_run(true, pusher->server);
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 }
@@ -331,7 +331,7 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 			return;
 
 		/* a remote that is down for long shall not let the log grow */
-		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, false))
+		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, NULL))
 			say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
 		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
 					   sleep_time(until != 0 ? until : pusher->next_retry), synchro_wait_work());

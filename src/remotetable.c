@@ -29,7 +29,9 @@ static const char *const columns_query =
 	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
 	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace),"
 	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid),"
-	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid")
+	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid") ","
+	"       (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgtype & 4 <> 0)"
+	"         FROM pg_class c WHERE c.oid = a.attrelid)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -83,6 +85,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		column->generated = is_true(SYNCHRO_VALUE(rows, i, 6));
 		column->fresh_value = SYNCHRO_VALUE(rows, i, 7);
 		result->is_plain = is_true(SYNCHRO_VALUE(rows, i, 9));
+		result->may_fire = is_true(SYNCHRO_VALUE(rows, i, 12));
 		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) :
 			"OPERATOR(pg_catalog.=)";
 	}

@@ -53,6 +53,7 @@ typedef struct SynchroRemoteTable
 	SynchroRemoteColumn *columns;
 	List	   *unique_indexes; /* of SynchroRemoteIndex */
 	bool		is_plain;		/* a table or partitioned table without rules */
+	bool		may_fire;		/* inserts fire triggers of its owner's */
 	bool		key_is_indexed; /* a unique index covers just the key */
 	bool		key_is_unique;	/* and no NULL gets round it */
 } SynchroRemoteTable;

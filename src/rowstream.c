@@ -64,10 +64,11 @@ typedef struct RowStream
 	MemoryContext row_context;
 
 	/* rows that are copied straight into the remote's table */
+	bool		straight;
+	int			nskipped;		/* output columns that are not sent */
 	SynchroSpool *keys;			/* gets their natural keys, or NULL */
 	StringInfoData key;
 	bool	   *is_key;			/* by output column */
-	int			nskipped;		/* output columns that are not sent */
 } RowStream;
 
 /*
@@ -143,9 +144,10 @@ static void
 begin_line(RowStream *stream)
 {
 	resetStringInfo(&stream->line);
+	if (stream->straight)
+		appendStringInfoChar(&stream->line, '-');
 	if (stream->keys == NULL)
 		return;
-	appendStringInfoChar(&stream->line, '-');
 	resetStringInfo(&stream->key);
 	appendStringInfoString(&stream->key, SYNCHRO_KIND_PRESENT);
 }
@@ -153,7 +155,7 @@ begin_line(RowStream *stream)
 static void
 end_line(RowStream *stream)
 {
-	int			start = stream->keys != NULL ? 2 : 0;
+	int			start = stream->straight ? 2 : 0;
 
 	appendStringInfoChar(&stream->line, '\n');
 	synchro_spool_append(stream->spool, stream->line.data + start, stream->line.len - start);
@@ -274,8 +276,9 @@ joined_parents(const SynchroLinkTable *lt, bool key_only)
 
 /*
  * Run the query that reads rows, or names if key_only, and encode its result.
- * identities: NULL for all rows.  keys: see RowStream.  Returns the number of
- * rows.
+ * identities: NULL for all rows.  head: nhead columns of
+ * ours in front, or NULL for rows that go straight into the remote's table;
+ * keys: see RowStream.  Returns the number of rows.
  */
 static int64
 run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, SynchroSpool *keys,
@@ -296,8 +299,9 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	synchro_suspect(lt->root);
 	begin_stream(&stream, link, lt, spool, max_columns);
 	stream.keys = keys;
+	stream.straight = head == NULL;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s", head);
+	appendStringInfo(&sql, "SELECT %s", stream.straight ? "true" : head);
 	for (int i = 0; i < nhead; i++)
 		stream.request_fk[stream.ncolumns++] = -1;
 	for (int n = 0; n < times; n++)
@@ -308,7 +312,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 			appendStringInfo(&sql, ", %s", synchro_sql_staged(table, i, psprintf("t.%s", name)));
 			stream.request_fk[stream.ncolumns++] = -1;
 		}
-	stream.nskipped = keys != NULL ? stream.ncolumns : 0;
+	stream.nskipped = stream.straight ? stream.ncolumns : 0;
 	for (int fk = 0; fk < table->nfks; fk++)
 	{
 		if (lt->parents[fk] == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
@@ -411,20 +415,19 @@ synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 
 /*
  * Add rows that are to be copied straight into the remote's table: columns as
- * in synchro_sql_straight_rows(), and their natural keys as in
+ * in synchro_sql_straight_rows(), and, with_keys, their natural keys as in
  * synchro_sql_straight_keys().
  */
 void
 synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
-						const SynchroIdentities *identities, int first, int count)
+						const SynchroIdentities *identities, int first, int count, bool with_keys)
 {
 	if (lt->rows == NULL)
-	{
 		lt->rows = make_spool(link);
+	if (lt->names == NULL && with_keys)
 		lt->names = make_spool(link);
-	}
 	lt->involved = true;
-	lt->nrows += run_stream(link, lt, lt->rows, lt->names, identities, first, count, false, "true", 1);
+	lt->nrows += run_stream(link, lt, lt->rows, lt->names, identities, first, count, false, NULL, 1);
 }
 
 /*

@@ -19,7 +19,7 @@ extern void synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 								bool ensure);
 extern void synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt);
 extern void synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
-									const SynchroIdentities *identities, int first, int count);
+									const SynchroIdentities *identities, int first, int count, bool with_keys);
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
 extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,

@@ -153,6 +153,25 @@ wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, 
 wait_quiet($local);
 is(rows($local, 'SELECT count(*) FROM synchro.changes'), '10000', 'is kept for log_retention');
 
+#
+# a remote that is slow is not one that is down: what came while it was busy is what it gets next, so nothing is folded
+#
+my $segments = q{SELECT string_agg(pg_relation_filenode(('synchro.log_' || i)::regclass)::text, ' ' ORDER BY i) || ' live '
+	|| (SELECT last_value FROM synchro.log_switch) FROM generate_series(0, 2) i};
+my $before = rows($local, $segments);
+my $holder = $remote->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE t');
+$local->safe_psql('postgres', q{INSERT INTO t (name) SELECT 'many ' || i FROM generate_series(1, 100000) i});
+wait_for($remote, q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted}, 'the remote keeps the pusher waiting');
+$local->safe_psql('postgres', q{INSERT INTO t (name) VALUES ('meanwhile')});
+my $since = rows($local, 'SELECT clock_timestamp()');
+wait_for($local, "SELECT clock_timestamp() > '$since'::timestamptz + '7 s'", 'for so long that others would fold the log');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name LIKE 'many %' OR name = 'meanwhile'}, '100001', 'all arrives');
+wait_quiet($local);
+is(rows($local, $segments), $before, 'and the log is as it was');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
