@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "applied.h"
+#include "source.h"
 
 /* hash key; its bytes belong to the entry */
 typedef struct AppliedKey
@@ -109,6 +110,40 @@ synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 	entry->applied.stamp = stamp;
 	entry->applied.derived = derived;
 	entry->applied.touch = touch;
+}
+
+/*
+ * The row with that identity is this node's own change, newer than a given
+ * time, and than what is applied to it for another node.
+ *
+ * The latter is logged, too, as the change that it is, so that nodes which hear
+ * of it by other ways know a change of a name again; but as one that has not
+ * been brought by that node, which is to get the row back.
+ */
+void
+synchro_applied_restate(const SynchroTable *table, SynchroBytes identity, TimestampTz after)
+{
+	SynchroApplied *applied = synchro_applied_find(table->relid, identity);
+	SynchroStamp stamp = {after + 1};
+
+	if (applied == NULL)
+	{
+		synchro_applied_put(table, identity, stamp, false, true);
+		return;
+	}
+	stamp.at = Max(stamp.at, applied->stamp.at + 1);
+	if (applied->stamp.source != 0)
+	{
+		SynchroSources *sources = synchro_sources_load();
+		pg_uuid_t	origin = synchro_source_find(sources, applied->stamp.source)->origin;
+		pg_uuid_t	own = synchro_source_find(sources, 0)->origin;
+
+		if (!synchro_uuid_equal(&origin, &own))
+			applied->stamp.source = synchro_source_number(&origin, &own);
+		else
+			applied->stamp.source = 0;
+	}
+	applied->restated = stamp;
 }
 
 /*

@@ -19,11 +19,13 @@ typedef struct SynchroApplied
 	bool		derived;		/* see SYNCHRO_KEY_DERIVED */
 	bool		touch;			/* to be logged even if nothing is written */
 	bool		logged;
+	SynchroStamp restated;		/* this node's own change just after; at 0: none */
 } SynchroApplied;
 
 extern bool synchro_applied_any(void);
 extern void synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 								SynchroStamp stamp, bool derived, bool touch);
+extern void synchro_applied_restate(const SynchroTable *table, SynchroBytes identity, TimestampTz after);
 extern SynchroApplied *synchro_applied_find(Oid relation, SynchroBytes identity);
 extern SynchroApplied *synchro_applied_next(bool first);
 extern void synchro_applied_forget(void);

@@ -17,6 +17,7 @@
 #define SYNCHRO_AMBIGUOUS_KEY	"SY002"
 #define SYNCHRO_KNOWN_ROWS		"SY003"
 #define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
+#define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"

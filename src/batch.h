@@ -46,6 +46,7 @@ typedef struct SynchroBatch
 	SynchroChangeSet *olds;		/* names of before */
 	char	   *seen;			/* what the remote has pushed here, as a
 								 * snapshot of it, or NULL */
+	char	   *named_there;	/* likewise, of what its rows are called */
 	List	   *ensured;		/* oids of tables whose missing rows are pushed
 								 * when they are referenced */
 	char	   *keys_snapshot;	/* when the rows were read */

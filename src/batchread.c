@@ -266,6 +266,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		if (left_out)
 			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
+		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;
 
 		/* an identity may come several times, one after the other */
 		if (!same)

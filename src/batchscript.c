@@ -160,6 +160,17 @@ append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
 }
 
 /*
+ * Does the batch look for names that have changed hands on the remote?  As a
+ * rule there are none, and a batch that does not look has the remote tell it:
+ * see peer_begin().
+ */
+static bool
+looks_for_crossings(const SynchroBatch *batch)
+{
+	return batch->link->crossing > 0 && batch->named_there != NULL && batch->link->preview == NULL;
+}
+
+/*
  * Take out what has lost, children first, and say what is going to be
  * written.  In a preview nothing is: its writes are not logged there.
  */
@@ -178,7 +189,11 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 	if (batch->link->preview != NULL)
 		return;
 	foreach(cell, tables)
+	{
 		synchro_sql_winners(sql, lfirst(cell), leftovers);
+		if (looks_for_crossings(batch))
+			synchro_sql_restate(sql, lfirst(cell));
+	}
 	foreach(cell, tables)
 		synchro_sql_anew(sql, lfirst(cell));
 }
@@ -299,9 +314,10 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 
 /*
  * Begin the script: the position, and all that was read, in staging tables.
+ * commit: false for one that is only tried, which need not look for names.
  */
 static void
-append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tables, bool small, List **spools)
+append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool commit, List *tables, bool small, List **spools)
 {
 	SynchroLink *link = batch->link;
 	StringInfoData emptying;
@@ -311,7 +327,12 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, List *tab
 	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
 	synchro_sql_fence(sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
 	if (link->peer_node != NULL)
-		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link));
+	{
+		bool		looks = looks_for_crossings(batch);
+
+		synchro_sql_begin_deciding(sql, link, batch->seen, synchro_clocklink_uncertainty(link),
+								   looks || (commit && link->preview == NULL) ? batch->named_there : NULL, looks);
+	}
 	initStringInfo(&emptying);
 	foreach(cell, link->tables)
 		synchro_sql_empty(&emptying, link, lfirst(cell));
@@ -373,12 +394,17 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		{
 			appendStringInfoString(sql, BY_HASHING);
 			synchro_sql_decide(sql, link, lt, leftovers, batch->careful);
+			if (looks_for_crossings(batch))
+				synchro_sql_crossed(sql, lt);
 			appendStringInfoString(sql, AS_PLANNED);
 		}
 	}
 	if (link->peer_node != NULL)
 	{
 		appendStringInfoString(sql, BY_HASHING);
+		foreach(cell, tables)
+			if (looks_for_crossings(batch))
+				synchro_sql_crossed_references(sql, lfirst(cell));
 		append_decisions(batch, sql, tables, components, leftovers);
 		appendStringInfoString(sql, AS_PLANNED);
 	}
@@ -463,7 +489,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	StringInfoData applying;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, token, tables, small, spools);
+	append_opening(batch, &sql, token, commit, tables, small, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
@@ -513,7 +539,7 @@ synchro_batch_name_script(SynchroBatch *batch, List **spools)
 	ListCell   *cell;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, synchro_preview_token(), tables, false, spools);
+	append_opening(batch, &sql, synchro_preview_token(), false, tables, false, spools);
 	foreach(cell, tables)
 		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_preview_name(&sql, lfirst(cell));

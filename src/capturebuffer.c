@@ -424,6 +424,21 @@ synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity)
 		synchro_buffer_end();
 }
 
+static void
+log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
+{
+	SynchroBufferPlace place = {0};
+	StringInfo	record = synchro_buffer_begin(&place, applied->relation, applied->layout,
+											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED);
+
+	appendBinaryStringInfo(record, applied->identity.data, applied->identity.len);
+	if (synchro_buffer_needs_more())
+	{
+		synchro_key_put_stamp(record, stamp);
+		synchro_buffer_end();
+	}
+}
+
 /*
  * Log rows which another node has pushed and that were as it wants them
  * already: what it sent is newer than what the log has.
@@ -434,18 +449,13 @@ log_touched(void)
 	for (SynchroApplied *applied = synchro_applied_next(true); applied != NULL;
 		 applied = synchro_applied_next(false))
 	{
-		SynchroBufferPlace place = {0};
-		StringInfo	record;
-
-		if (!applied->touch || applied->logged)
-			continue;
-		record = synchro_buffer_begin(&place, applied->relation, applied->layout,
-									  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED);
-		appendBinaryStringInfo(record, applied->identity.data, applied->identity.len);
-		if (synchro_buffer_needs_more())
+		if (applied->touch && !applied->logged)
+			log_stamped(applied, applied->stamp);
+		if (applied->restated.at != 0)
 		{
-			synchro_key_put_stamp(record, applied->stamp);
-			synchro_buffer_end();
+			/* it says more than the record before it: another stamp */
+			epoch++;
+			log_stamped(applied, applied->restated);
 		}
 	}
 }

@@ -14,13 +14,19 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -53,13 +59,37 @@ synchro_log_segment(int segment)
 	return synchro_own_relation(name);
 }
 
+/*
+ * Oid of a segment's index of transactions and times.
+ */
+Oid
+synchro_log_index(int segment)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "log_%d_txid", segment);
+	return synchro_own_relation(name);
+}
+
+/*
+ * Oid of a segment's index of rows that tell of renames.
+ */
+Oid
+synchro_log_renames_index(int segment)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "log_%d_renames", segment);
+	return synchro_own_relation(name);
+}
+
 /* what the row receiver of a scan hands on */
 typedef struct LogScan
 {
 	SynchroLogCallback callback;
 	void	   *arg;
 	const SynchroSnapshot *since;	/* without what it saw; NULL: all */
-	bool		backlog;
+	bool		as_logged;		/* times are taken as they are */
 } LogScan;
 
 /*
@@ -92,32 +122,34 @@ split_sections(const SynchroLogRow *row, const LogScan *state)
 	}
 }
 
+/*
+ * Hand on a row of the log, whose first columns are given, and its keys, if it
+ * has any.
+ */
 static void
-receive_row(TupleTableSlot *slot, void *arg)
+hand_on(const LogScan *state, const Datum *values, const Datum *stored_keys)
 {
-	LogScan    *state = arg;
 	SynchroLogRow row = {0};
 	struct varlena *keys;
 	Datum		stored;
 
-	slot_getallattrs(slot);
-	row.relation = DatumGetObjectId(slot->tts_values[0]);
-	row.layout = (uint32) DatumGetInt32(slot->tts_values[1]);
-	row.txid = (uint64) DatumGetInt64(slot->tts_values[2]);
+	row.relation = DatumGetObjectId(values[0]);
+	row.layout = (uint32) DatumGetInt32(values[1]);
+	row.txid = (uint64) DatumGetInt64(values[2]);
 	if (state->since != NULL && synchro_snapshot_has(state->since, row.txid))
 		return;
-	row.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
-	if (!state->backlog)
+	row.changed_at = DatumGetTimestampTz(values[3]);
+	if (!state->as_logged)
 		row.changed_at = synchro_clock_clamp(row.txid, row.changed_at);
-	row.part = DatumGetInt32(slot->tts_values[4]);
+	row.part = DatumGetInt32(values[4]);
 	row.keys.data = NULL;
 	row.keys.len = 0;
-	if (slot->tts_isnull[5])
+	if (stored_keys == NULL)
 	{
 		state->callback(&row, state->arg);
 		return;
 	}
-	stored = slot->tts_values[5];
+	stored = *stored_keys;
 	keys = PG_DETOAST_DATUM_PACKED(stored);
 	row.keys.data = VARDATA_ANY(keys);
 	row.keys.len = VARSIZE_ANY_EXHDR(keys);
@@ -128,6 +160,13 @@ receive_row(TupleTableSlot *slot, void *arg)
 		state->callback(&row, state->arg);
 	if ((Pointer) keys != DatumGetPointer(stored))
 		pfree(keys);
+}
+
+static void
+receive_row(TupleTableSlot *slot, void *arg)
+{
+	slot_getallattrs(slot);
+	hand_on(arg, slot->tts_values, slot->tts_isnull[5] ? NULL : &slot->tts_values[5]);
 }
 
 static Datum
@@ -311,6 +350,59 @@ synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
 							  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &state));
 	}
 	AtEOXact_GUC(false, guc_level);
+}
+
+/* columns of a segment, as they lie in the table */
+enum
+{
+	COLUMN_TXID = 3, COLUMN_KEYS = 6, COLUMN_LONG_KEY = 7, LOG_TABLE_COLUMNS = 8
+};
+
+static void
+scan_renames(int segment, const LogScan *state, uint64 from, const bool *enough)
+{
+	Relation	rel = table_open(synchro_log_segment(segment), AccessShareLock);
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key[0], COLUMN_TXID, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum((int64) from));
+	scan = systable_beginscan(rel, synchro_log_renames_index(segment), true, GetActiveSnapshot(), 1, key);
+	while (!(enough != NULL && *enough) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[LOG_TABLE_COLUMNS];
+		bool		nulls[LOG_TABLE_COLUMNS];
+		int			keys;
+
+		CHECK_FOR_INTERRUPTS();
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		keys = nulls[COLUMN_KEYS - 1] ? COLUMN_LONG_KEY - 1 : COLUMN_KEYS - 1;
+		hand_on(state, values, nulls[keys] ? NULL : &values[keys]);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Call back for every row of the log that tells of renames, that the active
+ * snapshot sees and the stored one did not, until *enough, if that is given.
+ * Rows come in no order, with the times that they bear.
+ *
+ * Neither SQL nor a plan: this is asked for each batch that another node
+ * pushes, and as a rule there is nothing.  The segments are to be locked as
+ * for the other scans.
+ */
+void
+synchro_log_scan_renames(const SynchroSnapshot *since, SynchroLogCallback callback, void *arg, const bool *enough)
+{
+	LogScan		state = {callback, arg, since, true};
+	uint64		from = since->xmax;
+
+	/* whatever was in progress then and has ended meanwhile is younger */
+	for (int i = 0; i < since->nxip; i++)
+		from = Min(from, since->xip[i]);
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS && !(enough != NULL && *enough); i++)
+		scan_renames(i, &state, from, enough);
 }
 
 /*

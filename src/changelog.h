@@ -27,6 +27,8 @@
 
 extern int	synchro_log_live(void);
 extern Oid	synchro_log_segment(int segment);
+extern Oid	synchro_log_index(int segment);
+extern Oid	synchro_log_renames_index(int segment);
 
 /* writing, in logwrite.c */
 typedef struct SynchroLogWriter SynchroLogWriter;
@@ -61,6 +63,8 @@ extern void synchro_log_scan(const SynchroSnapshot *since,
 							 SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
 									SynchroLogCallback callback, void *arg);
+extern void synchro_log_scan_renames(const SynchroSnapshot *since, SynchroLogCallback callback,
+									 void *arg, const bool *enough);
 extern bool synchro_log_has_unseen(int segment, const SynchroSnapshot *since,
 								   TimestampTz before);
 extern void synchro_log_scan_backlog(const char *server,

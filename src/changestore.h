@@ -18,7 +18,8 @@ typedef struct SynchroChangedKey
 	char		kind;			/* of a name: 'o', 'd' or 'g' */
 	SynchroBytes name;			/* a natural key, or a former identity in mode
 								 * reference; data may be NULL */
-	SynchroStamp named;			/* since when nothing is called so */
+	SynchroStamp named;			/* since when nothing is called so; of kind o,
+								 * when the row lost the name */
 	SynchroStamp changed;		/* when the row was changed */
 	TimestampTz born;			/* when the row was inserted, if the remote
 								 * does not know it; else 0, or the following */

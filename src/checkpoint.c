@@ -262,12 +262,13 @@ synchro_position_skip(const char *server, const SynchroPosition *position,
 
 /*
  * How much of its log another node has pushed here, as a snapshot of that
- * node, as far as the active snapshot sees; NULL if nothing is known.
+ * node, as far as the active snapshot sees; NULL if nothing is known.  named is
+ * set to how much of what its rows are called, which is ahead of that.
  *
  * The table is read as its owner: whoever made it for a node that pushes here.
  */
 char *
-synchro_position_of_peer(const pg_uuid_t *node)
+synchro_position_of_peer(const pg_uuid_t *node, char **named)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid			schema = get_namespace_oid(SYNCHRO_PEER_SCHEMA, true);
@@ -279,6 +280,7 @@ synchro_position_of_peer(const pg_uuid_t *node)
 	Datum		value = UUIDPGetDatum(node);
 	char	   *result = NULL;
 
+	*named = NULL;
 	if (!OidIsValid(relid))
 		return NULL;
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
@@ -287,9 +289,12 @@ synchro_position_of_peer(const pg_uuid_t *node)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	synchro_sql_open(&scope, owner);
-	if (synchro_sql_run("SELECT snapshot FROM " SYNCHRO_PEER_SCHEMA ".position WHERE node = $1",
+	if (synchro_sql_run("SELECT snapshot, keys_snapshot FROM " SYNCHRO_PEER_SCHEMA ".position WHERE node = $1",
 						1, &type, &value, NULL) == 1)
+	{
 		result = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+		*named = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
+	}
 	synchro_sql_close(&scope);
 	return result;
 }

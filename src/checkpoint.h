@@ -35,7 +35,7 @@ extern void synchro_position_rebase(const char *server, bool forget_references,
 									bool forget_names);
 extern void synchro_position_skip(const char *server, const SynchroPosition *position,
 								  const char *snapshot, TimestampTz checkpoint);
-extern char *synchro_position_of_peer(const pg_uuid_t *node);
+extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
 extern void synchro_peer_tables(StringInfo sql);
 extern void synchro_peer_find_leftovers(SynchroLink *link);

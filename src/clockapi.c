@@ -13,11 +13,14 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "clock.h"
 #include "settings.h"
+#include "source.h"
 
 PG_FUNCTION_INFO_V1(synchro_peer_clock);
+PG_FUNCTION_INFO_V1(synchro_peer_node);
 
 /*
  * peer_clock(node, reference, stratum, clock_difference, uncertainty): the
@@ -63,4 +66,17 @@ synchro_peer_clock(PG_FUNCTION_ARGS)
 	}
 	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * peer_node(): this node's id.
+ */
+Datum
+synchro_peer_node(PG_FUNCTION_ARGS)
+{
+	SynchroSources *sources = synchro_sources_load();
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+	*id = synchro_source_find(sources, 0)->origin;
+	PG_RETURN_UUID_P(id);
 }

@@ -126,13 +126,18 @@ synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
  * Append what comes first in a transaction that decides.  seen: how much of
  * the remote's log had been pushed here when the batch was read, as a snapshot
  * of the remote; NULL if nothing is known of that.  uncertainty: of the clocks,
- * microseconds.
+ * microseconds.  named: likewise, how much of what its rows are called; looks:
+ * whether the batch looks for what has changed of that since.
  */
 void
-synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty)
+synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty,
+						   const char *named, bool looks)
 {
-	appendStringInfo(sql, "SELECT synchro.peer_begin('%s', %s, " INT64_FORMAT ");", link->node,
+	appendStringInfo(sql, "SELECT synchro.peer_begin('%s', %s, " INT64_FORMAT, link->node,
 					 seen != NULL ? quote_literal_cstr(seen) : "NULL", uncertainty);
+	if (named != NULL)
+		appendStringInfo(sql, ", %s, %s", quote_literal_cstr(named), looks ? "true" : "false");
+	appendStringInfoString(sql, ");");
 }
 
 /*

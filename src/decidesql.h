@@ -21,7 +21,8 @@
 	" WHEN (" there ".stamp, " there ".origin) > (" here ".stamp, " here ".origin) THEN 'l' END::\"char\""
 
 extern void synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt);
-extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty);
+extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty,
+									   const char *named, bool looks);
 extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
 							   bool leftovers, bool careful);
 extern void synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, List *tables, bool ensured);
@@ -30,6 +31,11 @@ extern void synchro_sql_recheck(StringInfo sql);
 
 /* in ghostsql.c */
 extern void synchro_sql_ghosts(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* in crosssql.c */
+extern void synchro_sql_crossed(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_crossed_references(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_restate(StringInfo sql, const SynchroLinkTable *lt);
 
 /* pieces that it shares */
 extern void synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix);

@@ -32,6 +32,7 @@
 #include "applysql.h"
 #include "decidesql.h"
 #include "followers.h"
+#include "identities.h"
 #include "keycodec.h"
 #include "localsql.h"
 #include "peerlog.h"
@@ -195,7 +196,7 @@ touch(const SynchroTable *table, List *followers)
 		Follower   *follower = lfirst(cell);
 
 		rows[foreach_current_index(cell)].bytes =
-			synchro_peerlog_encode(table, table->identity, table->nidentity, follower->identity);
+			synchro_identities_encode_text(table, table->identity, table->nidentity, follower->identity);
 		since = Min(since, follower->stamp.at);
 
 		/* it did not come here by that node's hands: all remotes get it */

@@ -12,6 +12,7 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 
@@ -339,4 +340,52 @@ synchro_identities_array(const SynchroIdentities *identities, int first, int cou
 	}
 	return PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
 											  TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * Encode (see keycodec.h) an identity or a name that is given as the text of
+ * an array of text.
+ */
+SynchroBytes
+synchro_identities_encode_text(const SynchroTable *table, const int *columns, int ncolumns, const char *array_text)
+{
+	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, array_text), TEXTOID, -1);
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+	char	  **texts;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &count);
+	if (count != ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key of table %s must have %d values, not %d", table->qualified, ncolumns, count),
+				 errhint("Watch the table by the same key on both sides.")));
+	texts = palloc(sizeof(char *) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	return synchro_identities_encode(table, columns, ncolumns, texts);
+}
+
+/*
+ * The text of an array of text with encoded values.
+ */
+char *
+synchro_identities_array_text(const SynchroTable *table, const int *columns, int ncolumns, SynchroBytes bytes)
+{
+	char	  **values = synchro_identities_values(table, columns, ncolumns, bytes);
+	Datum	   *elements = palloc(sizeof(Datum) * Max(ncolumns, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(ncolumns, 1));
+	int			dimensions[1] = {ncolumns};
+	int			bounds[1] = {1};
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
+	}
+	return OidOutputFunctionCall(F_ARRAY_OUT,
+								 PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
+																	TEXTOID, -1, false, TYPALIGN_INT)));
 }

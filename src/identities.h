@@ -46,6 +46,10 @@ extern SynchroBytes synchro_identities_encode(const SynchroTable *table, const i
 											  int ncolumns, char **values);
 extern char **synchro_identities_values(const SynchroTable *table, const int *columns,
 										int ncolumns, SynchroBytes bytes);
+extern SynchroBytes synchro_identities_encode_text(const SynchroTable *table, const int *columns,
+												   int ncolumns, const char *array_text);
+extern char *synchro_identities_array_text(const SynchroTable *table, const int *columns,
+										   int ncolumns, SynchroBytes bytes);
 extern char *synchro_identity_key(char **values, int count);
 extern HTAB *synchro_string_set(MemoryContext context);
 extern HTAB *synchro_string_table(MemoryContext context, Size entrysize);

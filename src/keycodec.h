@@ -63,6 +63,15 @@ typedef struct SynchroKeyRecord
 	SynchroStamp stamp;
 } SynchroKeyRecord;
 
+/*
+ * Does a record say that a row, which lives on, has lost a name?
+ */
+static inline bool
+synchro_key_renames(const char *record)
+{
+	return (*record & SYNCHRO_KEY_HAS_OLD) != 0 && (*record & SYNCHRO_KEY_OP_MASK) != SYNCHRO_OP_DELETE;
+}
+
 extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);

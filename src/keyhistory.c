@@ -61,6 +61,7 @@ typedef struct KeyHistory
 	bool		removed;		/* deleted, or moved to another identity */
 	bool		has_old;
 	SynchroBytes old_key;
+	SynchroStamp renamed;		/* when it lost that */
 	bool		again;			/* is sent again */
 	List	   *gone_again;		/* of GoneName: to be sent again */
 	SynchroStamp newest;
@@ -151,6 +152,7 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 	{
 		group->has_old = true;
 		group->old_key = slot_old_key(slot);
+		group->renamed = stamp;
 	}
 }
 
@@ -220,7 +222,7 @@ put_gone(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes nam
 static void
 put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, SynchroBytes name)
 {
-	put_key(changed, group, kind, name, group->newest);
+	put_key(changed, group, kind, name, kind == 'o' && group->has_old ? group->renamed : group->newest);
 }
 
 /*

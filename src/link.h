@@ -49,6 +49,7 @@ typedef struct SynchroLinkTable
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;
 	int64		nolds;			/* of the names, those of before */
+	int64		nrenamed;		/* of these, of rows that live on */
 	int64		nwaiting;		/* and those of rows that wait, see parked.c */
 
 	/* the batch that was sent last */
@@ -99,6 +100,8 @@ typedef struct SynchroLink
 	MemoryContext batch_context;	/* spools and requests of the batch at hand */
 	MemoryContext sent_context; /* of the one that is being sent */
 	List	   *sent;			/* its spools */
+	int			crossing;		/* so many batches look for names that have
+								 * changed hands there, see crosssql.c */
 	List	   *leftovers;		/* names of tables with deletes that batches
 								 * before the last have left to it */
 	struct SynchroPreview *preview; /* nothing is to be written, only shown;

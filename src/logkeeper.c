@@ -130,7 +130,7 @@ static void
 summarize_segment(int segment, BlockNumber end)
 {
 	Relation	rel = table_open(synchro_log_segment(segment), AccessShareLock);
-	Datum		index = ObjectIdGetDatum(linitial_oid(RelationGetIndexList(rel)));
+	Datum		index = ObjectIdGetDatum(synchro_log_index(segment));
 	BlockNumber begin = notes[segment].summarized;
 
 	if (end - begin > MANY_RANGES * RANGE_BLOCKS)

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "changelog.h"
 #include "clock.h"
@@ -43,7 +44,7 @@
 enum
 {
 	LOG_RELATION, LOG_LAYOUT, LOG_TXID, LOG_CHANGED_AT, LOG_PART,
-	LOG_KEYS, LOG_LONG_KEY, LOG_COLUMNS
+	LOG_KEYS, LOG_LONG_KEY, LOG_RENAMES, LOG_COLUMNS
 };
 
 /* the chunk being filled for one table */
@@ -52,6 +53,7 @@ typedef struct Chunk
 	Oid			relation;
 	uint32		layout;
 	int			nkeys;
+	bool		renames;		/* has names that rows have lost and live on */
 	StringInfoData keys;
 } Chunk;
 
@@ -62,6 +64,8 @@ struct SynchroLogWriter
 	Relation	rel;
 	Relation	index;
 	IndexInfo  *index_info;
+	Relation	renames;		/* the index of rows with renames; NULL: not opened */
+	IndexInfo  *renames_info;
 	List	   *chunks;
 	Chunk	   *last;			/* most recently used */
 	TupleTableSlot *slot;
@@ -120,8 +124,7 @@ synchro_log_open(int segment, int first_part)
 	writer->part = first_part;
 	writer->segment = segment >= 0 ? segment : lock_live_segment();
 	writer->rel = table_open(synchro_log_segment(writer->segment), RowExclusiveLock);
-	writer->index = index_open(linitial_oid(RelationGetIndexList(writer->rel)),
-							   RowExclusiveLock);
+	writer->index = index_open(synchro_log_index(writer->segment), RowExclusiveLock);
 	writer->index_info = BuildIndexInfo(writer->index);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 
@@ -164,9 +167,28 @@ synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Note where a row lies that tells of renames.  Few transactions rename rows,
+ * so this index takes nothing of the others, and whoever asks whether any names
+ * have changed looks at one page.
+ */
+static void
+index_renames(SynchroLogWriter *writer, Datum txid)
+{
+	bool		isnull = false;
+
+	if (writer->renames == NULL)
+	{
+		writer->renames = index_open(synchro_log_renames_index(writer->segment), RowExclusiveLock);
+		writer->renames_info = BuildIndexInfo(writer->renames);
+	}
+	index_insert(writer->renames, &txid, &isnull, &writer->slot->tts_tid,
+				 writer->rel, UNIQUE_CHECK_NO, false, writer->renames_info);
+}
+
 static void
 add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
-		struct varlena *keys, struct varlena *long_key)
+		struct varlena *keys, struct varlena *long_key, bool renames)
 {
 	TupleTableSlot *slot = ExecClearTuple(writer->slot);
 	Datum		indexed[] = {Int64GetDatum(writer->txid), TimestampTzGetDatum(writer->stamp)};
@@ -182,6 +204,8 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 	slot->tts_isnull[LOG_KEYS] = keys == NULL;
 	slot->tts_values[LOG_LONG_KEY] = PointerGetDatum(long_key);
 	slot->tts_isnull[LOG_LONG_KEY] = long_key == NULL;
+	slot->tts_values[LOG_RENAMES] = BoolGetDatum(true);
+	slot->tts_isnull[LOG_RENAMES] = !renames;
 	ExecStoreVirtualTuple(slot);
 
 	/*
@@ -192,6 +216,8 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 					   TABLE_INSERT_NO_LOGICAL, NULL);
 	index_insert(writer->index, indexed, nulls, &slot->tts_tid,
 				 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
+	if (renames)
+		index_renames(writer, indexed[0]);
 }
 
 /*
@@ -230,10 +256,11 @@ write_chunk(SynchroLogWriter *writer, Chunk *chunk)
 	is_long = chunk->keys.len > CHUNK_BYTES;
 	keys = seal(&chunk->keys, chunk->relation, chunk->layout);
 	if (is_long)
-		add_row(writer, chunk->relation, chunk->layout, NULL, keys);
+		add_row(writer, chunk->relation, chunk->layout, NULL, keys, chunk->renames);
 	else
-		add_row(writer, chunk->relation, chunk->layout, keys, NULL);
+		add_row(writer, chunk->relation, chunk->layout, keys, NULL, chunk->renames);
 	chunk->nkeys = 0;
+	chunk->renames = false;
 	chunk->keys.len = VARHDRSZ;
 }
 
@@ -246,6 +273,7 @@ write_chunks(SynchroLogWriter *writer)
 	StringInfoData sections;
 	int			nchunks = 0;
 	int			len = VARHDRSZ;
+	bool		renames = false;
 	ListCell   *cell;
 
 	foreach(cell, writer->chunks)
@@ -275,10 +303,12 @@ write_chunks(SynchroLogWriter *writer)
 			continue;
 		appendBinaryStringInfo(&sections, (char *) header, SYNCHRO_SECTION_HEADER);
 		appendBinaryStringInfo(&sections, chunk->keys.data + VARHDRSZ, chunk->keys.len - VARHDRSZ);
+		renames |= chunk->renames;
+		chunk->renames = false;
 		chunk->nkeys = 0;
 		chunk->keys.len = VARHDRSZ;
 	}
-	add_row(writer, SYNCHRO_SEVERAL_RELATIONS, 0, seal(&sections, SYNCHRO_SEVERAL_RELATIONS, 0), NULL);
+	add_row(writer, SYNCHRO_SEVERAL_RELATIONS, 0, seal(&sections, SYNCHRO_SEVERAL_RELATIONS, 0), NULL, renames);
 	/* sections are numbered as rows are: two may be of one table, altered in between */
 	writer->part += nchunks - 1;
 	pfree(sections.data);
@@ -320,6 +350,7 @@ synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
 	if (chunk->nkeys >= CHUNK_KEYS || chunk->keys.len + len > CHUNK_BYTES)
 		write_chunk(writer, chunk);
 	appendBinaryStringInfo(&chunk->keys, record, len);
+	chunk->renames |= synchro_key_renames(record);
 	chunk->nkeys++;
 	MemoryContextSwitchTo(old);
 }
@@ -333,7 +364,7 @@ synchro_log_put_stamp(SynchroLogWriter *writer)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
 
-	add_row(writer, SYNCHRO_STAMP_RELATION, 0, NULL, NULL);
+	add_row(writer, SYNCHRO_STAMP_RELATION, 0, NULL, NULL, false);
 	MemoryContextSwitchTo(old);
 }
 
@@ -356,6 +387,11 @@ synchro_log_close(SynchroLogWriter *writer, int *next_part)
 	ExecDropSingleTupleTableSlot(writer->slot);
 	synchro_index_insert_cleanup(writer->index, writer->index_info);
 	index_close(writer->index, NoLock);
+	if (writer->renames != NULL)
+	{
+		synchro_index_insert_cleanup(writer->renames, writer->renames_info);
+		index_close(writer->renames, NoLock);
+	}
 	table_close(writer->rel, NoLock);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(writer->context);

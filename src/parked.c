@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 
 #include "changestore.h"
+#include "identities.h"
 #include "localsql.h"
 #include "parked.h"
 #include "peerlog.h"
@@ -175,7 +176,7 @@ synchro_parked_find(const SynchroParkedSet *set, Oid relid, char **identity, int
 SynchroParked *
 synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table, const char *array_text)
 {
-	SynchroBytes bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, array_text);
+	SynchroBytes bytes = synchro_identities_encode_text(table, table->identity, table->nidentity, array_text);
 
 	return synchro_parked_find(set, table->relid,
 							   synchro_identities_values(table, table->identity, table->nidentity, bytes),

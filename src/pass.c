@@ -289,6 +289,7 @@ push(SynchroPass *pass, SynchroBatch *batch, PushState state, bool may_read_ahea
 		if (error == NULL)
 		{
 			acknowledge(pass, batch, token);
+			pass->link->crossing = Max(pass->link->crossing - 1, 0);
 			return NULL;
 		}
 

@@ -385,7 +385,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 	if (ready)
 	{
 		if (pass->link->peer_node != NULL)
-			batch->seen = synchro_position_of_peer(pass->link->peer_node);
+			batch->seen = synchro_position_of_peer(pass->link->peer_node, &batch->named_there);
 		synchro_batch_read(batch);
 
 		/* if one of them is found none goes straight any more */

@@ -13,12 +13,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -30,17 +27,16 @@
 #include "utils/uuid.h"
 
 #include "applied.h"
-#include "checkpoint.h"
 #include "clock.h"
 #include "compat.h"
 #include "conflict.h"
+#include "identities.h"
 #include "localsql.h"
 #include "peerlog.h"
-#include "sharedstate.h"
+#include "peernames.h"
+#include "peersession.h"
 #include "stalled.h"
 
-PG_FUNCTION_INFO_V1(synchro_allow_peer);
-PG_FUNCTION_INFO_V1(synchro_peer_node);
 PG_FUNCTION_INFO_V1(synchro_peer_table);
 PG_FUNCTION_INFO_V1(synchro_peer_begin);
 PG_FUNCTION_INFO_V1(synchro_peer_newest);
@@ -50,43 +46,6 @@ PG_FUNCTION_INFO_V1(synchro_peer_lost);
 PG_FUNCTION_INFO_V1(synchro_peer_won);
 PG_FUNCTION_INFO_V1(synchro_peer_recheck);
 
-/* what peer_begin() said, for its transaction */
-typedef struct PeerSession
-{
-	uint64		txid;
-	pg_uuid_t	node;
-	SynchroSnapshot *seen;		/* or NULL */
-	SynchroSnapshot *begun;
-	int64		uncertainty;	/* of both sides' times, microseconds */
-} PeerSession;
-
-static PeerSession session;
-
-static PeerSession *
-current_session(void)
-{
-	if (session.txid == 0 || session.txid != U64FromFullTransactionId(GetTopFullTransactionIdIfAny()))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no other node is pushing in this transaction"),
-				 errhint("This function is called by the workers of synchro.")));
-	return &session;
-}
-
-/*
- * The watched table of that name, or NULL.
- */
-static const SynchroTable *
-watched_table(Datum name)
-{
-	Oid			relid = synchro_table_by_name(TextDatumGetCString(name));
-	const SynchroTable *table = OidIsValid(relid) ? synchro_table_get(relid, true) : NULL;
-
-	if (table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
-		return NULL;
-	return synchro_table_copy(table, CurrentMemoryContext);
-}
-
 /*
  * The same, to push to it: its trigger must be there, or the log would not
  * have what is pushed, and cannot tell what is newer.
@@ -94,7 +53,7 @@ watched_table(Datum name)
 static const SynchroTable *
 pushed_table(Datum name)
 {
-	const SynchroTable *table = watched_table(name);
+	const SynchroTable *table = synchro_peersession_table(name);
 
 	if (table != NULL && !table->captured)
 		ereport(ERROR,
@@ -105,53 +64,13 @@ pushed_table(Datum name)
 }
 
 /*
- * allow_peer(role): give a role what it needs to push to this node.
- */
-Datum
-synchro_allow_peer(PG_FUNCTION_ARGS)
-{
-	char	   *role = GetUserNameFromId(PG_GETARG_OID(0), false);
-	SynchroSqlScope scope;
-	StringInfoData sql;
-	const char *quoted = quote_identifier(role);
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	initStringInfo(&sql);
-	if (!OidIsValid(get_namespace_oid(SYNCHRO_PEER_SCHEMA, true)))
-		synchro_peer_tables(&sql);
-	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA ", " SYNCHRO_SCHEMA " TO %s;"
-					 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;",
-					 quoted, quoted);
-	synchro_sql_run("SELECT string_agg(format('GRANT EXECUTE ON FUNCTION %s TO ', oid::regprocedure) || quote_ident($1), ';')"
-					" FROM pg_proc WHERE pronamespace = '" SYNCHRO_SCHEMA "'::regnamespace AND proname LIKE 'peer\\_%'"
-					" AND proname <> 'peer_setup'", 1, (Oid[]) {TEXTOID}, (Datum[]) {CStringGetTextDatum(role)}, NULL);
-	appendStringInfoString(&sql, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	synchro_sql_script(sql.data);
-	synchro_sql_close(&scope);
-	PG_RETURN_VOID();
-}
-
-/*
- * peer_node(): this node's id.
- */
-Datum
-synchro_peer_node(PG_FUNCTION_ARGS)
-{
-	SynchroSources *sources = synchro_sources_load();
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-
-	*id = synchro_source_find(sources, 0)->origin;
-	PG_RETURN_UUID_P(id);
-}
-
-/*
  * peer_table(relation): by which columns the rows of a watched table are
  * identified and named here; NULL if it is not watched.
  */
 Datum
 synchro_peer_table(PG_FUNCTION_ARGS)
 {
-	const SynchroTable *table = watched_table(PG_GETARG_DATUM(0));
+	const SynchroTable *table = synchro_peersession_table(PG_GETARG_DATUM(0));
 
 	if (table == NULL)
 		PG_RETURN_NULL();
@@ -159,18 +78,38 @@ synchro_peer_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * peer_begin(node, seen, uncertainty): the present transaction applies a batch of another
- * node.
+ * Names have changed here of which the other node has not heard, and the batch
+ * does not look for them.
+ */
+static void
+refuse_renames(void)
+{
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE('4', '0', 'S', 'Y', '2')),	/* SYNCHRO_RENAMED_THERE */
+			 errmsg("rows have been renamed here that the other node calls by their old names"),
+			 errhint("The batch is tried again.")));
+}
+
+/*
+ * peer_begin(node, seen, uncertainty, named, looks): the present transaction
+ * applies a batch of another node.
  *
  * seen: how much of this node's log that one had got when it read the batch,
  * as a snapshot of this node; NULL if it gets nothing from here.  uncertainty:
  * how exactly the two clocks are known to each other, in microseconds.
+ *
+ * named: how much of what the rows here are called the other node had been
+ * told, likewise; NULL if that is nothing, or does not matter.  looks: whether
+ * the batch looks for names that have changed hands since, see crosssql.c.
+ * Names rarely change: so a batch that does not look is refused if any have, at
+ * the cost of one look at the log's index of renames, and comes again looking.
  */
 Datum
 synchro_peer_begin(PG_FUNCTION_ARGS)
 {
 	SynchroSqlScope scope;
 	MemoryContext old;
+	SynchroPeerSession *session;
 	pg_uuid_t	own;
 
 	if (PG_ARGISNULL(0))
@@ -193,25 +132,23 @@ synchro_peer_begin(PG_FUNCTION_ARGS)
 				 errdetail("Both databases have the node id %s: one is a copy of the other, or they are one.",
 						   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&own)))),
 				 errhint("On the copy, run SELECT synchro.confirm_node().")));
+	session = synchro_peersession_begin();
 	old = MemoryContextSwitchTo(TopTransactionContext);
-	session.txid = U64FromFullTransactionId(GetTopFullTransactionId());
-	session.node = *PG_GETARG_UUID_P(0);
-	session.seen = NULL;
-	session.uncertainty = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
+	session->txid = U64FromFullTransactionId(GetTopFullTransactionId());
+	session->node = *PG_GETARG_UUID_P(0);
+	session->seen = NULL;
+	session->named = NULL;
+	session->looks = PG_ARGISNULL(4) || PG_GETARG_BOOL(4);
+	session->uncertainty = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
 	if (!PG_ARGISNULL(1))
-		session.seen = synchro_snapshot_parse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, PG_GETARG_DATUM(1))));
-	session.begun = synchro_snapshot_parse(synchro_snapshot_current());
+		session->seen = synchro_snapshot_parse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, PG_GETARG_DATUM(1))));
+	if (!PG_ARGISNULL(3))
+		session->named = synchro_snapshot_parse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, PG_GETARG_DATUM(3))));
+	session->begun = synchro_snapshot_parse(synchro_snapshot_current());
 	MemoryContextSwitchTo(old);
+	if (session->named != NULL && !session->looks && synchro_peernames_any(session->named, &session->node))
+		refuse_renames();
 	PG_RETURN_VOID();
-}
-
-static int
-text_elements(Datum array, Datum **elements)
-{
-	int			count;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, elements, NULL, &count);
-	return count;
 }
 
 static Datum
@@ -230,7 +167,7 @@ origin_datum(const SynchroStamps *stamps, SynchroStamp stamp)
 Datum
 synchro_peer_newest(PG_FUNCTION_ARGS)
 {
-	PeerSession *peer = current_session();
+	SynchroPeerSession *peer = synchro_peersession();
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
 	Datum	   *elements;
@@ -241,12 +178,12 @@ synchro_peer_newest(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (table == NULL)
 		return (Datum) 0;
-	count = text_elements(PG_GETARG_DATUM(1), &elements);
+	count = synchro_text_elements(PG_GETARG_DATUM(1), &elements);
 	rows = palloc0(sizeof(SynchroNewest) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
 		rows[i].identity = TextDatumGetCString(elements[i]);
-		rows[i].bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, rows[i].identity);
+		rows[i].bytes = synchro_identities_encode_text(table, table->identity, table->nidentity, rows[i].identity);
 	}
 	stamps = synchro_peerlog_newest(table, rows, count, PG_GETARG_INT64(2), peer->seen);
 	for (int i = 0; i < count; i++)
@@ -282,11 +219,11 @@ synchro_peer_names(PG_FUNCTION_ARGS)
 	SynchroBearer *names;
 	SynchroStamps *stamps;
 
-	(void) current_session();
+	(void) synchro_peersession();
 	InitMaterializedSRF(fcinfo, 0);
 	if (table == NULL)
 		return (Datum) 0;
-	count = text_elements(PG_GETARG_DATUM(1), &elements);
+	count = synchro_text_elements(PG_GETARG_DATUM(1), &elements);
 	names = palloc0(sizeof(SynchroBearer) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 		names[i].name = TextDatumGetCString(elements[i]);
@@ -316,7 +253,7 @@ synchro_peer_names(PG_FUNCTION_ARGS)
 Datum
 synchro_peer_apply(PG_FUNCTION_ARGS)
 {
-	PeerSession *peer = current_session();
+	SynchroPeerSession *peer = synchro_peersession();
 	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
 	Datum	   *columns[5];
 	int			count = 0;
@@ -354,7 +291,7 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 		}
 		stamp.source = last_source;
 		newest = Max(newest, stamp.at);
-		synchro_applied_put(table, synchro_peerlog_encode(table, table->identity, table->nidentity, TextDatumGetCString(columns[0][i])),
+		synchro_applied_put(table, synchro_identities_encode_text(table, table->identity, table->nidentity, TextDatumGetCString(columns[0][i])),
 							stamp, DatumGetBool(columns[3][i]), DatumGetBool(columns[4][i]));
 	}
 
@@ -363,67 +300,17 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static char *
-text_or_null(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : TextDatumGetCString(PG_GETARG_DATUM(n));
-}
-
-/*
- * Queue a row for the node that is pushing.
- *
- * name: tell that nothing is called so any more; NULL: only send the row.
- */
-static void
-queue_winner(const PeerSession *peer, const SynchroTable *table, const char *identity,
-			 const char *name, TimestampTz at, const pg_uuid_t *origin)
-{
-	SynchroSqlScope scope;
-	StringInfoData record;
-	SynchroBytes bytes = synchro_peerlog_encode(table, table->identity, table->nidentity, identity);
-	SynchroStamp stamp = {at};
-	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
-	Oid			types[] = {UUIDOID, OIDOID, INT4OID, TIMESTAMPTZOID, BYTEAOID};
-	Datum		values[lengthof(types)];
-
-	if (!synchro_uuid_equal(origin, &own))
-		stamp.source = synchro_source_number(origin, origin);
-	initStringInfo(&record);
-	appendStringInfoChar(&record, (char) (SYNCHRO_KEY_STAMPED | (name != NULL ? SYNCHRO_OP_DELETE | SYNCHRO_KEY_HAS_OLD : SYNCHRO_OP_UPDATE)));
-	appendBinaryStringInfo(&record, bytes.data, bytes.len);
-	if (name != NULL)
-	{
-		bytes = synchro_peerlog_encode(table, table->key, table->nkey, name);
-		appendBinaryStringInfo(&record, bytes.data, bytes.len);
-	}
-	synchro_key_put_stamp(&record, stamp);
-	synchro_key_seal(&record, 0, table->relid, table->layout);
-	values[0] = UUIDPGetDatum(&peer->node);
-	values[1] = ObjectIdGetDatum(table->relid);
-	values[2] = Int32GetDatum((int32) table->layout);
-	values[3] = TimestampTzGetDatum(synchro_clock_now());
-	values[4] = PointerGetDatum(cstring_to_text_with_len(record.data, record.len));
-
-	/* a remote that was never reached may be that node */
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("INSERT INTO synchro.backlog (server, relation, layout, changed_at, part, keys)"
-						" SELECT server, $2, $3, $4, 0, $5 FROM synchro.remote_state WHERE node = $1 OR node IS NULL",
-						lengthof(types), types, values, NULL) > 0)
-		synchro_shared_wake_at_commit(1);
-	synchro_sql_close(&scope);
-}
-
 /*
  * What a conflict was about, as far as peer_lost() and peer_won() have the
  * same arguments.
  */
 static void
-fill_conflict(FunctionCallInfo fcinfo, const PeerSession *peer, const SynchroTable *table, SynchroConflict *conflict)
+fill_conflict(FunctionCallInfo fcinfo, const SynchroPeerSession *peer, const SynchroTable *table, SynchroConflict *conflict)
 {
 	memset(conflict, 0, sizeof(*conflict));
 	conflict->table = table;
 	conflict->node = &peer->node;
-	conflict->identity = text_or_null(fcinfo, 1);
+	conflict->identity = synchro_text_or_null(fcinfo, 1);
 	conflict->local_at = PG_GETARG_INT64(2);
 	conflict->remote_at = PG_GETARG_INT64(4);
 	conflict->ambiguous = i64abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
@@ -442,10 +329,10 @@ fill_conflict(FunctionCallInfo fcinfo, const PeerSession *peer, const SynchroTab
 Datum
 synchro_peer_lost(PG_FUNCTION_ARGS)
 {
-	PeerSession *peer = current_session();
+	SynchroPeerSession *peer = synchro_peersession();
 	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : pushed_table(PG_GETARG_DATUM(0));
-	char	   *name = text_or_null(fcinfo, 7);
-	char	   *former = text_or_null(fcinfo, 8);
+	char	   *name = synchro_text_or_null(fcinfo, 7);
+	char	   *former = synchro_text_or_null(fcinfo, 8);
 	SynchroConflict conflict;
 
 	if (table == NULL || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(4))
@@ -457,7 +344,7 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 	/* a row that the other node has not got yet is on its way there already */
 	if ((conflict.identity != NULL || former != NULL) &&
 		(name != NULL || PG_ARGISNULL(9) || !PG_GETARG_BOOL(9)))
-		queue_winner(peer, table, conflict.identity != NULL ? conflict.identity : former, name,
+		synchro_peersession_queue(peer, table, conflict.identity != NULL ? conflict.identity : former, name,
 					 conflict.local_at, PG_GETARG_UUID_P(3));
 	PG_RETURN_BOOL(true);
 }
@@ -469,7 +356,7 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 Datum
 synchro_peer_won(PG_FUNCTION_ARGS)
 {
-	PeerSession *peer = current_session();
+	SynchroPeerSession *peer = synchro_peersession();
 	const SynchroTable *table = PG_ARGISNULL(0) ? NULL : pushed_table(PG_GETARG_DATUM(0));
 	SynchroConflict conflict;
 
@@ -489,16 +376,23 @@ synchro_peer_won(PG_FUNCTION_ARGS)
  * that have been written since, this transaction holds the locks: whoever
  * changed one of them before has committed, so is seen now, and whoever comes
  * later gets a later stamp.
+ *
+ * A row that was renamed after peer_begin() looked may be one whose name the
+ * batch has met at another row since.  If it was renamed after the batch had
+ * looked its rows up, nothing has crossed, and the batch is only refused
+ * needlessly; that happens once, since it comes again looking.
  */
 Datum
 synchro_peer_recheck(PG_FUNCTION_ARGS)
 {
-	PeerSession *peer = current_session();
+	SynchroPeerSession *peer = synchro_peersession();
 
 	if (synchro_applied_any() && synchro_peerlog_changed_since(peer->begun))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("rows were changed while they were being pushed"),
 				 errhint("The batch is tried again.")));
+	if (peer->named != NULL && !peer->looks && synchro_peernames_any(peer->begun, &peer->node))
+		refuse_renames();
 	PG_RETURN_VOID();
 }

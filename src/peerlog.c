@@ -12,14 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
-#include "lib/stringinfo.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -27,93 +20,8 @@
 #include "compat.h"
 #include "identities.h"
 #include "localsql.h"
+#include "logsearch.h"
 #include "peerlog.h"
-
-/* a string or encoded key, and what it stands for */
-typedef struct Named
-{
-	SynchroBytes bytes;			/* hash key */
-	void	   *what;
-} Named;
-
-static uint32
-hash_named(const void *key, Size size)
-{
-	const SynchroBytes *bytes = key;
-
-	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
-}
-
-static int
-match_named(const void *a, const void *b, Size size)
-{
-	const SynchroBytes *x = a;
-	const SynchroBytes *y = b;
-
-	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
-}
-
-static HTAB *
-make_table(int size)
-{
-	HASHCTL		ctl = {0};
-
-	ctl.keysize = sizeof(SynchroBytes);
-	ctl.entrysize = sizeof(Named);
-	ctl.hash = hash_named;
-	ctl.match = match_named;
-	ctl.hcxt = CurrentMemoryContext;
-	return hash_create("synchro peer rows", Max(size, 16), &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-/*
- * Encode (see keycodec.h) an identity or a name that is given as the text of
- * an array of text.
- */
-SynchroBytes
-synchro_peerlog_encode(const SynchroTable *table, const int *columns, int ncolumns, const char *array_text)
-{
-	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, array_text), TEXTOID, -1);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			count;
-	char	  **texts;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &count);
-	if (count != ncolumns)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("key of table %s must have %d values, not %d", table->qualified, ncolumns, count),
-				 errhint("Watch the table by the same key on both sides.")));
-	texts = palloc(sizeof(char *) * Max(count, 1));
-	for (int i = 0; i < count; i++)
-		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
-	return synchro_identities_encode(table, columns, ncolumns, texts);
-}
-
-/*
- * The text of an array of text with encoded values.
- */
-static char *
-decode(const SynchroTable *table, const int *columns, int ncolumns, SynchroBytes bytes)
-{
-	char	  **values = synchro_identities_values(table, columns, ncolumns, bytes);
-	Datum	   *elements = palloc(sizeof(Datum) * Max(ncolumns, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(ncolumns, 1));
-	int			dimensions[1] = {ncolumns};
-	int			bounds[1] = {1};
-
-	for (int i = 0; i < ncolumns; i++)
-	{
-		nulls[i] = values[i] == NULL;
-		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
-	}
-	return OidOutputFunctionCall(F_ARRAY_OUT,
-								 PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, bounds,
-																	TEXTOID, -1, false, TYPALIGN_INT)));
-}
 
 /* a log entry of one of the rows that are asked for */
 typedef struct Entry
@@ -126,11 +34,7 @@ typedef struct Entry
 
 typedef struct Search
 {
-	const SynchroTable *table;
-	SynchroStamps *stamps;
-	HTAB	   *wanted;
-	uint64		own;			/* transaction id */
-	MemoryContext context;
+	SynchroLogSearch log;
 	Entry	   *entries;
 	int			nentries;
 	int			maxentries;
@@ -141,25 +45,9 @@ static void
 begin_search(Search *search, const SynchroTable *table, int size)
 {
 	memset(search, 0, sizeof(*search));
-	search->table = table;
-	search->stamps = synchro_stamps_create();
-	search->wanted = make_table(size);
-	search->own = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
-	search->context = CurrentMemoryContext;
+	synchro_logsearch_begin(&search->log, table, size);
 	search->row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro peer row",
 												ALLOCSET_DEFAULT_SIZES);
-}
-
-/*
- * Is a row of the log one of this table, of another transaction?
- */
-static bool
-is_of_table(Search *search, const SynchroLogRow *row)
-{
-	if (synchro_stamps_note(search->stamps, row))
-		return false;
-	return row->relation == search->table->relid && row->txid != search->own &&
-		SYNCHRO_LAYOUT_IDENTITY(row->layout) == SYNCHRO_LAYOUT_IDENTITY(search->table->layout);
 }
 
 /* does an entry come after another in the log? */
@@ -185,7 +73,7 @@ note_entry(Search *search, SynchroNewest *wanted, const SynchroLogRow *row,
 	{
 		search->maxentries = Max(64, search->maxentries * 2);
 		search->entries = search->entries == NULL ?
-			MemoryContextAllocHuge(search->context, sizeof(Entry) * search->maxentries) :
+			MemoryContextAllocHuge(search->log.context, sizeof(Entry) * search->maxentries) :
 			repalloc_huge(search->entries, sizeof(Entry) * search->maxentries);
 	}
 	entry = &search->entries[search->nentries++];
@@ -210,31 +98,18 @@ search_newest(const SynchroLogRow *row, void *arg)
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
 
-	if (!is_of_table(search, row))
+	if (!synchro_logsearch_is_of_table(&search->log, row))
 		return;
 	for (int position = 0; pos < end; position++)
 	{
 		SynchroKeyRecord record;
-		Named	   *named;
+		SynchroNamed *named;
 
-		pos = synchro_key_next(pos, end, search->table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
-		named = hash_search(search->wanted, &record.identity, HASH_FIND, NULL);
+		pos = synchro_key_next(pos, end, search->log.table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		named = hash_search(search->log.wanted, &record.identity, HASH_FIND, NULL);
 		if (named != NULL)
 			note_entry(search, named->what, row, &record, position);
 	}
-}
-
-static void
-scan_latest(TimestampTz since, const SynchroSnapshot *unseen_by, SynchroLogCallback callback, Search *search)
-{
-	SynchroSqlScope scope;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_log_lock();
-	PushActiveSnapshot(GetLatestSnapshot());
-	synchro_log_scan_recent(since, unseen_by, callback, search);
-	PopActiveSnapshot();
-	synchro_sql_close(&scope);
 }
 
 /*
@@ -253,36 +128,36 @@ synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count
 	begin_search(&search, table, count);
 	for (int i = 0; i < count; i++)
 	{
-		Named	   *named = hash_search(search.wanted, &rows[i].bytes, HASH_ENTER, NULL);
+		SynchroNamed *named = hash_search(search.log.wanted, &rows[i].bytes, HASH_ENTER, NULL);
 
 		named->what = &rows[i];
 		rows[i].found = false;
 		rows[i].stamp.at = 0;
 	}
-	scan_latest(since, unseen_by, search_newest, &search);
+	synchro_logsearch_latest(since, unseen_by, search_newest, &search);
 	for (int i = 0; i < search.nentries; i++)
 	{
 		Entry	   *entry = &search.entries[i];
-		SynchroStamp stamp = synchro_stamps_of(search.stamps, entry->txid, entry->logged_at, entry->stamp);
+		SynchroStamp stamp = synchro_stamps_of(search.log.stamps, entry->txid, entry->logged_at, entry->stamp);
 
-		if (entry->row->stamp.at != 0 && synchro_stamps_compare(search.stamps, stamp, entry->row->stamp) < 0)
+		if (entry->row->stamp.at != 0 && synchro_stamps_compare(search.log.stamps, stamp, entry->row->stamp) < 0)
 			continue;
 		entry->row->stamp = stamp;
 		entry->row->txid = entry->txid;
 	}
-	return search.stamps;
+	return search.log.stamps;
 }
 
 static void
 search_bearers(const SynchroLogRow *row, void *arg)
 {
 	Search	   *search = arg;
-	const SynchroTable *table = search->table;
+	const SynchroTable *table = search->log.table;
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
 	MemoryContext old;
 
-	if (!is_of_table(search, row) ||
+	if (!synchro_logsearch_is_of_table(&search->log, row) ||
 		SYNCHRO_LAYOUT_KEY(row->layout) != SYNCHRO_LAYOUT_KEY(table->layout))
 		return;
 	old = MemoryContextSwitchTo(search->row_context);
@@ -290,15 +165,15 @@ search_bearers(const SynchroLogRow *row, void *arg)
 	{
 		SynchroKeyRecord record;
 		SynchroBytes name;
-		Named	   *named;
+		SynchroNamed *named;
 		SynchroBearer *bearer;
 
 		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
 		if (!record.has_old)
 			continue;
-		name.data = decode(table, table->key, table->nkey, record.old_key);
+		name.data = synchro_identities_array_text(table, table->key, table->nkey, record.old_key);
 		name.len = strlen(name.data);
-		named = hash_search(search->wanted, &name, HASH_FIND, NULL);
+		named = hash_search(search->log.wanted, &name, HASH_FIND, NULL);
 		bearer = named != NULL ? named->what : NULL;
 		if (bearer == NULL ||
 			(bearer->found && !is_later(row, position, bearer->logged_at, bearer->txid, bearer->part, bearer->position)))
@@ -309,7 +184,7 @@ search_bearers(const SynchroLogRow *row, void *arg)
 		bearer->part = row->part;
 		bearer->position = position;
 		bearer->given = record.stamp;
-		MemoryContextSwitchTo(search->context);
+		MemoryContextSwitchTo(search->log.context);
 		bearer->bytes = synchro_key_copy(record.identity);
 		MemoryContextSwitchTo(search->row_context);
 	}
@@ -329,7 +204,7 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 {
 	Search		search;
 	SynchroNewest *rows = palloc0(sizeof(SynchroNewest) * Max(count, 1));
-	HTAB	   *by_identity = make_table(count);
+	HTAB	   *by_identity = synchro_logsearch_table(count);
 	TimestampTz first = DT_NOEND;
 	int			nrows = 0;
 	SynchroStamps *stamps;
@@ -338,20 +213,20 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 	for (int i = 0; i < count; i++)
 	{
 		SynchroBytes name = {names[i].name, strlen(names[i].name)};
-		Named	   *named = hash_search(search.wanted, &name, HASH_ENTER, NULL);
+		SynchroNamed *named = hash_search(search.log.wanted, &name, HASH_ENTER, NULL);
 
 		named->what = &names[i];
 	}
-	scan_latest(since, NULL, search_bearers, &search);
+	synchro_logsearch_latest(since, NULL, search_bearers, &search);
 	for (int i = 0; i < count; i++)
 	{
-		Named	   *named;
+		SynchroNamed *named;
 		bool		known;
 
 		if (!names[i].found)
 			continue;
-		names[i].lost = synchro_stamps_of(search.stamps, names[i].txid, names[i].logged_at, names[i].given);
-		names[i].identity = decode(table, table->identity, table->nidentity, names[i].bytes);
+		names[i].lost = synchro_stamps_of(search.log.stamps, names[i].txid, names[i].logged_at, names[i].given);
+		names[i].identity = synchro_identities_array_text(table, table->identity, table->nidentity, names[i].bytes);
 		named = hash_search(by_identity, &names[i].bytes, HASH_ENTER, &known);
 		if (!known)
 		{
@@ -362,7 +237,7 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 		first = Min(first, names[i].logged_at);
 	}
 	if (nrows == 0)
-		return search.stamps;
+		return search.log.stamps;
 
 	/* the entry by which the name was lost is among these */
 	stamps = synchro_peerlog_newest(table, rows, nrows, first, NULL);

@@ -43,8 +43,6 @@ typedef struct SynchroBearer
 	SynchroBytes bytes;
 } SynchroBearer;
 
-extern SynchroBytes synchro_peerlog_encode(const SynchroTable *table, const int *columns,
-										   int ncolumns, const char *array_text);
 extern SynchroStamps *synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count,
 											 TimestampTz since, const SynchroSnapshot *unseen_by);
 extern SynchroStamps *synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int count,

@@ -20,6 +20,9 @@
 /* how often a batch is tried when others are in its way */
 #define MAX_CONFLICT_RETRIES	5
 
+/* so many batches look for names that have changed hands, see crosssql.c */
+#define CROSSING_BATCHES		64
+
 /*
  * Can a row be to blame for an error with that SQLSTATE?  Triggers may raise
  * whatever they like, so all others are.
@@ -251,6 +254,11 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("another worker has moved the position of remote \"%s\"",
 						pass->link->target->name)));
+	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0)
+	{
+		pass->link->crossing = CROSSING_BATCHES;
+		return true;
+	}
 	if (batch->straight != NULL)
 	{
 		/* whatever is wrong with its rows shows when they are staged */

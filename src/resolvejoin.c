@@ -313,3 +313,63 @@ synchro_resolve_not_reborn(StringInfo sql, const SynchroLinkTable *lt, const cha
 	synchro_sql_equal(sql, "d.l", psprintf("%s.l", alias), lt->table->nidentity);
 	appendStringInfoChar(sql, ')');
 }
+
+/*
+ * May the remote have been told of changes of names by another way, too?
+ */
+bool
+synchro_resolve_may_be_renamed_there(const SynchroLinkTable *lt)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) && synchro_fk_beyond_identity(lt, fk))
+			return false;
+	return lt->decides && lt->table->watched && lt->rows != NULL && lt->nrenamed > 0 &&
+		lt->table->mode != SYNCHRO_MODE_REFERENCE && !synchro_resolve_is_pair(lt);
+}
+
+/*
+ * Rows whose change of a name the remote has heard of by another way already
+ * -> m, kind n.  There the name of before may be another row's by now: of two
+ * that have exchanged names, each would be taken for the other, and one of
+ * them deleted.  The remote's log tells: the row that bears the present name
+ * there lost the same name by the same change.
+ */
+void
+synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+
+	synchro_resolve_insert_head(sql, lt, false);
+	appendStringInfoString(sql, "SELECT DISTINCT ON (");
+	synchro_sql_list(sql, "q.l", table->nidentity);
+	appendStringInfoString(sql, ") 'n', false, ");
+	synchro_sql_list(sql, "q.l", table->nidentity);
+	synchro_resolve_found(sql, lt);
+	appendStringInfo(sql, " FROM pg_temp.s_%d q JOIN pg_temp.n_%d o ON o.kind = '" SYNCHRO_KIND_OLD "' AND ", lt->number, lt->number);
+	synchro_sql_equal(sql, "o.l", "q.l", table->nidentity);
+	synchro_sql_join_parents(sql, lt, "q", false);
+	synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
+	appendStringInfo(sql, " JOIN synchro.peer_renames(%s, (SELECT pg_catalog.array_agg(DISTINCT lost ORDER BY lost) FROM pg_temp.n_%d WHERE kind = '" SYNCHRO_KIND_OLD
+					 "')) w ON w.lost_at = o.lost AND w.identity = ARRAY[", quote_literal_cstr(table->qualified), lt->number);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, "%st.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, table->identity[i]));
+	appendStringInfoString(sql, "]::text");
+
+	for (int i = 0; i < table->nkey; i++)
+	{
+		int			fk = synchro_column_fk(lt, table->key[i]);
+
+		appendStringInfo(sql, " AND (w.name::text[])[%d] IS NOT DISTINCT FROM ", i + 1);
+		if (fk < 0)
+		{
+			appendStringInfo(sql, "o.c%d::text", table->key[i]);
+			continue;
+		}
+		appendStringInfo(sql, "(SELECT b.r%d::text FROM pg_temp.m_%d b WHERE b.kind IN ('d', 'o', 'n') AND NOT b.fresh AND ",
+						 synchro_identity_position(lt->parents[fk]->table, table->fks[fk].refcols[table->columns[table->key[i]].fk_pos]),
+						 lt->parents[fk]->number);
+		synchro_sql_equal(sql, "b.l", psprintf("o.f%d_", fk), lt->parents[fk]->table->nidentity);
+		appendStringInfoString(sql, " ORDER BY b.kind <> 'd', b.kind <> 'o' LIMIT 1)");
+	}
+	appendStringInfoChar(sql, ';');
+}

@@ -29,6 +29,8 @@ extern void synchro_resolve_reference_join(StringInfo sql, const SynchroLink *li
 extern bool synchro_resolve_is_lateral(const SynchroLinkTable *lt);
 extern void synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, bool named);
 extern void synchro_resolve_found(StringInfo sql, const SynchroLinkTable *lt);
+extern bool synchro_resolve_may_be_renamed_there(const SynchroLinkTable *lt);
+extern void synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_resolve_not_mapped(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *kind);
 extern void synchro_resolve_not_reborn(StringInfo sql, const SynchroLinkTable *lt, const char *alias);
 

@@ -121,6 +121,12 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		appendStringInfoString(sql, " AND ");
 		synchro_resolve_not_mapped(sql, lt, "q", "q.kind");
 	}
+	if (synchro_resolve_may_be_renamed_there(lt))
+	{
+		appendStringInfoString(sql, " AND (q.kind <> '" SYNCHRO_KIND_OLD "' OR ");
+		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
+		appendStringInfoChar(sql, ')');
+	}
 	if (first_of_many)
 		append_first(sql, link, lt, "q.kind, ");
 	appendStringInfoChar(sql, ';');
@@ -219,7 +225,7 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 			appendStringInfo(sql, ", z.r%d", i);
 	}
 	appendStringInfo(sql, " FROM (%s) z", from);
-	if (synchro_resolve_may_be_remembered(lt) || (synchro_resolve_is_pair(lt) && lt->nolds > 0))
+	if (synchro_resolve_may_be_remembered(lt) || (synchro_resolve_is_pair(lt) && lt->nolds > 0) || synchro_resolve_may_be_renamed_there(lt))
 	{
 		appendStringInfoString(sql, " WHERE ");
 		synchro_resolve_not_mapped(sql, lt, "z", "'n'");
@@ -535,6 +541,8 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 	}
 	if (synchro_resolve_may_be_remembered(lt))
 		resolve_remembered(sql, link, lt);
+	if (synchro_resolve_may_be_renamed_there(lt))
+		synchro_resolve_renamed_there(sql, lt);
 	if (lt->nolds + lt->nwaiting > 0)
 		resolve_olds(sql, link, lt);
 	if (lt->nwaiting > 0)

@@ -441,8 +441,8 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 		lt->names = make_spool(link);
 	lt->involved = true;
 	lt->nnames += run_stream(link, lt, lt->names, NULL, identities, first, count, true,
-							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL" :
-							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 3 : 1);
+							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL, NULL" :
+							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 4 : 1);
 }
 
 /*
@@ -519,11 +519,13 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	int			waits = old->kind == SYNCHRO_KIND_WAITING[0] ? 1 : 0;
 	StringInfoData line;
 
-	synchro_suspect(lt->root);
 	initStringInfo(&line);
+	synchro_suspect(lt->root);
 	appendStringInfoChar(&line, old->kind);
 	if (lt->decides)
-		put_stamp(&line, old->named, waits ? NULL : sources);
+		put_stamp(&line, old->kind == SYNCHRO_KIND_OLD[0] ? old->changed : old->named, waits ? NULL : sources);
+	if (lt->decides)
+		synchro_copy_put(&line, waits ? NULL : psprintf(INT64_FORMAT, old->named.at));
 	for (int i = 0; i < table->nidentity; i++)
 		synchro_copy_put(&line, staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
@@ -540,11 +542,10 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 		for (int fk = 0; fk < table->nfks; fk++)
 		{
 			char	   *request[INDEX_MAX_KEYS];
-			const SynchroTable *parent;
+			const SynchroTable *parent = lt->parents[fk] != NULL ? lt->parents[fk]->table : NULL;
 
-			if (lt->parents[fk] == NULL || !synchro_fk_names_key(lt, fk))
+			if (parent == NULL || !synchro_fk_names_key(lt, fk))
 				continue;
-			parent = lt->parents[fk]->table;
 			Assert(parent->nidentity > 0);
 			for (int x = 0; x < parent->nidentity; x++)
 			{
@@ -583,8 +584,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 }
 
 /*
- * Identities whose natural keys were asked for since the last call; NULL if
- * none were.
+ * Identities whose natural keys were asked for since the last call, or NULL.
  */
 SynchroIdentities *
 synchro_stream_requests(SynchroLinkTable *lt)
@@ -594,8 +594,8 @@ synchro_stream_requests(SynchroLinkTable *lt)
 
 	if (lt->requests == NULL || lt->requests->fresh->count == 0)
 		return NULL;
-	fresh = lt->requests->fresh;
 	old = MemoryContextSwitchTo(lt->requests->context);
+	fresh = lt->requests->fresh;
 	lt->requests->fresh = synchro_identities_create(lt->table);
 	MemoryContextSwitchTo(old);
 	return fresh;

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -18,6 +19,8 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "checkpoint.h"
+#include "localsql.h"
 #include "registry.h"
 #include "sqlapi.h"
 #include "tableinfo.h"
@@ -32,6 +35,7 @@ PG_FUNCTION_INFO_V1(synchro_unregister_natural_key);
 PG_FUNCTION_INFO_V1(synchro_table_mode);
 PG_FUNCTION_INFO_V1(synchro_add_remote);
 PG_FUNCTION_INFO_V1(synchro_remove_remote);
+PG_FUNCTION_INFO_V1(synchro_allow_peer);
 
 /*
  * Error if the caller does not own the relation.
@@ -234,5 +238,32 @@ Datum
 synchro_remove_remote(PG_FUNCTION_ARGS)
 {
 	synchro_target_remove(NameStr(*PG_GETARG_NAME(0)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * allow_peer(role): give a role what it needs to push to this node.
+ */
+Datum
+synchro_allow_peer(PG_FUNCTION_ARGS)
+{
+	char	   *role = GetUserNameFromId(PG_GETARG_OID(0), false);
+	SynchroSqlScope scope;
+	StringInfoData sql;
+	const char *quoted = quote_identifier(role);
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	initStringInfo(&sql);
+	if (!OidIsValid(get_namespace_oid(SYNCHRO_PEER_SCHEMA, true)))
+		synchro_peer_tables(&sql);
+	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA ", " SYNCHRO_SCHEMA " TO %s;"
+					 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;",
+					 quoted, quoted);
+	synchro_sql_run("SELECT string_agg(format('GRANT EXECUTE ON FUNCTION %s TO ', oid::regprocedure) || quote_ident($1), ';')"
+					" FROM pg_proc WHERE pronamespace = '" SYNCHRO_SCHEMA "'::regnamespace AND proname LIKE 'peer\\_%'"
+					" AND proname <> 'peer_setup'", 1, (Oid[]) {TEXTOID}, (Datum[]) {CStringGetTextDatum(role)}, NULL);
+	appendStringInfoString(&sql, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	synchro_sql_script(sql.data);
+	synchro_sql_close(&scope);
 	PG_RETURN_VOID();
 }

@@ -20,7 +20,7 @@
  *			follow it.  Kind n: rows as they are now; o, d, g: as they were
  *			called before.  fresh: r is a value made for a row to
  *			be inserted.  The columns from stamp to verdict are
- *			decidesql.c's.
+ *			decidesql.c's, those from crossed on crosssql.c's.
  *	  x_N	in a preview, what rows and names are called: see previewsql.c
  *	  c_N	when and where rows were changed, if the remote logs the table,
  *			too: see decidesql.c
@@ -352,7 +352,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\", stamp int8, origin uuid", lt->number);
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\", stamp int8, origin uuid, lost int8", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
 	for (int i = 0; i < table->nidentity && table->mode == SYNCHRO_MODE_REFERENCE; i++)
@@ -361,7 +361,8 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_columns(sql, lt, true, true);
 	append_staged_values(sql, lt, true);
 	appendStringInfo(sql, ");CREATE TEMPORARY TABLE m_%d (kind \"char\", fresh boolean,"
-					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, again boolean, verdict \"char\", named tid",
+					 " stamp int8, origin uuid, born int8, there int8, there_origin uuid, concurrent boolean, ghost boolean, again boolean, verdict \"char\", named tid,"
+					 " crossed boolean, meant text, missing text",
 					 lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 	{
@@ -512,7 +513,7 @@ synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTabl
 	StringInfoData into;
 
 	initStringInfo(&into);
-	appendStringInfo(&into, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, " : "");
+	appendStringInfo(&into, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, lost, " : "");
 	synchro_sql_list(&into, "l", lt->table->nidentity);
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 	{

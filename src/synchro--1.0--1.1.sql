@@ -131,3 +131,36 @@ CREATE VIEW synchro.metrics_node AS
 		   EXTRACT(epoch FROM n.clock_uncertainty)::double precision AS clock_uncertainty_seconds
 	FROM synchro.node n;
 COMMENT ON VIEW synchro.metrics_node IS 'this node and its log in numbers, for programs that collect such';
+
+--
+-- Names that change hands
+--
+CREATE FUNCTION synchro.peer_lost_names(relation text, OUT identity text, OUT name text)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_lost_names';
+COMMENT ON FUNCTION synchro.peer_lost_names(text) IS 'for workers of other nodes: names that rows here have lost, as far as the other node has not been told';
+REVOKE ALL ON FUNCTION synchro.peer_lost_names(text) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_renamed(relation text, identities text[], OUT identity text, OUT name text)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_renamed';
+COMMENT ON FUNCTION synchro.peer_renamed(text, text[]) IS 'for workers of other nodes: which of these rows the other node calls otherwise than they are called here';
+REVOKE ALL ON FUNCTION synchro.peer_renamed(text, text[]) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_renames(relation text, lost bigint[], OUT identity text, OUT name text, OUT lost_at bigint)
+	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_renames';
+COMMENT ON FUNCTION synchro.peer_renames(text, bigint[]) IS 'for workers of other nodes: rows here that lost their names by given changes';
+REVOKE ALL ON FUNCTION synchro.peer_renames(text, bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_restate(relation text, identities text[], stamps bigint[])
+	RETURNS void LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_restate';
+COMMENT ON FUNCTION synchro.peer_restate(text, text[], bigint[]) IS 'for workers of other nodes: rows that are changed here by what another node said of their names';
+REVOKE ALL ON FUNCTION synchro.peer_restate(text, text[], bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION synchro.peer_gone(relation text, identity text, name text, after bigint)
+	RETURNS boolean LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_gone';
+COMMENT ON FUNCTION synchro.peer_gone(text, text, text, bigint) IS 'for workers of other nodes: tells them that no row here has a name';
+REVOKE ALL ON FUNCTION synchro.peer_gone(text, text, text, bigint) FROM PUBLIC;

@@ -102,7 +102,8 @@ CREATE TABLE synchro.log_0 (
 	changed_at timestamptz NOT NULL,
 	part integer NOT NULL,
 	keys bytea,
-	long_key bytea
+	long_key bytea,
+	renames boolean
 ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 ALTER TABLE synchro.log_0 ALTER COLUMN keys SET STORAGE PLAIN;
 ALTER TABLE synchro.log_0 ALTER COLUMN long_key SET STORAGE EXTERNAL;
@@ -111,6 +112,9 @@ CREATE TABLE synchro.log_2 (LIKE synchro.log_0 INCLUDING STORAGE) WITH (autovacu
 CREATE INDEX log_0_txid ON synchro.log_0 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
 CREATE INDEX log_1_txid ON synchro.log_1 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
 CREATE INDEX log_2_txid ON synchro.log_2 USING brin (txid, changed_at) WITH (pages_per_range = 16, autosummarize = off);
+CREATE INDEX log_0_renames ON synchro.log_0 USING btree (txid) WHERE renames;
+CREATE INDEX log_1_renames ON synchro.log_1 USING btree (txid) WHERE renames;
+CREATE INDEX log_2_renames ON synchro.log_2 USING btree (txid) WHERE renames;
 COMMENT ON TABLE synchro.log_0 IS 'log segment: one row per transaction, or per table and some 500 keys';
 COMMENT ON TABLE synchro.log_1 IS 'log segment, as log_0';
 COMMENT ON TABLE synchro.log_2 IS 'log segment, as log_0';
@@ -119,6 +123,7 @@ COMMENT ON COLUMN synchro.log_0.txid IS 'top-level transaction id (xid8 as bigin
 COMMENT ON COLUMN synchro.log_0.part IS 'position of this row among the transaction''s own';
 COMMENT ON COLUMN synchro.log_0.keys IS 'the changed rows'' keys, in the key codec''s format';
 COMMENT ON COLUMN synchro.log_0.long_key IS 'instead of keys, one key too long for a page';
+COMMENT ON COLUMN synchro.log_0.renames IS 'true where rows among them were called otherwise before; else NULL, which takes no room';
 
 CREATE TABLE synchro.source (
 	number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -539,11 +544,11 @@ CREATE FUNCTION synchro.peer_table(relation text)
 COMMENT ON FUNCTION synchro.peer_table(text) IS 'for workers of other nodes: by which keys a table is watched here';
 REVOKE ALL ON FUNCTION synchro.peer_table(text) FROM PUBLIC;
 
-CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot, uncertainty bigint)
+CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot, uncertainty bigint, named pg_snapshot DEFAULT NULL, looks boolean DEFAULT false)
 	RETURNS void LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_peer_begin';
-COMMENT ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint) IS 'for workers of other nodes: this transaction applies what a node has changed';
-REVOKE ALL ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint, pg_snapshot, boolean) IS 'for workers of other nodes: this transaction applies what a node has changed';
+REVOKE ALL ON FUNCTION synchro.peer_begin(uuid, pg_snapshot, bigint, pg_snapshot, boolean) FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_newest(relation text, identities text[], since bigint,
 		OUT identity text, OUT stamp bigint, OUT origin uuid, OUT concurrent boolean)

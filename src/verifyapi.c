@@ -24,6 +24,7 @@
 
 #include "capturebuffer.h"
 #include "compat.h"
+#include "identities.h"
 #include "localsql.h"
 #include "peerlog.h"
 #include "verify.h"
@@ -233,7 +234,7 @@ log_row(TupleTableSlot *slot)
 	slot_getallattrs(slot);
 	table = synchro_table_get(DatumGetObjectId(slot->tts_values[0]), false);
 	synchro_buffer_touch(table->relid, table->layout,
-						 synchro_peerlog_encode(table, table->identity, table->nidentity,
+						 synchro_identities_encode_text(table, table->identity, table->nidentity,
 												TextDatumGetCString(slot->tts_values[1])));
 }
 

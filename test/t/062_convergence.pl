@@ -488,7 +488,10 @@ sub push_link
 	}
 	push @{ $run->{trace} }, "   $result";
 	$run->{failed}{"$from $to"} = 0;
-	$run->{seen}[$to] = { %{ $run->{seen}[$to] }, %{ $run->{seen}[$from] } };
+
+	# what follows a row that was made anew there goes with the next push: until then the other one has not seen all of it
+	my ($pending) = ask($group, $from, sprintf q{SELECT pending FROM synchro.remotes WHERE remote = '%s';}, $servers[$to]->name);
+	$run->{seen}[$to] = { %{ $run->{seen}[$to] }, %{ $run->{seen}[$from] } } if $pending eq '0';
 	return $result =~ /No changes/ ? 0 : 1;
 }
 

@@ -39,10 +39,11 @@ my $stamps = q{SELECT DISTINCT ON (r.what, r.name) r.what, r.name, c.changed_at,
 my $count_facts = <<'SQL';
 CREATE TABLE crossed (node uuid, fact text);
 ALTER FUNCTION synchro.peer_begin RENAME TO peer_really_begin;
-CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot, uncertainty bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION synchro.peer_begin(node uuid, seen pg_snapshot, uncertainty bigint, named pg_snapshot DEFAULT NULL, looks boolean DEFAULT false)
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM set_config('test.node', node::text, true);
-	PERFORM synchro.peer_really_begin(node, seen, uncertainty);
+	PERFORM synchro.peer_really_begin(node, seen, uncertainty, named, looks);
 END
 $$;
 ALTER FUNCTION synchro.peer_recheck RENAME TO peer_really_recheck;
