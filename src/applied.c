@@ -40,6 +40,7 @@ typedef struct AppliedEntry
 
 static MemoryContext context = NULL;
 static HTAB *entries = NULL;
+static List *refused = NIL;		/* of SynchroRefused */
 
 static uint32
 hash_key(const void *key, Size size)
@@ -58,6 +59,13 @@ match_key(const void *a, const void *b, Size size)
 
 	return x->relation != y->relation || x->identity.len != y->identity.len ||
 		memcmp(x->identity.data, y->identity.data, x->identity.len) != 0;
+}
+
+static void
+make_context(void)
+{
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "synchro applied", ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
@@ -87,7 +95,7 @@ synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 	{
 		HASHCTL		ctl = {0};
 
-		context = AllocSetContextCreate(TopMemoryContext, "synchro applied", ALLOCSET_DEFAULT_SIZES);
+		make_context();
 		ctl.keysize = sizeof(AppliedKey);
 		ctl.entrysize = sizeof(AppliedEntry);
 		ctl.hash = hash_key;
@@ -179,13 +187,43 @@ synchro_applied_next(bool first)
 }
 
 /*
+ * A change of a name has lost here, and nobody bears the name: the other node
+ * calls that row so until it is told.  The log says it at the end, when all
+ * names have been given up that are given up meanwhile.
+ */
+void
+synchro_applied_refuse(const SynchroTable *table, SynchroBytes identity, SynchroBytes name, SynchroStamp stamp)
+{
+	MemoryContext old;
+	SynchroRefused *entry;
+
+	make_context();
+	old = MemoryContextSwitchTo(context);
+	entry = palloc(sizeof(SynchroRefused));
+	entry->relation = table->relid;
+	entry->layout = table->layout;
+	entry->identity = synchro_key_copy(identity);
+	entry->name = synchro_key_copy(name);
+	entry->stamp = stamp;
+	refused = lappend(refused, entry);
+	MemoryContextSwitchTo(old);
+}
+
+List *
+synchro_applied_refused(void)
+{
+	return refused;
+}
+
+/*
  * The transaction is at its end.
  */
 void
 synchro_applied_forget(void)
 {
-	if (entries != NULL)
+	if (context != NULL)
 		MemoryContextDelete(context);
 	entries = NULL;
+	refused = NIL;
 	context = NULL;
 }

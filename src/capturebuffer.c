@@ -257,7 +257,7 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 		memcmp(buffer.data + offset + sizeof(earlier) + 1, identity,
 			   header->identity_len) != 0)
 		return false;
-	if (flags & SYNCHRO_KEY_MOVED)
+	if ((flags & SYNCHRO_KEY_MOVED) != 0 || ((flags | earlier.flags) & SYNCHRO_KEY_REFUSED) != 0)
 		return false;
 
 	/* where there is no old key, only the operation tells that it is gone */
@@ -439,13 +439,33 @@ log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
 	}
 }
 
+static void
+log_refused(const SynchroRefused *refused)
+{
+	SynchroBufferPlace place = {0};
+	StringInfo	record = synchro_buffer_begin(&place, refused->relation, refused->layout,
+											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_REFUSED);
+
+	appendBinaryStringInfo(record, refused->identity.data, refused->identity.len);
+	if (!synchro_buffer_needs_more())
+		return;
+	appendBinaryStringInfo(record, refused->name.data, refused->name.len);
+	synchro_key_put_stamp(record, refused->stamp);
+	synchro_buffer_end();
+}
+
 /*
  * Log rows which another node has pushed and that were as it wants them
- * already: what it sent is newer than what the log has.
+ * already: what it sent is newer than what the log has.  And names that were
+ * refused it.
  */
 static void
 log_touched(void)
 {
+	ListCell   *cell;
+
+	foreach(cell, synchro_applied_refused())
+		log_refused(lfirst(cell));
 	for (SynchroApplied *applied = synchro_applied_next(true); applied != NULL;
 		 applied = synchro_applied_next(false))
 	{

@@ -151,8 +151,10 @@ collect_row(const SynchroLogRow *row, void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		pos = synchro_key_next(pos, end, changed->table->nidentity, nkey, &record);
-		put_record(collector, changed, row, &record, position, old_is_readable, named);
 		collector->changes->nentries++;
+		if (record.refused)
+			continue;
+		put_record(collector, changed, row, &record, position, old_is_readable, named);
 		collector->changes->nagain += row->txid == 0;
 		if (record.moved && !named)
 		{

@@ -390,7 +390,9 @@ append_lost_rows(StringInfo sql, const SynchroLinkTable *lt)
 	append_staged_json(sql, lt);
 	appendStringInfoString(sql, ", coalesce(CASE WHEN g.kind = 'n' THEN g.name END, ");
 	append_refused_name(sql, lt);
-	appendStringInfo(sql, ", g.name), g.identity::text, m.concurrent)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
+	appendStringInfoString(sql, ", g.name), g.identity::text, m.concurrent, CASE WHEN NOT m.fresh THEN ");
+	append_refused_name(sql, lt);
+	appendStringInfo(sql, " END)) FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ", lt->number, lt->number);
 	synchro_sql_equal(sql, "s.l", "m.l", n);
 	synchro_sql_join_parents(sql, lt, "s", false);
 	if (has_names(lt))
@@ -411,7 +413,7 @@ append_lost_deletes(StringInfo sql, const SynchroLinkTable *lt)
 
 	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent, NULL)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
 					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
 					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
 	synchro_decide_identity(sql, lt, "x.r");

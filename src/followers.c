@@ -16,12 +16,22 @@
  * or after the remote gets them.  Both must find the same stamps to compare, or
  * the row lives on one side only.
  *
+ * That holds for this moment, too: a session that applies a delete of such a
+ * row here has looked at the log when it decided, and once more when it has
+ * deleted the row (synchro_sql_recheck()), and relies on the row's lock from then
+ * on.  So a row is logged with its lock held, and what the log has of it is
+ * looked at after that: either the delete is seen here and counts, or that
+ * session waits for the lock, and then finds what was logged.  Whoever waits
+ * for a row holds no other one, so that applications are never the victims of a
+ * deadlock with us: what is locked at the moment is left for later, one by one.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -53,6 +63,24 @@ typedef struct Followers
 	MemoryContext context;
 	List	   *list;			/* of Follower */
 } Followers;
+
+/* how rows are looked for */
+typedef enum Locking
+{
+	LOCK_NONE,
+	LOCK_IF_FREE,				/* only those that nobody has locked */
+	LOCK_WAIT
+} Locking;
+
+/* which rows follow which: those with that foreign key, of rows made anew */
+typedef struct Following
+{
+	const SynchroLink *link;
+	const SynchroTable *table;
+	int			fk;
+	const SynchroTable *parent;
+	const SynchroAnew *anew;
+} Following;
 
 /*
  * Append the question which rows of a table are made anew in this batch that
@@ -120,58 +148,79 @@ names_row(const SynchroTable *table, int fk)
 }
 
 /*
- * The rows that have others in their natural key by one foreign key.
+ * Append the query of rows that have others in their natural key by one foreign
+ * key.  only: identity of the one that is wanted, or NULL.
  */
-static List *
-find_followers(const SynchroLink *link, const SynchroTable *parent, const SynchroAnew *anew,
-			   const SynchroTable *table, int fk)
+static void
+append_query(StringInfo sql, const Following *following, const char *only)
 {
-	const SynchroForeignKey *key = &table->fks[fk];
-	Followers	followers = {CurrentMemoryContext, NIL};
+	const SynchroTable *table = following->table;
+	const SynchroTable *parent = following->parent;
+	const SynchroForeignKey *key = &table->fks[following->fk];
 	bool		joins = !synchro_table_fk_to_identity(key, parent);
-	SynchroSqlScope scope;
-	SynchroReader reader;
-	StringInfoData sql;
+	StringInfoData identity;
 
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ARRAY[");
+	initStringInfo(&identity);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(&sql, "%sc.%s::text", i > 0 ? ", " : "",
+		appendStringInfo(&identity, "%sc.%s::text", i > 0 ? ", " : "ARRAY[",
 						 quote_identifier(table->columns[table->identity[i]].name));
-	appendStringInfo(&sql, "]::text, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)",
-					 quote_literal_cstr(anew->identities), quote_literal_cstr(anew->stamps),
-					 quote_literal_cstr(anew->origins));
+	appendStringInfoString(&identity, "]::text");
+	appendStringInfo(sql, "SELECT %s, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)",
+					 identity.data, quote_literal_cstr(following->anew->identities),
+					 quote_literal_cstr(following->anew->stamps), quote_literal_cstr(following->anew->origins));
 	if (joins)
 	{
-		appendStringInfo(&sql, " JOIN %s p ON u.identity = ARRAY[", parent->qualified);
+		appendStringInfo(sql, " JOIN %s p ON u.identity = ARRAY[", parent->qualified);
 		for (int i = 0; i < parent->nidentity; i++)
-			appendStringInfo(&sql, "%sp.%s::text", i > 0 ? ", " : "",
+			appendStringInfo(sql, "%sp.%s::text", i > 0 ? ", " : "",
 							 quote_identifier(parent->columns[parent->identity[i]].name));
-		appendStringInfoString(&sql, "]::text");
+		appendStringInfoString(sql, "]::text");
 	}
-	appendStringInfo(&sql, " JOIN %s c ON ROW(", table->qualified);
+	appendStringInfo(sql, " JOIN %s c ON ROW(", table->qualified);
 	for (int i = 0; i < key->ncols; i++)
-		appendStringInfo(&sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
-	appendStringInfoString(&sql, ") = ROW(");
+		appendStringInfo(sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
+	appendStringInfoString(sql, ") = ROW(");
 	for (int i = 0; i < key->ncols; i++)
 		for (int j = 0; j < parent->ncolumns; j++)
 		{
 			if (parent->columns[j].attnum != key->refcols[i])
 				continue;
-			appendStringInfoString(&sql, i > 0 ? ", " : "");
+			appendStringInfoString(sql, i > 0 ? ", " : "");
 			if (joins)
-				appendStringInfo(&sql, "p.%s", quote_identifier(parent->columns[j].name));
+				appendStringInfo(sql, "p.%s", quote_identifier(parent->columns[j].name));
 			else
-				appendStringInfo(&sql, "(u.identity::text[])[%d]::%s", i + 1,
+				appendStringInfo(sql, "(u.identity::text[])[%d]::%s", i + 1,
 								 format_type_extended(getBaseType(parent->columns[j].type), -1,
 													  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		}
-	appendStringInfoChar(&sql, ')');
-	synchro_sql_open(&scope, link->target->owner);
-	synchro_suspect(table->relid);
-	synchro_reader_begin(&reader, link->target->owner, table, true,
+	appendStringInfoChar(sql, ')');
+	if (only != NULL)
+		appendStringInfo(sql, " WHERE %s = %s", identity.data, quote_literal_cstr(only));
+}
+
+/*
+ * The rows that follow others.  An owner who has taken the right to update the
+ * table from himself cannot lock its rows.
+ */
+static List *
+find_followers(const Following *following, Locking locking, const char *only)
+{
+	Followers	followers = {CurrentMemoryContext, NIL};
+	const SynchroTable *parent = following->parent;
+	bool		joins = !synchro_table_fk_to_identity(&following->table->fks[following->fk], parent);
+	SynchroSqlScope scope;
+	SynchroReader reader;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_query(&sql, following, only);
+	synchro_sql_open(&scope, following->link->target->owner);
+	synchro_suspect(following->table->relid);
+	synchro_reader_begin(&reader, following->link->target->owner, following->table, true,
 						 joins ? list_make1(unconstify(SynchroTable *, parent)) : NIL);
-	synchro_sql_query(sql.data, 0, NULL, NULL, NULL, synchro_sql_callback(note_follower, &followers));
+	if (locking != LOCK_NONE && pg_class_aclcheck(following->table->relid, GetUserId(), ACL_UPDATE) == ACLCHECK_OK)
+		appendStringInfo(&sql, " FOR NO KEY UPDATE OF c%s", locking == LOCK_IF_FREE ? " SKIP LOCKED" : "");
+	synchro_sql_query_locking(sql.data, synchro_sql_callback(note_follower, &followers));
 	synchro_reader_end(&reader);
 	synchro_suspect(InvalidOid);
 	synchro_sql_close(&scope);
@@ -215,33 +264,78 @@ touch(const SynchroTable *table, List *followers)
 	}
 }
 
+static int
+compare_followers(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((const Follower *) lfirst(a))->identity, ((const Follower *) lfirst(b))->identity);
+}
+
+static void
+begin(MemoryContext context)
+{
+	synchro_local_begin("synchro: logging rows that follow others");
+	MemoryContextSwitchTo(context);
+}
+
+static void
+commit(MemoryContext context)
+{
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
 /*
- * Log what has rows in its natural key that the remote has made anew, at the
- * end of the present local transaction.  anew: list of SynchroAnew.
+ * Log the rows that follow others by one foreign key: in the present local
+ * transaction, and one for each that is locked by somebody else now.  A
+ * transaction is open afterwards, too.
+ */
+static void
+touch_followers(const Following *following, MemoryContext context)
+{
+	List	   *all = find_followers(following, LOCK_NONE, NULL);
+	List	   *locked = find_followers(following, LOCK_IF_FREE, NULL);
+	ListCell   *cell;
+	int			next = 0;
+
+	touch(following->table, locked);
+	commit(context);
+	list_sort(all, compare_followers);
+	list_sort(locked, compare_followers);
+	foreach(cell, all)
+	{
+		const Follower *follower = lfirst(cell);
+
+		CHECK_FOR_INTERRUPTS();
+		while (next < list_length(locked) && compare_followers(list_nth_cell(locked, next), cell) < 0)
+			next++;
+		if (next < list_length(locked) && compare_followers(list_nth_cell(locked, next), cell) == 0)
+			continue;
+		begin(context);
+		touch(following->table, find_followers(following, LOCK_WAIT, follower->identity));
+		commit(context);
+	}
+	begin(context);
+}
+
+/*
+ * Log what has rows in its natural key that the remote has made anew.  Outside of
+ * a local transaction; what is needed until the end is made in the present
+ * memory context.  anew: list of SynchroAnew.
  */
 void
 synchro_followers_touch(const SynchroLink *link, List *anew)
 {
-	SynchroSqlScope scope;
-	List	   *relids = NIL;
+	List	   *relids;
 	ListCell   *cell;
 	ListCell   *other;
-	uint64		count;
+	SynchroSqlScope scope;
 	MemoryContext context = CurrentMemoryContext;
 
 	if (anew == NIL)
 		return;
+	begin(context);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	count = synchro_sql_run("SELECT relation::oid FROM synchro.watched", 0, NULL, NULL, NULL);
-	for (uint64 i = 0; i < count; i++)
-	{
-		bool		isnull;
-		Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		relids = lappend_oid(relids, relid);
-		MemoryContextSwitchTo(old);
-	}
+	relids = synchro_sql_oids("SELECT relation::oid FROM synchro.watched", 0, NULL, NULL, context);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(context);
 	foreach(cell, relids)
@@ -256,14 +350,17 @@ synchro_followers_touch(const SynchroLink *link, List *anew)
 			foreach(other, anew)
 			{
 				const SynchroAnew *rows = lfirst(other);
-				const SynchroTable *parent;
+				Following	following = {link, table, fk, NULL, rows};
 
 				if (rows->relid != table->fks[fk].parent || !names_row(table, fk))
 					continue;
-				parent = synchro_table_get(rows->relid, true);
-				if (parent != NULL)
-					touch(table, find_followers(link, synchro_table_copy(parent, context), rows, table, fk));
+				following.parent = synchro_table_get(rows->relid, true);
+				if (following.parent == NULL)
+					continue;
+				following.parent = synchro_table_copy(following.parent, context);
+				touch_followers(&following, context);
 			}
 		}
 	}
+	commit(context);
 }

@@ -36,6 +36,9 @@
 #define SYNCHRO_KEY_STAMPED		0x10
 #define SYNCHRO_KEY_DERIVED		0x20	/* whoever sent the change does not know
 										 * that the old key is gone */
+#define SYNCHRO_KEY_REFUSED		0x40	/* no change: what another node calls the
+										 * row, whose change of its name has lost
+										 * here, in the place of the old key */
 
 /* a run of encoded values; not terminated, not owned */
 typedef struct SynchroBytes
@@ -57,6 +60,7 @@ typedef struct SynchroKeyRecord
 	bool		has_old;
 	bool		moved;
 	bool		derived;
+	bool		refused;
 	SynchroBytes identity;
 	SynchroBytes old_key;
 	SynchroBytes from;
@@ -69,7 +73,8 @@ typedef struct SynchroKeyRecord
 static inline bool
 synchro_key_renames(const char *record)
 {
-	return (*record & SYNCHRO_KEY_HAS_OLD) != 0 && (*record & SYNCHRO_KEY_OP_MASK) != SYNCHRO_OP_DELETE;
+	return (*record & (SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_REFUSED)) == SYNCHRO_KEY_HAS_OLD &&
+		(*record & SYNCHRO_KEY_OP_MASK) != SYNCHRO_OP_DELETE;
 }
 
 extern SynchroBytes synchro_key_copy(SynchroBytes bytes);

@@ -274,13 +274,9 @@ synchro_sql_script(const char *sql)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
 }
 
-/*
- * Run one query under the active snapshot and hand its rows to dest, without
- * a tuplestore in between.  Returns the number of rows.
- */
-uint64
-synchro_sql_query(const char *sql, int nargs, const Oid *types,
-				  const Datum *values, const bool *nulls, DestReceiver *dest)
+static uint64
+run_query(const char *sql, bool read_only, int nargs, const Oid *types,
+		  const Datum *values, const bool *nulls, DestReceiver *dest)
 {
 	ParamListInfo params = makeParamList(nargs);
 	SPIPlanPtr	plan;
@@ -299,7 +295,7 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 	}
 	plan = get_plan(sql, nargs, types, &keep);
 	execute.params = params;
-	execute.read_only = true;
+	execute.read_only = read_only;
 	execute.dest = dest;
 	rc = SPI_execute_plan_extended(plan, &execute);
 	if (rc < 0)
@@ -307,6 +303,26 @@ synchro_sql_query(const char *sql, int nargs, const Oid *types,
 	if (!keep)
 		SPI_freeplan(plan);
 	return SPI_processed;
+}
+
+/*
+ * Run one query under the active snapshot and hand its rows to dest, without
+ * a tuplestore in between.  Returns the number of rows.
+ */
+uint64
+synchro_sql_query(const char *sql, int nargs, const Oid *types,
+				  const Datum *values, const bool *nulls, DestReceiver *dest)
+{
+	return run_query(sql, true, nargs, types, values, nulls, dest);
+}
+
+/*
+ * The same for a query that locks rows.  It takes a snapshot of its own.
+ */
+uint64
+synchro_sql_query_locking(const char *sql, DestReceiver *dest)
+{
+	return run_query(sql, false, 0, NULL, NULL, NULL, dest);
 }
 
 /*

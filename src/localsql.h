@@ -38,6 +38,7 @@ extern uint64 synchro_sql_query(const char *sql, int nargs, const Oid *types,
 								const Datum *values, const bool *nulls,
 								DestReceiver *dest);
 
+extern uint64 synchro_sql_query_locking(const char *sql, DestReceiver *dest);
 extern List *synchro_sql_oids(const char *sql, int nargs, const Oid *types, const Datum *values,
 							  MemoryContext context);
 extern Portal synchro_sql_cursor(const char *sql);

@@ -199,6 +199,17 @@ same_key(TupleTableSlot *a, TupleTableSlot *b)
 }
 
 /*
+ * Does an entry say nothing of its row but how another node calls it?
+ */
+static bool
+is_refused_name(TupleTableSlot *slot)
+{
+	const struct varlena *record = (struct varlena *) DatumGetPointer(slot->tts_values[FOLD_RECORD]);
+
+	return (*(const uint8 *) VARDATA_ANY(record) & SYNCHRO_KEY_REFUSED) != 0;
+}
+
+/*
  * From the sort by key into the sort by time: the last entry of each key, and
  * those that say more.
  */
@@ -216,6 +227,13 @@ choose(Folder *folder)
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(next);
+
+		/* it is no later change, so must not take the place of one */
+		if (is_refused_name(next))
+		{
+			tuplesort_puttupleslot(folder->by_time, next);
+			continue;
+		}
 		if (any && (DatumGetBool(previous->tts_values[FOLD_KEEP]) || !same_key(previous, next)))
 			tuplesort_puttupleslot(folder->by_time, previous);
 		previous = next;

@@ -135,14 +135,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		synchro_preview_put(pass->link->preview, lfirst(shown));
 
 	/* before it counts as done: a crash in between repeats the batch */
-	if (batch->anew != NIL)
-	{
-		synchro_local_begin("synchro: logging rows that follow others");
-		MemoryContextSwitchTo(pass->batch_context);
-		synchro_followers_touch(pass->link, batch->anew);
-		synchro_local_commit();
-		MemoryContextSwitchTo(pass->batch_context);
-	}
+	synchro_followers_touch(pass->link, batch->anew);
 	if (pass->link->preview == NULL)
 		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 									 batch->keys_snapshot, pass->started, &batch->counts,

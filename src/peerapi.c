@@ -301,6 +301,18 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Until the node that is pushing hears that its change of a row's name has
+ * lost, it calls the row so, and says of whatever has the row in its own name
+ * what is true of this one.  So the log gets the name as one that the row has lost.
+ */
+static void
+refuse_name(const SynchroTable *table, const char *identity, const char *name, SynchroStamp stamp)
+{
+	synchro_applied_refuse(table, synchro_identities_encode_text(table, table->identity, table->nidentity, identity),
+						   synchro_identities_encode_text(table, table->key, table->nkey, name), stamp);
+}
+
+/*
  * What a conflict was about, as far as peer_lost() and peer_won() have the
  * same arguments.
  */
@@ -319,12 +331,13 @@ fill_conflict(FunctionCallInfo fcinfo, const SynchroPeerSession *peer, const Syn
 
 /*
  * peer_lost(relation, identity, there, there_origin, stamp, origin, loser,
- * name, former, pending): the other node's change has lost.  It is recorded, and the
- * winner queued for that node.
+ * name, former, pending, refused): the other node's change has lost.  It is recorded,
+ * and the winner queued for that node.
  *
  * identity: of the row here, NULL if it is gone.  name: under which the
  * other's row was found in the log, of the row that had the identity former.
- * pending: that node has not got what the winner has changed.
+ * pending: that node has not got what the winner has changed.  refused: what
+ * that node calls the row, and nobody is called here.
  */
 Datum
 synchro_peer_lost(PG_FUNCTION_ARGS)
@@ -340,6 +353,9 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 	fill_conflict(fcinfo, peer, table, &conflict);
 	conflict.name = name;
 	synchro_conflict_record(&conflict);
+	if (conflict.identity != NULL && !PG_ARGISNULL(10))
+		refuse_name(table, conflict.identity, synchro_text_or_null(fcinfo, 10),
+					synchro_peersession_stamp(conflict.local_at, PG_GETARG_UUID_P(3)));
 
 	/* a row that the other node has not got yet is on its way there already */
 	if ((conflict.identity != NULL || former != NULL) &&

@@ -30,6 +30,7 @@ typedef struct Entry
 	uint64		txid;
 	TimestampTz logged_at;
 	SynchroStamp stamp;
+	bool		refused;
 } Entry;
 
 typedef struct Search
@@ -81,6 +82,7 @@ note_entry(Search *search, SynchroNewest *wanted, const SynchroLogRow *row,
 	entry->txid = row->txid;
 	entry->logged_at = row->changed_at;
 	entry->stamp = record->stamp;
+	entry->refused = record->refused;
 	if (wanted->found && !is_later(row, position, wanted->logged_at, wanted->last_txid, wanted->part, wanted->position))
 		return;
 	wanted->found = true;
@@ -140,10 +142,13 @@ synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count
 		Entry	   *entry = &search.entries[i];
 		SynchroStamp stamp = synchro_stamps_of(search.log.stamps, entry->txid, entry->logged_at, entry->stamp);
 
-		if (entry->row->stamp.at != 0 && synchro_stamps_compare(search.log.stamps, stamp, entry->row->stamp) < 0)
+		if (entry->row->stamp.at != 0 &&
+			synchro_stamps_compare(search.log.stamps, stamp, entry->row->stamp) < (entry->refused ? 1 : 0))
 			continue;
 		entry->row->stamp = stamp;
-		entry->row->txid = entry->txid;
+
+		/* a name that was refused is no change, so nothing that the other node has not seen */
+		entry->row->txid = entry->refused ? 0 : entry->txid;
 	}
 	return search.log.stamps;
 }

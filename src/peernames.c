@@ -96,7 +96,7 @@ search_names(const SynchroLogRow *row, void *arg)
 		SynchroNamed *named;
 
 		pos = synchro_key_next(pos, end, search->table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
-		named = hash_search(search->wanted, &record.identity, HASH_FIND, NULL);
+		named = record.refused ? NULL : hash_search(search->wanted, &record.identity, HASH_FIND, NULL);
 		if (named != NULL)
 			note_name(names, row, &record, position, (int) (intptr_t) named->what);
 	}
@@ -267,7 +267,7 @@ search_renames(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 
 		pos = synchro_key_next(pos, end, names->log.table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
-		if (record.has_old && record.op == SYNCHRO_OP_UPDATE)
+		if (record.has_old && record.op == SYNCHRO_OP_UPDATE && !record.refused)
 			note_name(names, row, &record, position, 0);
 	}
 	MemoryContextSwitchTo(old);

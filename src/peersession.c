@@ -83,6 +83,20 @@ synchro_text_or_null(FunctionCallInfo fcinfo, int n)
 }
 
 /*
+ * The stamp of a change that was made then and there, for a record of the log.
+ */
+SynchroStamp
+synchro_peersession_stamp(TimestampTz at, const pg_uuid_t *origin)
+{
+	SynchroStamp stamp = {at};
+	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
+
+	if (!synchro_uuid_equal(origin, &own))
+		stamp.source = synchro_source_number(origin, origin);
+	return stamp;
+}
+
+/*
  * Queue a row for the node that is pushing.
  *
  * name: tell that nothing is called so any more; NULL: only send the row.
@@ -94,13 +108,9 @@ synchro_peersession_queue(const SynchroPeerSession *peer, const SynchroTable *ta
 	SynchroSqlScope scope;
 	StringInfoData record;
 	SynchroBytes bytes = synchro_identities_encode_text(table, table->identity, table->nidentity, identity);
-	SynchroStamp stamp = {at};
-	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
 	Oid			types[] = {UUIDOID, OIDOID, INT4OID, TIMESTAMPTZOID, BYTEAOID};
 	Datum		values[lengthof(types)];
 
-	if (!synchro_uuid_equal(origin, &own))
-		stamp.source = synchro_source_number(origin, origin);
 	initStringInfo(&record);
 	appendStringInfoChar(&record, (char) (SYNCHRO_KEY_STAMPED | (name != NULL ? SYNCHRO_OP_DELETE | SYNCHRO_KEY_HAS_OLD : SYNCHRO_OP_UPDATE)));
 	appendBinaryStringInfo(&record, bytes.data, bytes.len);
@@ -109,7 +119,7 @@ synchro_peersession_queue(const SynchroPeerSession *peer, const SynchroTable *ta
 		bytes = synchro_identities_encode_text(table, table->key, table->nkey, name);
 		appendBinaryStringInfo(&record, bytes.data, bytes.len);
 	}
-	synchro_key_put_stamp(&record, stamp);
+	synchro_key_put_stamp(&record, synchro_peersession_stamp(at, origin));
 	synchro_key_seal(&record, 0, table->relid, table->layout);
 	values[0] = UUIDPGetDatum(&peer->node);
 	values[1] = ObjectIdGetDatum(table->relid);

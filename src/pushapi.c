@@ -370,6 +370,8 @@ list_log_row(const SynchroLogRow *row, void *arg)
 								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
 		else
 			pos = end;
+		if (readable && record.refused)
+			continue;
 		values[0] = TimestampTzGetDatum(row->changed_at);
 		values[1] = ObjectIdGetDatum(row->relation);
 		nulls[2] = nulls[3] = !readable;

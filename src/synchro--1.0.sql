@@ -571,11 +571,11 @@ COMMENT ON FUNCTION synchro.peer_apply(text, text[], bigint[], uuid[], boolean[]
 REVOKE ALL ON FUNCTION synchro.peer_apply(text, text[], bigint[], uuid[], boolean[], boolean[]) FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_lost(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid,
-		loser jsonb, name text, former text, pending boolean)
+		loser jsonb, name text, former text, pending boolean, refused text)
 	RETURNS boolean LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_peer_lost';
-COMMENT ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text, boolean) IS 'for workers of other nodes: records a change that is older than the one here';
-REVOKE ALL ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text, boolean, text) IS 'for workers of other nodes: records a change that is older than the one here';
+REVOKE ALL ON FUNCTION synchro.peer_lost(text, text, bigint, uuid, bigint, uuid, jsonb, text, text, boolean, text) FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_won(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid, loser jsonb)
 	RETURNS boolean LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE

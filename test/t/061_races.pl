@@ -236,7 +236,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer;
 SQL
 	foreach my $call ("peer_begin('$node', NULL, 0)", "peer_apply('public.t', '{\"{1}\"}', '{9000000000000000}', '{$node}', '{f}', '{f}')",
 		"peer_newest('public.t', '{\"{1}\"}', 0)", "peer_names('public.t', '{\"{first}\"}', 0)", 'peer_node()', "peer_table('public.t')",
-		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
+		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
 		'peer_recheck()', "peer_lost_names('public.t')", "peer_renamed('public.t', '{1}')", "peer_renames('public.t', '{0}')",
 		"peer_restate('public.t', '{\"{1}\"}', '{9000000000000000}')", "peer_gone('public.t', '{1}', '{first}', 0)", "allow_peer('writer')")
 	{

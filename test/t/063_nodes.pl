@@ -7,7 +7,7 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
-use Nodes;
+use Nodes qw(:DEFAULT on);
 use SynchroTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -61,15 +61,6 @@ BEGIN
 END
 $$;
 SQL
-
-sub on
-{
-	my ($node, @statements) = @_;
-
-	# a transaction for each: so a stamp tells which change it is
-	$node->safe_psql('postgres', $_) foreach @statements;
-	return;
-}
 
 sub all_same
 {
@@ -125,11 +116,10 @@ sub crossed_once
 }
 
 # Changes on all of them that are at odds with each other. $run: what makes their names unique; $hold: keeps the first ones apart
-# until $settle. $all: also those of rows that others refer to, renamed or deleted. With workers that push in whatever order,
-# what refers to these does not always end up on all nodes (src/README, "Not mended").
+# until $settle.
 sub conflicting_changes
 {
-	my ($run, $hold, $settle, $all, @nodes) = @_;
+	my ($run, $hold, $settle, @nodes) = @_;
 	my ($a, $b, $c) = my @others = @nodes;
 
 	$hold->();
@@ -154,11 +144,6 @@ sub conflicting_changes
 	on($b, "UPDATE parent SET n = 2 WHERE name = '$run alone'");
 	on($c, "DELETE FROM parent WHERE name = '$run alone'");
 	on($c, "UPDATE parent SET name = '$run alone no more' WHERE name = '$run alone, too'");
-	if (!$all)
-	{
-		$settle->();
-		return;
-	}
 	on($a, "UPDATE parent SET name = '$run renamed' WHERE name = '$run all'");
 	on($b, "UPDATE parent SET n = 100 WHERE name = '$run all'");
 	on($c, "DELETE FROM child_tag WHERE tag_id = (SELECT id FROM tag WHERE name = '$run a')");
@@ -212,7 +197,7 @@ foreach my $shape (
 		watch(\@nodes, parent => '{name}', child => '{parent_id,name}', tag => '{name}', child_tag => undef);
 
 		my $rounds = 0;
-		conflicting_changes('called', sub { }, sub { $rounds = settle(@nodes); note("$rounds rounds") }, 1, @nodes);
+		conflicting_changes('called', sub { }, sub { $rounds = settle(@nodes); note("$rounds rounds") }, @nodes);
 		all_same('on call', @nodes);
 		like(rows($node{a}, q{SELECT name FROM parent ORDER BY name}), qr/called from b/, 'the update that was newer than the delete has won');
 		crossed_once('on call', @nodes);
@@ -230,7 +215,7 @@ foreach my $shape (
 			on($_, q{SELECT synchro.resume(remote) FROM synchro.remotes WHERE state = 'paused'}) foreach @nodes;
 			wait_pushed(@nodes);
 		};
-		conflicting_changes('always on', $hold, $rest, 0, @nodes);
+		conflicting_changes('always on', $hold, $rest, @nodes);
 	};
 }
 

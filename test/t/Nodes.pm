@@ -32,6 +32,7 @@ our @EXPORT = qw(
   settle
   watch
 );
+our @EXPORT_OK = qw(on);
 
 =head1 FUNCTIONS
 
@@ -105,6 +106,20 @@ sub watch
 
 		$_->safe_psql('postgres', "SELECT synchro.add_table($arguments)") foreach @$nodes;
 	}
+	return;
+}
+
+=head2 on($node, @statements)
+
+Runs each of the statements in a transaction of its own: so a stamp tells which change it is. Only exported on request.
+
+=cut
+
+sub on
+{
+	my ($node, @statements) = @_;
+
+	$node->safe_psql('postgres', $_) foreach @statements;
 	return;
 }
 
