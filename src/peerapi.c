@@ -32,6 +32,7 @@
 #include "conflict.h"
 #include "identities.h"
 #include "localsql.h"
+#include "peerlock.h"
 #include "peerlog.h"
 #include "peernames.h"
 #include "peersession.h"
@@ -389,9 +390,9 @@ synchro_peer_won(PG_FUNCTION_ARGS)
  * transaction writes for the other node.
  *
  * What was decided is right as of peer_begin() at the earliest.  Of the rows
- * that have been written since, this transaction holds the locks: whoever
- * changed one of them before has committed, so is seen now, and whoever comes
- * later gets a later stamp.
+ * that have been written since, or are only logged, this transaction holds the
+ * locks: whoever changed one of them before has committed, so is seen now, and
+ * whoever comes later gets a later stamp.
  *
  * A row that was renamed after peer_begin() looked may be one whose name the
  * batch has met at another row since.  If it was renamed after the batch had
@@ -403,6 +404,7 @@ synchro_peer_recheck(PG_FUNCTION_ARGS)
 {
 	SynchroPeerSession *peer = synchro_peersession();
 
+	synchro_peerlock_touched();
 	if (synchro_applied_any() && synchro_peerlog_changed_since(peer->begun))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

@@ -223,6 +223,40 @@ SQL
 	same($a, $b, $all, 'when the row changes again, both are the same');
 };
 
+# What is as the pusher wants it already is not written, but logged as changed. If the row were not locked for that, B's own change
+# of it would go unseen, and be taken for older than what is logged after it. A trigger of another row holds the batch between
+# its last look at the log and its commit.
+subtest "a row that A's push leaves as it is, B's newer update commits meanwhile" => sub {
+	$a->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('as it is', 0), ('held', 0)});
+	settle($a, $b);
+	$b->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(42); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER wait_here AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.name = 'held') EXECUTE FUNCTION wait_here();
+SQL
+	$_->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name = 'as it is'}) foreach $b, $a;
+	my $session = $b->background_psql('postgres');
+
+	$session->query_safe('SELECT pg_advisory_lock(42)');
+	$a->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name = 'held'});
+	my $pushing = $a->background_psql('postgres', on_error_stop => 0);
+
+	$pushing->query_until(qr/begun/, "\\echo begun\nSELECT message FROM synchro.synchronize('b');\n\\echo ended\n");
+	ok($b->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted}), 'the batch is held');
+	my $client = $b->background_psql('postgres');
+
+	$client->query_until(qr/begun/, "\\echo begun\nUPDATE t SET n = 2 WHERE name = 'as it is';\n\\echo ended\n");
+	ok($b->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE t SET n = 2%' AND wait_event_type = 'Lock'}),
+		'whoever changes the row waits for it');
+	$session->query_safe('SELECT pg_advisory_unlock(42)');
+	$_->query('\echo all') foreach $pushing, $client;
+	is($pushing->{stderr}, '', 'the push gets through');
+	$_->quit foreach $pushing, $session, $client;
+	$b->safe_psql('postgres', 'DROP FUNCTION wait_here CASCADE');
+	settle($a, $b);
+	is(state_in($_, 'as it is'), 2, 'the newer state is on ' . $_->name) foreach $a, $b;
+	same($a, $b, $all, 'both are the same');
+};
+
 #
 # nobody forges stamps
 #
