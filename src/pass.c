@@ -134,7 +134,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	foreach(shown, batch->shown)
 		synchro_preview_put(pass->link->preview, lfirst(shown));
 
-	/* before it counts as done: a crash in between repeats the batch */
+	/* at once: only the answer to this batch tells of them */
 	synchro_followers_touch(pass->link, batch->anew);
 	if (pass->link->preview == NULL)
 		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
