@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "pgstat.h"
+
 #include "applysql.h"
 #include "batch.h"
 #include "decidesql.h"
@@ -112,6 +114,12 @@ note_committed(SynchroLink *link)
  * tables have nothing of the batch any more as soon as it is being sent, but
  * for what says so: batch->meanwhile may read another one.
  *
+ * Where a round trip costs less than what is to be done before COMMIT, that is
+ * done while the remote applies the batch, and COMMIT is sent by itself
+ * (batch->commits_late).  If we die in between the remote rolls back, at once
+ * or when it has waited for LATE_COMMIT ms.  Not where it would wait for us
+ * for long, with its locks: COPY waits, and reading ahead.
+ *
  * Returns NULL, or what went wrong: then nothing is applied, unless the
  * connection is lost.
  */
@@ -132,7 +140,13 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	batch->undeleted = NIL;
 	batch->shown = NIL;
 	synchro_link_send_batch(link);
-	error = synchro_remote_long_script(link->remote, sql, spools, batch->meanwhile, batch->meanwhile_arg, &results);
+	if (commit && batch->before_commit != NULL && !batch->commits_late)
+		batch->before_commit(batch->hook_arg);
+	pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
+	error = synchro_remote_long_script(link->remote, sql, spools, batch->commits_late ? batch->before_commit : batch->meanwhile,
+									   batch->hook_arg, &results);
+	if (error == NULL && batch->commits_late)
+		error = synchro_remote_script(link->remote, "COMMIT", NIL, NULL);
 	synchro_link_clear_sent(link);
 	synchro_prepared_note(link, staged, error == NULL);
 	if (error == NULL)

@@ -78,7 +78,10 @@ typedef struct SynchroBatch
 	List	   *shown;			/* of SynchroPreviewRow: what a preview is told */
 	SynchroMeanwhile meanwhile; /* what is done while the remote applies it, or
 								 * NULL */
-	void	   *meanwhile_arg;
+	SynchroMeanwhile before_commit; /* what is done before the remote is told
+									 * to commit, or NULL */
+	void	   *hook_arg;		/* of both */
+	bool		commits_late;	/* COMMIT comes after the script */
 } SynchroBatch;
 
 /* in batchread.c */

@@ -43,6 +43,9 @@
 #define BY_HASHING		"SET LOCAL enable_nestloop = off;"
 #define AS_PLANNED		"SET LOCAL enable_nestloop TO DEFAULT;"
 
+/* ms for which the remote waits for a late COMMIT */
+#define LATE_COMMIT		10000
+
 /* first key of our advisory locks on the remote: "sync" */
 #define TURN_LOCK		"1937337955"
 
@@ -475,7 +478,8 @@ synchro_batch_staged(const List *tables)
 }
 
 /*
- * The whole batch as one script; spools is set to what its COPYs are fed.
+ * The whole batch as one script, but for a late COMMIT (batch->commits_late,
+ * which is set); spools is set to what its COPYs are fed.
  */
 char *
 synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List **spools)
@@ -520,8 +524,12 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	else
 		appendBinaryStringInfo(&sql, applying.data, applying.len);
 	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
+	batch->commits_late = commit && batch->before_commit != NULL && batch->meanwhile == NULL && *spools == NIL &&
+		synchro_remote_is_near(link->remote);
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, commit);
+	else if (batch->commits_late)
+		appendStringInfo(&sql, "SET LOCAL idle_in_transaction_session_timeout = %d", LATE_COMMIT);
 	else
 		appendStringInfoString(&sql, commit ? "COMMIT" : "ROLLBACK");
 	return sql.data;
@@ -539,7 +547,7 @@ synchro_batch_name_script(SynchroBatch *batch, List **spools)
 	ListCell   *cell;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, synchro_preview_token(), false, tables, false, spools);
+	append_opening(batch, &sql, synchro_position_token(), false, tables, false, spools);
 	foreach(cell, tables)
 		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_preview_name(&sql, lfirst(cell));

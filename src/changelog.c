@@ -408,6 +408,8 @@ synchro_log_scan_renames(const SynchroSnapshot *since, SynchroLogCallback callba
 /*
  * Has a segment a row that is visible now, and was not to the snapshot, and
  * that was logged before a given time?  Needs a scope of synchro_sql_open().
+ *
+ * The index is not to look for the time: most of the log is from before it.
  */
 bool
 synchro_log_has_unseen(int segment, const SynchroSnapshot *since, TimestampTz before)
@@ -421,7 +423,7 @@ synchro_log_has_unseen(int segment, const SynchroSnapshot *since, TimestampTz be
 	values[1] = xid_array(since->xip, since->nxip);
 	values[2] = TimestampTzGetDatum(before);
 	found = synchro_sql_run(psprintf("SELECT FROM synchro.log_%d WHERE (txid >= $1 OR txid = ANY ($2))"
-									 " AND changed_at < $3 LIMIT 1", segment),
+									 " AND (changed_at < $3) IS TRUE LIMIT 1", segment),
 							lengthof(types), types, values, NULL) > 0;
 	AtEOXact_GUC(false, guc_level);
 	return found;

@@ -14,10 +14,13 @@
  * node that was set back to an earlier state is noticed.
  *
  * The attempt is committed with synchronous_commit = local after the batch's
- * snapshot was taken.  WAL is flushed in order, so everything that the
- * snapshot saw is on disk before anything of it leaves the server: otherwise
- * a crash could undo transactions committed with synchronous_commit = off,
- * hand out their ids again, and the remote would believe it had the new ones.
+ * snapshot was taken, and before the remote is told to commit.  WAL is flushed
+ * in order, so everything that the snapshot saw is on disk before the remote
+ * has anything of it for good: otherwise a crash could undo transactions
+ * committed with synchronous_commit = off, hand out their ids again, and the
+ * remote would believe it had the new ones.  Where a round trip costs less than
+ * that flush, it is done while the remote applies the batch, and COMMIT is sent
+ * by itself; if we die in between, the remote rolls back.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +32,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -127,22 +131,30 @@ synchro_position_read(const char *server, bool missing_ok)
 }
 
 /*
- * Keep the token of a batch about to be sent, and flush WAL.  Returns the
- * token, in the current memory context.  A transaction of its own.
+ * A token for a position, in the current memory context.
+ */
+char *
+synchro_position_token(void)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
+}
+
+/*
+ * Keep the token of a batch about to be committed, and flush WAL.  A
+ * transaction of its own.
  *
  * previous: the token kept so far, or NULL.  If that is no longer so, then
  * reset() or set_checkpoint() has been called meanwhile: an error, the pass
  * has to begin anew.
  */
-char *
-synchro_position_attempt(const char *server, const char *previous)
+void
+synchro_position_attempt(const char *server, const char *previous, const char *token)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, TEXTOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
-	char	   *token;
 
 	synchro_local_begin("synchro: keeping the position");
 	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
@@ -150,20 +162,19 @@ synchro_position_attempt(const char *server, const char *previous)
 	values[0] = CStringGetTextDatum(server);
 	nulls[1] = previous == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(previous);
+	values[2] = CStringGetTextDatum(token);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET attempted = gen_random_uuid()"
-					" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid RETURNING attempted",
+	synchro_sql_run("UPDATE synchro.remote_state SET attempted = $3::uuid"
+					" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid",
 					lengthof(types), types, values, nulls);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("remote \"%s\" was reset or removed while it was being pushed to", server),
 				 errhint("Synchronize again.")));
-	token = copy_in(context, spi_text(1));
 	synchro_sql_close(&scope);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
-	return token;
 }
 
 /*

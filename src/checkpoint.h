@@ -26,7 +26,8 @@ typedef struct SynchroPosition
 
 extern char *synchro_active_node(MemoryContext context, char **previous);
 extern SynchroPosition *synchro_position_read(const char *server, bool missing_ok);
-extern char *synchro_position_attempt(const char *server, const char *previous);
+extern char *synchro_position_token(void);
+extern void synchro_position_attempt(const char *server, const char *previous, const char *token);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts,

@@ -85,16 +85,18 @@ static void
 take_position(SynchroLink *link, SynchroPosition *position)
 {
 	const char *params[4];
+	char	   *token = synchro_position_token();
 	bool		anew = link->previous_node != NULL && synchro_restored_is_new(link);
 
 	if (anew && !position->rebased)
 		synchro_restored_set_back(link, &position->snapshot, &position->keys_snapshot);
 	if (anew)
 		synchro_restored_inherit(link, position->keys_snapshot);
-	position->attempted = link->preview != NULL ? synchro_preview_token() :
-		synchro_position_attempt(link->target->name, position->attempted);
+	if (link->preview == NULL)
+		synchro_position_attempt(link->target->name, position->attempted, token);
+	position->attempted = token;
 	params[0] = link->node;
-	params[1] = position->attempted;
+	params[1] = token;
 	params[2] = position->snapshot;
 	params[3] = position->keys_snapshot;
 	synchro_remote_query(link->remote,

@@ -216,19 +216,6 @@ synchro_pass_new_batch(SynchroPass *pass)
 	return batch;
 }
 
-/*
- * The token with which a batch is sent.
- */
-static char *
-next_token(SynchroPass *pass)
-{
-	char	   *token = pass->link->preview != NULL ? synchro_preview_token() :
-		synchro_position_attempt(pass->link->target->name, pass->position->attempted);
-
-	pass->position->attempted = MemoryContextStrdup(pass->link->context, token);
-	return token;
-}
-
 /* what has been done for a batch that is to be pushed */
 typedef enum PushState
 {
@@ -237,19 +224,55 @@ typedef enum PushState
 	PUSH_READ					/* its rows are in the link's tables */
 } PushState;
 
-/* what read_ahead() is told */
-typedef struct Ahead
+/* what keep_token() and read_ahead() are told */
+typedef struct Applying
 {
 	SynchroPass *pass;
-	SynchroBatch *sent;
-} Ahead;
+	SynchroBatch *batch;
+	char	   *token;
+} Applying;
+
+/*
+ * Keep the token of a batch that is to be committed.
+ */
+static void
+keep_token(void *arg)
+{
+	Applying   *applying = arg;
+	SynchroPass *pass = applying->pass;
+
+	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token);
+	pass->position->attempted = MemoryContextStrdup(pass->link->context, applying->token);
+}
 
 static void
 read_ahead(void *arg)
 {
-	Ahead	   *ahead = arg;
+	Applying   *applying = arg;
 
-	synchro_pass_read_ahead(ahead->pass, ahead->sent);
+	synchro_pass_read_ahead(applying->pass, applying->batch);
+}
+
+/*
+ * Apply a batch that was read.  commit, may_read_ahead: see push().
+ */
+static SynchroRemoteError *
+apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
+{
+	Applying	applying = {pass, batch, commit ? synchro_position_token() : pass->position->attempted};
+	SynchroRemoteError *error;
+
+	batch->hook_arg = &applying;
+	batch->before_commit = pass->link->preview == NULL ? keep_token : NULL;
+	batch->meanwhile = may_read_ahead && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;
+	error = synchro_batch_apply(batch, applying.token, commit);
+	if (error != NULL || !commit)
+		return error;
+	if (pass->link->preview != NULL)
+		pass->position->attempted = MemoryContextStrdup(pass->link->context, applying.token);
+	acknowledge(pass, batch, applying.token);
+	pass->link->crossing = Max(pass->link->crossing - 1, 0);
+	return NULL;
 }
 
 /*
@@ -262,29 +285,17 @@ static SynchroRemoteError *
 push(SynchroPass *pass, SynchroBatch *batch, PushState state, bool may_read_ahead, bool *more, bool commit)
 {
 	int			retries = 0;
-	Ahead		ahead = {pass, batch};
 
 	for (;;)
 	{
 		SynchroRemoteError *error;
-		char	   *token;
 
 		if (state != PUSH_READ)
 			synchro_pass_read(pass, batch, state == PUSH_NEW_KEYS, more);
 		state = PUSH_KEYS;
-		batch->meanwhile_arg = &ahead;
-		batch->meanwhile = may_read_ahead && *more && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;
-		token = commit ? next_token(pass) : pass->position->attempted;
-		pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
-		error = synchro_batch_apply(batch, token, commit);
-		if (error == NULL && !commit)
-			return NULL;
+		error = apply(pass, batch, commit, may_read_ahead && *more);
 		if (error == NULL)
-		{
-			acknowledge(pass, batch, token);
-			pass->link->crossing = Max(pass->link->crossing - 1, 0);
 			return NULL;
-		}
 
 		/* its rows go with the next one that is read */
 		pass->next_is_read = false;

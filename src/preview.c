@@ -25,7 +25,6 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "preview.h"
@@ -72,15 +71,6 @@ void
 synchro_preview_end(SynchroLink *link)
 {
 	synchro_remote_query(link->remote, "ROLLBACK", 0, NULL);
-}
-
-/*
- * A token for the remote's position, which only the transaction sees.
- */
-char *
-synchro_preview_token(void)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
 }
 
 /*

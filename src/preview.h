@@ -30,7 +30,6 @@ typedef struct SynchroPreview
 extern SynchroPreview *synchro_preview_create(void);
 extern void synchro_preview_begin(SynchroLink *link, SynchroPreview *preview);
 extern void synchro_preview_end(SynchroLink *link);
-extern char *synchro_preview_token(void);
 extern char *synchro_preview_reason(const char *sqlstate, const char *message);
 extern void synchro_preview_stall(SynchroPreview *preview, Oid relid, const SynchroKeptError *error);
 extern void synchro_preview_put(SynchroPreview *preview, const SynchroPreviewRow *row);

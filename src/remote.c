@@ -37,6 +37,8 @@ struct SynchroRemote
 	PGconn	   *conn;
 	const char *undo;			/* what undoes a script that has failed */
 	TimestampTz heard;			/* when the peer last gave a sign of life */
+	TimestampTz sent;			/* when the last statement was sent */
+	int64		round_trip;		/* us that the fastest has taken; 0: none yet */
 	int64		copied;			/* rows of the last COPY */
 };
 
@@ -45,6 +47,9 @@ struct SynchroRemote
  * for it is asked whether it is there, by a second connection.
  */
 #define SILENCE_FACTOR 3
+
+/* a round trip that costs less than to flush WAL, in microseconds */
+#define NEAR	1000
 
 /*
  * Wait until the socket is ready for what we want to do, or the latch is set.
@@ -213,6 +218,15 @@ synchro_remote_version(const SynchroRemote *remote)
 }
 
 /*
+ * Is a round trip so short that one more does not matter?
+ */
+bool
+synchro_remote_is_near(const SynchroRemote *remote)
+{
+	return remote->round_trip > 0 && remote->round_trip < NEAR;
+}
+
+/*
  * How many rows the last COPY of the last script has written.
  */
 int64
@@ -327,6 +341,17 @@ send_spool(SynchroRemote *remote, SynchroSpool *spool)
 	return rc > 0 && flush_output(remote);
 }
 
+static void
+run_meanwhile(SynchroRemote *remote, SynchroMeanwhile meanwhile, void *arg)
+{
+	if (meanwhile == NULL)
+		return;
+	meanwhile(arg);
+
+	/* it was us who did not listen */
+	remote->heard = GetCurrentTimestamp();
+}
+
 /*
  * Run several statements in one round trip and more, one for each COPY.
  *
@@ -345,8 +370,8 @@ synchro_remote_script(SynchroRemote *remote, const char *sql, List *spools, List
 }
 
 /*
- * The same, and something else meanwhile: once the remote has been given all
- * that the script wants, so that nothing there waits for us.
+ * The same, and something else meanwhile, or NULL: once the remote has been
+ * given all that the script wants, so that nothing there waits for us.
  */
 SynchroRemoteError *
 synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
@@ -362,6 +387,8 @@ synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
 	remote->heard = GetCurrentTimestamp();
 	if (!PQsendQuery(remote->conn, sql) || !flush_output(remote))
 		error = make_error(remote, NULL, 0);
+	else if (spools == NIL)
+		run_meanwhile(remote, meanwhile, arg);
 
 	while (error == NULL || !error->lost)
 	{
@@ -375,12 +402,8 @@ synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
 		{
 			if (!send_spool(remote, list_nth(spools, spool++)) && error == NULL)
 				error = make_error(remote, NULL, statement);
-			if (error == NULL && meanwhile != NULL && spool == list_length(spools))
-			{
-				meanwhile(arg);
-				/* it was us who did not listen */
-				remote->heard = GetCurrentTimestamp();
-			}
+			if (error == NULL && spool == list_length(spools))
+				run_meanwhile(remote, meanwhile, arg);
 		}
 		else if (status == PGRES_TUPLES_OK)
 		{
@@ -421,7 +444,7 @@ synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
 void
 synchro_remote_send(SynchroRemote *remote, const char *sql, int nparams, const char *const *params)
 {
-	remote->heard = GetCurrentTimestamp();
+	remote->heard = remote->sent = GetCurrentTimestamp();
 	(void) PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0);
 
 	/* what is left to be sent goes as soon as the answer is waited for */
@@ -432,9 +455,12 @@ static SynchroRows *
 receive(SynchroRemote *remote, const char *context)
 {
 	PGresult   *result = last_result(remote);
+	int64		taken = GetCurrentTimestamp() - remote->sent;
 	SynchroRows *rows = NULL;
 	SynchroRemoteError *error = NULL;
 
+	if (taken > 0 && (remote->round_trip == 0 || taken < remote->round_trip))
+		remote->round_trip = taken;
 	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
 		rows = make_rows(result);
 	else

@@ -49,6 +49,7 @@ extern SynchroRemote *synchro_remote_open(const char *name, const char **keyword
 extern void synchro_remote_close(SynchroRemote *remote);
 extern const char *synchro_remote_name(const SynchroRemote *remote);
 extern void synchro_remote_set_undo(SynchroRemote *remote, const char *sql);
+extern bool synchro_remote_is_near(const SynchroRemote *remote);
 extern int64 synchro_remote_copied(const SynchroRemote *remote);
 extern int	synchro_remote_version(const SynchroRemote *remote);
 extern void synchro_remote_send(SynchroRemote *remote, const char *sql, int nparams, const char *const *params);

@@ -217,7 +217,9 @@ sub leave_behind
 	my $holder = $remote->background_psql('postgres');
 
 	$holder->query_safe('BEGIN; LOCK TABLE t');
-	$local->safe_psql('postgres', "SET synchronous_commit = on; INSERT INTO t (name) VALUES ('$name')");
+
+	# so many rows that they go by COPY, and COMMIT with them
+	$local->safe_psql('postgres', "SET synchronous_commit = on; INSERT INTO t (name) VALUES ('$name'); INSERT INTO t (name) SELECT '$name, ' || i FROM generate_series(1, 9) i");
 	wait_for($remote, $batches, 'a batch waits for a lock', expected => '1');
 	my $pid = pusher_pid($local, 'office');
 	$local->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
@@ -241,6 +243,24 @@ wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE message LIKE 
 $remote->safe_psql('postgres', 'ALTER TABLE t DROP CONSTRAINT strict');
 arrives('after that, too', 'it goes on all the same');
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name IN ('left again', 'refused')}, '2', 'with everything');
+nothing_doubled('nothing arrived twice');
+
+#
+# a few rows: the remote is told to commit them only when what they are, and that they are sent, is on disk here
+#
+my $here = $local->background_psql('postgres');
+my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'sync' AND state = 'idle in transaction'};
+$here->query_safe('BEGIN; LOCK TABLE synchro.remote_state IN SHARE MODE');
+$local->safe_psql('postgres', q{SET synchronous_commit = on; INSERT INTO t (name) VALUES ('not yet')});
+wait_for($remote, $waiting, 'the remote has applied a row', expected => '1');
+is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'not yet'}), '0', 'and not committed it');
+my $pid = pusher_pid($local, 'office');
+$local->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+wait_for($remote, $waiting, 'if the pusher dies it does not wait any more', expected => '0');
+is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'not yet'}), '0', 'and has not got the row');
+$here->query_safe('COMMIT');
+$here->quit;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'not yet'}, '1', 'which comes with the next pusher');
 nothing_doubled('nothing arrived twice');
 
 #

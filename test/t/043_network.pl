@@ -78,7 +78,9 @@ wait_for($local, q{SELECT last_error LIKE '%"proxied"%It has not answered within
 	AND pending = 1 AND lag > '1 s' FROM synchro.remotes WHERE remote = 'proxied'}, 'a line that goes dead is noticed');
 cmp_ok(time - $swallowed, '<', 60, 'within the configured time, which is three times that of a connection, and once more');
 ok($local->wait_for_log(qr/could not push to remote "proxied".*\n.*It has not answered within 1 seconds/), 'and logged');
-wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'though the batch gets through', dbname => 'proxied');
+is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, 'proxied'), '0', 'the batch waits for COMMIT');
+wait_for($remote, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'proxied' AND state = 'idle in transaction'},
+	'not for long, so that its locks are in nobody\'s way');
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'the other remote does not care', dbname => 'silent');
 $proxy->command('forward');
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'dead line'}, '1', 'it goes on when the line is there again', dbname => 'proxied');
