@@ -107,6 +107,33 @@ note_committed(SynchroLink *link)
 	}
 }
 
+static bool
+same_anew(const SynchroAnew *a, const SynchroAnew *b)
+{
+	return a->relid == b->relid && strcmp(a->identities, b->identities) == 0 && strcmp(a->stamps, b->stamps) == 0;
+}
+
+/*
+ * Is what follows the rows that were made anew logged already?
+ */
+static bool
+are_told(const SynchroBatch *batch)
+{
+	ListCell   *cell;
+	ListCell   *other;
+
+	foreach(cell, batch->anew)
+	{
+		bool		found = false;
+
+		foreach(other, batch->told)
+			found |= same_anew(lfirst(cell), lfirst(other));
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Send the batch that was read, and apply it.  No local transaction.
  *
@@ -120,8 +147,15 @@ note_committed(SynchroLink *link)
  * or when it has waited for LATE_COMMIT ms.  Not where it would wait for us
  * for long, with its locks: COPY waits, and reading ahead.
  *
+ * A node's COMMIT always comes by itself, since only the results tell which rows
+ * it has made anew.  What follows these has to be logged here before it has
+ * them for good: if we die before that, nobody would know of it any more.  And
+ * it must not wait for us meanwhile, with its locks, as we may wait for those
+ * of its own worker here.  So then the batch is withdrawn, to be sent again when
+ * that is done.
+ *
  * Returns NULL, or what went wrong: then nothing is applied, unless the
- * connection is lost.
+ * connection is lost.  Nor is it if batch->withdrawn is set.
  */
 SynchroRemoteError *
 synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
@@ -145,12 +179,14 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	pgstat_report_activity(STATE_RUNNING, "synchro: applying a batch on the remote");
 	error = synchro_remote_long_script(link->remote, sql, spools, batch->commits_late ? batch->before_commit : batch->meanwhile,
 									   batch->hook_arg, &results);
-	if (error == NULL && batch->commits_late)
-		error = synchro_remote_script(link->remote, "COMMIT", NIL, NULL);
-	synchro_link_clear_sent(link);
-	synchro_prepared_note(link, staged, error == NULL);
 	if (error == NULL)
 		count_results(batch, results);
+	batch->withdrawn = error == NULL && batch->commits_late && !are_told(batch);
+	if (error == NULL && batch->commits_late)
+		error = synchro_remote_script(link->remote, batch->withdrawn ? "ROLLBACK" : "COMMIT", NIL, NULL);
+	commit &= !batch->withdrawn;
+	synchro_link_clear_sent(link);
+	synchro_prepared_note(link, staged, error == NULL);
 	if (error == NULL && straight_rows)
 		batch->counts.inserted = synchro_remote_copied(link->remote);
 	if (error == NULL && commit)

@@ -82,6 +82,8 @@ typedef struct SynchroBatch
 									 * to commit, or NULL */
 	void	   *hook_arg;		/* of both */
 	bool		commits_late;	/* COMMIT comes after the script */
+	List	   *told;			/* of SynchroAnew: what follows these is logged */
+	bool		withdrawn;		/* rolled back, since anew has others */
 } SynchroBatch;
 
 /* in batchread.c */

@@ -524,8 +524,8 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	else
 		appendBinaryStringInfo(&sql, applying.data, applying.len);
 	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
-	batch->commits_late = commit && batch->before_commit != NULL && batch->meanwhile == NULL && *spools == NIL &&
-		synchro_remote_is_near(link->remote);
+	batch->commits_late = commit && batch->before_commit != NULL && batch->meanwhile == NULL &&
+		(link->peer_node != NULL || (*spools == NIL && synchro_remote_is_near(link->remote)));
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, commit);
 	else if (batch->commits_late)

@@ -33,7 +33,6 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -157,8 +156,7 @@ synchro_position_attempt(const char *server, const char *previous, const char *t
 	bool		nulls[lengthof(types)] = {0};
 
 	synchro_local_begin("synchro: keeping the position");
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	synchro_local_durable(true);
 	values[0] = CStringGetTextDatum(server);
 	nulls[1] = previous == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(previous);
@@ -200,8 +198,7 @@ synchro_position_acknowledge(const char *server, const char *token,
 	bool		nulls[lengthof(types)] = {0};
 
 	synchro_local_begin("synchro: moving the checkpoint");
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	synchro_local_durable(false);
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(token);
 	nulls[2] = snapshot == NULL;
@@ -257,8 +254,7 @@ synchro_position_skip(const char *server, const SynchroPosition *position,
 	Datum		values[lengthof(types)];
 
 	synchro_local_begin("synchro: moving the checkpoint");
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	synchro_local_durable(false);
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(position->acknowledged);
 	values[2] = CStringGetTextDatum(snapshot);

@@ -22,7 +22,6 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -127,8 +126,7 @@ take_clock(SynchroLink *link, const SynchroRows *rows, SynchroClock *own)
 	const char *node = SYNCHRO_VALUE(rows, 0, PEER_NODE);
 
 	synchro_local_begin("synchro: keeping the clock");
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	synchro_local_durable(false);
 	values[0] = CStringGetTextDatum(link->target->name);
 	nulls[1] = node == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(node);

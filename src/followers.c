@@ -274,6 +274,7 @@ static void
 begin(MemoryContext context)
 {
 	synchro_local_begin("synchro: logging rows that follow others");
+	synchro_local_durable(true);
 	MemoryContextSwitchTo(context);
 }
 

@@ -465,6 +465,17 @@ synchro_local_begin_locked(const char *activity, void (*lock) (void))
 }
 
 /*
+ * Is the transaction at hand to be on disk when its commit returns, whatever
+ * the settings are?
+ */
+void
+synchro_local_durable(bool durable)
+{
+	(void) set_config_option("synchronous_commit", durable ? "local" : "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/*
  * Commit it.  What is to live on must be in a memory context that outlives
  * the transaction.
  */

@@ -134,8 +134,6 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	foreach(shown, batch->shown)
 		synchro_preview_put(pass->link->preview, lfirst(shown));
 
-	/* at once: only the answer to this batch tells of them */
-	synchro_followers_touch(pass->link, batch->anew);
 	if (pass->link->preview == NULL)
 		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 									 batch->keys_snapshot, pass->started, &batch->counts,
@@ -224,7 +222,7 @@ typedef enum PushState
 	PUSH_READ					/* its rows are in the link's tables */
 } PushState;
 
-/* what keep_token() and read_ahead() are told */
+/* what the batch's hooks are told */
 typedef struct Applying
 {
 	SynchroPass *pass;
@@ -266,7 +264,7 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 	batch->before_commit = pass->link->preview == NULL ? keep_token : NULL;
 	batch->meanwhile = may_read_ahead && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;
 	error = synchro_batch_apply(batch, applying.token, commit);
-	if (error != NULL || !commit)
+	if (error != NULL || !commit || batch->withdrawn)
 		return error;
 	if (pass->link->preview != NULL)
 		pass->position->attempted = MemoryContextStrdup(pass->link->context, applying.token);
@@ -294,12 +292,17 @@ push(SynchroPass *pass, SynchroBatch *batch, PushState state, bool may_read_ahea
 			synchro_pass_read(pass, batch, state == PUSH_NEW_KEYS, more);
 		state = PUSH_KEYS;
 		error = apply(pass, batch, commit, may_read_ahead && *more);
-		if (error == NULL)
+		if (error == NULL && !batch->withdrawn)
 			return NULL;
 
 		/* its rows go with the next one that is read */
 		pass->next_is_read = false;
-		if (!synchro_quarantine_again(pass, batch, error, &retries))
+		if (error == NULL)
+		{
+			synchro_followers_touch(pass->link, batch->anew);
+			batch->told = list_concat(batch->told, batch->anew);
+		}
+		else if (!synchro_quarantine_again(pass, batch, error, &retries))
 			return error;
 	}
 }

@@ -179,7 +179,9 @@ ok($b->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE lo
 my $making = begin_push($b, 'a');
 
 # it must wait for the rows that follow; a second push shows what becomes of them if it does not
-ok($a->poll_query_until('postgres', q{SELECT count(*) > 0 FROM parent WHERE name = 'w' AND n = 1}), 'the other node has made the row anew');
+ok($b->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type LIKE 'synchro%' AND query LIKE '%rows that follow%'}),
+	'the other node would make the row anew');
+is(rows($a, q{SELECT count(*) FROM parent WHERE name = 'w'}), '0', 'and has not got it yet');
 ok($b->poll_query_until('postgres', <<'SQL'), 'the worker that has it made waits for the children, or is done');
 SELECT count(*) FILTER (WHERE wait_event_type = 'Lock') > 0 OR count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'synchro%'
 SQL
