@@ -328,7 +328,9 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 
 	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
 	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
-	synchro_sql_fence(sql, link, batch->position, token, batch->snapshot, batch->keys_snapshot);
+	if (small)
+		synchro_prepared_begin(sql, link);
+	synchro_sql_fence(sql, link, small ? link : NULL, batch->position, token, batch->snapshot, batch->keys_snapshot);
 	if (link->peer_node != NULL)
 	{
 		bool		looks = looks_for_crossings(batch);
@@ -340,10 +342,7 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 	foreach(cell, link->tables)
 		synchro_sql_empty(&emptying, link, lfirst(cell));
 	if (small)
-	{
-		synchro_prepared_begin(sql, link);
 		synchro_prepared_append(sql, link, emptying.data);
-	}
 	else
 		appendBinaryStringInfo(sql, emptying.data, emptying.len);
 	if (batch->straight != NULL && batch->straight->rows != NULL)

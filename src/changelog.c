@@ -440,6 +440,8 @@ synchro_log_scan_backlog(const char *server, SynchroLogCallback callback, void *
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(server);
 
+	if (synchro_sql_is_empty("backlog"))
+		return;
 	synchro_sql_query("SELECT relation, layout, 0::bigint, changed_at, part, coalesce(keys, long_key) "
 					  "FROM synchro.backlog WHERE server = $1::name",
 					  1, &type, &value, NULL,

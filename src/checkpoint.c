@@ -28,9 +28,11 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -41,6 +43,7 @@
 #include "checkpoint.h"
 #include "localsql.h"
 #include "logsnapshot.h"
+#include "prepared.h"
 
 static char *
 spi_text(int column)
@@ -69,18 +72,22 @@ synchro_active_node(MemoryContext context, char **previous)
 	SynchroSqlScope scope;
 	char	   *node;
 	bool		active;
+	bool		isnull;
+	uint64		count;
 
+	/* what view node says, which takes longer */
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("SELECT n.id, n.state = 'active', i.previous FROM synchro.node n JOIN synchro.node_identity i USING (id)", 0, NULL, NULL, NULL) != 1)
+	count = synchro_sql_run("SELECT id, previous, system_identifier, database::bigint FROM synchro.node_identity", 0, NULL, NULL, NULL);
+	if (count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this database has no identity as a node"),
 				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
-	node = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	*previous = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
-	if (*previous != NULL)
-		*previous = MemoryContextStrdup(context, *previous);
-	active = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)[0] == 't';
+	node = copy_in(context, spi_text(1));
+	*previous = copy_in(context, spi_text(2));
+	active = count == 1 &&
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)) == (int64) GetSystemIdentifier() &&
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull)) == (int64) MyDatabaseId;
 	synchro_sql_close(&scope);
 	if (!active)
 		ereport(ERROR,
@@ -345,18 +352,26 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
  * Append the fence: exchange the position, or fail with a division by zero if
  * another worker has done so.
  *
- * snapshot: where the pass has come to with this batch, NULL if it goes on.
+ * prepare: the link, if the statement is to be prepared; else NULL.  snapshot:
+ * where the pass has come to with this batch, NULL if it goes on.
  */
 void
-synchro_sql_fence(StringInfo sql, const SynchroLink *link, const SynchroPosition *position,
+synchro_sql_fence(StringInfo sql, const SynchroLink *link, SynchroLink *prepare, const SynchroPosition *position,
 				  const char *token, const char *snapshot, const char *keys_snapshot)
 {
-	appendStringInfo(sql, "WITH u AS (UPDATE %s.position SET token = '%s', snapshot = %s, keys_snapshot = '%s',"
-					 " moved_at = clock_timestamp() WHERE node = '%s' AND token = '%s' RETURNING 1)"
-					 " SELECT 1 / count(*) FROM u;",
-					 link->peer, token,
-					 quote_literal_cstr(snapshot != NULL ? snapshot : position->snapshot),
-					 keys_snapshot, link->node, position->acknowledged);
+	static const char *const fence = "WITH u AS (UPDATE %s.position SET token = %s, snapshot = %s, keys_snapshot = %s,"
+		" moved_at = clock_timestamp() WHERE node = %s AND token = %s RETURNING 1)"
+		" SELECT 1 / count(*) FROM u";
+	const char *moved = quote_literal_cstr(snapshot != NULL ? snapshot : position->snapshot);
+
+	if (prepare == NULL ||
+		!synchro_prepared_execute(sql, prepare, psprintf(fence, link->peer, "$1", "$2", "$3", "$4", "$5"),
+								  psprintf("'%s', %s, '%s', '%s', '%s'", token, moved, keys_snapshot, link->node, position->acknowledged)))
+	{
+		appendStringInfo(sql, fence, link->peer, quote_literal_cstr(token), moved, quote_literal_cstr(keys_snapshot),
+						 quote_literal_cstr(link->node), quote_literal_cstr(position->acknowledged));
+		appendStringInfoChar(sql, ';');
+	}
 	if (position->forget_references)
 		appendStringInfo(sql, "DELETE FROM %s.reference WHERE node = '%s';DELETE FROM %s.unapplied WHERE node = '%s';",
 						 link->peer, link->node, link->peer, link->node);

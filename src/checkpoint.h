@@ -40,7 +40,10 @@ extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
 extern void synchro_peer_tables(StringInfo sql);
 extern void synchro_peer_find_leftovers(SynchroLink *link);
-extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link,
+/* a division by zero among so many first statements of a script is the fence's */
+#define SYNCHRO_FENCE_STATEMENTS	5
+
+extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link, SynchroLink *prepare,
 							  const SynchroPosition *position, const char *token,
 							  const char *snapshot, const char *keys_snapshot);
 

@@ -33,18 +33,6 @@
 	" AND EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)"
 
 /*
- * Is the table there?  Not where the extension was made by an older version's
- * script, and not updated yet.
- */
-static bool
-has_queue(void)
-{
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("copying", schema));
-}
-
-/*
  * Identities are all that is kept here: their half of the layout counts.
  */
 static Datum
@@ -112,7 +100,7 @@ synchro_copyqueue_load(const char *server)
 	Datum		value;
 	uint64		count;
 
-	if (!has_queue())
+	if (synchro_sql_is_empty("copying"))
 		return NIL;
 	value = CStringGetTextDatum(server);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -224,7 +212,7 @@ synchro_copyqueue_forget(const char *server)
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(server);
 
-	if (!has_queue())
+	if (synchro_sql_is_empty("copying"))
 		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("DELETE FROM synchro.copying WHERE server = $1::name", 1, &type, &value, NULL);
@@ -239,7 +227,7 @@ synchro_copyqueue_forget_unwatched(void)
 {
 	SynchroSqlScope scope;
 
-	if (!has_queue())
+	if (synchro_sql_is_empty("copying"))
 		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("DELETE FROM synchro.copying c WHERE NOT EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)",

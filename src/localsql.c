@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_operator.h"
 #include "commands/extension.h"
@@ -25,6 +26,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -36,6 +38,9 @@
 
 #include "localsql.h"
 #include "synchro.h"
+
+static bool is_worker = false;	/* synchro_local_begin() has been called */
+static Oid	workers_owner = InvalidOid; /* as its transaction at hand knows it */
 
 /*
  * Oid of the extension, or an error with the advice to create it.
@@ -55,18 +60,23 @@ synchro_extension_oid(void)
 }
 
 /*
- * The role that owns the extension, hence its tables and functions.
+ * The role that owns the extension, hence its tables and functions.  A worker
+ * asks once in a transaction.
  */
 Oid
 synchro_extension_owner(void)
 {
-	Oid			extension = synchro_extension_oid();
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Oid			extension;
+	Relation	rel;
 	ScanKeyData key[1];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	Oid			owner = InvalidOid;
 
+	if (OidIsValid(workers_owner))
+		return workers_owner;
+	extension = synchro_extension_oid();
+	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyInit(&key[0], Anum_pg_extension_oid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(extension));
 	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, key);
@@ -78,7 +88,29 @@ synchro_extension_owner(void)
 
 	if (!OidIsValid(owner))
 		elog(ERROR, "could not find the owner of extension \"%s\"", SYNCHRO_EXTENSION);
+	if (is_worker)
+		workers_owner = owner;
 	return owner;
+}
+
+/*
+ * Has a table of the extension's no pages, so no rows, or is it not there at
+ * all?  Most of those that are read in each pass have none, and to begin a
+ * query takes more time than to see that.
+ */
+bool
+synchro_sql_is_empty(const char *table)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid(table, schema) : InvalidOid;
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	bool		empty;
+
+	if (rel == NULL)
+		return true;
+	empty = RelationGetNumberOfBlocks(rel) == 0;
+	table_close(rel, AccessShareLock);
+	return empty;
 }
 
 /*
@@ -456,6 +488,8 @@ synchro_local_begin_locked(const char *activity, void (*lock) (void))
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
+	is_worker = true;
+	workers_owner = InvalidOid;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, activity);

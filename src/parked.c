@@ -123,6 +123,8 @@ synchro_parked_load(const char *server, bool all_due)
 	set->context = context;
 	set->server = pstrdup(server);
 	set->rows = synchro_string_table(context, sizeof(ParkedSlot));
+	if (synchro_sql_is_empty("parked"))
+		return set;
 	values[0] = CStringGetTextDatum(server);
 	values[1] = BoolGetDatum(all_due);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);

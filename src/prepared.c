@@ -30,7 +30,10 @@
 
 /* statements kept at once, and remembered to have come once */
 #define PREPARED_STATEMENTS 200
-#define SEEN_STATEMENTS		256
+#define SEEN_STATEMENTS		1024
+
+/* places that one may be remembered at */
+#define SEEN_PLACES			4
 
 /* plans are kept for so many ms and staged rows */
 #define PREPARED_TIME		60000
@@ -48,7 +51,8 @@ struct SynchroPrepared
 	MemoryContext context;
 	int			count;
 	KeptStatement statements[PREPARED_STATEMENTS];
-	uint32		seen[SEEN_STATEMENTS];	/* hashes; the last one of a place */
+	uint32		seen[SEEN_STATEMENTS];	/* hashes */
+	uint32		nseen;			/* so many have been remembered */
 	TimestampTz since;			/* when the first of them was prepared */
 	int64		nrows;			/* staged since then */
 	bool		forget;			/* the session is to, with the next script */
@@ -132,18 +136,33 @@ keep_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *sta
 }
 
 /*
+ * Has a statement come before?  If not, remember it, instead of another one.
+ * Which of its places it gets changes: two that come with each batch would
+ * drive each other away for ever.
+ */
+static bool
+seen_before(struct SynchroPrepared *prepared, uint32 hash)
+{
+	uint32		first = hash % (SEEN_STATEMENTS / SEEN_PLACES) * SEEN_PLACES;
+
+	for (int i = 0; i < SEEN_PLACES; i++)
+		if (prepared->seen[first + i] == hash)
+			return true;
+	prepared->seen[first + prepared->nseen++ % SEEN_PLACES] = hash;
+	return false;
+}
+
+/*
  * Append the statement, or what runs it as one that was prepared.
  */
 static void
 append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
 {
 	uint32		hash = hash_bytes((const unsigned char *) statement, len);
-	uint32	   *seen = &prepared->seen[hash % SEEN_STATEMENTS];
 	int			number = find_statement(prepared, statement, len);
 
-	if (number < 0 && (*seen != hash || prepared->count == PREPARED_STATEMENTS))
+	if (number < 0 && (!seen_before(prepared, hash) || prepared->count == PREPARED_STATEMENTS))
 	{
-		*seen = hash;
 		appendBinaryStringInfo(sql, statement, len);
 		appendStringInfoChar(sql, ';');
 		return;

@@ -249,7 +249,7 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 
 	if (error->lost)
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
-	if (error->statement == 2 && strcmp(state, "22012") == 0)
+	if (error->statement < SYNCHRO_FENCE_STATEMENTS && strcmp(state, "22012") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("another worker has moved the position of remote \"%s\"",

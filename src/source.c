@@ -54,8 +54,12 @@ synchro_sources_load(void)
 	bool		isnull;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("SELECT 0, id, NULL::uuid FROM synchro.node"
-					" UNION ALL SELECT number, origin, via FROM synchro.source ORDER BY 1", 0, NULL, NULL, NULL);
+
+	/* the view tells what two rows mean, and takes longer */
+	if (!synchro_sql_is_empty("source") ||
+		synchro_sql_run("SELECT 0, id, NULL::uuid FROM synchro.node_identity", 0, NULL, NULL, NULL) != 1)
+		synchro_sql_run("SELECT 0, id, NULL::uuid FROM synchro.node"
+						" UNION ALL SELECT number, origin, via FROM synchro.source ORDER BY 1", 0, NULL, NULL, NULL);
 	result->count = (int) SPI_processed;
 	result->sources = MemoryContextAllocZero(context, sizeof(SynchroSource) * Max(result->count, 1));
 	for (int i = 0; i < result->count; i++)

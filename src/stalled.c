@@ -70,6 +70,8 @@ synchro_stalled_load(const char *server, bool all_due)
 	Datum		values[lengthof(types)];
 	uint64		count;
 
+	if (synchro_sql_is_empty("stalled"))
+		return NIL;
 	values[0] = CStringGetTextDatum(server);
 	values[1] = BoolGetDatum(all_due);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
