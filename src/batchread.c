@@ -24,6 +24,7 @@
 #include "localsql.h"
 #include "reader.h"
 #include "refpairs.h"
+#include "requests.h"
 #include "resolvejoin.h"
 #include "stalled.h"
 
@@ -379,7 +380,7 @@ read_requests(SynchroBatch *batch)
 		foreach(cell, batch->link->tables)
 		{
 			SynchroLinkTable *lt = lfirst(cell);
-			SynchroIdentities *requests = synchro_stream_requests(lt);
+			SynchroIdentities *requests = synchro_requests_take(lt);
 
 			if (batch->parked->count > 0)
 				again |= read_waiting(batch, lt, &known);

@@ -9,11 +9,6 @@
  * must be sent with the batch, too.  The columns come in the order of
  * synchro_sql_fill_rows() and synchro_sql_fill_names().
  *
- * Staged identities are compared with each other as they are, and a NULL
- * among those of a parent would look like no parent.  So where a column of
- * the identity may hold NULL (a natural key without primary key), its values
- * are staged as text, a NULL as '' and any other value with '=' before it.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -33,16 +28,9 @@
 #include "localsql.h"
 #include "reader.h"
 #include "readsql.h"
+#include "requests.h"
 #include "rowstream.h"
 #include "stalled.h"
-
-/* identities asked for since the last synchro_stream_requests() */
-struct SynchroRequests
-{
-	MemoryContext context;
-	HTAB	   *seen;			/* all of this batch, as one string each */
-	SynchroIdentities *fresh;
-};
 
 /* identities looked up by one query */
 #define READ_ROWS		1000
@@ -70,70 +58,6 @@ typedef struct RowStream
 	StringInfoData key;
 	bool	   *is_key;			/* by output column */
 } RowStream;
-
-/*
- * A value of an identity as it is staged.
- */
-static char *
-staged_value(const SynchroTable *table, int identity, char *value)
-{
-	if (table->columns[table->identity[identity]].not_null)
-		return value;
-	return value != NULL ? psprintf("=%s", value) : "";
-}
-
-/*
- * And back.
- */
-static char *
-unstaged_value(const SynchroTable *table, int identity, char *value)
-{
-	if (value == NULL || table->columns[table->identity[identity]].not_null)
-		return value;
-	return value[0] == '=' ? value + 1 : NULL;
-}
-
-/*
- * Note that the natural key of a row of lt, with that identity as it is
- * staged, is needed.
- */
-static void
-request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
-{
-	struct SynchroRequests *requests = lt->requests;
-	char	   *key;
-	bool		found;
-	MemoryContext old;
-
-	if (requests == NULL)
-	{
-		old = MemoryContextSwitchTo(link->batch_context);
-		requests = lt->requests = palloc0(sizeof(struct SynchroRequests));
-		requests->context = link->batch_context;
-		requests->seen = synchro_string_set(link->batch_context);
-		requests->fresh = synchro_identities_create(lt->table);
-		MemoryContextSwitchTo(old);
-	}
-	lt->involved = true;
-	if (lt->all_names)
-		return;
-	values = memcpy(palloc(sizeof(char *) * lt->table->nidentity), values,
-					sizeof(char *) * lt->table->nidentity);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		values[i] = unstaged_value(lt->table, i, values[i]);
-	key = synchro_identity_key(values, lt->table->nidentity);
-	if (hash_search(requests->seen, &key, HASH_FIND, NULL) != NULL)
-		return;
-	old = MemoryContextSwitchTo(requests->context);
-	key = pstrdup(key);
-	hash_search(requests->seen, &key, HASH_ENTER, &found);
-	values = memcpy(palloc(sizeof(char *) * lt->table->nidentity), values,
-					sizeof(char *) * lt->table->nidentity);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		values[i] = values[i] != NULL ? pstrdup(values[i]) : NULL;
-	synchro_identities_add(requests->fresh, values);
-	MemoryContextSwitchTo(old);
-}
 
 /*
  * A row that goes straight into the table has no column of ours in front, and
@@ -200,7 +124,7 @@ receive_row(TupleTableSlot *slot, void *arg)
 		if (nrequest == stream->lt->parents[fk]->table->nidentity)
 		{
 			if (request[0] != NULL)
-				request_name(stream->link, stream->lt->parents[fk], request);
+				synchro_request_name(stream->link, stream->lt->parents[fk], request);
 			nrequest = 0;
 		}
 	}
@@ -496,7 +420,7 @@ synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 
 		initStringInfo(&line);
 		for (int x = 0; x < lt->table->nidentity; x++)
-			synchro_copy_put(&line, staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
+			synchro_copy_put(&line, synchro_staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
 		put_stamp(&line, stamp->changed, sources);
 		synchro_copy_put(&line, stamp->born != 0 ? psprintf(INT64_FORMAT, stamp->born) : NULL);
 		appendStringInfoChar(&line, '\n');
@@ -527,7 +451,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	if (lt->decides)
 		synchro_copy_put(&line, waits ? NULL : psprintf(INT64_FORMAT, old->named.at));
 	for (int i = 0; i < table->nidentity; i++)
-		synchro_copy_put(&line, staged_value(table, i, here[i]));
+		synchro_copy_put(&line, synchro_staged_value(table, i, here[i]));
 	if (table->mode == SYNCHRO_MODE_REFERENCE)
 	{
 		char	  **former = synchro_identities_values(table, table->identity, table->nidentity, old->name);
@@ -554,11 +478,11 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 					for (int j = 0; j < table->nkey; j++)
 						if (table->fks[fk].refcols[i] == parent->columns[parent->identity[x]].attnum &&
 							table->key[j] == table->fks[fk].cols[i] && key[j] != NULL)
-							request[x] = staged_value(parent, x, key[j]);
+							request[x] = synchro_staged_value(parent, x, key[j]);
 				synchro_copy_put(&line, request[x]);
 			}
 			if (request[0] != NULL)
-				request_name(link, lt->parents[fk], request);
+				synchro_request_name(link, lt->parents[fk], request);
 		}
 		for (int i = 0; i < table->ncolumns; i++)
 			for (int j = 0; j < table->nkey; j++)
@@ -581,22 +505,4 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	lt->nwaiting += waits;
 	lt->nolds += 1 - waits;
 	synchro_suspect(InvalidOid);
-}
-
-/*
- * Identities whose natural keys were asked for since the last call, or NULL.
- */
-SynchroIdentities *
-synchro_stream_requests(SynchroLinkTable *lt)
-{
-	SynchroIdentities *fresh;
-	MemoryContext old;
-
-	if (lt->requests == NULL || lt->requests->fresh->count == 0)
-		return NULL;
-	old = MemoryContextSwitchTo(lt->requests->context);
-	fresh = lt->requests->fresh;
-	lt->requests->fresh = synchro_identities_create(lt->table);
-	MemoryContextSwitchTo(old);
-	return fresh;
 }

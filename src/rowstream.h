@@ -27,6 +27,5 @@ extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 								   const SynchroSources *sources);
 extern void synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt,
 							   const SynchroChangedKey *old, const SynchroSources *sources);
-extern SynchroIdentities *synchro_stream_requests(SynchroLinkTable *lt);
 
 #endif							/* SYNCHRO_ROWSTREAM_H */
