@@ -100,6 +100,8 @@ typedef struct SynchroLink
 	MemoryContext batch_context;	/* spools and requests of the batch at hand */
 	MemoryContext sent_context; /* of the one that is being sent */
 	List	   *sent;			/* its spools */
+	int64		untold;			/* changes of its own that the remote does not
+								 * know to have come here */
 	int			crossing;		/* so many batches look for names that have
 								 * changed hands there, see crosssql.c */
 	List	   *leftovers;		/* names of tables with deletes that batches

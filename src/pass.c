@@ -35,6 +35,9 @@
 #define LONG_BATCH		500
 #define LARGE_BATCH		(16 * 1024 * 1024)
 
+/* from so many of its own changes on, the remote is told that they are here */
+#define MANY_UNTOLD		1000
+
 static List *
 add_healed(const SynchroPass *pass, List *healed, const List *list)
 {
@@ -145,7 +148,10 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 	position->acknowledged = pstrdup(token);
 	position->keys_snapshot = pstrdup(batch->keys_snapshot);
 	if (batch->snapshot != NULL)
+	{
 		position->snapshot = pstrdup(batch->snapshot);
+		pass->link->untold = 0;
+	}
 	position->forget_references = false;
 	if (batch->snapshot != NULL)
 		pass->link->leftovers = NIL;
@@ -423,6 +429,24 @@ show_failures(SynchroPass *pass)
 }
 
 /*
+ * All that the log has is known to the remote: move on.  Here only, but where
+ * the remote decides by what we have got of its log (peer_newest()), it is told
+ * now and then, by a batch of nothing: or it would look at all that it has ever
+ * sent, where we never change anything.
+ */
+static void
+skip_echoes(SynchroPass *pass)
+{
+	SynchroLink *link = pass->link;
+
+	link->untold += pass->changes->nentries;
+	if (link->peer_node == NULL || link->untold < MANY_UNTOLD)
+		synchro_position_skip(link->target->name, pass->position, pass->snapshot, pass->started);
+	else
+		(void) run_batch(pass);
+}
+
+/*
  * Push all that is pending for the link's remote.
  *
  * position: as synchro_peer_open() left it; moved on here.  all_due: try what
@@ -470,7 +494,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 		}
 	}
 	else if (pass->changes->nentries > 0 && !position->rebased && link->preview == NULL)
-		synchro_position_skip(link->target->name, position, pass->snapshot, pass->started);
+		skip_echoes(pass);
 	if (link->preview != NULL)
 		show_failures(pass);
 	result->counts = pass->counts;

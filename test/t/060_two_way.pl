@@ -107,6 +107,24 @@ on($a, q{SELECT synchro.retry('b')});
 settle($a, $b);
 same($a, $b, $all, 'it heals');
 
+# What a node has got, the other one is told by its own pushes; where it has nothing to push, after many changes.
+my $told = "SELECT snapshot FROM synchro_peer.position WHERE node = '" . rows($b, 'SELECT id FROM synchro.node') . "'";
+my $before = rows($a, $told);
+foreach my $many (0, 1)
+{
+	on($a, "INSERT INTO tag (name) SELECT 'many $many ' || i FROM generate_series(1, 500 + 1000 * $many) i");
+	sync($a, 'b');
+	like(sync($b, 'a')->{message}, qr/^No changes/, 'nothing is pushed back');
+	my $after = rows($a, $told);
+
+	$many ? isnt($after, $before, '... but that many changes have come') : is($after, $before, '... nor is anything told of a few');
+}
+$before = rows($a, $told);
+sync($b, 'a');
+is(rows($a, $told), $before, 'and only once');
+on($a, q{DELETE FROM tag WHERE name LIKE 'many%'});
+settle($a, $b);
+
 # Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
 # node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
 foreach my $order ([$a, $b], [$b, $a])
