@@ -43,7 +43,9 @@
 #include "checkpoint.h"
 #include "localsql.h"
 #include "logsnapshot.h"
+#include "parked.h"
 #include "prepared.h"
+#include "stalled.h"
 
 static char *
 spi_text(int column)
@@ -151,10 +153,12 @@ synchro_position_token(void)
  *
  * previous: the token kept so far, or NULL.  If that is no longer so, then
  * reset() or set_checkpoint() has been called meanwhile: an error, the pass
- * has to begin anew.
+ * has to begin anew.  settled: what the batch settles, or NULL; that is noted,
+ * for we may not hear whether it got there.
  */
 void
-synchro_position_attempt(const char *server, const char *previous, const char *token)
+synchro_position_attempt(const char *server, const char *previous, const char *token,
+						 const SynchroSettled *settled)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
@@ -178,8 +182,24 @@ synchro_position_attempt(const char *server, const char *previous, const char *t
 				 errmsg("remote \"%s\" was reset or removed while it was being pushed to", server),
 				 errhint("Synchronize again.")));
 	synchro_sql_close(&scope);
+	if (settled != NULL)
+	{
+		synchro_parked_sent(settled->parked, token);
+		synchro_stalled_sent(server, settled->stalled, token, settled->all);
+	}
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
+}
+
+/*
+ * The remote has committed the batch with that token, or had when it was left:
+ * note what was settled by it.  In a local transaction.
+ */
+void
+synchro_position_settle(const char *server, const char *token)
+{
+	synchro_parked_settle(server, token);
+	synchro_stalled_settle(server, token);
 }
 
 /*
@@ -189,13 +209,14 @@ synchro_position_attempt(const char *server, const char *previous, const char *t
  * snapshot: where the pass ended, NULL if it goes on.  checkpoint: its time.
  * step, finished: see synchro_copyqueue_advance(); they count when it has
  * ended.  left_out: OIDs of tables that the pass went without: what is queued of
- * them stays.
+ * them stays.  settled: what the batch has settled.
  */
 void
 synchro_position_acknowledge(const char *server, const char *token,
 							 const char *snapshot, const char *keys_snapshot,
 							 TimestampTz checkpoint, const SynchroCounts *counts,
-							 const SynchroCopyStep *step, List *finished, List *left_out)
+							 const SynchroCopyStep *step, List *finished, List *left_out,
+							 const SynchroSettled *settled)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
@@ -240,6 +261,8 @@ synchro_position_acknowledge(const char *server, const char *token,
 		synchro_copyqueue_advance(server, step, finished);
 	}
 	synchro_sql_close(&scope);
+	if (settled->parked != NIL || settled->stalled != NIL)
+		synchro_position_settle(server, token);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }

@@ -20,18 +20,29 @@ typedef struct SynchroPosition
 	char	   *attempted;		/* token of the last batch that was sent */
 	char	   *snapshot;		/* pushed up to here, as pg_snapshot's text */
 	char	   *keys_snapshot;	/* names on the remote are as of here */
-	bool		rebased;		/* these snapshots count, not the remote's */
+	bool		rebased;		/* moved here since the last pass ended */
 	bool		forget_references;
 } SynchroPosition;
+
+/* what has failed before and is done with a batch, see parked.c and stalled.c */
+typedef struct SynchroSettled
+{
+	List	   *parked;			/* of SynchroParked */
+	List	   *stalled;		/* of SynchroStalled */
+	bool		all;			/* of those that are due, not only their names of before */
+} SynchroSettled;
 
 extern char *synchro_active_node(MemoryContext context, char **previous);
 extern SynchroPosition *synchro_position_read(const char *server, bool missing_ok);
 extern char *synchro_position_token(void);
-extern void synchro_position_attempt(const char *server, const char *previous, const char *token);
+extern void synchro_position_attempt(const char *server, const char *previous, const char *token,
+									 const SynchroSettled *settled);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts,
-										 const SynchroCopyStep *step, List *finished, List *left_out);
+										 const SynchroCopyStep *step, List *finished, List *left_out,
+										 const SynchroSettled *settled);
+extern void synchro_position_settle(const char *server, const char *token);
 extern void synchro_position_rebase(const char *server, bool forget_references,
 									bool forget_names);
 extern void synchro_position_skip(const char *server, const SynchroPosition *position,

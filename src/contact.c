@@ -51,7 +51,7 @@ make_peer_tables(SynchroLink *link)
  *
  * batch: it got there, so what was to be forgotten there is: were it forgotten
  * once more, rows would be new to the remote that the batch has just made
- * there.
+ * there.  And what was to be settled with it is.
  */
 static void
 acknowledge_attempted(const char *server, const char *attempted, const char *token, bool batch)
@@ -72,6 +72,36 @@ acknowledge_attempted(const char *server, const char *attempted, const char *tok
 					" WHERE server = $1::name AND attempted = $2::uuid",
 					lengthof(types), types, values, NULL);
 	synchro_sql_close(&scope);
+	if (batch)
+		synchro_position_settle(server, attempted);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+static SynchroRows *
+look_up_position(const SynchroLink *link)
+{
+	const char *params[1] = {link->node};
+
+	return synchro_remote_query(link->remote,
+								"SELECT token, snapshot, keys_snapshot, date_trunc('second', moved_at) FROM "
+								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
+}
+
+/*
+ * The last batch's end is not known, and set_checkpoint() has made us forget its
+ * token: if it got there, what it was to settle is settled.
+ */
+static void
+settle_forgotten(const SynchroLink *link)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroRows *rows = look_up_position(link);
+
+	if (rows->nrows != 1)
+		return;
+	synchro_local_begin("synchro: noting what has failed");
+	synchro_position_settle(link->target->name, SYNCHRO_VALUE(rows, 0, 0));
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }
@@ -93,7 +123,10 @@ take_position(SynchroLink *link, SynchroPosition *position)
 	if (anew)
 		synchro_restored_inherit(link, position->keys_snapshot);
 	if (link->preview == NULL)
-		synchro_position_attempt(link->target->name, position->attempted, token);
+	{
+		settle_forgotten(link);
+		synchro_position_attempt(link->target->name, position->attempted, token, NULL);
+	}
 	position->attempted = token;
 	params[0] = link->node;
 	params[1] = token;
@@ -126,16 +159,6 @@ static bool
 same_token(const char *a, const char *b)
 {
 	return a != NULL && b != NULL && strcmp(a, b) == 0;
-}
-
-static SynchroRows *
-look_up_position(const SynchroLink *link)
-{
-	const char *params[1] = {link->node};
-
-	return synchro_remote_query(link->remote,
-								"SELECT token, snapshot, keys_snapshot, date_trunc('second', moved_at) FROM "
-								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
 }
 
 /*
@@ -239,11 +262,8 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 		position->attempted = pstrdup(token);
 	}
 	position->acknowledged = pstrdup(token);
-	if (!position->rebased)
-	{
-		position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
-		position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
-	}
+	position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
+	position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
 	link->leftovers = NIL;
 	if (link->knows_tables)
 		synchro_known_load(link);

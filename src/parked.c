@@ -11,6 +11,13 @@
  * that is not kept anywhere; see synchro_position_attempt() for how it comes
  * to disk before that.
  *
+ * It is done with the batch that has it, neither before nor after: were it
+ * taken to wait still, a row that is there would be new to the remote, and a
+ * delete of it would not be sent; or a row that it has renamed would be looked
+ * for by a name that is another's now.  So before that batch is sent, its token
+ * is noted here, and what bears the token goes when we know that the remote has
+ * it: in the transaction that acknowledges it, or at the next contact.
+ *
  * Deletes that fail wait on the remote, in unapplied, since only there their
  * rows can still be found; here is noted why, and when they are tried again.
  *
@@ -19,6 +26,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -372,7 +380,8 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 }
 
 /*
- * Forget changes that have been applied.  healed: list of SynchroParked.
+ * Changes have been applied: forget them for as long as the set lasts.  healed:
+ * list of SynchroParked.
  */
 void
 synchro_parked_forget(SynchroParkedSet *set, List *healed)
@@ -385,30 +394,51 @@ synchro_parked_forget(SynchroParkedSet *set, List *healed)
 }
 
 /*
- * The same, and note it; what may have waited for them is due.
- * In a local transaction.  healed: list of SynchroParked.
+ * Note that changes are part of the batch which sets the position's token to
+ * this one.  In the local transaction that keeps the token.  healing: list of
+ * SynchroParked.
  */
 void
-synchro_parked_heal(SynchroParkedSet *set, List *healed)
+synchro_parked_sent(List *healing, const char *token)
 {
 	SynchroSqlScope scope;
+	Oid			types[] = {INT8ARRAYOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	Datum	   *ids;
 	ListCell   *cell;
-	Oid			types[] = {TEXTOID, INT8OID};
+
+	if (healing == NIL)
+		return;
+	ids = palloc(sizeof(Datum) * list_length(healing));
+	foreach(cell, healing)
+		ids[foreach_current_index(cell)] = Int64GetDatum(((SynchroParked *) lfirst(cell))->id);
+	values[0] = PointerGetDatum(construct_array(ids, list_length(healing), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = CStringGetTextDatum(token);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.parked SET sent_with = $2::uuid WHERE id = ANY ($1)", lengthof(types), types, values, NULL);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * The remote has committed the batch with that token: what was part of it is
+ * done, and what may have waited for that is due.  In a local transaction.
+ */
+void
+synchro_parked_settle(const char *server, const char *token)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 
+	if (synchro_sql_is_empty("parked"))
+		return;
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(token);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	values[0] = CStringGetTextDatum(set->server);
-	foreach(cell, healed)
-	{
-		SynchroParked *parked = lfirst(cell);
-
-		values[1] = Int64GetDatum(parked->id);
-		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND id = $2",
-						lengthof(types), types, values, NULL);
-	}
-	synchro_parked_forget(set, healed);
-	synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name AND " WAITS_FOR_OTHERS,
-					1, types, values, NULL);
+	synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND sent_with = $2::uuid", lengthof(types), types, values, NULL);
+	if (SPI_processed > 0)
+		synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name AND " WAITS_FOR_OTHERS,
+						1, types, values, NULL);
 	synchro_sql_close(&scope);
 }
 

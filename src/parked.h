@@ -80,7 +80,8 @@ extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFai
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);
 extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
-extern void synchro_parked_heal(SynchroParkedSet *set, List *healed);
+extern void synchro_parked_sent(List *healing, const char *token);
+extern void synchro_parked_settle(const char *server, const char *token);
 extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
 extern int64 synchro_parked_next(const char *server, TimestampTz *next);
 

@@ -60,59 +60,54 @@ add_healed(const SynchroPass *pass, List *healed, const List *list)
 }
 
 /*
- * What was parked has been applied with the batch, or has failed once more.
- * A crash before this is noted only has it tried again.
+ * What the batch settles of what has failed before: rows that were parked, and
+ * of tables that had stalled the names of before, or, with the pass's last one,
+ * all that there was.
  */
-static void
-note_parked(SynchroPass *pass, SynchroBatch *batch, List *leftovers)
+static SynchroSettled
+settled_by(const SynchroPass *pass, const SynchroBatch *batch)
 {
-	List	   *healed = NIL;
+	SynchroSettled settled = {.all = batch->snapshot != NULL};
+	ListCell   *cell;
 
 	if (pass->parked->count > 0)
-		healed = add_healed(pass, add_healed(pass, NIL, batch->keys), batch->named);
-	if (pass->link->preview != NULL)
+		settled.parked = add_healed(pass, add_healed(pass, NIL, batch->keys), batch->named);
+	foreach(cell, pass->stalled)
 	{
-		synchro_parked_forget(pass->parked, healed);
-		return;
+		SynchroStalled *stalled = lfirst(cell);
+
+		if (stalled->due && (settled.all || stalled->named != NULL))
+			settled.stalled = lappend(settled.stalled, stalled);
 	}
-	if (healed == NIL && batch->undeleted == NIL && (!pass->parked->has_deletes || leftovers == NIL))
-		return;
-	synchro_local_begin("synchro: noting what has failed");
-	if (healed != NIL)
-		synchro_parked_heal(pass->parked, healed);
-	if (leftovers != NIL)
-		synchro_parked_put_deletes(pass->parked, leftovers, batch->undeleted);
-	synchro_local_commit();
-	MemoryContextSwitchTo(pass->batch_context);
+	return settled;
 }
 
 /*
- * Tables that had stalled have been pushed with the batch: their names of
- * before, or all that there was.  A crash before this is noted has the next
- * batch, before any other, send the same again.
+ * It has been settled: also for the rest of the pass.
  */
 static void
-note_stalled(SynchroPass *pass, const SynchroBatch *batch)
+forget_settled(SynchroPass *pass, const SynchroSettled *settled)
 {
-	bool		any = false;
 	ListCell   *cell;
 
-	foreach(cell, pass->stalled)
-	{
-		const SynchroStalled *stalled = lfirst(cell);
+	synchro_parked_forget(pass->parked, settled->parked);
+	foreach(cell, settled->stalled)
+		((SynchroStalled *) lfirst(cell))->named = NULL;
+}
 
-		any |= stalled->due && (batch->snapshot != NULL || stalled->named != NULL);
-	}
-	if (!any)
+/*
+ * Note how deletes have fared that the remote had kept, with the pass's last
+ * batch; a crash before this only has them tried again.
+ */
+static void
+note_deletes(SynchroPass *pass, const SynchroBatch *batch)
+{
+	List	   *tables = batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers;
+
+	if (tables == NIL || pass->link->preview != NULL || (batch->undeleted == NIL && !pass->parked->has_deletes))
 		return;
-	if (pass->link->preview != NULL)
-	{
-		foreach(cell, pass->stalled)
-			((SynchroStalled *) lfirst(cell))->named = NULL;
-		return;
-	}
-	synchro_local_begin("synchro: noting what has been mended");
-	synchro_stalled_sent(pass->link->target->name, pass->stalled, batch->snapshot != NULL);
+	synchro_local_begin("synchro: noting what has failed");
+	synchro_parked_put_deletes(pass->parked, tables, batch->undeleted);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->batch_context);
 }
@@ -131,6 +126,7 @@ static void
 acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 {
 	SynchroPosition *position = pass->position;
+	SynchroSettled settled = settled_by(pass, batch);
 	MemoryContext old;
 	ListCell   *shown;
 
@@ -141,9 +137,10 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 									 batch->keys_snapshot, pass->started, &batch->counts,
 									 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras,
-									 synchro_stalled_waiting(pass->stalled));
-	note_stalled(pass, batch);
-	note_parked(pass, batch, batch->snapshot == NULL ? NIL : batch->apart ? batch->kept : pass->link->leftovers);
+									 synchro_stalled_waiting(pass->stalled), &settled);
+	MemoryContextSwitchTo(pass->batch_context);
+	forget_settled(pass, &settled);
+	note_deletes(pass, batch);
 	old = MemoryContextSwitchTo(pass->link->context);
 	position->acknowledged = pstrdup(token);
 	position->keys_snapshot = pstrdup(batch->keys_snapshot);
@@ -244,8 +241,9 @@ keep_token(void *arg)
 {
 	Applying   *applying = arg;
 	SynchroPass *pass = applying->pass;
+	SynchroSettled settled = settled_by(pass, applying->batch);
 
-	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token);
+	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token, &settled);
 	pass->position->attempted = MemoryContextStrdup(pass->link->context, applying->token);
 }
 

@@ -198,30 +198,56 @@ synchro_stalled_uncaptured(Oid relid, const char *qualified)
 }
 
 /*
- * Note that the names of before of those that were due have been sent, and,
- * if all is true, everything else of them.  In a local transaction.
+ * Note that the batch which sets the position's token to this one has the names
+ * of before of those that are due, and, if all is true, everything else of
+ * them.  In the local transaction that keeps the token.
  */
 void
-synchro_stalled_sent(const char *server, List *stalled, bool all)
+synchro_stalled_sent(const char *server, List *stalled, const char *token, bool all)
 {
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, OIDOID};
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, BOOLOID};
 	Datum		values[lengthof(types)];
 	ListCell   *cell;
 
+	if (!synchro_stalled_any_due(stalled))
+		return;
 	values[0] = CStringGetTextDatum(server);
+	values[2] = CStringGetTextDatum(token);
+	values[3] = BoolGetDatum(all);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	foreach(cell, stalled)
 	{
-		SynchroStalled *table = lfirst(cell);
+		const SynchroStalled *table = lfirst(cell);
 
 		if (!table->due)
 			continue;
 		values[1] = ObjectIdGetDatum(table->relid);
-		synchro_sql_run(all ? "DELETE FROM synchro.stalled WHERE server = $1::name AND relation = $2" :
-						"UPDATE synchro.stalled SET keys_snapshot = NULL WHERE server = $1::name AND relation = $2",
+		synchro_sql_run("UPDATE synchro.stalled SET sent_with = $3::uuid, sent_all = $4 WHERE server = $1::name AND relation = $2",
 						lengthof(types), types, values, NULL);
-		table->named = NULL;
 	}
+	synchro_sql_close(&scope);
+}
+
+/*
+ * The remote has committed the batch with that token: tables that it has ended
+ * are like any other, and names that it had are known there.  In a local
+ * transaction.
+ */
+void
+synchro_stalled_settle(const char *server, const char *token)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+
+	if (synchro_sql_is_empty("stalled"))
+		return;
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(token);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name AND sent_with = $2::uuid AND sent_all", lengthof(types), types, values, NULL);
+	synchro_sql_run("UPDATE synchro.stalled SET keys_snapshot = NULL WHERE server = $1::name AND sent_with = $2::uuid AND keys_snapshot IS NOT NULL",
+					lengthof(types), types, values, NULL);
 	synchro_sql_close(&scope);
 }

@@ -38,6 +38,15 @@ COMMENT ON FUNCTION synchro.copy_table(name, regclass, boolean) IS
 REVOKE ALL ON FUNCTION synchro.copy_table(name, regclass, boolean) FROM PUBLIC;
 
 --
+-- What has failed is settled by the batch that has it
+--
+ALTER TABLE synchro.parked ADD COLUMN sent_with uuid;
+COMMENT ON COLUMN synchro.parked.sent_with IS 'position token of the last batch that has it: with that one it is done';
+ALTER TABLE synchro.stalled ADD COLUMN sent_with uuid, ADD COLUMN sent_all boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN synchro.stalled.sent_with IS 'position token of the last batch that has something of it';
+COMMENT ON COLUMN synchro.stalled.sent_all IS 'that batch ends it; else it has only what rows were called before';
+
+--
 -- Preview
 --
 CREATE FUNCTION synchro.preview(remote name DEFAULT NULL,

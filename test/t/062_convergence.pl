@@ -560,16 +560,9 @@ sub kill_worker
 	close_session($_) foreach grep { / $node$/ } keys %sessions;
 	kill 'KILL', $pid;
 
-	# The server starts all its processes anew. psql may be gone before it has read what it is asked: the pipe is broken then.
-	my $back;
-
-	do
-	{
-		$back = eval {
-			$servers[$node]->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND pid <> $checkpointer)");
-		};
-	} while (!$back && $@ =~ /Broken pipe/);
-	$back or die "the server does not come back $@";
+	# the server starts all its processes anew
+	$servers[$node]->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND pid <> $checkpointer)")
+	  or die 'the server does not come back';
 	return;
 }
 

@@ -168,7 +168,7 @@ sub start_load
 sub ask
 {
 	my ($node, $query) = @_;
-	my ($status, $output) = $node->psql('postgres', $query);
+	my ($status, $output) = eval { $node->psql('postgres', $query) };
 
 	return defined $status && $status == 0 ? $output : '';
 }
@@ -338,7 +338,7 @@ foreach my $number (1 .. $faults)
 	}
 
 	# a server that has just crashed is given the time to come back, and the pusher some to get into the middle of something
-	$_->poll_query_until('postgres', 'SELECT true') or die $_->name . ' does not come back' foreach $local, $remote;
+	comes_back($_) foreach $local, $remote;
 	usleep(rand 700_000);
 	my $fault = pop @deck;
 
@@ -350,7 +350,7 @@ foreach my $number (1 .. $faults)
 #
 # quiet
 #
-$_->poll_query_until('postgres', 'SELECT true') foreach $local, $remote;
+comes_back($_) foreach $local, $remote;
 close $open;
 $stage = 'end of the load';
 waitpid $_, 0 foreach @loads;

@@ -132,7 +132,7 @@ foreach my $action ('cut', 'swallow')
 	kill 'KILL', $pid;
 	$proxy->command('forward');
 	$proxy->command('cut');
-	$local->poll_query_until('postgres', 'SELECT true');
+	comes_back($local);
 	change('killed', 101);
 	wait_arrival($remote, 'SELECT count(*) FROM plain WHERE n = 101', '1', 'killed: it goes on');
 	settled('killed');
@@ -152,7 +152,7 @@ sub zombie
 	$local->safe_psql('postgres', "INSERT INTO t (name, n) SELECT CASE g WHEN 0 THEN 'zombie' ELSE 'crowd ' || g END, $n FROM generate_series(0, 9) g ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n");
 	sprung("$testname: it is under way");
 	kill 'KILL', $pid;
-	$local->poll_query_until('postgres', 'SELECT true');
+	comes_back($local);
 	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
 	$meanwhile->();
 	$proxy->command('release');

@@ -52,6 +52,7 @@ our @EXPORT = qw(
   both
   rows
   everything
+  comes_back
   wait_for
 );
 
@@ -73,7 +74,7 @@ is: host, port and password as a remote's.
 sub synchro_node
 {
 	my ($name, %opts) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = SynchroTest::Node->new($name);
 
 	$node->init(
 		extra => $opts{initdb} || [],
@@ -416,6 +417,20 @@ WHERE c.relkind IN ('r', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_s
 SQL
 }
 
+=head2 comes_back($node)
+
+Waits until a server that was crashed, or is being started, answers; dies if it does not.
+
+=cut
+
+sub comes_back
+{
+	my ($node) = @_;
+
+	$node->poll_query_until('postgres', 'SELECT true') or croak $node->name . ' does not come back';
+	return;
+}
+
 =head2 wait_for($node, $query, $testname, %opts)
 
 Polls until the query returns C<t>, at most as long as PG_TEST_TIMEOUT_DEFAULT says.
@@ -458,6 +473,28 @@ sub _identifier
 
 	$value =~ s/"/""/g;
 	return qq("$value");
+}
+
+# A psql that finds no server is gone before it has read what it was to ask, so that the pipe to it may be broken. That is
+# one more try that has failed, no reason to die.
+package SynchroTest::Node;
+
+use parent -norequire, 'PostgreSQL::Test::Cluster';
+
+use constant MOST_BROKEN_PIPES => 1000;
+
+sub poll_query_until
+{
+	my ($self, @query) = @_;
+
+	for my $try (1 .. MOST_BROKEN_PIPES)
+	{
+		my $result = eval { $self->SUPER::poll_query_until(@query) };
+
+		return $result if $@ eq '';
+		die $@ if $@ !~ /Broken pipe/ || $try == MOST_BROKEN_PIPES;
+	}
+	return;
 }
 
 1;
