@@ -12,8 +12,6 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
-
 #include "changemoves.h"
 
 typedef struct Move
@@ -48,23 +46,6 @@ synchro_moves_add(List *moves, const SynchroLogRow *row,
 	return lappend(moves, move);
 }
 
-static uint32
-hash_identity(const void *key, Size size)
-{
-	const SynchroBytes *bytes = key;
-
-	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
-}
-
-static int
-match_identity(const void *a, const void *b, Size size)
-{
-	const SynchroBytes *x = a;
-	const SynchroBytes *y = b;
-
-	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
-}
-
 static int
 compare_moves(const ListCell *a, const ListCell *b)
 {
@@ -88,17 +69,9 @@ compare_moves(const ListCell *a, const ListCell *b)
 HTAB *
 synchro_moves_follow(List *moves)
 {
-	HASHCTL		ctl = {0};
-	HTAB	   *origins;
+	HTAB	   *origins = synchro_bytes_table("synchro moves", sizeof(SynchroOrigin), 64);
 	ListCell   *cell;
 
-	ctl.keysize = sizeof(SynchroBytes);
-	ctl.entrysize = sizeof(SynchroOrigin);
-	ctl.hash = hash_identity;
-	ctl.match = match_identity;
-	ctl.hcxt = CurrentMemoryContext;
-	origins = hash_create("synchro moves", 64, &ctl,
-						  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	list_sort(moves, compare_moves);
 	foreach(cell, moves)
 	{

@@ -32,6 +32,7 @@ typedef struct Collector
 								 * following has seen */
 	const SynchroSnapshot *since;
 	SynchroHistories histories;
+	TupleDesc	desc;			/* of the sorts */
 	TupleTableSlot *slot;
 	SynchroChangedTable *last;
 	MemoryContext row_context;
@@ -68,7 +69,7 @@ find_changed(Collector *collector, Oid relid)
 		changed->keys = synchro_changestore_create();
 		changed->olds = synchro_changestore_create();
 		changed->sort = palloc0(sizeof(struct ChangeSort));
-		changed->sort->sort = synchro_historysort_create(collector->histories.desc);
+		changed->sort->sort = synchro_historysort_create(collector->desc);
 	}
 	MemoryContextSwitchTo(old);
 	return collector->last = changed;
@@ -207,8 +208,8 @@ synchro_changes_collect(const SynchroSnapshot *since, const SynchroSnapshot *nam
 	collector.since = since;
 	collector.histories.stamps = synchro_stamps_create();
 	changes->sources = synchro_stamps_sources(collector.histories.stamps);
-	collector.histories.desc = synchro_historysort_descriptor();
-	collector.slot = MakeSingleTupleTableSlot(collector.histories.desc, &TTSOpsVirtual);
+	collector.desc = synchro_historysort_descriptor();
+	collector.slot = MakeSingleTupleTableSlot(collector.desc, &TTSOpsVirtual);
 	collector.row_context = AllocSetContextCreate(context, "synchro log row",
 												  ALLOCSET_SMALL_SIZES);
 	synchro_log_scan(since, collect_row, &collector);

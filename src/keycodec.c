@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "port/pg_crc32c.h"
 #include "port/pg_bswap.h"
@@ -405,6 +406,40 @@ synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
 		appendStringInfoString(&buf, OidOutputFunctionCall(output, values[i]));
 	}
 	return buf.data;
+}
+
+static uint32
+hash_key_bytes(const void *key, Size size)
+{
+	const SynchroBytes *bytes = key;
+
+	return hash_bytes((const unsigned char *) bytes->data, bytes->len);
+}
+
+static int
+match_key_bytes(const void *a, const void *b, Size size)
+{
+	const SynchroBytes *x = a;
+	const SynchroBytes *y = b;
+
+	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
+}
+
+/*
+ * A hash table of entries of that size, each of which begins with its key, a
+ * SynchroBytes; in the current memory context.  size: about how many.
+ */
+HTAB *
+synchro_bytes_table(const char *name, Size entrysize, long size)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(SynchroBytes);
+	ctl.entrysize = entrysize;
+	ctl.hash = hash_key_bytes;
+	ctl.match = match_key_bytes;
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create(name, size, &ctl, HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
 /*

@@ -27,6 +27,7 @@
 
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
+#include "utils/hsearch.h"
 #include "compat.h"
 #include "tableinfo.h"
 
@@ -91,6 +92,7 @@ extern SynchroBytes synchro_key_unseal(SynchroBytes bytes, Oid relation, uint32 
 extern void synchro_key_values(SynchroBytes bytes, const SynchroTable *table,
 							   const int *columns, int ncolumns,
 							   Datum *values, bool *nulls);
+extern HTAB *synchro_bytes_table(const char *name, Size entrysize, long size);
 extern int64 synchro_key_order(SynchroBytes bytes, const SynchroTable *table);
 extern char *synchro_key_text(SynchroBytes bytes, const SynchroTable *table,
 							  const int *columns, int ncolumns);

@@ -27,7 +27,6 @@
  */
 #include "postgres.h"
 
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 

@@ -8,7 +8,6 @@
 #ifndef SYNCHRO_KEYHISTORY_H
 #define SYNCHRO_KEYHISTORY_H
 
-#include "access/tupdesc.h"
 #include "changestore.h"
 #include "historysort.h"
 #include "logstamp.h"
@@ -33,7 +32,6 @@ typedef struct SynchroHistories
 {
 	const pg_uuid_t *peer;		/* the remote's id, if it is a node, too */
 	SynchroStamps *stamps;
-	TupleDesc	desc;			/* of the sort */
 } SynchroHistories;
 
 extern bool synchro_history_known_to_peer(const SynchroHistories *histories, SynchroStamp stamp);

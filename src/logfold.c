@@ -25,6 +25,7 @@
 #include "utils/tuplesort.h"
 
 #include "changelog.h"
+#include "changestore.h"
 #include "compat.h"
 #include "localsql.h"
 #include "logkeeper.h"
@@ -77,12 +78,6 @@ make_descriptor(void)
 	return desc;
 }
 
-static Datum
-bytes_datum(const char *data, int len)
-{
-	return PointerGetDatum(cstring_to_text_with_len(data, len));
-}
-
 static void
 note_stamp(const SynchroLogRow *row, void *arg)
 {
@@ -128,7 +123,7 @@ commit_time(const Folder *folder, const SynchroLogRow *row)
  */
 static void
 put(Folder *folder, const SynchroLogRow *row, int64 order, SynchroBytes identity, int position,
-	bool keep, const char *record, int len)
+	bool keep, SynchroBytes record)
 {
 	TupleTableSlot *slot = folder->slot;
 
@@ -142,8 +137,8 @@ put(Folder *folder, const SynchroLogRow *row, int64 order, SynchroBytes identity
 	slot->tts_values[FOLD_WRITTEN] = Int64GetDatum(row->changed_at);
 	slot->tts_values[FOLD_PLACE] = Int64GetDatum(((int64) row->part << 32) + position);
 	slot->tts_values[FOLD_KEEP] = BoolGetDatum(keep);
-	slot->tts_values[FOLD_IDENTITY] = bytes_datum(identity.data, identity.len);
-	slot->tts_values[FOLD_RECORD] = bytes_datum(record, len);
+	slot->tts_values[FOLD_IDENTITY] = synchro_bytes_datum(identity);
+	slot->tts_values[FOLD_RECORD] = synchro_bytes_datum(record);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(folder->by_key, slot);
 }
@@ -166,7 +161,7 @@ fold_row(const SynchroLogRow *row, void *arg)
 
 	old = MemoryContextSwitchTo(folder->row_context);
 	if (SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
-		put(folder, row, 0, row->keys, 0, true, row->keys.data, row->keys.len);
+		put(folder, row, 0, row->keys, 0, true, row->keys);
 	else
 	{
 		for (int position = 0; pos < end; position++)
@@ -179,7 +174,7 @@ fold_row(const SynchroLogRow *row, void *arg)
 								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
 			put(folder, row, synchro_key_order(record.identity, table), record.identity, position,
 				record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
-				start, pos - start);
+				(SynchroBytes) {start, pos - start});
 		}
 	}
 	MemoryContextSwitchTo(old);

@@ -32,7 +32,7 @@ extern HTAB *synchro_logsearch_table(int size);
 extern void synchro_logsearch_begin(SynchroLogSearch *search, const SynchroTable *table, int size);
 extern bool synchro_logsearch_is_of_table(SynchroLogSearch *search, const SynchroLogRow *row);
 extern void synchro_logsearch_latest(TimestampTz since, const SynchroSnapshot *unseen_by,
-									 SynchroLogCallback callback, void *search);
-extern void synchro_logsearch_unseen(const SynchroSnapshot *snapshot, SynchroLogCallback callback, void *search);
+									 SynchroLogCallback callback, void *arg);
+extern void synchro_logsearch_unseen(const SynchroSnapshot *snapshot, SynchroLogCallback callback, void *arg);
 
 #endif							/* SYNCHRO_LOGSEARCH_H */

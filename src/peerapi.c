@@ -362,7 +362,7 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 	if ((conflict.identity != NULL || former != NULL) &&
 		(name != NULL || PG_ARGISNULL(9) || !PG_GETARG_BOOL(9)))
 		synchro_peersession_queue(peer, table, conflict.identity != NULL ? conflict.identity : former, name,
-					 conflict.local_at, PG_GETARG_UUID_P(3));
+								  conflict.local_at, PG_GETARG_UUID_P(3));
 	PG_RETURN_BOOL(true);
 }
 

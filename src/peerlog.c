@@ -14,7 +14,6 @@
 #include "access/xact.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "applied.h"
 #include "compat.h"
@@ -281,14 +280,8 @@ search_applied(const SynchroLogRow *row, void *arg)
 bool
 synchro_peerlog_changed_since(const SynchroSnapshot *snapshot)
 {
-	SynchroSqlScope scope;
 	bool		changed = false;
 
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_log_lock();
-	PushActiveSnapshot(GetLatestSnapshot());
-	synchro_log_scan(snapshot, search_applied, &changed);
-	PopActiveSnapshot();
-	synchro_sql_close(&scope);
+	synchro_logsearch_unseen(snapshot, search_applied, &changed);
 	return changed;
 }

@@ -133,7 +133,7 @@ compare_names(const ListCell *a, const ListCell *b)
  */
 List *
 synchro_peernames_renamed(const SynchroTable *table, const SynchroBytes *rows, int count,
-						const SynchroSnapshot *named, const pg_uuid_t *node)
+						  const SynchroSnapshot *named, const pg_uuid_t *node)
 {
 	NameSearch	names = {.node = node};
 	List	   *result = NIL;

@@ -25,7 +25,7 @@ typedef struct SynchroRenamed
 
 extern List *synchro_peernames_renames(const SynchroTable *table, const TimestampTz *lost, int count);
 extern List *synchro_peernames_renamed(const SynchroTable *table, const SynchroBytes *rows, int count,
-									 const SynchroSnapshot *named, const pg_uuid_t *node);
+									   const SynchroSnapshot *named, const pg_uuid_t *node);
 extern List *synchro_peernames_lost(const SynchroTable *table, const SynchroSnapshot *named, const pg_uuid_t *node);
 extern bool synchro_peernames_any(const SynchroSnapshot *named, const pg_uuid_t *node);
 

@@ -103,7 +103,7 @@ synchro_peersession_stamp(TimestampTz at, const pg_uuid_t *origin)
  */
 void
 synchro_peersession_queue(const SynchroPeerSession *peer, const SynchroTable *table, const char *identity,
-			 const char *name, TimestampTz at, const pg_uuid_t *origin)
+						  const char *name, TimestampTz at, const pg_uuid_t *origin)
 {
 	SynchroSqlScope scope;
 	StringInfoData record;
