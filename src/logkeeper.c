@@ -59,12 +59,11 @@
 #include "changelog.h"
 #include "clock.h"
 #include "localsql.h"
+#include "logindex.h"
 #include "logkeeper.h"
 #include "sequence.h"
 #include "settings.h"
 
-#define RANGE_BLOCKS	16		/* as the install script says */
-#define MANY_RANGES		16		/* rather have all looked at than one by one */
 #define FOLD_BLOCKS		((BlockNumber) (128 * 1024 / BLCKSZ))
 #define BUSY_FACTOR		4
 #define BEHIND			5000	/* ms that a remote may take to get a change */
@@ -76,7 +75,6 @@
 typedef struct SegmentNote
 {
 	Oid			file;			/* it is about this file */
-	BlockNumber summarized;		/* the index knows the blocks below */
 	BlockNumber folded;			/* size when it was folded last, 0: not yet */
 	TimestampTz newest;			/* time of its newest entry; 0: not looked at */
 } SegmentNote;
@@ -124,41 +122,6 @@ segment_blocks(int segment)
 	}
 	table_close(rel, AccessShareLock);
 	return blocks;
-}
-
-static void
-summarize_segment(int segment, BlockNumber end)
-{
-	Relation	rel = table_open(synchro_log_segment(segment), AccessShareLock);
-	Datum		index = ObjectIdGetDatum(synchro_log_index(segment));
-	BlockNumber begin = notes[segment].summarized;
-
-	if (end - begin > MANY_RANGES * RANGE_BLOCKS)
-		(void) DirectFunctionCall1(brin_summarize_new_values, index);
-	else
-		for (BlockNumber block = begin; block < end; block += RANGE_BLOCKS)
-			(void) DirectFunctionCall2(brin_summarize_range, index, Int64GetDatum(block));
-	notes[segment].summarized = end;
-	table_close(rel, AccessShareLock);
-}
-
-/*
- * Have the log's indexes cover what is new.  A local transaction of its own.
- */
-void
-synchro_logkeeper_summarize(void)
-{
-	synchro_local_begin("synchro: indexing the log");
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
-	{
-		BlockNumber blocks = segment_blocks(i);
-
-		/* the lock that summarizing takes, if it is free at once */
-		if (blocks - blocks % RANGE_BLOCKS > notes[i].summarized &&
-			ConditionalLockRelationOid(synchro_log_segment(i), ShareUpdateExclusiveLock))
-			summarize_segment(i, blocks - blocks % RANGE_BLOCKS);
-	}
-	synchro_local_commit();
 }
 
 /*
@@ -372,6 +335,7 @@ truncate_segment(Keeping *keeping, int segment)
 	{
 		note_horizon(segment);
 		synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segment), 0, NULL, NULL, NULL);
+		synchro_logindex_begin(segment);
 	}
 }
 
@@ -451,7 +415,7 @@ synchro_logkeeper_run(bool written, const char *served)
 		return false;
 
 	/* also while nothing is pushed: nodes that push to this one read the log */
-	synchro_logkeeper_summarize();
+	synchro_logindex_cover();
 	begin_step(&keeping);
 	rotate(&keeping);
 	end_step(&keeping);

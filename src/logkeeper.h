@@ -8,7 +8,6 @@
 #ifndef SYNCHRO_LOGKEEPER_H
 #define SYNCHRO_LOGKEEPER_H
 
-extern void synchro_logkeeper_summarize(void);
 extern bool synchro_logkeeper_run(bool written, const char *served);
 extern long synchro_logkeeper_timeout(void);
 

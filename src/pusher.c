@@ -38,6 +38,7 @@
 #include "clocklink.h"
 #include "compat.h"
 #include "localsql.h"
+#include "logindex.h"
 #include "logkeeper.h"
 #include "pending.h"
 #include "previewqueue.h"
@@ -192,7 +193,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	MemoryContextSwitchTo(pusher->context);
 
 	if (pusher->preview == NULL)
-		synchro_logkeeper_summarize();
+		synchro_logindex_cover();
 	do
 	{
 		SynchroPassResult part;

@@ -38,6 +38,12 @@ COMMENT ON FUNCTION synchro.copy_table(name, regclass, boolean) IS
 REVOKE ALL ON FUNCTION synchro.copy_table(name, regclass, boolean) FROM PUBLIC;
 
 --
+-- The log's first blocks are covered by its indexes when they are full
+--
+SELECT pg_catalog.brin_desummarize_range('synchro.log_0_txid', 0), pg_catalog.brin_desummarize_range('synchro.log_1_txid', 0),
+	pg_catalog.brin_desummarize_range('synchro.log_2_txid', 0);
+
+--
 -- What has failed is settled by the batch that has it
 --
 ALTER TABLE synchro.parked ADD COLUMN sent_with uuid;
