@@ -175,7 +175,7 @@ find_straight(SynchroBatch *batch)
 static void
 read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
 {
-	if (lt == batch->straight)
+	if (batch->straight != NULL && lt == batch->straight)
 	{
 		bool		with_keys = lt->table->relid != batch->looked_for || lt->remote->may_fire;
 
