@@ -28,8 +28,8 @@
 #define RANGE_BLOCKS	16		/* as the install script says */
 #define MANY_RANGES		256		/* rather have all looked at than one by one */
 
-/* a range is left when so many blocks after it are in use */
-#define AHEAD_BLOCKS	4
+/* a range is left when so many blocks after it are in use; a pass reads these, too */
+#define AHEAD_BLOCKS	1
 
 /* a block that somebody has left half empty does not keep more from being covered */
 #define OPEN_BLOCKS		(8 * RANGE_BLOCKS)
