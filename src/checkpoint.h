@@ -29,7 +29,7 @@ typedef struct SynchroSettled
 {
 	List	   *parked;			/* of SynchroParked */
 	List	   *stalled;		/* of SynchroStalled */
-	bool		all;			/* of those that are due, not only their names of before */
+	bool		all;			/* of stalled, not only the names of before */
 } SynchroSettled;
 
 extern char *synchro_active_node(MemoryContext context, char **previous);

@@ -123,10 +123,9 @@ synchro_pass_is_atomic(const SynchroPass *pass)
 }
 
 static void
-acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
+acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const SynchroSettled *settled)
 {
 	SynchroPosition *position = pass->position;
-	SynchroSettled settled = settled_by(pass, batch);
 	MemoryContext old;
 	ListCell   *shown;
 
@@ -137,9 +136,9 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token)
 		synchro_position_acknowledge(pass->link->target->name, token, batch->snapshot,
 									 batch->keys_snapshot, pass->started, &batch->counts,
 									 pass->chunk != NULL ? &pass->chunk->step : NULL, pass->extras,
-									 synchro_stalled_waiting(pass->stalled), &settled);
+									 synchro_stalled_waiting(pass->stalled), settled);
 	MemoryContextSwitchTo(pass->batch_context);
-	forget_settled(pass, &settled);
+	forget_settled(pass, settled);
 	note_deletes(pass, batch);
 	old = MemoryContextSwitchTo(pass->link->context);
 	position->acknowledged = pstrdup(token);
@@ -231,6 +230,7 @@ typedef struct Applying
 	SynchroPass *pass;
 	SynchroBatch *batch;
 	char	   *token;
+	SynchroSettled settled;
 } Applying;
 
 /*
@@ -241,9 +241,8 @@ keep_token(void *arg)
 {
 	Applying   *applying = arg;
 	SynchroPass *pass = applying->pass;
-	SynchroSettled settled = settled_by(pass, applying->batch);
 
-	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token, &settled);
+	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token, &applying->settled);
 	pass->position->attempted = MemoryContextStrdup(pass->link->context, applying->token);
 }
 
@@ -261,7 +260,7 @@ read_ahead(void *arg)
 static SynchroRemoteError *
 apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 {
-	Applying	applying = {pass, batch, commit ? synchro_position_token() : pass->position->attempted};
+	Applying	applying = {pass, batch, commit ? synchro_position_token() : pass->position->attempted, settled_by(pass, batch)};
 	SynchroRemoteError *error;
 
 	batch->hook_arg = &applying;
@@ -272,7 +271,7 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 		return error;
 	if (pass->link->preview != NULL)
 		pass->position->attempted = MemoryContextStrdup(pass->link->context, applying.token);
-	acknowledge(pass, batch, applying.token);
+	acknowledge(pass, batch, applying.token, &applying.settled);
 	pass->link->crossing = Max(pass->link->crossing - 1, 0);
 	return NULL;
 }

@@ -199,8 +199,7 @@ synchro_stalled_uncaptured(Oid relid, const char *qualified)
 
 /*
  * Note that the batch which sets the position's token to this one has the names
- * of before of those that are due, and, if all is true, everything else of
- * them.  In the local transaction that keeps the token.
+ * of before of these tables, and, if all is true, everything else of them.  In the local transaction that keeps the token.
  */
 void
 synchro_stalled_sent(const char *server, List *stalled, const char *token, bool all)
@@ -210,7 +209,7 @@ synchro_stalled_sent(const char *server, List *stalled, const char *token, bool 
 	Datum		values[lengthof(types)];
 	ListCell   *cell;
 
-	if (!synchro_stalled_any_due(stalled))
+	if (stalled == NIL)
 		return;
 	values[0] = CStringGetTextDatum(server);
 	values[2] = CStringGetTextDatum(token);
@@ -218,11 +217,7 @@ synchro_stalled_sent(const char *server, List *stalled, const char *token, bool 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	foreach(cell, stalled)
 	{
-		const SynchroStalled *table = lfirst(cell);
-
-		if (!table->due)
-			continue;
-		values[1] = ObjectIdGetDatum(table->relid);
+		values[1] = ObjectIdGetDatum(((SynchroStalled *) lfirst(cell))->relid);
 		synchro_sql_run("UPDATE synchro.stalled SET sent_with = $3::uuid, sent_all = $4 WHERE server = $1::name AND relation = $2",
 						lengthof(types), types, values, NULL);
 	}

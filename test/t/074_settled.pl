@@ -30,22 +30,17 @@ my $proxy = start_proxy($remote->port);
 connect_remote($local, $remote, options => { port => $proxy->{port} });
 $local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain')});
 
-# CommandComplete with the tag COMMIT
-my $committed = unpack 'H*', pack('A N', 'C', 4 + 7) . "COMMIT\0";
-
 # Run $first here, and lose the answer to the COMMIT of what it has pushed: then $arrived is so on the remote. Run $then before
 # the remote is asked again, in the process that has sent it or in one that knows of it only what is kept.
 sub lose_answer
 {
 	my ($testname, $first, $arrived, $then, $killed) = @_;
 	my $pid = pusher_pid($local, 'office');
-	my $tries = 0;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$proxy->command("swallow at $committed answers");
+	$proxy->command('swallow at ' . answer_to_commit() . ' answers');
 	$local->safe_psql('postgres', $first);
-	comes_back($local) while $proxy->command('armed') && $tries++ < 2000;
-	ok(!$proxy->command('armed'), "$testname: COMMIT has been answered, and nobody has heard it");
+	sprung($proxy, $local, "$testname: COMMIT has been answered, and nobody has heard it");
 	is(rows($remote, $arrived), 't', "$testname: it has been done");
 	if ($killed)
 	{

@@ -40,6 +40,8 @@ our @EXPORT = qw(
   stops_fast
   reload_with
   start_proxy
+  sprung
+  answer_to_commit
   silent_port
 );
 
@@ -232,6 +234,33 @@ sub silent_port
 		Proto => 'tcp') or croak "could not listen: $!";
 
 	return ($socket, $socket->sockport);
+}
+
+=head2 sprung($proxy, $node, $testname)
+
+What the proxy was told to wait for has come by; it must not be asked for in vain. C<$node> is asked meanwhile.
+
+=cut
+
+sub sprung
+{
+	my ($proxy, $node, $testname) = @_;
+	my $tries = 0;
+
+	comes_back($node) while $proxy->command('armed') && $tries++ < 2000;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok(!$proxy->command('armed'), $testname);
+}
+
+=head2 answer_to_commit()
+
+What a server answers to COMMIT, in hexadecimal digits: CommandComplete with that tag.
+
+=cut
+
+sub answer_to_commit
+{
+	return unpack 'H*', pack('A N', 'C', 4 + 7) . "COMMIT\0";
 }
 
 =head2 start_proxy($port)
