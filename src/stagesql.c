@@ -35,8 +35,13 @@
 #include "applysql.h"
 #include "prepared.h"
 
-/* after so many bytes of rows and names staging tables are truncated */
+/*
+ * Staging tables are truncated after so many bytes of rows and names, or when
+ * reading past what was deleted from them has cost as much as that does: about
+ * so many rows, all batches taken together.
+ */
 #define TRUNCATE_BYTES	(512 * 1024)
+#define TRUNCATE_ROWS	60000
 
 /*
  * Type in which the given value of a table's identity is staged.  Equal
@@ -380,32 +385,56 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
 }
 
+static bool
+is_to_be_truncated(const SynchroLinkTable *lt)
+{
+	return lt->staged >= TRUNCATE_BYTES || lt->passed >= TRUNCATE_ROWS;
+}
+
 /*
  * Append what empties a table's staging tables of the batch before, if that
- * has left anything there.
+ * has left anything there: one statement, since to begin one costs more than to
+ * delete a row.
  *
  * ON COMMIT DELETE ROWS would truncate all of them at each commit, also those
  * that are empty, with their TOAST tables and indexes: a third of what a batch
- * of one row cost.  What is deleted is pruned as the next batch comes by, so
- * they are truncated only now and then.
+ * of one row cost.  So rows are deleted, and pruned as the next batch comes by.
+ * But their line pointers stay, as no VACUUM comes to a temporary table, and
+ * each statement reads past them.
  */
 void
 synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
-	const char *command = lt->staged >= TRUNCATE_BYTES ? "TRUNCATE" : "DELETE FROM";
+	const char *names[6];
+	int			n = 0;
 
 	if (!lt->stale)
 		return;
-	appendStringInfo(sql, "%s pg_temp.m_%d;%s pg_temp.n_%d;", command, lt->number, command, lt->number);
+	names[n++] = "m";
+	names[n++] = "n";
 	if (lt->rows_staged)
-		appendStringInfo(sql, "%s pg_temp.s_%d;", command, lt->number);
-	if (link->preview == NULL)
-		return;
+		names[n++] = "s";
 
-	/* its batches are one transaction, whose end would empty these */
-	appendStringInfo(sql, "%s pg_temp.x_%d;", command, lt->number);
-	if (lt->decides)
-		appendStringInfo(sql, "%s pg_temp.c_%d;%s pg_temp.g_%d;", command, lt->number, command, lt->number);
+	/* a preview's batches are one transaction, whose end would empty these */
+	if (link->preview != NULL)
+		names[n++] = "x";
+	if (link->preview != NULL && lt->decides)
+	{
+		names[n++] = "c";
+		names[n++] = "g";
+	}
+	if (is_to_be_truncated(lt))
+	{
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, "%s pg_temp.%s_%d", i == 0 ? "TRUNCATE" : ",", names[i], lt->number);
+	}
+	else
+	{
+		for (int i = 1; i < n; i++)
+			appendStringInfo(sql, "%s d%d AS (DELETE FROM pg_temp.%s_%d)", i == 1 ? "WITH" : ",", i, names[i], lt->number);
+		appendStringInfo(sql, " DELETE FROM pg_temp.%s_%d", names[0], lt->number);
+	}
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -415,10 +444,13 @@ synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 void
 synchro_stage_committed(SynchroLinkTable *lt, bool used)
 {
-	if (lt->stale && lt->staged >= TRUNCATE_BYTES)
-		lt->staged = 0;
+	if (lt->stale && is_to_be_truncated(lt))
+		lt->staged = lt->dead = lt->passed = 0;
 	lt->stale = used;
 	lt->staged += lt->sent_bytes;
+	lt->dead += lt->sent_rows;
+	if (used)
+		lt->passed += lt->dead;
 }
 
 /*
