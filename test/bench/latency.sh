@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 #
 # From commit to visible, for the workloads that are about it: 100 transactions per second by two clients, at random
-# moments, each of which inserts one order of some customer. A session on the remote looks for new orders every half
-# millisecond and notes the time; the time of the commit here is its time stamp. Both are of the one clock of this machine.
+# moments, each of which inserts one order of some customer. A session on the remote takes a snapshot every half millisecond
+# and notes the time; an order was visible from the first snapshot on that sees its transaction. That is all it does, as it
+# shares the processors with what is measured. The time of the commit here is its time stamp. Both are of the one clock of
+# this machine.
 
 latency_tables()
 {
@@ -18,25 +20,28 @@ latency_tables()
 		SQL
 	done
 	sql remote <<-'SQL'
-		CREATE TABLE seen (number uuid PRIMARY KEY, at timestamptz NOT NULL);
-		CREATE PROCEDURE watch_orders(until timestamptz) LANGUAGE plpgsql AS $$
+		CREATE TABLE watching (over boolean);
+		CREATE TABLE polls (at timestamptz, snapshot pg_snapshot, horizon bigint);
+		CREATE PROCEDURE watch_orders() LANGUAGE plpgsql AS $$
 		DECLARE
-			last integer;
-			found_one boolean;
+			snapshot text;
+			last text := '';
+			over boolean;
+			times timestamptz[] := '{}';
+			snapshots text[] := '{}';
 		BEGIN
-			INSERT INTO seen SELECT number, '-infinity' FROM orders ON CONFLICT DO NOTHING;
-			SELECT coalesce(max(id), 0) INTO last FROM orders;
-			COMMIT;
-			WHILE clock_timestamp() < until LOOP
-				-- ids need not become visible in their order
-				INSERT INTO seen SELECT number, clock_timestamp() FROM orders WHERE id > last - 200 ON CONFLICT DO NOTHING;
-				found_one := FOUND;
-				IF found_one THEN
-					SELECT max(id) INTO last FROM orders;
-				END IF;
+			LOOP
+				SELECT pg_current_snapshot(), w.over INTO snapshot, over FROM watching w;
 				COMMIT;
+				IF snapshot <> last THEN
+					times := times || clock_timestamp();
+					snapshots := snapshots || snapshot;
+					last := snapshot;
+				END IF;
+				EXIT WHEN over;
 				PERFORM pg_sleep(0.0005);
 			END LOOP;
+			INSERT INTO polls SELECT t, s::pg_snapshot, pg_snapshot_xmax(s::pg_snapshot)::text::bigint FROM unnest(times, snapshots) p (t, s);
 		END $$;
 	SQL
 }
@@ -52,9 +57,9 @@ orders_arrived()
 	[ "$(sql remote --command='SELECT count(*) FROM orders')" = "$(sql local --command='SELECT count(*) FROM orders')" ]
 }
 
-orders_seen()
+orders_watched()
 {
-	[ "$(sql remote --command='SELECT count(*) FROM orders')" = "$(sql remote --command='SELECT count(*) FROM seen')" ]
+	[ "$(sql remote --command="SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL watch\\_orders%' AND state = 'active'")" = 1 ]
 }
 
 # latency SECONDS: sets FIGURES to number, number per second, p50, p95, p99 and greatest, in ms
@@ -71,21 +76,27 @@ latency()
 		\set customer random(1, 1000)
 		INSERT INTO orders (number, customer_id, note) VALUES (gen_random_uuid(), :customer, 'a note');
 	SQL
-	# two commands: a procedure that commits must not be one of several statements
-	sql remote --command="SET synchronous_commit = off" --command="CALL watch_orders(clock_timestamp() + interval '$(($1 + 200)) seconds')" >"$WORK/watch.log" 2>&1 8>&- 9>&- &
+	sql remote --command='TRUNCATE watching, polls' --command='INSERT INTO watching VALUES (false)' || return 1
+	sql remote --command='CALL watch_orders()' >"$WORK/watch.log" 2>&1 8>&- 9>&- &
 	watcher=$!
-	wait_until 30 orders_seen || { cat "$WORK/watch.log" >&2; return 1; }
+	wait_until 30 orders_watched || { cat "$WORK/watch.log" >&2; return 1; }
 	run_job "$WORK/pgbench.log" pgbench --no-vacuum --host="$WORK/tmp" --port="$LOCAL_PORT" --username=postgres --client=2 \
 		--rate=100 --time="$1" --file="$WORK/order.sql" bench 8>&- 9>&- || { cat "$WORK/pgbench.log" >&2; return 1; }
 	wait_until 120 orders_arrived || return 1
-	wait_until 10 orders_seen || { echo "not all orders were seen" >&2; return 1; }
-	sql remote --command="SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%CALL watch\\_orders%' AND pid <> pg_backend_pid()" >/dev/null
-	wait $watcher
+	sql remote --command='UPDATE watching SET over = true' || return 1
+	wait $watcher || { cat "$WORK/watch.log" >&2; return 1; }
 
-	sql remote --command="COPY seen TO STDOUT" >"$WORK/there" || return 1
+	sql remote >"$WORK/there" <<-'SQL' || return 1
+		CREATE INDEX ON polls (horizon, at);
+		ANALYZE polls;
+		SET enable_seqscan = off;
+		COPY (SELECT number, (SELECT at FROM polls p WHERE p.horizon > o.xmin::text::bigint AND pg_visible_in_snapshot(o.xmin::text::xid8, p.snapshot)
+				ORDER BY p.horizon, p.at LIMIT 1) FROM orders o) TO STDOUT;
+		DROP INDEX polls_horizon_at_idx;
+	SQL
 	FIGURES=$(
 		sql local <<-SQL
-			CREATE TEMP TABLE there (number uuid PRIMARY KEY, at timestamptz);
+			CREATE TEMP TABLE there (number uuid PRIMARY KEY, at timestamptz NOT NULL);
 			\\copy there FROM '$WORK/there'
 			SELECT count(*), round(count(*) / extract(epoch FROM max(here) - min(here)), 1),
 				round(percentile_disc(0.5) WITHIN GROUP (ORDER BY took), 2),
