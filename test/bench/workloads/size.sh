@@ -57,7 +57,7 @@ bare()
 
 	sql remote --command=CHECKPOINT || return 1
 	started=$(date +%s%N)
-	sql remote --command="UPDATE $1 SET quantity = quantity WHERE id IN (SELECT i * (SELECT max(id) FROM $1) / $CHANGED FROM generate_series(1, $CHANGED) i)" || return 1
+	sql remote --command="UPDATE $1 SET quantity = quantity WHERE id IN (SELECT i::bigint * (SELECT max(id) FROM $1) / $CHANGED FROM generate_series(1, $CHANGED) i)" || return 1
 	TOOK=$((($(date +%s%N) - started) / 1000000))
 }
 
