@@ -83,7 +83,9 @@ typedef struct SynchroLink
 	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
 	pg_uuid_t  *peer_node;		/* id of the remote if it logs changes, too;
 								 * else NULL */
-	char	   *search_path;	/* the role's own there, ours in front */
+	char	   *role_settings;	/* a list of calls that set what its other
+								 * sessions have, in front of whose
+								 * search_path is ours */
 	const char *peer;			/* schema with position and references */
 	SynchroLinkClock clock;
 	bool		compares;		/* nothing is pushed, only looked at */

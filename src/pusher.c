@@ -58,6 +58,7 @@
 typedef struct Pusher
 {
 	char		server[NAMEDATALEN];
+	bool		always;			/* not only for one call */
 	MemoryContext context;		/* of the pass at hand */
 	SynchroLink *link;			/* NULL: not connected */
 	bool		fresh;			/* no pass has gone over the link yet */
@@ -161,6 +162,42 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 }
 
 /*
+ * The remote, in the current memory context, if the extension is still there
+ * and the remote in use; else NULL.  Needs a transaction.
+ */
+static SynchroTarget *
+wanted_target(Pusher *pusher)
+{
+	SynchroTarget *target = NULL;
+
+	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
+		target = synchro_target_get(pusher->server, true);
+	return target != NULL && !target->paused ? target : NULL;
+}
+
+static bool
+still_wanted(Pusher *pusher)
+{
+	bool		wanted;
+
+	synchro_local_begin("synchro: looking up the remote");
+	wanted = wanted_target(pusher) != NULL;
+	synchro_local_commit();
+	return wanted;
+}
+
+/*
+ * The remote is gone or paused; look again, in case it has just come back.
+ */
+static void
+quit(void)
+{
+	synchro_shared_detach(true);
+	synchro_shared_look(MyDatabaseId);
+	proc_exit(0);
+}
+
+/*
  * Push all that is pending: one pass, or more where the remote's connection
  * data change meanwhile.  all_due: somebody has asked for it, so try what has
  * failed, too.
@@ -179,21 +216,21 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	logged = synchro_shared_logged();
 	synchro_local_begin("synchro: starting a pass");
 	MemoryContextSwitchTo(pusher->context);
-	target = synchro_target_get(pusher->server, false);
+	target = pusher->always ? wanted_target(pusher) : synchro_target_get(pusher->server, false);
+	if (target == NULL)
+	{
+		synchro_local_commit();
+		quit();
+	}
 	lock_remote(pusher, target);
 	node = synchro_active_node(pusher->context, &previous);
-	synchro_local_commit();
 
-	/* anew: the snapshot above is from before we got the lock */
-	synchro_local_begin("synchro: reading the position");
+	/* whoever had the lock before us has moved it */
+	synchro_local_look_again();
 	MemoryContextSwitchTo(pusher->context);
 	position = synchro_position_read(pusher->server, false);
-	MemoryContextSwitchTo(pusher->context);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
-
-	if (pusher->preview == NULL)
-		synchro_logindex_cover();
 	do
 	{
 		SynchroPassResult part;
@@ -214,7 +251,10 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 		synchro_preview_end(pusher->link);
 	unlock_remote(pusher);
 	if (pusher->preview == NULL)
+	{
+		synchro_logindex_cover();
 		synchro_logkeeper_run(true, pusher->server);
+	}
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 }
@@ -232,12 +272,7 @@ recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
 	MemoryContextSwitchTo(pusher->context);
 	error = CopyErrorData();
 	FlushErrorState();
-	memset(kept, 0, sizeof(*kept));
-	kept->sqlerrcode = error->sqlerrcode;
-	strlcpy(kept->message, error->message != NULL ? error->message : "", sizeof(kept->message));
-	strlcpy(kept->detail, error->detail != NULL ? error->detail : "", sizeof(kept->detail));
-	strlcpy(kept->hint, error->hint != NULL ? error->hint : "", sizeof(kept->hint));
-	kept->at = GetCurrentTimestamp();
+	synchro_shared_keep_error(kept, error);
 
 	/* a connection that was idle may have been closed since: no real error */
 	*lost = pusher->link != NULL && !pusher->fresh &&
@@ -366,36 +401,6 @@ stall_suspect(Pusher *pusher, const SynchroKeptError *error)
 }
 
 /*
- * Is the extension still there, and the remote in use?
- */
-static bool
-still_wanted(Pusher *pusher)
-{
-	bool		wanted = false;
-
-	synchro_local_begin("synchro: looking up the remote");
-	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
-	{
-		SynchroTarget *target = synchro_target_get(pusher->server, true);
-
-		wanted = target != NULL && !target->paused;
-	}
-	synchro_local_commit();
-	return wanted;
-}
-
-/*
- * The remote is gone or paused; look again, in case it has just come back.
- */
-static void
-quit(void)
-{
-	synchro_shared_detach(true);
-	synchro_shared_look(MyDatabaseId);
-	proc_exit(0);
-}
-
-/*
  * An attempt has failed: tell whoever asked for it, and when the next one
  * will be.
  */
@@ -457,6 +462,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	volatile bool failed = false;
 
 	strlcpy(pusher->server, order->server, sizeof(pusher->server));
+	pusher->always = true;
 	if (!synchro_shared_attach(order->database, order->server))
 		proc_exit(0);
 	synchro_worker_connect(order->database, psprintf("pusher: %s", order->server));
@@ -483,11 +489,16 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		}
 		failed = pusher->retry_now = false;
 		asked = synchro_shared_take_request(&pusher->ticket);
-		if (!synchro_shared_wanted() || !still_wanted(pusher))
+		if (!synchro_shared_wanted())
 			quit();
 
 		/* to connect may take long */
-		count_pending(pusher);
+		if (!synchro_shared_counted())
+		{
+			if (!still_wanted(pusher))
+				quit();
+			count_pending(pusher);
+		}
 		push(pusher, asked && !stalled, &result);
 		if (result.unfinished)
 			continue;

@@ -47,10 +47,19 @@ is_running()
 	bucardo_do status >/dev/null 2>&1 && grep -q 'bench.*Good\|bench.*|' "$WORK/bucardo.out"
 }
 
-# a sync that has lost its target is asleep until it is kicked
+# Until its sync has run once; 0 would be for ever, also where that is not active any more.
+kick()
+{
+	bucardo_do kick bench 60 && grep -q DONE "$WORK/bucardo.out"
+}
+
+# a sync that has lost its target is asleep until it is kicked, or has been given up
 peer_hurry()
 {
-	bucardo_do kick bench 0
+	kick || {
+		bucardo_do stop --piddir="$WORK/bucardo" "bench goes on"
+		start_bucardo && kick
+	}
 }
 
 peer_kept()
