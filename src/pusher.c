@@ -231,6 +231,10 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	position = synchro_position_read(pusher->server, false);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
+
+	/* also if the remote cannot be reached: other nodes read the log */
+	if (pusher->preview == NULL)
+		synchro_logindex_cover();
 	do
 	{
 		SynchroPassResult part;
@@ -251,10 +255,7 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 		synchro_preview_end(pusher->link);
 	unlock_remote(pusher);
 	if (pusher->preview == NULL)
-	{
-		synchro_logindex_cover();
 		synchro_logkeeper_run(true, pusher->server);
-	}
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(pusher->context);
 }
