@@ -501,7 +501,9 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	 * case, and they name the operators of columns with their schema.
 	 */
 	initStringInfo(&settings);
-	appendStringInfo(&settings, "SELECT %s;", link->role_settings);
+	appendStringInfo(&settings, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
+					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
+					 link->search_path);
 	if (small)
 		synchro_prepared_append(&sql, link, settings.data);
 	else

@@ -186,11 +186,9 @@ synchro_link_open(SynchroTarget *target)
 		link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
 										   link->password_required);
 		rows = synchro_remote_query(link->remote,
-									"SELECT string_agg(format('set_config(%L, %L, true)', name, CASE name WHEN 'search_path'"
-									" THEN 'pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp'"
-									" ELSE reset_val END), ', ') FROM pg_settings"
-									" WHERE name IN ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle')", 0, NULL);
-		link->role_settings = SYNCHRO_VALUE(rows, 0, 0);
+									"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
+									" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
+		link->search_path = SYNCHRO_VALUE(rows, 0, 0);
 		find_peer(link);
 	}
 	PG_CATCH();
@@ -405,7 +403,6 @@ synchro_link_send_batch(SynchroLink *link)
 		lt->was_involved = lt->involved;
 		lt->had_olds = lt->nolds > 0 || lt->all_names;
 		lt->sent_bytes = 0;
-		lt->sent_rows = lt->nrows + lt->nnames;
 		if (lt->rows != NULL)
 		{
 			link->sent = lappend(link->sent, lt->rows);

@@ -31,8 +31,6 @@ typedef struct SynchroLinkTable
 	bool		rows_staged;	/* s_ exists */
 	bool		stale;			/* rows of the last batch are in them */
 	int64		staged;			/* bytes put in since they were truncated */
-	int64		dead;			/* rows put in since, and deleted */
-	int64		passed;			/* of them, sum over the batches since */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
@@ -58,7 +56,6 @@ typedef struct SynchroLinkTable
 	bool		was_involved;
 	bool		had_olds;		/* it left deletes, unless it was the last */
 	int64		sent_bytes;		/* of its rows and names */
-	int64		sent_rows;		/* how many these were */
 } SynchroLinkTable;
 
 /* the remote's clock, see clocklink.c; times in microseconds */
@@ -83,9 +80,7 @@ typedef struct SynchroLink
 	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
 	pg_uuid_t  *peer_node;		/* id of the remote if it logs changes, too;
 								 * else NULL */
-	char	   *role_settings;	/* a list of calls that set what its other
-								 * sessions have, in front of whose
-								 * search_path is ours */
+	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
 	SynchroLinkClock clock;
 	bool		compares;		/* nothing is pushed, only looked at */

@@ -499,16 +499,6 @@ synchro_local_begin_locked(const char *activity, void (*lock) (void))
 }
 
 /*
- * See what others have committed since the local transaction began.
- */
-void
-synchro_local_look_again(void)
-{
-	PopActiveSnapshot();
-	PushActiveSnapshot(GetLatestSnapshot());
-}
-
-/*
  * Is the transaction at hand to be on disk when its commit returns, whatever
  * the settings are?
  */

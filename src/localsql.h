@@ -54,7 +54,6 @@ extern Oid	synchro_extension_oid(void);
 
 extern void synchro_local_begin(const char *activity);
 extern void synchro_local_begin_locked(const char *activity, void (*lock) (void));
-extern void synchro_local_look_again(void);
 extern void synchro_local_durable(bool durable);
 extern void synchro_local_commit(void);
 extern ErrorData *synchro_undo_subtransaction(MemoryContext context, ResourceOwner owner);

@@ -58,7 +58,6 @@
 typedef struct Pusher
 {
 	char		server[NAMEDATALEN];
-	bool		always;			/* not only for one call */
 	MemoryContext context;		/* of the pass at hand */
 	SynchroLink *link;			/* NULL: not connected */
 	bool		fresh;			/* no pass has gone over the link yet */
@@ -162,42 +161,6 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 }
 
 /*
- * The remote, in the current memory context, if the extension is still there
- * and the remote in use; else NULL.  Needs a transaction.
- */
-static SynchroTarget *
-wanted_target(Pusher *pusher)
-{
-	SynchroTarget *target = NULL;
-
-	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
-		target = synchro_target_get(pusher->server, true);
-	return target != NULL && !target->paused ? target : NULL;
-}
-
-static bool
-still_wanted(Pusher *pusher)
-{
-	bool		wanted;
-
-	synchro_local_begin("synchro: looking up the remote");
-	wanted = wanted_target(pusher) != NULL;
-	synchro_local_commit();
-	return wanted;
-}
-
-/*
- * The remote is gone or paused; look again, in case it has just come back.
- */
-static void
-quit(void)
-{
-	synchro_shared_detach(true);
-	synchro_shared_look(MyDatabaseId);
-	proc_exit(0);
-}
-
-/*
  * Push all that is pending: one pass, or more where the remote's connection
  * data change meanwhile.  all_due: somebody has asked for it, so try what has
  * failed, too.
@@ -216,23 +179,19 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 	logged = synchro_shared_logged();
 	synchro_local_begin("synchro: starting a pass");
 	MemoryContextSwitchTo(pusher->context);
-	target = pusher->always ? wanted_target(pusher) : synchro_target_get(pusher->server, false);
-	if (target == NULL)
-	{
-		synchro_local_commit();
-		quit();
-	}
+	target = synchro_target_get(pusher->server, false);
 	lock_remote(pusher, target);
 	node = synchro_active_node(pusher->context, &previous);
+	synchro_local_commit();
 
-	/* whoever had the lock before us has moved it */
-	synchro_local_look_again();
+	/* anew: the snapshot above is from before we got the lock */
+	synchro_local_begin("synchro: reading the position");
 	MemoryContextSwitchTo(pusher->context);
 	position = synchro_position_read(pusher->server, false);
+	MemoryContextSwitchTo(pusher->context);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pusher->context);
 
-	/* also if the remote cannot be reached: other nodes read the log */
 	if (pusher->preview == NULL)
 		synchro_logindex_cover();
 	do
@@ -273,7 +232,12 @@ recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
 	MemoryContextSwitchTo(pusher->context);
 	error = CopyErrorData();
 	FlushErrorState();
-	synchro_shared_keep_error(kept, error);
+	memset(kept, 0, sizeof(*kept));
+	kept->sqlerrcode = error->sqlerrcode;
+	strlcpy(kept->message, error->message != NULL ? error->message : "", sizeof(kept->message));
+	strlcpy(kept->detail, error->detail != NULL ? error->detail : "", sizeof(kept->detail));
+	strlcpy(kept->hint, error->hint != NULL ? error->hint : "", sizeof(kept->hint));
+	kept->at = GetCurrentTimestamp();
 
 	/* a connection that was idle may have been closed since: no real error */
 	*lost = pusher->link != NULL && !pusher->fresh &&
@@ -402,6 +366,36 @@ stall_suspect(Pusher *pusher, const SynchroKeptError *error)
 }
 
 /*
+ * Is the extension still there, and the remote in use?
+ */
+static bool
+still_wanted(Pusher *pusher)
+{
+	bool		wanted = false;
+
+	synchro_local_begin("synchro: looking up the remote");
+	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
+	{
+		SynchroTarget *target = synchro_target_get(pusher->server, true);
+
+		wanted = target != NULL && !target->paused;
+	}
+	synchro_local_commit();
+	return wanted;
+}
+
+/*
+ * The remote is gone or paused; look again, in case it has just come back.
+ */
+static void
+quit(void)
+{
+	synchro_shared_detach(true);
+	synchro_shared_look(MyDatabaseId);
+	proc_exit(0);
+}
+
+/*
  * An attempt has failed: tell whoever asked for it, and when the next one
  * will be.
  */
@@ -463,7 +457,6 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	volatile bool failed = false;
 
 	strlcpy(pusher->server, order->server, sizeof(pusher->server));
-	pusher->always = true;
 	if (!synchro_shared_attach(order->database, order->server))
 		proc_exit(0);
 	synchro_worker_connect(order->database, psprintf("pusher: %s", order->server));
@@ -490,16 +483,11 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		}
 		failed = pusher->retry_now = false;
 		asked = synchro_shared_take_request(&pusher->ticket);
-		if (!synchro_shared_wanted())
+		if (!synchro_shared_wanted() || !still_wanted(pusher))
 			quit();
 
 		/* to connect may take long */
-		if (!synchro_shared_counted())
-		{
-			if (!still_wanted(pusher))
-				quit();
-			count_pending(pusher);
-		}
+		count_pending(pusher);
 		push(pusher, asked && !stalled, &result);
 		if (result.unfinished)
 			continue;

@@ -341,20 +341,6 @@ synchro_shared_publish_state(SynchroPusherState state)
 }
 
 /*
- * What others are told of an error that has just come up.
- */
-void
-synchro_shared_keep_error(SynchroKeptError *kept, const ErrorData *error)
-{
-	memset(kept, 0, sizeof(*kept));
-	kept->sqlerrcode = error->sqlerrcode;
-	strlcpy(kept->message, error->message != NULL ? error->message : "", sizeof(kept->message));
-	strlcpy(kept->detail, error->detail != NULL ? error->detail : "", sizeof(kept->detail));
-	strlcpy(kept->hint, error->hint != NULL ? error->hint : "", sizeof(kept->hint));
-	kept->at = GetCurrentTimestamp();
-}
-
-/*
  * Publish that an attempt has failed.
  */
 void

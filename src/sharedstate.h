@@ -115,7 +115,6 @@ extern bool synchro_shared_take_request(uint64 *ticket);
 extern void synchro_shared_serve(uint64 ticket, const SynchroCounts *counts, bool had_changes,
 								 const SynchroKeptError *error);
 extern void synchro_shared_publish_state(SynchroPusherState state);
-extern void synchro_shared_keep_error(SynchroKeptError *kept, const ErrorData *error);
 extern void synchro_shared_publish_failure(const SynchroKeptError *error, int attempts,
 										   TimestampTz next_attempt);
 extern void synchro_shared_publish_progress(const char *phase, Oid relation,
