@@ -21,7 +21,8 @@ latency_tables()
 	done
 	sql remote <<-'SQL'
 		CREATE TABLE watching (over boolean);
-		CREATE TABLE polls (at timestamptz, snapshot pg_snapshot, horizon bigint);
+		CREATE TABLE polls (at timestamptz, snapshot pg_snapshot);
+		CREATE INDEX ON polls (pg_snapshot_xmax(snapshot), at);
 		CREATE PROCEDURE watch_orders() LANGUAGE plpgsql AS $$
 		DECLARE
 			snapshot text;
@@ -41,7 +42,7 @@ latency_tables()
 				EXIT WHEN over;
 				PERFORM pg_sleep(0.0005);
 			END LOOP;
-			INSERT INTO polls SELECT t, s::pg_snapshot, pg_snapshot_xmax(s::pg_snapshot)::text::bigint FROM unnest(times, snapshots) p (t, s);
+			INSERT INTO polls SELECT t, s::pg_snapshot FROM unnest(times, snapshots) p (t, s);
 		END $$;
 	SQL
 }
@@ -87,12 +88,9 @@ latency()
 	wait $watcher || { cat "$WORK/watch.log" >&2; return 1; }
 
 	sql remote >"$WORK/there" <<-'SQL' || return 1
-		CREATE INDEX ON polls (horizon, at);
-		ANALYZE polls;
 		SET enable_seqscan = off;
-		COPY (SELECT number, (SELECT at FROM polls p WHERE p.horizon > o.xmin::text::bigint AND pg_visible_in_snapshot(o.xmin::text::xid8, p.snapshot)
-				ORDER BY p.horizon, p.at LIMIT 1) FROM orders o) TO STDOUT;
-		DROP INDEX polls_horizon_at_idx;
+		COPY (SELECT number, (SELECT at FROM polls p WHERE pg_snapshot_xmax(p.snapshot) > o.xmin::text::xid8
+				AND pg_visible_in_snapshot(o.xmin::text::xid8, p.snapshot) ORDER BY pg_snapshot_xmax(p.snapshot), p.at LIMIT 1) FROM orders o) TO STDOUT;
 	SQL
 	FIGURES=$(
 		sql local <<-SQL

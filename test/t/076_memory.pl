@@ -21,7 +21,7 @@ my $changes = $big ? 5_000_000 : 300_000;
 # What is measured is what a process has ever had of address space: it counts all that was allocated, and nothing that is
 # shared grows. MB.
 my $growth = 4;
-my $pusher_bound = 28;
+my $pusher_bound = $big ? 28 : 24;
 my $writer_bound = 6;
 
 # batches grow with what is pending: half of it, too, is to have the largest
