@@ -170,6 +170,24 @@ append_not_waiting(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append "AND the remote row t is none that is called otherwise now", but for
+ * the staged row q itself: one whose name of before that is, and which is in the
+ * batch, with its new name.
+ */
+static void
+append_not_renamed(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "i.l", "h.l", lt->table->nidentity);
+	appendStringInfoString(sql, " WHERE h.kind = 'o' AND NOT (");
+	synchro_sql_equal(sql, "h.l", "q.l", lt->table->nidentity);
+	appendStringInfoString(sql, ") AND ");
+	synchro_sql_identity_equal(sql, lt, "t", "h.r");
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * The identity that a new row gets, as SQL: what its natural key says, what
  * the remote's default makes, or failing that what it is here.
  */
@@ -368,14 +386,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		appendStringInfoChar(&from, ')');
 	}
 	synchro_resolve_key_join(&from, lt, "q", SYNCHRO_PARENT_NOW, true);
-	appendStringInfo(&from, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
-					 lt->number, lt->number);
-	synchro_sql_equal(&from, "i.l", "h.l", n);
-	appendStringInfoString(&from, " WHERE h.kind = 'o' AND NOT (");
-	synchro_sql_equal(&from, "h.l", "q.l", n);
-	appendStringInfoString(&from, ") AND ");
-	synchro_sql_identity_equal(&from, lt, "t", "h.r");
-	appendStringInfoChar(&from, ')');
+	append_not_renamed(&from, lt);
 	append_not_waiting(&from, lt);
 	if (!lt->remote->key_is_unique && table->allow_many)
 		append_first(&from, link, lt, "");
@@ -440,6 +451,12 @@ resolve_rows_known(StringInfo sql, const SynchroLinkTable *lt)
 /*
  * Names of rows that others reference -> m, kind n.  Those not found are
  * simply not there.
+ *
+ * A row may have got its name after the pass's keys were collected, from one
+ * that has another name now.  The batch has this one, as it has every change of
+ * a name, but not the new one; there the old one still bears the name.  It must
+ * not get the new one's children, not even for a moment: the new one is not
+ * there, and comes with them.
  */
 static void
 resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
@@ -467,7 +484,11 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
 	appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "'");
 	if (table->mode != SYNCHRO_MODE_REFERENCE)
+	{
 		append_not_waiting(sql, lt);
+		if (lt->rows != NULL && lt->nolds > 0)
+			append_not_renamed(sql, lt);
+	}
 
 	/* of a table with nothing but names, none is mapped yet */
 	if (lt->rows != NULL || lt->nolds + lt->nwaiting > 0 || synchro_resolve_may_be_remembered(lt))

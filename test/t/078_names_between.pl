@@ -27,6 +27,9 @@ CREATE TRIGGER stop_here AFTER INSERT ON filler FOR EACH ROW WHEN (NEW.n % 1000 
 CREATE TABLE gone (label text);
 CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN INSERT INTO public.gone VALUES (OLD.label); RETURN NULL; END';
 CREATE TRIGGER note_it AFTER DELETE ON plain FOR EACH ROW EXECUTE FUNCTION note_it();
+CREATE TABLE parents_of (label text, parent_id int);
+CREATE FUNCTION note_parent() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN INSERT INTO public.parents_of VALUES (NEW.label, NEW.parent_id); RETURN NULL; END';
+CREATE TRIGGER note_parent AFTER INSERT OR UPDATE ON plain FOR EACH ROW EXECUTE FUNCTION note_parent();
 SQL
 connect_remote($local, $remote);
 $local->safe_psql('postgres', q{SELECT synchro.add_table('parents', '{name}'), synchro.add_table('plain'), synchro.add_table('children', '{name}'), synchro.add_table('filler', '{n}')});
@@ -34,16 +37,17 @@ $local->safe_psql('postgres', q{SELECT synchro.add_table('parents', '{name}'), s
 my $round = 0;
 
 # Changes, pushed by a pass of several batches, the later ones of rows of plain; and others, made when the second is being
-# applied, and the third may have been read.
+# applied, and the third may have been read. Without filler after that, the next batches are of rows of plain.
 sub in_the_middle
 {
-	my ($testname, $before, $meanwhile) = @_;
+	my ($testname, $before, $meanwhile, $nfiller) = @_;
 	my $from = 1000 * $round++;
+	my $to = $from + ($nfiller // 100);
 	my $holder = $remote->background_psql('postgres');
 	my $pusher = $local->background_psql('postgres');
 
 	$holder->query_safe('SELECT pg_advisory_lock(1)');
-	$local->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT $from + g FROM generate_series(1, 100) g;
+	$local->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT generate_series($from + 1, $to);
 		INSERT INTO plain (label, parent_id) SELECT 'late $from ' || g, (SELECT min(id) FROM parents) FROM generate_series(1, 100) g; COMMIT");
 	$pusher->query_until(qr/begun/, "\\echo begun\nSELECT * FROM synchro.synchronize('office');\n");
 	wait_for($remote, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$testname: the second batch is there");
@@ -97,6 +101,13 @@ in_the_middle('anew', q{DELETE FROM parents WHERE name = 'd2'},
 	q{INSERT INTO parents (name) VALUES ('d2'); UPDATE plain SET parent_id = currval('parents_id_seq') WHERE label ~ '^late 3000 [1-3]?.$';
 	UPDATE children SET parent_id = currval('parents_id_seq') WHERE name = 'd 1'});
 
+# a new row that has the name of one which is called otherwise now, and is not among the keys of the pass either
+$local->safe_psql('postgres', q{INSERT INTO parents (name) VALUES ('g2')});
+family('g');
+in_the_middle('named', q{DELETE FROM parents WHERE name = 'g2'},
+	q{UPDATE parents SET name = 'g3' WHERE name = 'g'; INSERT INTO parents (name) VALUES ('g'); UPDATE plain SET parent_id = currval('parents_id_seq') WHERE label LIKE 'late 4000 %'}, 20);
+is(rows($remote, q{SELECT count(*) FROM parents_of WHERE label LIKE 'late 4000 %' AND parent_id = (SELECT id FROM parents WHERE name = 'g3')}), 0, 'named: none was under the other one, not even for a moment');
+
 # and what was wanted again is not, in the end
 in_the_middle('anew, and gone', q{DELETE FROM parents WHERE name = 'e2'; INSERT INTO parents (name) VALUES ('e')},
 	q{INSERT INTO parents (name) VALUES ('e2'); DELETE FROM parents WHERE name = 'e2'});
@@ -108,7 +119,7 @@ $local->safe_psql('postgres', q{INSERT INTO parents (name) VALUES ('f2')});
 sync($local, 'office');
 family('f');
 in_the_middle('many', q{DELETE FROM parents WHERE name = 'f2'},
-	q{UPDATE parents SET name = 'f2' WHERE name = 'f'; UPDATE plain SET parent_id = (SELECT id FROM parents WHERE name = 'f2') WHERE label LIKE 'late 5000 %'});
+	q{UPDATE parents SET name = 'f2' WHERE name = 'f'; UPDATE plain SET parent_id = (SELECT id FROM parents WHERE name = 'f2') WHERE label LIKE 'late 6000 %'});
 
 $local->stop('fast');
 $remote->stop('fast');
