@@ -55,10 +55,24 @@ tree_columns(const SynchroLinkTable *lt)
 }
 
 /*
+ * Append "AND the row n is not called as one of old, of which that is true".
+ */
+static void
+append_not_called_as(StringInfo sql, const SynchroLinkTable *lt, const char *which)
+{
+	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM old WHERE %s AND ROW(", which);
+	append_name_columns(sql, lt, "old.");
+	appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.=) ROW(");
+	append_name_columns(sql, lt, "n.");
+	appendStringInfoString(sql, ")::record)");
+}
+
+/*
  * Append q, the names by which rows are looked for: those of before, those
  * that rows keep which wait, and of the other rows those of now.  A row that is
- * called so now as one that waits is called there still is another row, so not
- * there.
+ * called so now as one that waits is called there still, or as one was called
+ * that is in the batch with another name, is another row, so not there; nor is
+ * what stands below it.
  */
 static void
 append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
@@ -76,15 +90,20 @@ append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE kind <> 'g' AND ",
 					 columns, columns, columns, lt->number, columns, lt->number);
 	synchro_sql_equal(sql, "old.l", "n.l", lt->table->nidentity);
+	appendStringInfoChar(sql, ')');
 	if (lt->nwaiting > 0)
+		append_not_called_as(sql, lt, "kind = '" SYNCHRO_KIND_WAITING "'");
+	if (lt->nolds > 0 && lt->rows != NULL)
 	{
-		appendStringInfoString(sql, ") AND NOT EXISTS (SELECT FROM old WHERE kind = '" SYNCHRO_KIND_WAITING "' AND ROW(");
-		append_name_columns(sql, lt, "old.");
-		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*=) ROW(");
-		append_name_columns(sql, lt, "n.");
-		appendStringInfoString(sql, ")::record");
+		StringInfoData renamed;
+
+		initStringInfo(&renamed);
+		appendStringInfo(&renamed, "kind = '" SYNCHRO_KIND_OLD "' AND EXISTS (SELECT FROM pg_temp.s_%d i WHERE ", lt->number);
+		synchro_sql_equal(&renamed, "i.l", "old.l", lt->table->nidentity);
+		appendStringInfoChar(&renamed, ')');
+		append_not_called_as(sql, lt, renamed.data);
 	}
-	appendStringInfoString(sql, ")), ");
+	appendStringInfoString(sql, "), ");
 }
 
 /*

@@ -350,6 +350,16 @@ SQL
 	change(q{DELETE FROM dir WHERE id = 10; INSERT INTO dir (id, name) VALUES (100, 'USR'); INSERT INTO dir (name, parent_id) VALUES ('Lib', 100), ('new', 100)});
 	sync($local, 'office');
 	same($local, $remote, $paths, 'deleted and made anew');
+
+	# What is found under the name that is gone, with all below it, is the renamed directory's.
+	change(q{INSERT INTO file (name, dir_id) SELECT 'README', id FROM dir WHERE parent_id = 100});
+	change(q{UPDATE dir SET name = 'attic' WHERE id = 100; INSERT INTO dir (id, name) VALUES (101, 'USR'); INSERT INTO dir (id, name, parent_id) VALUES (102, 'Lib', 101), (103, 'new', 101);
+		INSERT INTO file (name, dir_id) VALUES ('README', 102)});
+	is_deeply(counts(), [ 2 + 3 + 1, 1, 0 ], 'a name is taken over at once');
+	same($local, $remote, $paths, 'with all that is below it');
+	change(q{UPDATE dir SET name = 'newer' WHERE id = 103; INSERT INTO dir (name, parent_id) VALUES ('new', 101)});
+	is_deeply(counts(), [ 1, 1, 0 ], 'below a root, too');
+	same($local, $remote, $paths, 'both are there');
 }
 
 #
