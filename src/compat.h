@@ -112,6 +112,37 @@ static inline uint32 synchro_wait_worker(void) SYNCHRO_WAIT_EVENT("SynchroWorker
 #define table_beginscan(rel, snapshot, nkeys, key, flags) table_beginscan(rel, snapshot, nkeys, key)
 #endif
 
+/* a bitmap's iterators come in two kinds since 18, and scans for one are counted */
+#include "access/genam.h"
+#include "nodes/tidbitmap.h"
+#if PG_VERSION_NUM >= 180000
+typedef TBMPrivateIterator *SynchroBitmapIterator;
+#define synchro_bitmap_begin(bitmap) tbm_begin_private_iterate(bitmap)
+#define synchro_bitmap_end(iterator) tbm_end_private_iterate(iterator)
+static inline bool
+synchro_bitmap_next(SynchroBitmapIterator iterator, BlockNumber *block)
+{
+	TBMIterateResult result;
+	bool		found = tbm_private_iterate(iterator, &result);
+
+	*block = found ? result.blockno : InvalidBlockNumber;
+	return found;
+}
+#else
+typedef TBMIterator *SynchroBitmapIterator;
+#define synchro_bitmap_begin(bitmap) tbm_begin_iterate(bitmap)
+#define synchro_bitmap_end(iterator) tbm_end_iterate(iterator)
+static inline bool
+synchro_bitmap_next(SynchroBitmapIterator iterator, BlockNumber *block)
+{
+	TBMIterateResult *result = tbm_iterate(iterator);
+
+	*block = result != NULL ? result->blockno : InvalidBlockNumber;
+	return result != NULL;
+}
+#define index_beginscan_bitmap(index, snapshot, instrument, nkeys) index_beginscan_bitmap(index, snapshot, nkeys)
+#endif
+
 /* a descriptor made by hand is to be finished since 19 */
 #if PG_VERSION_NUM >= 190000
 #define synchro_finish_tupledesc(desc) TupleDescFinalize(desc)

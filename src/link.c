@@ -403,6 +403,7 @@ synchro_link_send_batch(SynchroLink *link)
 		lt->was_involved = lt->involved;
 		lt->had_olds = lt->nolds > 0 || lt->all_names;
 		lt->sent_bytes = 0;
+		lt->sent_rows = lt->nrows + lt->nnames;
 		if (lt->rows != NULL)
 		{
 			link->sent = lappend(link->sent, lt->rows);

@@ -31,6 +31,8 @@ typedef struct SynchroLinkTable
 	bool		rows_staged;	/* s_ exists */
 	bool		stale;			/* rows of the last batch are in them */
 	int64		staged;			/* bytes put in since they were truncated */
+	int64		dead;			/* rows put in since, and deleted */
+	int64		passed;			/* of them, sum over the batches since */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
@@ -56,6 +58,7 @@ typedef struct SynchroLinkTable
 	bool		was_involved;
 	bool		had_olds;		/* it left deletes, unless it was the last */
 	int64		sent_bytes;		/* of its rows and names */
+	int64		sent_rows;		/* how many these were */
 } SynchroLinkTable;
 
 /* the remote's clock, see clocklink.c; times in microseconds */

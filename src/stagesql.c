@@ -35,9 +35,6 @@
 #include "applysql.h"
 #include "prepared.h"
 
-/* after so many bytes of rows and names staging tables are truncated */
-#define TRUNCATE_BYTES	(512 * 1024)
-
 /*
  * Type in which the given value of a table's identity is staged.  Equal
  * values must be equal there whatever type a referencing column has, and
@@ -378,47 +375,6 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
-}
-
-/*
- * Append what empties a table's staging tables of the batch before, if that
- * has left anything there.
- *
- * ON COMMIT DELETE ROWS would truncate all of them at each commit, also those
- * that are empty, with their TOAST tables and indexes: a third of what a batch
- * of one row cost.  What is deleted is pruned as the next batch comes by, so
- * they are truncated only now and then.
- */
-void
-synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
-{
-	const char *command = lt->staged >= TRUNCATE_BYTES ? "TRUNCATE" : "DELETE FROM";
-
-	if (!lt->stale)
-		return;
-	appendStringInfo(sql, "%s pg_temp.m_%d;%s pg_temp.n_%d;", command, lt->number, command, lt->number);
-	if (lt->rows_staged)
-		appendStringInfo(sql, "%s pg_temp.s_%d;", command, lt->number);
-	if (link->preview == NULL)
-		return;
-
-	/* its batches are one transaction, whose end would empty these */
-	appendStringInfo(sql, "%s pg_temp.x_%d;", command, lt->number);
-	if (lt->decides)
-		appendStringInfo(sql, "%s pg_temp.c_%d;%s pg_temp.g_%d;", command, lt->number, command, lt->number);
-}
-
-/*
- * Note that the batch, which did that, is committed, and has left rows itself
- * if it used the table.
- */
-void
-synchro_stage_committed(SynchroLinkTable *lt, bool used)
-{
-	if (lt->stale && lt->staged >= TRUNCATE_BYTES)
-		lt->staged = 0;
-	lt->stale = used;
-	lt->staged += lt->sent_bytes;
 }
 
 /*

@@ -377,15 +377,11 @@ is(rows($remote, q{SELECT relation, v, count(*) FROM audit WHERE operation = 'DE
 is(rows($remote, 'SELECT * FROM audit WHERE same_row LIMIT 10'), '', 'nothing is written that is so already');
 
 # What is written without a new state is a name that is freed for another row. Nothing else: a row stays under its parent on the
-# remote, whatever that one is called meanwhile, and rows of plain have no name. Once in some 800 faults it was not so, though
-# all was right in the end (src/README, "Not mended"): asserted where faults are asked for.
-if ($ENV{SYNCHRO_FAULTS})
-{
-	is(rows($remote, q{SELECT * FROM audit WHERE same_state AND (relation = 'plain' OR NOT same_parent) ORDER BY id LIMIT 10}), '',
-		"without a new state no row gets another parent, nor is one without a name written (seed $seed)")
-	  or show($remote, q{SELECT a.*, x.xmin, x.parent_id FROM audit a LEFT JOIN (SELECT label AS name, xmin, parent_id FROM plain UNION ALL SELECT name, xmin, parent_id FROM children) x USING (name)
-		WHERE a.name IN (SELECT name FROM audit WHERE same_state AND (relation = 'plain' OR NOT same_parent)) ORDER BY a.name, a.id});
-}
+# remote, whatever that one is called meanwhile, and rows of plain have no name.
+is(rows($remote, q{SELECT * FROM audit WHERE same_state AND (relation = 'plain' OR NOT same_parent) ORDER BY id LIMIT 10}), '',
+	"without a new state no row gets another parent, nor is one without a name written (seed $seed)")
+  or show($remote, q{SELECT a.*, x.xmin, x.parent_id FROM audit a LEFT JOIN (SELECT label AS name, xmin, parent_id FROM plain UNION ALL SELECT name, xmin, parent_id FROM children) x USING (name)
+	WHERE a.name IN (SELECT name FROM audit WHERE same_state AND (relation = 'plain' OR NOT same_parent)) ORDER BY a.name, a.id});
 cmp_ok(rows($remote, 'SELECT count(*) FROM audit'), '>', 20 * $faults, 'much has been pushed: ' . rows($remote, q{SELECT count(*) || ' rows, ' || count(*) FILTER (WHERE same_state) || ' of them without a new state' FROM audit}));
 is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'nothing has failed');
 alarm 0;
