@@ -274,7 +274,7 @@ wrap_server()
 	mv "$BINDIR/postgres" "$BINDIR/postgres.checked"
 	{
 		# shellcheck disable=SC2016
-		printf '%s\n' '#!/bin/sh' 'case "$1" in' "	--boot | --single | -V | --version) exec '$BINDIR/postgres.checked' \"\$@\" ;;" 'esac'
+		printf '%s\n' '#!/bin/bash' 'case "$1" in' "	--boot | --single | -V | --version) exec '$BINDIR/postgres.checked' \"\$@\" ;;" 'esac'
 		cat
 	} >"$BINDIR/postgres"
 	chmod +x "$BINDIR/postgres"
@@ -301,7 +301,8 @@ SH
 # The extension was built with gcc's sanitizers, the server was not: their library has to be there before all others. What
 # they find each process writes to the server's log (a file of their own they cannot have: the server overwrites the
 # environment that they read), and goes on if it can. Leaks are none: memory contexts. A server that speaks several languages
-# does not start so: libasan's own start leaves a lock of gettext taken.
+# does not start so: libasan's own start leaves a lock of gettext taken. `pg_ctl restart` starts whatever the server before
+# said that it was called.
 put_under_sanitizers()
 {
 	local library
@@ -311,7 +312,7 @@ put_under_sanitizers()
 LD_PRELOAD='$(realpath "$library")'
 ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16'
 export LD_PRELOAD ASAN_OPTIONS
-exec '$BINDIR/postgres.checked' "\$@"
+exec -a '$BINDIR/postgres' '$BINDIR/postgres.checked' "\$@"
 SH
 }
 
