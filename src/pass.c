@@ -122,11 +122,20 @@ synchro_pass_is_atomic(const SynchroPass *pass)
 	return synchro_atomic_pass && pass->link->preview == NULL;
 }
 
+/*
+ * A copy of the text for the position, which may be needed for another link
+ * when this one is closed.
+ */
+static char *
+position_text(const SynchroPass *pass, const char *text)
+{
+	return MemoryContextStrdup(GetMemoryChunkContext(pass->position), text);
+}
+
 static void
 acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const SynchroSettled *settled)
 {
 	SynchroPosition *position = pass->position;
-	MemoryContext old;
 	ListCell   *shown;
 
 	foreach(shown, batch->shown)
@@ -140,19 +149,18 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 	MemoryContextSwitchTo(pass->batch_context);
 	forget_settled(pass, settled);
 	note_deletes(pass, batch);
-	old = MemoryContextSwitchTo(pass->link->context);
-	position->acknowledged = pstrdup(token);
-	position->keys_snapshot = pstrdup(batch->keys_snapshot);
-	if (batch->snapshot != NULL)
-	{
-		position->snapshot = pstrdup(batch->snapshot);
-		pass->link->untold = 0;
-	}
+	position->acknowledged = position_text(pass, token);
+	position->keys_snapshot = position_text(pass, batch->keys_snapshot);
 	position->forget_references = false;
 	if (batch->snapshot != NULL)
+	{
+		position->snapshot = position_text(pass, batch->snapshot);
+		pass->link->untold = 0;
 		pass->link->leftovers = NIL;
+	}
 	else
 	{
+		MemoryContext old = MemoryContextSwitchTo(pass->link->context);
 		ListCell   *cell;
 
 		/* this batch may have left deletes of each of its tables */
@@ -164,8 +172,8 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 				pass->link->leftovers = lappend(pass->link->leftovers,
 												pstrdup(lt->table->qualified));
 		}
+		MemoryContextSwitchTo(old);
 	}
-	MemoryContextSwitchTo(old);
 	pass->counts.inserted += batch->counts.inserted;
 	pass->counts.updated += batch->counts.updated;
 	pass->counts.deleted += batch->counts.deleted;
@@ -243,7 +251,7 @@ keep_token(void *arg)
 	SynchroPass *pass = applying->pass;
 
 	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token, &applying->settled);
-	pass->position->attempted = MemoryContextStrdup(pass->link->context, applying->token);
+	pass->position->attempted = position_text(pass, applying->token);
 }
 
 static void
@@ -270,7 +278,7 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 	if (error != NULL || !commit || batch->withdrawn)
 		return error;
 	if (pass->link->preview != NULL)
-		pass->position->attempted = MemoryContextStrdup(pass->link->context, applying.token);
+		pass->position->attempted = position_text(pass, applying.token);
 	acknowledge(pass, batch, applying.token, &applying.settled);
 	pass->link->crossing = Max(pass->link->crossing - 1, 0);
 	return NULL;

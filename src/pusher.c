@@ -160,26 +160,6 @@ connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const ch
 		synchro_clocklink_measure(pusher->link);
 }
 
-static void
-keep_token(Pusher *pusher, char **token)
-{
-	if (*token != NULL)
-		*token = MemoryContextStrdup(pusher->context, *token);
-}
-
-/*
- * A pass leaves what it has moved in the link's memory, and the next one may
- * need another link.
- */
-static void
-keep_position(Pusher *pusher, SynchroPosition *position)
-{
-	keep_token(pusher, &position->acknowledged);
-	keep_token(pusher, &position->attempted);
-	keep_token(pusher, &position->snapshot);
-	keep_token(pusher, &position->keys_snapshot);
-}
-
 /*
  * Push all that is pending: one pass, or more where the remote's connection
  * data change meanwhile.  all_due: somebody has asked for it, so try what has
@@ -225,7 +205,6 @@ push(Pusher *pusher, bool all_due, SynchroPassResult *result)
 		if (pusher->token != NULL)
 			pfree(pusher->token);
 		pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
-		keep_position(pusher, position);
 		synchro_pass_add(result, &part);
 	} while (result->unfinished && synchro_shared_wanted());
 	pusher->next_retry = result->next_retry;

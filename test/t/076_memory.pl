@@ -10,6 +10,7 @@ use AlwaysOn;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 plan skip_all => 'there is no /proc/PID/status that tells how much memory a process takes' unless -r "/proc/$$/status";
 
@@ -98,6 +99,35 @@ my $large = "INSERT INTO large (name, data) SELECT 'row ' || i || ' of %d', (SEL
 
 flat("$large_rows rows of 1 MB", taken_by_pusher(sprintf $large, $large_rows / 2, $large_rows / 2) - $idle, taken_by_pusher(sprintf $large, $large_rows, $large_rows) - $idle);
 same($local, $remote, 'SELECT name, length(data), md5(data) FROM large ORDER BY name', 'with all of their data');
+
+#
+# A link may stay open for months, so what a pass leaves in its memory would add up.
+#
+sub taken_by_link
+{
+	my $from = -s $local->logfile;
+	my $used = qr/synchro link: \d+ total in \d+ blocks; \d+ free \(\d+ chunks\); (\d+) used/;
+
+	$local->safe_psql('postgres', q{SELECT pg_log_backend_memory_contexts(worker_pid) FROM synchro.remotes});
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return $1 if slurp_file($local->logfile, $from) =~ $used;
+		usleep(100_000);
+	}
+	die 'the pusher does not tell what it takes';
+}
+
+sub make_passes
+{
+	$local->safe_psql('postgres', "UPDATE t SET n = n + 1 WHERE id = 1;\nSELECT count(*) FROM synchro.synchronize('office');\n" x $_[0]);
+	return;
+}
+
+make_passes(100);
+my $link = taken_by_link();
+
+make_passes(400);
+cmp_ok(taken_by_link(), '<', $link + 16 * 1024, "a pass leaves nothing in the link's memory, $link bytes");
 
 #
 # The writer: as much as with nothing logged, for which PostgreSQL queues the triggers, too.
