@@ -41,14 +41,20 @@ enum
 	COLUMN_TXID = 3, COLUMN_KEYS = 6, COLUMN_LONG_KEY = 7, LOG_TABLE_COLUMNS = 8
 };
 
-/* nothing of this transaction, and those with greater ids, is in blocks with this LSN or a smaller one */
+/*
+ * Blocks with an LSN up to that end of WAL have no row of the transaction that
+ * got its id next, nor of later ones.
+ */
 typedef struct Moment
 {
 	uint64		next;
 	XLogRecPtr	end;
 } Moment;
 
-/* the last ones, in a ring; a transaction that was open for longer has more blocks read */
+/*
+ * The last ones, in a ring.  Where a transaction has been open for longer, all
+ * blocks are read.
+ */
 #define MOMENTS		128
 
 static Moment moments[MOMENTS];

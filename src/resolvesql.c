@@ -177,6 +177,8 @@ append_not_waiting(StringInfo sql, const SynchroLinkTable *lt)
 static void
 append_not_renamed(StringInfo sql, const SynchroLinkTable *lt)
 {
+	if (lt->rows == NULL || lt->nolds == 0)
+		return;
 	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d h JOIN pg_temp.s_%d i ON ",
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "i.l", "h.l", lt->table->nidentity);
@@ -486,8 +488,7 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	if (table->mode != SYNCHRO_MODE_REFERENCE)
 	{
 		append_not_waiting(sql, lt);
-		if (lt->rows != NULL && lt->nolds > 0)
-			append_not_renamed(sql, lt);
+		append_not_renamed(sql, lt);
 	}
 
 	/* of a table with nothing but names, none is mapped yet */
