@@ -302,14 +302,14 @@ SH
 # they find each process writes to the server's log (a file of their own they cannot have: the server overwrites the
 # environment that they read), and goes on if it can. Leaks are none: memory contexts. A server that speaks several languages
 # does not start so: libasan's own start leaves a lock of gettext taken. `pg_ctl restart` starts whatever the server before
-# said that it was called.
+# said that it was called. What is preloaded already, another clock, comes after it.
 put_under_sanitizers()
 {
 	local library
 
 	library=$("${CC:-gcc}" -print-file-name=libasan.so)
 	wrap_server <<SH
-LD_PRELOAD='$(realpath "$library")'
+LD_PRELOAD='$(realpath "$library")'\${LD_PRELOAD:+:\$LD_PRELOAD}
 ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16'
 export LD_PRELOAD ASAN_OPTIONS
 exec -a '$BINDIR/postgres' '$BINDIR/postgres.checked' "\$@"
