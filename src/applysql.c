@@ -31,12 +31,18 @@ synchro_column_updatable(const SynchroLinkTable *lt, int column)
 
 /*
  * Append "FROM the staged rows s, their places in the map m, and their parents".
+ *
+ * LIMIT, which leaves out none, tells the planner how many they are at most: it
+ * goes by the staging table's pages, which deleted rows of many a batch fill,
+ * and would read all of the remote's table for a few rows.
  */
 void
 synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
-					 lt->number, lt->number);
+	int			size = synchro_stage_size(lt->nrows);
+
+	appendStringInfo(sql, " FROM (SELECT * FROM pg_temp.s_%d LIMIT " INT64_FORMAT ") s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
+					 lt->number, size > 0 ? (int64) size : (int64) lt->nrows, lt->number);
 	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
 	synchro_sql_join_parents(sql, lt, "s", false);
 }

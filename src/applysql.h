@@ -59,6 +59,7 @@ extern bool synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const Syn
 extern bool synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
 extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
+extern int	synchro_stage_size(int64 nrows);
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers);

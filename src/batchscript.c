@@ -28,11 +28,18 @@
 #define ANALYZE_ROWS	500
 
 /*
- * From that many rows on, staged rows are joined with each other by hashing,
+ * If there are more rows, staged ones are joined with each other by hashing,
  * whatever the planner takes a staging table's few kinds for.  Not where it
  * might read the remote's own table for that.
  */
 #define HASH_ROWS		100
+
+/*
+ * What the planner takes a page of the remote's tables for that an index points
+ * to, by one that a scan of all comes by.  Its default is made for disks; but
+ * resolving has just read those that the batch's rows are on, and their keys'.
+ */
+#define INDEXED_PAGE_COST "0.5"
 
 /*
  * Decisions join staged rows with each other, of which the planner knows
@@ -318,9 +325,10 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 /*
  * Begin the script: the position, and all that was read, in staging tables.
  * commit: false for one that is only tried, which need not look for names.
+ * size: of a batch whose statements are kept, see synchro_stage_size(), else 0.
  */
 static void
-append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool commit, List *tables, bool small, List **spools)
+append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool commit, List *tables, int size, List **spools)
 {
 	SynchroLink *link = batch->link;
 	StringInfoData emptying;
@@ -328,9 +336,9 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 
 	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
 	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
-	if (small)
-		synchro_prepared_begin(sql, link);
-	synchro_sql_fence(sql, link, small ? link : NULL, batch->position, token, batch->snapshot, batch->keys_snapshot);
+	if (size > 0)
+		synchro_prepared_begin(sql, link, size);
+	synchro_sql_fence(sql, link, size > 0 ? link : NULL, batch->position, token, batch->snapshot, batch->keys_snapshot);
 	if (link->peer_node != NULL)
 	{
 		bool		looks = looks_for_crossings(batch);
@@ -341,7 +349,7 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 	initStringInfo(&emptying);
 	foreach(cell, link->tables)
 		synchro_sql_empty(&emptying, link, lfirst(cell));
-	if (small)
+	if (size > 0)
 		synchro_prepared_append(sql, link, emptying.data);
 	else
 		appendBinaryStringInfo(sql, emptying.data, emptying.len);
@@ -355,7 +363,7 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 		}
 	}
 	else
-		append_filling(sql, (SynchroFilling){batch->by_copy, small ? link : NULL}, tables, spools);
+		append_filling(sql, (SynchroFilling){batch->by_copy, size > 0 ? link : NULL}, tables, spools);
 	if (link->preview != NULL)
 		foreach(cell, synchro_order_by_names(tables))
 			synchro_sql_preview_names(sql, lfirst(cell));
@@ -372,9 +380,12 @@ made_before(const SynchroBatch *batch)
 
 /*
  * Find out which remote row is which, and what of it is to be applied.
+ *
+ * size: as in append_opening().  What is kept must be planned with the same
+ * settings each time, so the batch's size decides, not the table's.
  */
 static void
-append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *components, bool leftovers)
+append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *components, int size, bool leftovers)
 {
 	SynchroLink *link = batch->link;
 	ListCell   *cell;
@@ -382,7 +393,7 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 	foreach(cell, synchro_order_by_names(tables))
 	{
 		SynchroLinkTable *lt = lfirst(cell);
-		bool		by_hashing = lt->nrows + lt->nnames >= HASH_ROWS && synchro_resolve_is_lateral(lt);
+		bool		by_hashing = (size > 0 ? size : lt->nrows + lt->nnames) > HASH_ROWS && synchro_resolve_is_lateral(lt);
 
 		synchro_sql_refpairs(sql, link, lt, made_before(batch));
 		if (by_hashing)
@@ -440,13 +451,13 @@ append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
  * What is done with the rows once they are staged.
  */
 static void
-append_applying(SynchroBatch *batch, StringInfo sql, List *tables, bool leftovers)
+append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, bool leftovers)
 {
 	SynchroLink *link = batch->link;
 	List	   *components = synchro_order_by_references(tables);
 	ListCell   *cell;
 
-	append_resolving(batch, sql, tables, components, leftovers);
+	append_resolving(batch, sql, tables, components, size, leftovers);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
 	append_deletes(batch, sql, components);
@@ -486,13 +497,13 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
-	bool		small = !batch->apart && link->preview == NULL && synchro_batch_staged(tables) < HASH_ROWS;
+	int			size = !batch->apart && link->preview == NULL ? synchro_stage_size(synchro_batch_staged(tables)) : 0;
 	StringInfoData sql;
 	StringInfoData settings;
 	StringInfoData applying;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, token, commit, tables, small, spools);
+	append_opening(batch, &sql, token, commit, tables, size, spools);
 
 	/*
 	 * Defaults, constraints and triggers of the remote run as for any other
@@ -501,10 +512,11 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	 * case, and they name the operators of columns with their schema.
 	 */
 	initStringInfo(&settings);
-	appendStringInfo(&settings, "SELECT set_config('search_path', %s, true);SET LOCAL timezone TO DEFAULT;"
+	appendStringInfo(&settings, "SELECT set_config('search_path', %s, true), set_config('random_page_cost', '" INDEXED_PAGE_COST "', true);"
+					 "SET LOCAL timezone TO DEFAULT;"
 					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
 					 link->search_path);
-	if (small)
+	if (size > 0)
 		synchro_prepared_append(&sql, link, settings.data);
 	else
 		appendBinaryStringInfo(&sql, settings.data, settings.len);
@@ -516,9 +528,9 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	else if (batch->straight != NULL)
 		synchro_sql_straight_delete(&applying, batch->straight);
 	else
-		append_applying(batch, &applying, tables, leftovers);
+		append_applying(batch, &applying, tables, size, leftovers);
 	synchro_sql_unaltered(&applying, tables);
-	if (small)
+	if (size > 0)
 		synchro_prepared_append(&sql, link, applying.data);
 	else
 		appendBinaryStringInfo(&sql, applying.data, applying.len);
@@ -546,7 +558,7 @@ synchro_batch_name_script(SynchroBatch *batch, List **spools)
 	ListCell   *cell;
 
 	initStringInfo(&sql);
-	append_opening(batch, &sql, synchro_position_token(), false, tables, false, spools);
+	append_opening(batch, &sql, synchro_position_token(), false, tables, 0, spools);
 	foreach(cell, tables)
 		if (((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_preview_name(&sql, lfirst(cell));

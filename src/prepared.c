@@ -10,7 +10,9 @@
  * it holds values of its batch, is not kept.
  *
  * It is always run at the same place of the script, so with the search_path
- * and the settings with which it was prepared.  The server makes a plan anew
+ * and the settings with which it was prepared, and for batches of about the
+ * same size (synchro_stage_size()), each of which has plans of its own.  The
+ * server makes a plan anew
  * when a table that it reads is altered or analyzed.  What it does not notice
  * is that a table has grown, perhaps from nothing, and has not been analyzed
  * since: so plans are kept for a minute and for a number of rows at most.
@@ -41,7 +43,8 @@
 
 typedef struct KeptStatement
 {
-	uint32		hash;
+	uint32		hash;			/* of text and size */
+	int			size;			/* of the batches that it is for */
 	char	   *text;
 } KeptStatement;
 
@@ -53,6 +56,7 @@ struct SynchroPrepared
 	KeptStatement statements[PREPARED_STATEMENTS];
 	uint32		seen[SEEN_STATEMENTS];	/* hashes */
 	uint32		nseen;			/* so many have been remembered */
+	int			size;			/* of the batch at hand */
 	TimestampTz since;			/* when the first of them was prepared */
 	int64		nrows;			/* staged since then */
 	bool		forget;			/* the session is to, with the next script */
@@ -101,19 +105,25 @@ can_be_prepared(const char *statement)
 	return false;
 }
 
+static uint32
+hash_statement(const struct SynchroPrepared *prepared, const char *statement, int len)
+{
+	return hash_combine(hash_bytes((const unsigned char *) statement, len), prepared->size);
+}
+
 /*
  * Number of a statement that is prepared, or -1.
  */
 static int
 find_statement(const struct SynchroPrepared *prepared, const char *statement, int len)
 {
-	uint32		hash = hash_bytes((const unsigned char *) statement, len);
+	uint32		hash = hash_statement(prepared, statement, len);
 
 	for (int i = 0; i < prepared->count; i++)
 	{
 		const KeptStatement *entry = &prepared->statements[i];
 
-		if (entry->hash == hash && strncmp(entry->text, statement, len) == 0 && entry->text[len] == '\0')
+		if (entry->hash == hash && entry->size == prepared->size && strncmp(entry->text, statement, len) == 0 && entry->text[len] == '\0')
 			return i;
 	}
 	return -1;
@@ -129,7 +139,8 @@ keep_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *sta
 
 	if (prepared->count == 0)
 		prepared->since = GetCurrentTimestamp();
-	entry->hash = hash_bytes((const unsigned char *) statement, len);
+	entry->hash = hash_statement(prepared, statement, len);
+	entry->size = prepared->size;
 	entry->text = MemoryContextStrdup(prepared->context, pnstrdup(statement, len));
 	appendStringInfo(sql, "PREPARE synchro_%d AS %s;", prepared->count, entry->text);
 	return prepared->count++;
@@ -158,7 +169,7 @@ seen_before(struct SynchroPrepared *prepared, uint32 hash)
 static void
 append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
 {
-	uint32		hash = hash_bytes((const unsigned char *) statement, len);
+	uint32		hash = hash_statement(prepared, statement, len);
 	int			number = find_statement(prepared, statement, len);
 
 	if (number < 0 && (!seen_before(prepared, hash) || prepared->count == PREPARED_STATEMENTS))
@@ -175,12 +186,15 @@ append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *s
 /*
  * A script of a small batch begins: append what forgets statements that are
  * not to be executed any more.
+ *
+ * size: see synchro_stage_size().
  */
 void
-synchro_prepared_begin(StringInfo sql, SynchroLink *link)
+synchro_prepared_begin(StringInfo sql, SynchroLink *link, int size)
 {
 	struct SynchroPrepared *prepared = get_prepared(link);
 
+	prepared->size = size;
 	if (prepared->forget ||
 		(prepared->count > 0 &&
 		 (prepared->nrows > PREPARED_ROWS ||

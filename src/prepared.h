@@ -10,7 +10,7 @@
 
 #include "link.h"
 
-extern void synchro_prepared_begin(StringInfo sql, SynchroLink *link);
+extern void synchro_prepared_begin(StringInfo sql, SynchroLink *link, int size);
 extern bool synchro_prepared_execute(StringInfo sql, SynchroLink *link, const char *statement, const char *arguments);
 extern void synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements);
 extern void synchro_prepared_note(SynchroLink *link, int64 nrows, bool done);

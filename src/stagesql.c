@@ -59,6 +59,22 @@ synchro_stage_type(const SynchroTable *table, int identity)
 }
 
 /*
+ * Of batches that are small enough for statements and their plans to be kept
+ * (prepared.c): the least size, a number of rows, that such statements are made
+ * for and that nrows are less than.  Of others, 0.
+ */
+int
+synchro_stage_size(int64 nrows)
+{
+	static const int sizes[] = {100, 250, 500};
+
+	for (int i = 0; i < lengthof(sizes); i++)
+		if (nrows < sizes[i])
+			return sizes[i];
+	return 0;
+}
+
+/*
  * Append "prefix0, prefix1, ...".
  */
 void

@@ -85,4 +85,30 @@ cmp_ok(rows($remote, q{SELECT max(size) FROM (SELECT pg_relation_size(oid) / cur
 	FROM pg_class WHERE relpersistence = 't' AND relkind = 'r') t WHERE rank <= 2}),
 	'<', 3, 'and none of the staging tables has grown by them');
 
+# Batches of some hundred rows, after one that was large enough to have its map analyzed, so that the planner knows that all in
+# it is of one kind, and takes what earlier batches have deleted there for as many rows more.
+both($local, $remote, <<'SQL');
+CREATE TABLE stock (id integer PRIMARY KEY, n bigint NOT NULL, filler text);
+INSERT INTO stock SELECT i, 0, repeat('x', 80) FROM generate_series(1, 10000) i;
+VACUUM ANALYZE stock;
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('stock')});
+$contents = 'SELECT id, n FROM stock ORDER BY 1';
+$local->safe_psql('postgres', 'UPDATE stock SET n = n + 1 WHERE id % 16 = 0');
+wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', 'many rows of a table of 10,000');
+$log = slurp_file($remote->logfile);
+foreach my $rest (1 .. 12)
+{
+	$local->safe_psql('postgres', "UPDATE stock SET n = n + 1 WHERE id % 50 = $rest");
+	wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', "200 rows of them, $rest");
+}
+$log = slurp_file($remote->logfile, length $log);
+
+# a session's statistics are there for all when it is gone
+$remote->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+wait_for($remote, q{SELECT idx_scan > 3000 FROM pg_stat_user_tables WHERE relname = 'stock'}, 'the remote has counted');
+is(rows($remote, q{SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'stock'}), 0, 'they are found by the index');
+same($local, $remote, $contents, 'and are the same');
+cmp_ok(() = $log =~ /EXECUTE synchro_\d+;SET CONSTRAINTS ALL IMMEDIATE/g, '>=', 9, 'their statements are prepared ones, too');
+
 done_testing();

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC1010,SC1091
 #
-# How much a large table costs: as many rows changed in one that is a hundred times as large as another. They lie far apart,
-# so each is on a page of its own in the large one; what that costs the server itself is measured by the same UPDATE there.
+# How much a large table costs: as many rows changed in one that is a hundred times as large as another. Once the newest
+# rows, which lie on as many pages in both; once rows all over the table, each of which is on a page of its own in the large
+# one, so what that costs the server itself is measured by the same UPDATE there.
 
 PEERS='^synchro$'
 
@@ -36,13 +37,22 @@ none_pending()
 	[ "$(sql local --command="SELECT pending = 0 AND state <> 'pushing' FROM synchro.remotes")" = t ]
 }
 
-# drain TABLE: sets TOOK to milliseconds from resume to done
+# rows SPREAD TABLE: the condition for those that are changed
+rows()
+{
+	case $1 in
+		newest) echo "id > (SELECT max(id) FROM $2) - $CHANGED" ;;
+		scattered) echo "id IN (SELECT i::bigint * (SELECT max(id) FROM $2) / $CHANGED FROM generate_series(1, $CHANGED) i)" ;;
+	esac
+}
+
+# drain SPREAD TABLE: sets TOOK to milliseconds from resume to done
 drain()
 {
 	local started
 
 	sql local --command="SELECT synchro.pause('remote')" >/dev/null &&
-		sql local --command="UPDATE $1 SET quantity = quantity + 1 WHERE id % ((SELECT max(id) FROM $1) / $CHANGED) = 0" &&
+		sql local --command="UPDATE $2 SET quantity = quantity + 1 WHERE $(rows "$1" "$2")" &&
 		sql local --command=CHECKPOINT && sql remote --command=CHECKPOINT || return 1
 	started=$(date +%s%N)
 	sql local --command="SELECT synchro.resume('remote')" >/dev/null
@@ -50,26 +60,26 @@ drain()
 	TOOK=$((($(date +%s%N) - started) / 1000000))
 }
 
-# bare TABLE: sets TOOK to milliseconds of the UPDATE by hand on the remote, which changes no value
+# bare SPREAD TABLE: sets TOOK to milliseconds of the UPDATE by hand on the remote, which changes no value
 bare()
 {
 	local started
 
 	sql remote --command=CHECKPOINT || return 1
 	started=$(date +%s%N)
-	sql remote --command="UPDATE $1 SET quantity = quantity WHERE id IN (SELECT i::bigint * (SELECT max(id) FROM $1) / $CHANGED FROM generate_series(1, $CHANGED) i)" || return 1
+	sql remote --command="UPDATE $2 SET quantity = quantity WHERE $(rows "$1" "$2")" || return 1
 	TOOK=$((($(date +%s%N) - started) / 1000000))
 }
 
-# both_sizes drain|bare: sets SMALL and LARGE to the sums of three. The first one of each finds a cold table.
+# both_sizes drain|bare SPREAD: sets SMALL and LARGE to the sums of three. The first one of each finds a cold table.
 both_sizes()
 {
 	SMALL=0 LARGE=0
-	"$1" small && "$1" large || return 1
+	"$@" small && "$@" large || return 1
 	for _ in 1 2 3; do
-		"$1" small || return 1
+		"$@" small || return 1
 		SMALL=$((SMALL + TOOK))
-		"$1" large || return 1
+		"$@" large || return 1
 		LARGE=$((LARGE + TOOK))
 	done
 }
@@ -81,13 +91,17 @@ large_by_small()
 
 workload_run()
 {
+	local spread
+
 	CHANGED=$((($1 > 5) ? 10000 : 2000))
-	both_sizes drain || return 1
-	metric drained_ms_small "$((SMALL / 3))"
-	metric drained_ms_large "$((LARGE / 3))"
-	metric large_by_small "$(large_by_small)"
-	both_sizes bare || return 1
-	metric bare_update_large_by_small "$(large_by_small)"
+	for spread in newest scattered; do
+		both_sizes drain $spread || return 1
+		metric ${spread}_small_ms "$((SMALL / 3))"
+		metric ${spread}_large_ms "$((LARGE / 3))"
+		metric ${spread}_large_by_small "$(large_by_small)"
+		both_sizes bare $spread || return 1
+		metric ${spread}_large_by_small_by_hand "$(large_by_small)"
+	done
 	changed_sum small "$(sql local --command='SELECT sum(quantity) FROM small')" &&
 		changed_sum large "$(sql local --command='SELECT sum(quantity) FROM large')" || { echo "size: contents differ" >&2; return 1; }
 }
