@@ -41,6 +41,8 @@ extern void synchro_log_scan_backlog(const char *server,
 
 /* in logunseen.c */
 extern void synchro_log_lock(void);
+extern void synchro_log_begin_latest(void);
+extern void synchro_log_end_latest(void);
 extern uint64 synchro_log_unseen_txids(const SynchroSnapshot *since, uint64 **ended, int *nended);
 extern void synchro_log_scan_unseen(const SynchroSnapshot *since, SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan_renames(const SynchroSnapshot *since, SynchroLogCallback callback,

@@ -55,8 +55,7 @@ static void
 begin_latest(SynchroSqlScope *scope)
 {
 	synchro_sql_open(scope, SYNCHRO_AS_OWNER);
-	synchro_log_lock();
-	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_begin_latest();
 }
 
 static void

@@ -107,6 +107,29 @@ synchro_log_lock(void)
 }
 
 /*
+ * Make a snapshot active that sees all of the log, whatever snapshot the
+ * caller's statement has.
+ */
+void
+synchro_log_begin_latest(void)
+{
+	synchro_log_lock();
+	PushActiveSnapshot(GetLatestSnapshot());
+}
+
+/*
+ * Undo that, the locks too, unless there were more before: the caller's
+ * transaction may stay open for long, and folding is not to wait for it.
+ */
+void
+synchro_log_end_latest(void)
+{
+	PopActiveSnapshot();
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
+		UnlockRelationOid(synchro_log_segment(i), AccessShareLock);
+}
+
+/*
  * Which transactions the active snapshot may see, and an earlier one did not:
  * those from the result on, and *ended, which are older; and some more.
  *

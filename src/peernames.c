@@ -217,8 +217,7 @@ static void
 scan_lost(const SynchroSnapshot *since, LostNames *lost)
 {
 	lost->context = CurrentMemoryContext;
-	synchro_log_lock();
-	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_begin_latest();
 	synchro_log_scan_renames(since, search_lost, lost, lost->table == NULL ? &lost->any : NULL);
 	PopActiveSnapshot();
 }

@@ -40,24 +40,27 @@ count_row(const SynchroLogRow *row, void *arg)
 }
 
 /*
- * Count the log entries that are pending for a remote, under the active
- * snapshot.
+ * Count the log entries that are pending for a remote.
  */
 void
 synchro_pending_count(const char *server, SynchroPending *pending)
 {
-	SynchroPosition *position = synchro_position_read(server, true);
+	SynchroPosition *position;
 	SynchroSqlScope scope;
 
 	memset(pending, 0, sizeof(*pending));
+	synchro_log_begin_latest();
+	position = synchro_position_read(server, true);
 
 	/* a restored database has no position before confirm_node() */
-	if (position == NULL)
-		return;
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
-	synchro_log_scan_backlog(server, count_row, pending);
-	synchro_sql_close(&scope);
+	if (position != NULL)
+	{
+		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+		synchro_log_scan(synchro_snapshot_parse(position->snapshot), count_row, pending);
+		synchro_log_scan_backlog(server, count_row, pending);
+		synchro_sql_close(&scope);
+	}
+	synchro_log_end_latest();
 
 	/* the log's times are common time; others go by this server's clock */
 	if (pending->oldest != 0)

@@ -227,13 +227,13 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 	/* the caller speaks of his server's clock, the log of common time */
 	if (!TIMESTAMP_NOT_FINITE(at))
 		backlogger.at = at + synchro_clock_offset();
-	PushActiveSnapshot(GetLatestSnapshot());
+	synchro_log_begin_latest();
 	synchro_position_rebase(target->name, false, at >= GetCurrentTimestamp());
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, note_late_commit, &backlogger);
 	synchro_log_scan(NULL, add_to_backlog, &backlogger);
 	synchro_sql_close(&scope);
-	PopActiveSnapshot();
+	synchro_log_end_latest();
 	PG_RETURN_VOID();
 }
 
@@ -404,8 +404,10 @@ synchro_log_entries(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	lister.sources = synchro_sources_load();
 	lister.caller = GetUserId();
+	synchro_log_begin_latest();
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, list_log_row, &lister);
 	synchro_sql_close(&scope);
+	synchro_log_end_latest();
 	return (Datum) 0;
 }

@@ -152,5 +152,40 @@ is(rows($dead, q{SELECT count(*) FROM audit WHERE name = 'never seen'}), '0', 'w
 is( rows($dead, q{SELECT relation, operation, count(*) FROM audit WHERE name IN ('once', 'twice, second', 'new', 'row 1', 'row 2', 'last') GROUP BY 1, 2 ORDER BY 1, 2}),
 	"nameless|DELETE|2\nnameless|INSERT|1\nnameless|UPDATE|1\nparent|INSERT|1\nparent|UPDATE|2", 'each change came once');
 
+#
+# set_checkpoint() while the log is being folded: it has to wait for what it changes, here for us, and whoever folds meanwhile
+# leaves nothing in the log that an older snapshot sees
+#
+my $before = rows($local, 'SELECT clock_timestamp()');
+$local->safe_psql('postgres', 'UPDATE given SET n = 77');
+wait_arrival($_, 'SELECT count(*) FROM given WHERE n = 77', rows($local, 'SELECT count(*) FROM given'), 'changes that are to be sent again') foreach $alive, $dead;
+$dead->safe_psql('postgres', 'UPDATE given SET n = -1');
+my $holder = $local->background_psql('postgres', on_error_stop => 1);
+my $setter = $local->background_psql('postgres', on_error_stop => 1);
+my $pid = $setter->query_safe('SELECT pg_backend_pid()');
+$holder->query_safe(q{BEGIN; SELECT FROM synchro.remote_state WHERE server = 'dead' FOR UPDATE});
+$setter->query_until(qr/started/, "\\echo started\nSELECT synchro.set_checkpoint('dead', '$before');\n");
+wait_for($local, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid", 'set_checkpoint() waits');
+my $segment = 'synchro.log_' . rows($local, 'SELECT last_value FROM synchro.log_switch');
+my $file = rows($local, "SELECT pg_relation_filenode('$segment')");
+
+# the other remote's pusher folds what has become four times as large
+$local->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1..60 LOOP
+		UPDATE filler SET n = n + 1;
+		COMMIT;
+	END LOOP;
+END
+$$
+SQL
+wait_for($local, <<"SQL", 'the log is folded, or cannot be');
+SELECT pg_relation_filenode('$segment') <> $file OR EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND granted AND relation = '$segment'::regclass)
+SQL
+$holder->query_safe('COMMIT');
+$_->quit foreach $holder, $setter;
+wait_arrival($dead, 'SELECT count(*) FROM given WHERE n = -1', '0', 'set_checkpoint() finds what has changed since then');
+
 $_->stop('fast') foreach $local, $alive, $dead;
 done_testing();
