@@ -104,6 +104,7 @@ note_committed(SynchroLink *link)
 		SynchroLinkTable *lt = lfirst(cell);
 
 		synchro_stage_committed(lt, all || lt->was_involved);
+		lt->analyzed |= lt->analyzes;
 	}
 }
 

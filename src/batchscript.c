@@ -23,7 +23,9 @@
 /*
  * From that many rows on, the planner is told what is in a table's map: it
  * takes an unknown table's few kinds for many, so a few rows for each, and
- * joins large maps by nested loops.
+ * joins large maps by nested loops.  Once in a session is enough for batches
+ * whose statements are kept, whose plans would have to be made anew: what it
+ * remembers is how many of them are of which kind.
  */
 #define ANALYZE_ROWS	500
 
@@ -401,8 +403,11 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		synchro_sql_resolve(sql, link, lt);
 		if (by_hashing)
 			appendStringInfoString(sql, AS_PLANNED);
-		if (lt->nrows + lt->nnames >= ANALYZE_ROWS)
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS && (size == 0 || !lt->analyzed))
+		{
 			appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
+			lt->analyzes = lt->nrows + lt->nnames >= lt->nolds;
+		}
 		if (lt->decides)
 		{
 			appendStringInfoString(sql, BY_HASHING);
@@ -501,7 +506,10 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	StringInfoData sql;
 	StringInfoData settings;
 	StringInfoData applying;
+	ListCell   *cell;
 
+	foreach(cell, link->tables)
+		((SynchroLinkTable *) lfirst(cell))->analyzes = false;
 	initStringInfo(&sql);
 	append_opening(batch, &sql, token, commit, tables, size, spools);
 

@@ -33,6 +33,8 @@ typedef struct SynchroLinkTable
 	int64		staged;			/* bytes put in since they were truncated */
 	int64		dead;			/* rows put in since, and deleted */
 	int64		passed;			/* of them, sum over the batches since */
+	bool		analyzes;		/* the batch at hand has the planner look into m_ */
+	bool		analyzed;		/* one has that was committed, and looked much like others */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */

@@ -86,22 +86,30 @@ static void write_chunks(SynchroLogWriter *writer);
 static int
 lock_live_segment(void)
 {
+	/* where we wrote last: as a rule that is live still, and to look once is enough */
+	static int	segment = -1;
+
+	if (segment < 0)
+		segment = synchro_log_live();
 	for (;;)
 	{
-		int			segment = synchro_log_live();
 		Oid			relid = synchro_log_segment(segment);
+		bool		locked = ConditionalLockRelationOid(relid, RowExclusiveLock);
+		int			live = synchro_log_live();
 
-		if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		if (!locked && live == segment)
 		{
-			if (synchro_log_live() != segment)
-				continue;
 			LockRelationOid(relid, RowExclusiveLock);
+			locked = true;
+			live = synchro_log_live();
 		}
-		if (synchro_log_live() == segment)
+		if (locked && live == segment)
 			return segment;
 
 		/* a rotation came in between; nobody saw us write */
-		UnlockRelationOid(relid, RowExclusiveLock);
+		if (locked)
+			UnlockRelationOid(relid, RowExclusiveLock);
+		segment = live;
 	}
 }
 

@@ -21,7 +21,7 @@
 
 /* after a pass of so many rows more are let gather, for so many ms */
 #define GATHER_ROWS		50
-#define GATHER_TIME		20
+#define GATHER_TIME		40
 
 static Slot *my_slot = NULL;
 
@@ -86,7 +86,7 @@ synchro_shared_forget_databases(List *existing)
 	int			kept = 0;
 
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 		if (synchro_shared->slots[i].used && synchro_shared->slots[i].pid == 0 &&
 			!list_member_oid(existing, synchro_shared->slots[i].database))
 			synchro_shared->slots[i].used = false;
@@ -109,7 +109,7 @@ synchro_shared_next_start(Oid *database, char *server, TimestampTz *not_before)
 
 	*not_before = 0;
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_SLOTS && !any; i++)
+	for (int i = 0; i < synchro_shared->nslots && !any; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 
@@ -154,7 +154,7 @@ synchro_shared_want(Oid database, List *servers)
 	ListCell   *cell;
 
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 		bool		wanted = false;
@@ -178,6 +178,7 @@ synchro_shared_want(Oid database, List *servers)
 			if (synchro_shared->slots[i].used || synchro_shared->slots[i].pid != 0)
 				continue;
 			slot = &synchro_shared->slots[i];
+			synchro_shared->nslots = Max(synchro_shared->nslots, i + 1);
 			slot->used = true;
 			slot->database = database;
 			strlcpy(slot->server, lfirst(cell), NAMEDATALEN);

@@ -73,6 +73,7 @@ typedef struct Shared
 	int			nlooks;
 	Look		looks[MAX_LOOKS];
 	ConditionVariable served;
+	int			nslots;			/* from this one on none has ever been used; a commit looks at all before */
 	Slot		slots[MAX_SLOTS];
 	SynchroSharedClock clocks[MAX_CLOCKS];
 } Shared;

@@ -90,7 +90,7 @@ synchro_shared_available(void)
 Slot *
 synchro_shared_find_slot(Oid database, const char *server)
 {
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 
@@ -110,7 +110,7 @@ static void
 wake_pushers(int64 entries, bool retry)
 {
 	LWLockAcquire(synchro_shared->lock, retry ? LW_EXCLUSIVE : LW_SHARED);
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 		uint64		none = 0;
@@ -180,7 +180,7 @@ static void
 restart_pushers(Oid database)
 {
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 
@@ -433,7 +433,7 @@ synchro_shared_stop(Oid database)
 	watch_transaction();
 	stopped_database = database;
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_SLOTS; i++)
+	for (int i = 0; i < synchro_shared->nslots; i++)
 	{
 		Slot	   *slot = &synchro_shared->slots[i];
 

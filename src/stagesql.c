@@ -66,7 +66,7 @@ synchro_stage_type(const SynchroTable *table, int identity)
 int
 synchro_stage_size(int64 nrows)
 {
-	static const int sizes[] = {100, 250, 500};
+	static const int sizes[] = {100, 250, 500, 1000, 2000};
 
 	for (int i = 0; i < lengthof(sizes); i++)
 		if (nrows < sizes[i])
