@@ -61,7 +61,7 @@ is_used(Relation rel, BlockNumber block, bool full)
 	{
 		Size		space = PageGetHeapFreeSpace(page);
 
-		result = space <= 2 * (BLCKSZ - space) / PageGetMaxOffsetNumber(page);
+		result = space * PageGetMaxOffsetNumber(page) <= 2 * (BLCKSZ - space);
 	}
 	UnlockReleaseBuffer(buffer);
 	return result;
