@@ -31,7 +31,7 @@
 /* a range is left when so many blocks after it are in use; a pass reads these, too */
 #define AHEAD_BLOCKS	1
 
-/* a block that somebody has left with room in it does not keep more from being covered */
+/* a block that somebody has left half empty does not keep more from being covered */
 #define OPEN_BLOCKS		(8 * RANGE_BLOCKS)
 
 /* what we remember of a segment; nothing depends on it but speed */
@@ -44,31 +44,25 @@ typedef struct IndexNote
 static IndexNote notes[SYNCHRO_LOG_SEGMENTS];
 
 /*
- * Was a block ever written to; and, if full is true, is there no more room in it
- * than for two rows as large as those that it has?
+ * How many bytes of a block are free; BLCKSZ if it was never written to.
  */
-static bool
-is_used(Relation rel, BlockNumber block, bool full)
+static Size
+free_space(Relation rel, BlockNumber block)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
 	Page		page;
-	bool		result;
+	Size		result;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
-	result = !PageIsNew(page) && !PageIsEmpty(page);
-	if (result && full)
-	{
-		Size		space = PageGetHeapFreeSpace(page);
-
-		result = space * PageGetMaxOffsetNumber(page) <= 2 * (BLCKSZ - space);
-	}
+	result = PageIsNew(page) || PageIsEmpty(page) ? BLCKSZ : PageGetHeapFreeSpace(page);
 	UnlockReleaseBuffer(buffer);
 	return result;
 }
 
 /*
- * Will nobody add to the range that begins there?
+ * Will nobody add to the range that begins there?  A row takes up to a block,
+ * so what is half full may be all that goes into one.
  */
 static bool
 is_left(Relation rel, BlockNumber begin, BlockNumber nblocks)
@@ -78,7 +72,7 @@ is_left(Relation rel, BlockNumber begin, BlockNumber nblocks)
 	if (begin + RANGE_BLOCKS + AHEAD_BLOCKS > nblocks)
 		return false;
 	for (BlockNumber i = 0; i < RANGE_BLOCKS + AHEAD_BLOCKS; i++)
-		if (!is_used(rel, begin + i, i < RANGE_BLOCKS))
+		if (free_space(rel, begin + i) > (i < RANGE_BLOCKS ? BLCKSZ / 2 : BLCKSZ - 1))
 			return false;
 	return true;
 }
