@@ -9,6 +9,7 @@ use lib 'test/t';
 use AlwaysOn;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
+use List::Util qw(min);
 use Test::More;
 
 my $local = synchro_node('local', preload => 1, conf => <<'CONF');
@@ -44,7 +45,9 @@ sub write_some
 foreach my $segment ('a new segment', 'a segment that was truncated')
 {
 	cmp_ok(write_some(1, 300), '<', 10, "$segment: of its first blocks the index has nothing while they are filled");
-	cmp_ok(write_some(8, 3000), '<', 6000, "$segment: nor of others");
+
+	# the best of three: a writer that has to wait for a processor adds to its block when that is long covered
+	cmp_ok(min(map { write_some(8, 1000) } 1 .. 3), '<', 333, "$segment: nor of others");
 	wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', "$segment: all is pushed");
 
 	my $ranges = rows($local, "SELECT floor($blocks / 16)");
