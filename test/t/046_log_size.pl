@@ -42,16 +42,7 @@ wait_for($local, $empty, 'what it has got goes');
 # 1,000,000 updates of 10,000 rows while the remote is down
 #
 $remote->stop('immediate');
-$local->safe_psql('postgres', <<'SQL');
-DO $$
-BEGIN
-	FOR i IN 1..100 LOOP
-		UPDATE t SET n = n + 1;
-		COMMIT;
-	END LOOP;
-END
-$$
-SQL
+update_often($local, 't', 100);
 
 # who looks in the very moment of folding may see a part of the log only
 wait_for($local, q{SELECT count(*) < 40000 AND count(DISTINCT key) = 10000 FROM synchro.changes},

@@ -68,16 +68,7 @@ sub folded
 	my $live = rows($local, 'SELECT last_value FROM synchro.log_switch');
 
 	$folds++;
-	$local->safe_psql('postgres', <<'SQL');
-DO $$
-BEGIN
-	FOR i IN 1..25 LOOP
-		UPDATE filler SET n = n + 1;
-		COMMIT;
-	END LOOP;
-END
-$$
-SQL
+	update_often($local, 'filler', 25);
 	wait_for($local, q{SELECT count(*) < 25000 FROM synchro.changes WHERE relation = 'filler'::regclass}, "the log has been folded, $folds");
 	return;
 }
@@ -170,16 +161,7 @@ my $segment = 'synchro.log_' . rows($local, 'SELECT last_value FROM synchro.log_
 my $file = rows($local, "SELECT pg_relation_filenode('$segment')");
 
 # the other remote's pusher folds what has become four times as large
-$local->safe_psql('postgres', <<'SQL');
-DO $$
-BEGIN
-	FOR i IN 1..60 LOOP
-		UPDATE filler SET n = n + 1;
-		COMMIT;
-	END LOOP;
-END
-$$
-SQL
+update_often($local, 'filler', 60);
 wait_for($local, <<"SQL", 'the log is folded, or cannot be');
 SELECT pg_relation_filenode('$segment') <> $file OR EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND granted AND relation = '$segment'::regclass)
 SQL

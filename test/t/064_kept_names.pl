@@ -134,7 +134,7 @@ sync($a, 'b');
 is(rows($b, $shown) =~ s/\|.*//r, ($before =~ s/\|.*//r) + 1, 'the log shows the changes only');
 $b->safe_psql('postgres', $_) foreach 'CREATE TABLE filler (id int PRIMARY KEY, n int)', q{SELECT synchro.add_table('filler')}, 'INSERT INTO filler SELECT i, 0 FROM generate_series(1, 2000) i';
 $_->safe_psql('postgres', 'CREATE TABLE filler (id int PRIMARY KEY, n int); GRANT ALL ON filler TO sync') foreach $a, $c;
-$b->safe_psql('postgres', 'DO $$ BEGIN FOR i IN 1 .. 25 LOOP UPDATE filler SET n = n + 1; COMMIT; END LOOP; END $$');
+update_often($b, 'filler', 25);
 
 # a remote counts as behind after some seconds only
 my $until = time + $PostgreSQL::Test::Utils::timeout_default;

@@ -51,6 +51,7 @@ our @EXPORT = qw(
   same
   both
   rows
+  update_often
   everything
   comes_back
   wait_for
@@ -395,6 +396,20 @@ sub rows
 	my ($node, $query, $dbname) = @_;
 
 	return $node->safe_psql($dbname || 'postgres', $query);
+}
+
+=head2 update_often($node, $table, $times)
+
+All rows of a table updated, C<n = n + 1>, in so many transactions.
+
+=cut
+
+sub update_often
+{
+	my ($node, $table, $times) = @_;
+
+	$node->safe_psql('postgres', "DO \$\$ BEGIN FOR i IN 1 .. $times LOOP UPDATE $table SET n = n + 1; COMMIT; END LOOP; END \$\$");
+	return;
 }
 
 =head2 everything($node, $dbname)
