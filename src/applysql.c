@@ -42,7 +42,7 @@ synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt)
 	int			size = synchro_stage_size(lt->nrows);
 
 	appendStringInfo(sql, " FROM (SELECT * FROM pg_temp.s_%d LIMIT " INT64_FORMAT ") s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
-					 lt->number, size > 0 ? (int64) size : (int64) lt->nrows, lt->number);
+					 lt->number, size > 0 ? size : lt->nrows, lt->number);
 	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
 	synchro_sql_join_parents(sql, lt, "s", false);
 }

@@ -12,10 +12,10 @@
  * It is always run at the same place of the script, so with the search_path
  * and the settings with which it was prepared, and for batches of about the
  * same size (synchro_stage_size()), each of which has plans of its own.  The
- * server makes a plan anew
- * when a table that it reads is altered or analyzed.  What it does not notice
- * is that a table has grown, perhaps from nothing, and has not been analyzed
- * since: so plans are kept for a minute and for a number of rows at most.
+ * server makes a plan anew when a table that it reads is altered or analyzed.
+ * What it does not notice is that a table has grown, perhaps from nothing, and
+ * has not been analyzed since: so plans are kept for a minute and for a number
+ * of rows at most.
  *
  * PREPARE is not undone by ROLLBACK, and a script that fails tells not how far
  * it got with them: all are forgotten then.
