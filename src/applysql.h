@@ -48,7 +48,7 @@ typedef struct SynchroFilling
 								 * NULL */
 } SynchroFilling;
 
-/* in stagesql.c and applysql.c */
+/* in stagesql.c and emptysql.c */
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
@@ -58,9 +58,7 @@ extern bool synchro_sql_fill_rows(StringInfo sql, SynchroFilling how, const Sync
 extern bool synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern bool synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
-extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
 extern int	synchro_stage_size(int64 nrows);
-extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers);
 extern void synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *alias);
@@ -71,6 +69,12 @@ extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List 
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
+
+/* in upsertsql.c */
+extern bool synchro_column_updatable(const SynchroLinkTable *lt, int column);
+extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
+extern bool synchro_sql_is_unmapped(const SynchroLinkTable *lt, const List *tables);
+extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
 
 /* in alteredsql.c */
 extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
@@ -116,6 +120,5 @@ extern void synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int co
 							  const char *source, const char *part);
 extern void synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 									 const char *source, bool key_only);
-extern bool synchro_column_updatable(const SynchroLinkTable *lt, int column);
 
 #endif							/* SYNCHRO_APPLYSQL_H */

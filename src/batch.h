@@ -88,6 +88,7 @@ typedef struct SynchroBatch
 
 /* in batchread.c */
 extern bool synchro_batch_describe(SynchroBatch *batch);
+extern bool synchro_batch_is_plain(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
 
 /* in batchscript.c */

@@ -100,11 +100,24 @@ read_pairs(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *i
 							  Min(READ_ROWS, identities->count - first));
 }
 
+/*
+ * Does the batch want nothing but rows to be as they are here, or to be gone?
+ * Not if deletes wait on the remote, of which one may be of a row that is
+ * wanted again; nor if the remote decides, or unique values are to be freed.
+ */
+bool
+synchro_batch_is_plain(const SynchroBatch *batch)
+{
+	const SynchroLink *link = batch->link;
+
+	return !batch->careful && !batch->apart && batch->extras == NIL && batch->emptied == NIL && !batch->parked->has_deletes &&
+		link->peer_node == NULL && link->preview == NULL && link->leftovers == NIL;
+}
+
 static bool
 may_be_straight(const SynchroBatch *batch)
 {
-	return batch->may_be_straight && !batch->careful && !batch->apart && batch->dead == NIL &&
-		batch->extras == NIL && batch->emptied == NIL && !batch->parked->has_deletes && batch->link->peer_node == NULL && batch->link->leftovers == NIL;
+	return batch->may_be_straight && batch->dead == NIL && synchro_batch_is_plain(batch);
 }
 
 /*

@@ -130,7 +130,7 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 			 * deletes that have failed wait there: such a row would be
 			 * deleted as soon as that went through.
 			 */
-			if (!final || batch->apart || leftovers || batch->parked->has_deletes)
+			if (!lt->unmapped && (!final || batch->apart || leftovers || batch->parked->has_deletes))
 				synchro_sql_postpone(sql, link, lt,
 									 decided || (lt->nolds > 0 && (!final || batch->apart)));
 		}
@@ -397,6 +397,8 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		SynchroLinkTable *lt = lfirst(cell);
 		bool		by_hashing = (size > 0 ? size : lt->nrows + lt->nnames) > HASH_ROWS && synchro_resolve_is_lateral(lt);
 
+		if (lt->unmapped)
+			continue;
 		synchro_sql_refpairs(sql, link, lt, made_before(batch));
 		if (by_hashing)
 			appendStringInfoString(sql, BY_HASHING);
@@ -509,7 +511,12 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	ListCell   *cell;
 
 	foreach(cell, link->tables)
-		((SynchroLinkTable *) lfirst(cell))->analyzes = false;
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		lt->analyzes = false;
+		lt->unmapped = synchro_batch_is_plain(batch) && synchro_sql_is_unmapped(lt, tables);
+	}
 	initStringInfo(&sql);
 	append_opening(batch, &sql, token, commit, tables, size, spools);
 

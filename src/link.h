@@ -55,6 +55,7 @@ typedef struct SynchroLinkTable
 	int64		nolds;			/* of the names, those of before */
 	int64		nrenamed;		/* of these, of rows that live on */
 	int64		nwaiting;		/* and those of rows that wait, see parked.c */
+	bool		unmapped;		/* rows are looked up as they are written */
 
 	/* the batch that was sent last */
 	bool		was_involved;

@@ -1,0 +1,294 @@
+/*-------------------------------------------------------------------------
+ *
+ * upsertsql.c
+ *	  SQL text that updates and inserts the rows of a batch which has been
+ *	  staged and resolved.
+ *
+ * As a rule the map says which remote row is which.  It costs a row of its
+ * own for each, and joins.  Of a table that nothing else of the batch asks for,
+ * whose natural keys say by themselves which row is meant, the rows are looked
+ * up by the very statement that writes them, and the map stays empty:
+ * unmapped, see synchro_sql_is_unmapped().
+ *
+ * Nobody else sees a difference.  In either case a row is looked up before it
+ * is written; if it is updated or deleted in between, the statement waits and
+ * finds it by its identity, or finds nothing; if it is inserted in between, the
+ * unique index refuses ours, and the batch is tried again, with a map.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+#include "placeholder.h"
+#include "resolvejoin.h"
+
+/*
+ * May an existing row's column be written?
+ */
+bool
+synchro_column_updatable(const SynchroLinkTable *lt, int column)
+{
+	if (!lt->pushed[column] || lt->remote->columns[column].identity == 'a')
+		return false;
+
+	return synchro_identity_position(lt->table, lt->table->columns[column].attnum) < 0 ||
+		synchro_identity_is_value(lt, column);
+}
+
+/*
+ * Append "FROM the staged rows s".
+ *
+ * LIMIT, which leaves out none, tells the planner how many they are at most: it
+ * goes by the staging table's pages, which deleted rows of many a batch fill,
+ * and would read all of the remote's table for a few rows.
+ */
+static void
+append_staged(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			size = synchro_stage_size(lt->nrows);
+
+	appendStringInfo(sql, " FROM (SELECT * FROM pg_temp.s_%d LIMIT " INT64_FORMAT ") s", lt->number, size > 0 ? size : lt->nrows);
+}
+
+/*
+ * Append "FROM the staged rows s, their places in the map m, and their parents".
+ */
+void
+synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt)
+{
+	append_staged(sql, lt);
+	appendStringInfo(sql, " JOIN pg_temp.m_%d m ON m.kind = 'n' AND ", lt->number);
+	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
+	synchro_sql_join_parents(sql, lt, "s", false);
+}
+
+/*
+ * Can a table's rows be looked up as they are written?  That is for batches
+ * that want nothing but rows to be as they are here (synchro_batch_is_plain()).
+ *
+ * Not where its map is read: by rows that refer to it, or for names of it.
+ * tables: all that the batch is about.
+ */
+bool
+synchro_sql_is_unmapped(const SynchroLinkTable *lt, const List *tables)
+{
+	const SynchroTable *table = lt->table;
+	const ListCell *cell;
+
+	if (lt->rows == NULL || lt->nnames > 0 || lt->nensured > 0 || lt->all_names || !synchro_sql_is_named_alone(lt))
+		return false;
+	for (int i = 0; i < table->nkey; i++)
+		if (!lt->pushed[table->key[i]])
+			return false;
+	for (int i = 0; i < table->nidentity; i++)
+		if (synchro_column_fk(lt, table->identity[i]) >= 0 ||
+			(!lt->pushed[table->identity[i]] && lt->remote->columns[table->identity[i]].fresh_value == NULL))
+			return false;
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *other = lfirst(cell);
+
+		for (int fk = 0; fk < other->table->nfks; fk++)
+			if (other->parents[fk] == lt)
+				return false;
+	}
+	return true;
+}
+
+/*
+ * Append the remote's rows that staged ones are, found by their natural keys,
+ * with the staged values.  Kept, since what is updated is read from it, and what
+ * is inserted.
+ */
+static void
+append_lookup(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "f%d AS MATERIALIZED (SELECT t.tableoid IS NULL AS fresh", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, ", t.%s AS r%d", synchro_column_name(lt, lt->table->identity[i]), i);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		if (!lt->pushed[i])
+			continue;
+		appendStringInfoString(sql, ", ");
+		synchro_sql_value(sql, lt, i, "s", "v");
+		appendStringInfo(sql, " AS c%d", i);
+	}
+	append_staged(sql, lt);
+	synchro_sql_join_parents(sql, lt, "s", false);
+	synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
+	appendStringInfoString(sql, "), ");
+}
+
+/*
+ * Append what rows are written from: s and m, or f for both.
+ */
+static void
+append_source(StringInfo sql, const SynchroLinkTable *lt)
+{
+	if (lt->unmapped)
+		appendStringInfo(sql, " FROM f%d f", lt->number);
+	else
+		synchro_sql_from_staged(sql, lt);
+}
+
+/*
+ * Append the value of a column from there.
+ */
+static void
+append_value(StringInfo sql, const SynchroLinkTable *lt, int column)
+{
+	if (lt->unmapped)
+		appendStringInfo(sql, "f.c%d", column);
+	else
+		synchro_sql_value(sql, lt, column, "s", "v");
+}
+
+/*
+ * Append the identity of a row that is inserted.
+ */
+static void
+append_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
+{
+	int			column = lt->table->identity[identity];
+
+	if (!lt->unmapped)
+		appendStringInfo(sql, "m.v%d", identity);
+	else if (lt->pushed[column])
+		append_value(sql, lt, column);
+	else
+		appendStringInfo(sql, "(%s)", lt->remote->columns[column].fresh_value);
+}
+
+static bool
+append_update(StringInfo sql, const SynchroLinkTable *lt)
+{
+	StringInfoData set;
+	StringInfoData there;
+	StringInfoData here;
+	bool		any = false;
+
+	initStringInfo(&set);
+	initStringInfo(&there);
+	initStringInfo(&here);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		const char *comma = any ? ", " : "";
+
+		if (!synchro_column_updatable(lt, i))
+			continue;
+		appendStringInfo(&set, "%s%s = ", comma, synchro_column_name(lt, i));
+		append_value(&set, lt, i);
+		appendStringInfo(&there, "%st.%s", comma, synchro_column_name(lt, i));
+		appendStringInfo(&here, "%sCAST(", comma);
+		append_value(&here, lt, i);
+		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
+		any = true;
+	}
+	if (!any)
+		return false;
+
+	/*
+	 * Rows are compared as images, byte by byte: that works for every type,
+	 * and 1.0 becomes 1.00 where that is what the row says here.  A foreign
+	 * key's column may have another type than what it references.
+	 */
+	appendStringInfo(sql, "u%d AS (UPDATE %s t SET %s", lt->number, lt->table->qualified, set.data);
+	append_source(sql, lt);
+	appendStringInfoString(sql, lt->unmapped ? " WHERE NOT f.fresh AND " : " WHERE NOT m.fresh AND NOT s.ensure AND ");
+	synchro_sql_identity_equal(sql, lt, "t", lt->unmapped ? "f.r" : "m.r");
+	appendStringInfo(sql, " AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record RETURNING 1), ",
+					 there.data, here.data);
+	return true;
+}
+
+/*
+ * Append the columns that the remote's sequences would fill, and what a preview
+ * puts there instead.
+ */
+static void
+append_placeholders(StringInfo columns, StringInfo values, const SynchroLinkTable *lt, bool any)
+{
+	ListCell   *cell;
+
+	foreach(cell, lt->placeholders)
+	{
+		const SynchroPlaceholder *placeholder = lfirst(cell);
+		int			column = synchro_table_column(lt->table, placeholder->column);
+
+		if (column >= 0 && (lt->pushed[column] || synchro_identity_position(lt->table, lt->table->columns[column].attnum) >= 0))
+			continue;
+		appendStringInfo(columns, "%s%s", any ? ", " : "", quote_identifier(placeholder->column));
+		appendStringInfo(values, "%s%s", any ? ", " : "", placeholder->value);
+		any = true;
+	}
+}
+
+static void
+append_insert(StringInfo sql, const SynchroLinkTable *lt)
+{
+	StringInfoData columns;
+	StringInfoData values;
+	bool		any = false;
+
+	initStringInfo(&columns);
+	initStringInfo(&values);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		int			identity = synchro_identity_position(lt->table, lt->table->columns[i].attnum);
+
+		if (identity < 0 && !lt->pushed[i])
+			continue;
+		appendStringInfo(&columns, "%s%s", any ? ", " : "", synchro_column_name(lt, i));
+		appendStringInfoString(&values, any ? ", " : "");
+		if (identity >= 0)
+			append_identity(&values, lt, identity);
+		else
+			append_value(&values, lt, i);
+		any = true;
+	}
+	append_placeholders(&columns, &values, lt, any);
+	appendStringInfo(sql, "i%d AS (INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s",
+					 lt->number, lt->table->qualified, columns.data, values.data);
+	append_source(sql, lt);
+	appendStringInfo(sql, " WHERE %s.fresh RETURNING 1)", lt->unmapped ? "f" : "m");
+}
+
+/*
+ * Append the statement that makes the remote's rows of some tables as they
+ * are here.  component: tables that refer to each other in a circle, or one.
+ * Its result: for each table the numbers of rows updated and inserted.
+ *
+ * The updates come first, so that a new row may take what an existing one
+ * gives up; both are parts of one statement, so that an existing row may
+ * refer to a new one.
+ */
+void
+synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component)
+{
+	StringInfoData counts;
+	ListCell   *cell;
+	bool		first = true;
+
+	initStringInfo(&counts);
+	foreach(cell, component)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->rows == NULL)
+			continue;
+		appendStringInfoString(sql, first ? "WITH " : ", ");
+		if (lt->unmapped)
+			append_lookup(sql, lt);
+		appendStringInfo(&counts, "%s%s, (SELECT count(*) FROM i%d)", first ? "" : ", ",
+						 append_update(sql, lt) ? psprintf("(SELECT count(*) FROM u%d)", lt->number) : "0",
+						 lt->number);
+		append_insert(sql, lt);
+		first = false;
+	}
+	if (!first)
+		appendStringInfo(sql, " SELECT '" SYNCHRO_UPSERT_TAG "', %s;", counts.data);
+}
