@@ -512,4 +512,14 @@ sub poll_query_until
 	return;
 }
 
+# `pg_ctl restart` starts the program that the server before was, not what has that run under valgrind.
+sub restart
+{
+	my ($self, @options) = @_;
+
+	return $self->SUPER::restart(@options) if !$ENV{VALGRIND};
+	$self->stop;
+	return $self->start(@options);
+}
+
 1;
