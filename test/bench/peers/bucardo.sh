@@ -47,6 +47,12 @@ is_running()
 	bucardo_do status >/dev/null 2>&1 && grep -q 'bench.*Good\|bench.*|' "$WORK/bucardo.out"
 }
 
+# it says that it has stopped before it has
+is_stopped()
+{
+	[ ! -e "$WORK/bucardo/bucardo.mcp.pid" ]
+}
+
 # Until its sync has run once; 0 would be for ever, also where that is not active any more.
 kick()
 {
@@ -58,7 +64,7 @@ peer_hurry()
 {
 	kick || {
 		bucardo_do stop --piddir="$WORK/bucardo" "bench goes on"
-		start_bucardo && kick
+		wait_until 60 is_stopped && start_bucardo && kick
 	}
 }
 
