@@ -18,6 +18,7 @@
 #define SYNCHRO_KNOWN_ROWS		"SY003"
 #define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
+#define SYNCHRO_CHANGED_THERE	"40SY3" /* likewise: see upsertsql.c */
 
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
@@ -48,7 +49,7 @@ typedef struct SynchroFilling
 								 * NULL */
 } SynchroFilling;
 
-/* in stagesql.c and emptysql.c */
+/* in stagesql.c, emptysql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);

@@ -515,7 +515,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 		SynchroLinkTable *lt = lfirst(cell);
 
 		lt->analyzes = false;
-		lt->unmapped = synchro_batch_is_plain(batch) && synchro_sql_is_unmapped(lt, tables);
+		lt->unmapped = link->mapping == 0 && synchro_batch_is_plain(batch) && synchro_sql_is_unmapped(lt, tables);
 	}
 	initStringInfo(&sql);
 	append_opening(batch, &sql, token, commit, tables, size, spools);

@@ -110,6 +110,8 @@ typedef struct SynchroLink
 								 * know to have come here */
 	int			crossing;		/* so many batches look for names that have
 								 * changed hands there, see crosssql.c */
+	int			mapping;		/* so many batches find all their rows by maps,
+								 * see upsertsql.c */
 	List	   *leftovers;		/* names of tables with deletes that batches
 								 * before the last have left to it */
 	struct SynchroPreview *preview; /* nothing is to be written, only shown;

@@ -281,6 +281,7 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 		pass->position->attempted = position_text(pass, applying.token);
 	acknowledge(pass, batch, applying.token, &applying.settled);
 	pass->link->crossing = Max(pass->link->crossing - 1, 0);
+	pass->link->mapping = Max(pass->link->mapping - 1, 0);
 	return NULL;
 }
 
@@ -350,6 +351,9 @@ synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 	bool		more = !final;
 
 	synchro_pass_read(pass, batch, false, &more);
+
+	/* that rows are gone there would hide what else is wrong with them */
+	pass->link->mapping = Max(pass->link->mapping, 1);
 	return synchro_batch_apply(batch, pass->position->attempted, false);
 }
 

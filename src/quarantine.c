@@ -23,6 +23,9 @@
 /* so many batches look for names that have changed hands, see crosssql.c */
 #define CROSSING_BATCHES		64
 
+/* likewise, that find all their rows by maps, see upsertsql.c */
+#define MAPPING_BATCHES			64
+
 /*
  * Can a row be to blame for an error with that SQLSTATE?  Triggers may raise
  * whatever they like, so all others are.
@@ -257,6 +260,11 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0)
 	{
 		pass->link->crossing = CROSSING_BATCHES;
+		return true;
+	}
+	if (strcmp(state, SYNCHRO_CHANGED_THERE) == 0 && pass->link->mapping == 0)
+	{
+		pass->link->mapping = MAPPING_BATCHES;
 		return true;
 	}
 	if (batch->straight != NULL)

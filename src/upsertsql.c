@@ -10,10 +10,14 @@
  * up by the very statement that writes them, and the map stays empty:
  * unmapped, see synchro_sql_is_unmapped().
  *
- * Nobody else sees a difference.  In either case a row is looked up before it
- * is written; if it is updated or deleted in between, the statement waits and
- * finds it by its identity, or finds nothing; if it is inserted in between, the
- * unique index refuses ours, and the batch is tried again, with a map.
+ * Others may write such a row between the statement's snapshot and the moment when it
+ * is locked.  If it is updated, the statement waits and finds it by its identity.  If
+ * it is gone, perhaps for another one of its name, the statement has updated fewer
+ * rows than it was to: that is counted, all is rolled back, and the batch is tried
+ * again, with a map, as are those that follow (link->mapping): where others delete all
+ * the time, or a trigger has rows left as they are, that would never end otherwise.
+ * If such a row is inserted in between, the unique index refuses ours, and the batch is
+ * tried again likewise.
  *
  *-------------------------------------------------------------------------
  */
@@ -99,6 +103,61 @@ synchro_sql_is_unmapped(const SynchroLinkTable *lt, const List *tables)
 }
 
 /*
+ * Append what rows are written from: s and m, or f for both.
+ */
+static void
+append_source(StringInfo sql, const SynchroLinkTable *lt)
+{
+	if (lt->unmapped)
+		appendStringInfo(sql, " FROM f%d f", lt->number);
+	else
+		synchro_sql_from_staged(sql, lt);
+}
+
+/*
+ * Append the value of a column from there.
+ */
+static void
+append_value(StringInfo sql, const SynchroLinkTable *lt, int column)
+{
+	if (lt->unmapped)
+		appendStringInfo(sql, "f.c%d", column);
+	else
+		synchro_sql_value(sql, lt, column, "s", "v");
+}
+
+/*
+ * Append "the remote row t is not as the staged one says", of what is updated.
+ *
+ * Rows are compared as images, byte by byte: that works for every type, and
+ * 1.0 becomes 1.00 where that is what the row says here.  A foreign key's
+ * column may have another type than what it references.
+ */
+static void
+append_differs(StringInfo sql, const SynchroLinkTable *lt)
+{
+	StringInfoData there;
+	StringInfoData here;
+	bool		any = false;
+
+	initStringInfo(&there);
+	initStringInfo(&here);
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		const char *comma = any ? ", " : "";
+
+		if (!synchro_column_updatable(lt, i))
+			continue;
+		appendStringInfo(&there, "%st.%s", comma, synchro_column_name(lt, i));
+		appendStringInfo(&here, "%sCAST(", comma);
+		append_value(&here, lt, i);
+		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
+		any = true;
+	}
+	appendStringInfo(sql, "ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record", there.data, here.data);
+}
+
+/*
  * Append the remote's rows that staged ones are, found by their natural keys,
  * with the staged values.  Kept, since what is updated is read from it, and what
  * is inserted.
@@ -124,30 +183,6 @@ append_lookup(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append what rows are written from: s and m, or f for both.
- */
-static void
-append_source(StringInfo sql, const SynchroLinkTable *lt)
-{
-	if (lt->unmapped)
-		appendStringInfo(sql, " FROM f%d f", lt->number);
-	else
-		synchro_sql_from_staged(sql, lt);
-}
-
-/*
- * Append the value of a column from there.
- */
-static void
-append_value(StringInfo sql, const SynchroLinkTable *lt, int column)
-{
-	if (lt->unmapped)
-		appendStringInfo(sql, "f.c%d", column);
-	else
-		synchro_sql_value(sql, lt, column, "s", "v");
-}
-
-/*
  * Append the identity of a row that is inserted.
  */
 static void
@@ -166,42 +201,28 @@ append_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
 static bool
 append_update(StringInfo sql, const SynchroLinkTable *lt)
 {
-	StringInfoData set;
-	StringInfoData there;
-	StringInfoData here;
 	bool		any = false;
 
-	initStringInfo(&set);
-	initStringInfo(&there);
-	initStringInfo(&here);
 	for (int i = 0; i < lt->table->ncolumns; i++)
 	{
-		const char *comma = any ? ", " : "";
-
 		if (!synchro_column_updatable(lt, i))
 			continue;
-		appendStringInfo(&set, "%s%s = ", comma, synchro_column_name(lt, i));
-		append_value(&set, lt, i);
-		appendStringInfo(&there, "%st.%s", comma, synchro_column_name(lt, i));
-		appendStringInfo(&here, "%sCAST(", comma);
-		append_value(&here, lt, i);
-		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
+		if (any)
+			appendStringInfoString(sql, ", ");
+		else
+			appendStringInfo(sql, "u%d AS (UPDATE %s t SET ", lt->number, lt->table->qualified);
+		appendStringInfo(sql, "%s = ", synchro_column_name(lt, i));
+		append_value(sql, lt, i);
 		any = true;
 	}
 	if (!any)
 		return false;
-
-	/*
-	 * Rows are compared as images, byte by byte: that works for every type,
-	 * and 1.0 becomes 1.00 where that is what the row says here.  A foreign
-	 * key's column may have another type than what it references.
-	 */
-	appendStringInfo(sql, "u%d AS (UPDATE %s t SET %s", lt->number, lt->table->qualified, set.data);
 	append_source(sql, lt);
 	appendStringInfoString(sql, lt->unmapped ? " WHERE NOT f.fresh AND " : " WHERE NOT m.fresh AND NOT s.ensure AND ");
 	synchro_sql_identity_equal(sql, lt, "t", lt->unmapped ? "f.r" : "m.r");
-	appendStringInfo(sql, " AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record RETURNING 1), ",
-					 there.data, here.data);
+	appendStringInfoString(sql, " AND ");
+	append_differs(sql, lt);
+	appendStringInfoString(sql, " RETURNING 1), ");
 	return true;
 }
 
@@ -258,9 +279,28 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append a column that raises SYNCHRO_CHANGED_THERE if fewer of the rows that were
+ * looked up have been updated than the statement's snapshot has different.  As a
+ * rule all have been; only if not does it look which are as they should be.
+ */
+static void
+append_missed(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, ", (SELECT pg_temp.synchro_raise('" SYNCHRO_CHANGED_THERE "', 'rows were deleted while they were pushed to', '')"
+					 " WHERE CASE WHEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d WHERE NOT fresh)"
+					 " THEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d f JOIN %s t ON ",
+					 lt->number, lt->number, lt->number, lt->number, lt->table->qualified);
+	synchro_sql_identity_equal(sql, lt, "t", "f.r");
+	appendStringInfoString(sql, " WHERE NOT f.fresh AND ");
+	append_differs(sql, lt);
+	appendStringInfoString(sql, ") END)");
+}
+
+/*
  * Append the statement that makes the remote's rows of some tables as they
  * are here.  component: tables that refer to each other in a circle, or one.
- * Its result: for each table the numbers of rows updated and inserted.
+ * Its result: for each table the numbers of rows updated and inserted.  It
+ * raises SYNCHRO_CHANGED_THERE if rows that were looked up are not there any more.
  *
  * The updates come first, so that a new row may take what an existing one
  * gives up; both are parts of one statement, so that an existing row may
@@ -270,25 +310,33 @@ void
 synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component)
 {
 	StringInfoData counts;
+	StringInfoData missed;
 	ListCell   *cell;
 	bool		first = true;
 
 	initStringInfo(&counts);
+	initStringInfo(&missed);
 	foreach(cell, component)
 	{
 		const SynchroLinkTable *lt = lfirst(cell);
+		bool		updates;
 
 		if (lt->rows == NULL)
 			continue;
 		appendStringInfoString(sql, first ? "WITH " : ", ");
 		if (lt->unmapped)
 			append_lookup(sql, lt);
-		appendStringInfo(&counts, "%s%s, (SELECT count(*) FROM i%d)", first ? "" : ", ",
-						 append_update(sql, lt) ? psprintf("(SELECT count(*) FROM u%d)", lt->number) : "0",
-						 lt->number);
+		updates = append_update(sql, lt);
 		append_insert(sql, lt);
+		appendStringInfo(&counts, "%s%s, (SELECT count(*) FROM i%d)", first ? "" : ", ",
+						 updates ? psprintf("(SELECT count(*) FROM u%d)", lt->number) : "0", lt->number);
+
+		/* which is the only one then, as others of a circle refer to each other */
+		if (lt->unmapped && updates)
+			append_missed(&missed, lt);
 		first = false;
 	}
-	if (!first)
-		appendStringInfo(sql, " SELECT '" SYNCHRO_UPSERT_TAG "', %s;", counts.data);
+	if (first)
+		return;
+	appendStringInfo(sql, " SELECT '" SYNCHRO_UPSERT_TAG "', %s%s;", counts.data, missed.data);
 }

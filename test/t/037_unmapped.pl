@@ -113,7 +113,7 @@ sub push_against
 	$local->safe_psql('postgres', $change);
 	$pushing = $local->background_psql('postgres', on_error_stop => 0);
 	$pushing->query_until(qr/begun/, "\\echo begun\nSELECT FROM synchro.synchronize('office');\n");
-	wait_for($remote, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'}, "$testname: it is waited for");
+	wait_for($remote, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'}, "$testname: is waited for");
 	$session->query_safe('COMMIT');
 	$pushing->query('\echo all');
 	is($pushing->{stderr}, '', "$testname: the push ends well");
@@ -125,5 +125,42 @@ sub push_against
 push_against(q{UPDATE items SET n = 100, note = 'x' WHERE code = 'i3 1'}, q{UPDATE items SET n = 101 WHERE code = 'i3 1'}, 'a row that is being updated there');
 push_against(q{INSERT INTO items (code, n) VALUES ('new', 1)}, q{INSERT INTO items (code, n) VALUES ('new', 2)}, 'a row that is being inserted there');
 is(rows($remote, q{SELECT count(*) FROM items WHERE code = 'new'}), 1, 'there is one of it');
+push_against(q{DELETE FROM items WHERE code = 'i3 2'; INSERT INTO items (code, n) VALUES ('i3 2', 1)}, q{UPDATE items SET n = 102 WHERE code IN ('i3 1', 'i3 2')},
+	'a row that is being deleted and inserted there');
+push_against(q{DELETE FROM items WHERE code = 'i3 2'}, q{UPDATE items SET n = 103 WHERE code IN ('i3 1', 'i3 2')}, 'a row that is being deleted there');
+like(slurp_file($remote->logfile, $log), qr/ERROR:  rows were deleted while they were pushed to/, 'that is noticed');
+
+# who has rows left as they are is not asked again and again
+$remote->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN OLD.code = 'i3 1' THEN NULL ELSE NEW END; END $$;
+CREATE TRIGGER keep BEFORE UPDATE ON items FOR EACH ROW EXECUTE FUNCTION keep();
+SQL
+$log = -s $remote->logfile;
+$local->safe_psql('postgres', q{UPDATE items SET n = 200 WHERE code IN ('i3 1', 'i3 2')});
+is(sync($local, 'office')->{updated}, 1, 'a row that a trigger there leaves as it is, beside another one');
+is(mapped(), 'items shops', 'the second try has a map');
+is(rows($remote, q{SELECT string_agg(n::text, ' ' ORDER BY code) FROM items WHERE code IN ('i3 1', 'i3 2')}), '103 200', 'the trigger holds');
+
+# a table in pieces, whose rows may have the same place in each
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE pieces (code text PRIMARY KEY, n integer) PARTITION BY HASH (code);
+CREATE TABLE pieces_0 PARTITION OF pieces FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE pieces_1 PARTITION OF pieces FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE heirs (code text PRIMARY KEY, n integer);
+CREATE TABLE heirs_more () INHERITS (heirs);
+SQL
+$local->safe_psql('postgres', <<'SQL');
+CREATE TABLE pieces (code text PRIMARY KEY, n integer);
+CREATE TABLE heirs (code text PRIMARY KEY, n integer);
+SELECT synchro.add_table('pieces'), synchro.add_table('heirs');
+INSERT INTO pieces SELECT i, i FROM generate_series(1, 50) i;
+INSERT INTO heirs SELECT i, i FROM generate_series(1, 50) i;
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', q{INSERT INTO heirs_more SELECT 'other ' || i, i FROM generate_series(1, 50) i});
+$local->safe_psql('postgres', 'UPDATE pieces SET n = n + 1 WHERE n > 10; UPDATE heirs SET n = n + 1 WHERE n > 10');
+is(sync($local, 'office')->{updated}, 80, 'rows of tables in pieces are updated');
+same($local, $remote, q{SELECT code, n FROM pieces UNION ALL SELECT code, n FROM heirs WHERE code !~ 'other' ORDER BY 1, 2}, 'pieces, heirs: both sides are the same');
+is(rows($remote, 'SELECT count(*) FROM heirs_more WHERE code = \'other \' || n'), 50, 'others in them are as they were');
 
 done_testing();
