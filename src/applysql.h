@@ -18,7 +18,7 @@
 #define SYNCHRO_KNOWN_ROWS		"SY003"
 #define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
-#define SYNCHRO_CHANGED_THERE	"40SY3" /* likewise: see upsertsql.c */
+#define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
 
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
@@ -75,12 +75,14 @@ extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, cons
 extern bool synchro_column_updatable(const SynchroLinkTable *lt, int column);
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_sql_is_unmapped(const SynchroLinkTable *lt, const List *tables);
-extern void synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component);
+extern void synchro_sql_differs(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_upsert(StringInfo sql, List *component);
 
 /* in alteredsql.c */
 extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
 
 /* in resolvesql.c */
+extern void synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *source);
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in apartsql.c */

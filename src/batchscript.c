@@ -451,7 +451,7 @@ append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
 	foreach(cell, component)
 		if (batch->careful && ((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_free_values(sql, batch->link, lfirst(cell));
-	synchro_sql_upsert(sql, batch->link, component);
+	synchro_sql_upsert(sql, component);
 }
 
 /*
@@ -504,6 +504,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	SynchroLink *link = batch->link;
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
+	bool		may_be_unmapped = link->mapping == 0 && synchro_batch_is_plain(batch);
 	int			size = !batch->apart && link->preview == NULL ? synchro_stage_size(synchro_batch_staged(tables)) : 0;
 	StringInfoData sql;
 	StringInfoData settings;
@@ -515,7 +516,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 		SynchroLinkTable *lt = lfirst(cell);
 
 		lt->analyzes = false;
-		lt->unmapped = link->mapping == 0 && synchro_batch_is_plain(batch) && synchro_sql_is_unmapped(lt, tables);
+		lt->unmapped = may_be_unmapped && synchro_sql_is_unmapped(lt, tables);
 	}
 	initStringInfo(&sql);
 	append_opening(batch, &sql, token, commit, tables, size, spools);

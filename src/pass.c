@@ -220,7 +220,7 @@ synchro_pass_new_batch(SynchroPass *pass)
 	SynchroBatch *batch = synchro_pass_batch(pass);
 
 	batch->looked_for = pass->looked_for;
-	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL && pass->link->preview == NULL;
+	batch->may_be_straight = !pass->no_straight && pass->chunk == NULL;
 	return batch;
 }
 

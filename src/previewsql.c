@@ -326,7 +326,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
  * are written.
  */
 static bool
-append_differences(StringInfo sql, const SynchroLinkTable *lt, StringInfo here, StringInfo there)
+append_differences(StringInfo sql, const SynchroLinkTable *lt)
 {
 	bool		any = false;
 
@@ -353,8 +353,6 @@ append_differences(StringInfo sql, const SynchroLinkTable *lt, StringInfo here, 
 		else
 			appendStringInfo(sql, "': ' || pg_temp.synchro_shown(t.%s::text, '%c') || ' -> ' || pg_temp.synchro_shown(%s::text, '%c') END",
 							 name, lt->remote->columns[i].category, value.data, lt->remote->columns[i].category);
-		appendStringInfo(there, "%st.%s", comma, name);
-		appendStringInfo(here, "%s%s", comma, value.data);
 		any = true;
 	}
 	appendStringInfoString(sql, "]::text[]");
@@ -369,8 +367,6 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 {
 	StringInfoData differences;
 	StringInfoData distinct;
-	StringInfoData here;
-	StringInfoData there;
 
 	if (lt->rows == NULL)
 		return;
@@ -380,9 +376,7 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, " WHERE m.fresh;");
 
 	initStringInfo(&differences);
-	initStringInfo(&here);
-	initStringInfo(&there);
-	if (!append_differences(&differences, lt, &here, &there))
+	if (!append_differences(&differences, lt))
 		return;
 	appendStringInfoString(sql, PINNED);
 
@@ -397,8 +391,9 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 	append_name_join(sql, lt, "'n'", "s.l");
 	appendStringInfo(sql, " JOIN %s t ON ", lt->table->qualified);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
-	appendStringInfo(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record;" AS_ROLE,
-					 there.data, here.data);
+	appendStringInfoString(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ");
+	synchro_sql_differs(sql, lt);
+	appendStringInfoString(sql, ";" AS_ROLE);
 }
 
 /*

@@ -262,7 +262,7 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		pass->link->crossing = CROSSING_BATCHES;
 		return true;
 	}
-	if (strcmp(state, SYNCHRO_CHANGED_THERE) == 0 && pass->link->mapping == 0)
+	if (strcmp(state, SYNCHRO_DELETED_THERE) == 0 && pass->link->mapping == 0)
 	{
 		pass->link->mapping = MAPPING_BATCHES;
 		return true;

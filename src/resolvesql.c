@@ -190,20 +190,22 @@ append_not_renamed(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * The identity that a new row gets, as SQL: what its natural key says, what
- * the remote's default makes, or failing that what it is here.
+ * Append the identity that a new row gets: what its natural key says, what the
+ * remote's default makes, or failing that what it is here.
+ *
+ * source: alias of the staged row, as in synchro_sql_value().
  */
-static void
-append_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
+void
+synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *source)
 {
 	int			column = lt->table->identity[identity];
 
 	if (synchro_identity_is_value(lt, column))
-		synchro_sql_value(sql, lt, column, "q", "v");
+		synchro_sql_value(sql, lt, column, source, "v");
 	else if (!lt->pushed[column])
 		appendStringInfo(sql, "(%s)", lt->remote->columns[column].fresh_value);
 	else
-		appendStringInfo(sql, "q.c%d", column);
+		appendStringInfo(sql, "%s.c%d", source, column);
 }
 
 /*
@@ -279,7 +281,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	{
 		appendStringInfo(&from, ", CASE WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
 						 synchro_column_name(lt, table->identity[i]));
-		append_fresh_identity(&from, lt, i);
+		synchro_sql_fresh_identity(&from, lt, i, "q");
 		appendStringInfo(&from, " END AS r%d", i);
 		if (synchro_identity_is_value(lt, table->identity[i]))
 		{
@@ -368,7 +370,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 	{
 		appendStringInfo(&from, ", CASE WHEN %s THEN o.r%d WHEN t.tableoid IS NOT NULL THEN t.%s ELSE ",
 						 use_old, i, synchro_column_name(lt, table->identity[i]));
-		append_fresh_identity(&from, lt, i);
+		synchro_sql_fresh_identity(&from, lt, i, "q");
 		appendStringInfo(&from, " END AS r%d", i);
 		if (synchro_identity_is_value(lt, table->identity[i]))
 		{
@@ -434,7 +436,7 @@ resolve_rows_known(StringInfo sql, const SynchroLinkTable *lt)
 	for (int i = 0; i < n; i++)
 	{
 		appendStringInfo(&from, ", CASE WHEN o.kind IS NOT NULL THEN o.r%d ELSE ", i);
-		append_fresh_identity(&from, lt, i);
+		synchro_sql_fresh_identity(&from, lt, i, "q");
 		appendStringInfo(&from, " END AS r%d", i);
 		if (synchro_identity_is_value(lt, table->identity[i]))
 		{

@@ -4,6 +4,10 @@
  *	  SQL text that updates and inserts the rows of a batch which has been
  *	  staged and resolved.
  *
+ * Because new rows get their identities while they are resolved, rows of
+ * trees and cycles can refer to each other before any of them exists, and one
+ * statement inserts them all: foreign keys are checked at its end.
+ *
  * As a rule the map says which remote row is which.  It costs a row of its
  * own for each, and joins.  Of a table that nothing else of the batch asks for,
  * whose natural keys say by themselves which row is meant, the rows are looked
@@ -128,13 +132,14 @@ append_value(StringInfo sql, const SynchroLinkTable *lt, int column)
 
 /*
  * Append "the remote row t is not as the staged one says", of what is updated.
+ * At least one column must be.
  *
  * Rows are compared as images, byte by byte: that works for every type, and
  * 1.0 becomes 1.00 where that is what the row says here.  A foreign key's
  * column may have another type than what it references.
  */
-static void
-append_differs(StringInfo sql, const SynchroLinkTable *lt)
+void
+synchro_sql_differs(StringInfo sql, const SynchroLinkTable *lt)
 {
 	StringInfoData there;
 	StringInfoData here;
@@ -182,22 +187,6 @@ append_lookup(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, "), ");
 }
 
-/*
- * Append the identity of a row that is inserted.
- */
-static void
-append_identity(StringInfo sql, const SynchroLinkTable *lt, int identity)
-{
-	int			column = lt->table->identity[identity];
-
-	if (!lt->unmapped)
-		appendStringInfo(sql, "m.v%d", identity);
-	else if (lt->pushed[column])
-		append_value(sql, lt, column);
-	else
-		appendStringInfo(sql, "(%s)", lt->remote->columns[column].fresh_value);
-}
-
 static bool
 append_update(StringInfo sql, const SynchroLinkTable *lt)
 {
@@ -221,7 +210,7 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, lt->unmapped ? " WHERE NOT f.fresh AND " : " WHERE NOT m.fresh AND NOT s.ensure AND ");
 	synchro_sql_identity_equal(sql, lt, "t", lt->unmapped ? "f.r" : "m.r");
 	appendStringInfoString(sql, " AND ");
-	append_differs(sql, lt);
+	synchro_sql_differs(sql, lt);
 	appendStringInfoString(sql, " RETURNING 1), ");
 	return true;
 }
@@ -265,8 +254,10 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 			continue;
 		appendStringInfo(&columns, "%s%s", any ? ", " : "", synchro_column_name(lt, i));
 		appendStringInfoString(&values, any ? ", " : "");
-		if (identity >= 0)
-			append_identity(&values, lt, identity);
+		if (identity >= 0 && lt->unmapped)
+			synchro_sql_fresh_identity(&values, lt, identity, "f");
+		else if (identity >= 0)
+			appendStringInfo(&values, "m.v%d", identity);
 		else
 			append_value(&values, lt, i);
 		any = true;
@@ -279,20 +270,20 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append a column that raises SYNCHRO_CHANGED_THERE if fewer of the rows that were
+ * Append a column that raises SYNCHRO_DELETED_THERE if fewer of the rows that were
  * looked up have been updated than the statement's snapshot has different.  As a
  * rule all have been; only if not does it look which are as they should be.
  */
 static void
 append_missed(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, ", (SELECT pg_temp.synchro_raise('" SYNCHRO_CHANGED_THERE "', 'rows were deleted while they were pushed to', '')"
+	appendStringInfo(sql, ", (SELECT pg_temp.synchro_raise('" SYNCHRO_DELETED_THERE "', 'rows were deleted while they were pushed to', '')"
 					 " WHERE CASE WHEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d WHERE NOT fresh)"
 					 " THEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d f JOIN %s t ON ",
 					 lt->number, lt->number, lt->number, lt->number, lt->table->qualified);
 	synchro_sql_identity_equal(sql, lt, "t", "f.r");
 	appendStringInfoString(sql, " WHERE NOT f.fresh AND ");
-	append_differs(sql, lt);
+	synchro_sql_differs(sql, lt);
 	appendStringInfoString(sql, ") END)");
 }
 
@@ -300,14 +291,14 @@ append_missed(StringInfo sql, const SynchroLinkTable *lt)
  * Append the statement that makes the remote's rows of some tables as they
  * are here.  component: tables that refer to each other in a circle, or one.
  * Its result: for each table the numbers of rows updated and inserted.  It
- * raises SYNCHRO_CHANGED_THERE if rows that were looked up are not there any more.
+ * raises SYNCHRO_DELETED_THERE if rows that were looked up are not there any more.
  *
  * The updates come first, so that a new row may take what an existing one
  * gives up; both are parts of one statement, so that an existing row may
  * refer to a new one.
  */
 void
-synchro_sql_upsert(StringInfo sql, const SynchroLink *link, List *component)
+synchro_sql_upsert(StringInfo sql, List *component)
 {
 	StringInfoData counts;
 	StringInfoData missed;

@@ -59,12 +59,15 @@ kick()
 	bucardo_do kick bench 60 && grep -q DONE "$WORK/bucardo.out"
 }
 
+is_given_up()
+{
+	[ "$(grep -o 'Active syncs: [0-9]*' "$WORK/bucardo/log.bucardo" | tail -n 1)" = 'Active syncs: 0' ]
+}
+
 # a sync that has lost its target is asleep until it is kicked, or has been given up until all of it is started anew
 peer_hurry()
 {
-	if [ "$(grep -o 'Active syncs: [0-9]*' "$WORK/bucardo/log.bucardo" | tail -n 1)" != 'Active syncs: 0' ] && kick; then
-		return
-	fi
+	! is_given_up && kick && return
 	bucardo_do stop --piddir="$WORK/bucardo" "bench goes on"
 	wait_until 60 is_stopped && start_bucardo && kick
 }
