@@ -264,7 +264,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	position->acknowledged = pstrdup(token);
 	position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
 	position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
-	link->leftovers = NIL;
+	synchro_link_forget_leftovers(link);
 	if (link->knows_tables)
 		synchro_known_load(link);
 	if (!position->forget_references)
@@ -283,13 +283,12 @@ synchro_peer_find_leftovers(SynchroLink *link)
 	SynchroRows *rows = synchro_remote_query(link->remote, "SELECT DISTINCT relation FROM "
 											 SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
 
-	link->leftovers = NIL;
+	synchro_link_forget_leftovers(link);
 	if (rows->nrows == 0)
 		return;
 	synchro_local_begin("synchro: looking at deletes that wait");
-	MemoryContextSwitchTo(link->context);
 	for (int i = 0; i < rows->nrows; i++)
-		link->leftovers = lappend(link->leftovers, pstrdup(synchro_known_name(link, SYNCHRO_VALUE(rows, i, 0))));
+		synchro_link_add_leftover(link, synchro_known_name(link, SYNCHRO_VALUE(rows, i, 0)));
 	synchro_local_commit();
 	MemoryContextSwitchTo(old);
 }

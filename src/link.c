@@ -161,6 +161,7 @@ synchro_link_create(SynchroTarget *target, MemoryContext parent)
 	link->batch_context = AllocSetContextCreate(context, "synchro batch",
 												ALLOCSET_DEFAULT_SIZES);
 	link->sent_context = AllocSetContextCreate(context, "synchro batch", ALLOCSET_DEFAULT_SIZES);
+	link->leftovers_context = AllocSetContextCreate(context, "synchro deletes that wait", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(old);
 	return link;
 }
@@ -433,4 +434,29 @@ synchro_link_clear_sent(SynchroLink *link)
 		synchro_spool_free(lfirst(cell));
 	link->sent = NIL;
 	MemoryContextReset(link->sent_context);
+}
+
+/*
+ * Note that deletes of a table, by its qualified name, are left to a pass's
+ * last batch.
+ */
+void
+synchro_link_add_leftover(SynchroLink *link, const char *table)
+{
+	MemoryContext old;
+	ListCell   *cell;
+
+	foreach(cell, link->leftovers)
+		if (strcmp(lfirst(cell), table) == 0)
+			return;
+	old = MemoryContextSwitchTo(link->leftovers_context);
+	link->leftovers = lappend(link->leftovers, pstrdup(table));
+	MemoryContextSwitchTo(old);
+}
+
+void
+synchro_link_forget_leftovers(SynchroLink *link)
+{
+	link->leftovers = NIL;
+	MemoryContextReset(link->leftovers_context);
 }

@@ -114,6 +114,7 @@ typedef struct SynchroLink
 								 * see upsertsql.c */
 	List	   *leftovers;		/* names of tables with deletes that batches
 								 * before the last have left to it */
+	MemoryContext leftovers_context;	/* what they lie in */
 	struct SynchroPreview *preview; /* nothing is to be written, only shown;
 									 * else NULL */
 } SynchroLink;
@@ -130,5 +131,7 @@ extern bool synchro_link_is_prepared(const SynchroLink *link);
 extern void synchro_link_clear_batch(SynchroLink *link);
 extern void synchro_link_send_batch(SynchroLink *link);
 extern void synchro_link_clear_sent(SynchroLink *link);
+extern void synchro_link_add_leftover(SynchroLink *link, const char *table);
+extern void synchro_link_forget_leftovers(SynchroLink *link);
 
 #endif							/* SYNCHRO_LINK_H */

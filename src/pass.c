@@ -156,11 +156,10 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 	{
 		position->snapshot = position_text(pass, batch->snapshot);
 		pass->link->untold = 0;
-		pass->link->leftovers = NIL;
+		synchro_link_forget_leftovers(pass->link);
 	}
 	else
 	{
-		MemoryContext old = MemoryContextSwitchTo(pass->link->context);
 		ListCell   *cell;
 
 		/* this batch may have left deletes of each of its tables */
@@ -169,10 +168,8 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 			SynchroLinkTable *lt = lfirst(cell);
 
 			if (lt->had_olds && lt->table->watched)
-				pass->link->leftovers = lappend(pass->link->leftovers,
-												pstrdup(lt->table->qualified));
+				synchro_link_add_leftover(pass->link, lt->table->qualified);
 		}
-		MemoryContextSwitchTo(old);
 	}
 	pass->counts.inserted += batch->counts.inserted;
 	pass->counts.updated += batch->counts.updated;

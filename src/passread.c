@@ -29,12 +29,10 @@ static void order_tables(SynchroPass *pass);
 static void
 add_due_deletes(SynchroPass *pass)
 {
-	MemoryContext old = MemoryContextSwitchTo(pass->link->context);
 	ListCell   *cell;
 
 	foreach(cell, pass->parked->deletes)
-		pass->link->leftovers = lappend(pass->link->leftovers, pstrdup(lfirst(cell)));
-	MemoryContextSwitchTo(old);
+		synchro_link_add_leftover(pass->link, lfirst(cell));
 }
 
 /*
@@ -44,24 +42,19 @@ static void
 leave_out_stalled(SynchroPass *pass)
 {
 	ListCell   *cell;
-	List	   *kept = NIL;
-	MemoryContext old;
 
 	if (pass->stalled == NIL)
 		return;
 	if (synchro_stalled_any_due(pass->stalled))
 		synchro_peer_find_leftovers(pass->link);
 	synchro_local_begin("synchro: looking at what has stalled");
-	old = MemoryContextSwitchTo(pass->link->context);
 	foreach(cell, pass->link->leftovers)
 	{
 		SynchroStalled *stalled = synchro_stalled_find(pass->stalled, synchro_table_by_name(lfirst(cell)));
 
-		if (stalled == NULL || stalled->due)
-			kept = lappend(kept, lfirst(cell));
+		if (stalled != NULL && !stalled->due)
+			pass->link->leftovers = foreach_delete_current(pass->link->leftovers, cell);
 	}
-	pass->link->leftovers = kept;
-	MemoryContextSwitchTo(old);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->context);
 	foreach(cell, pass->stalled)

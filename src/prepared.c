@@ -115,10 +115,8 @@ hash_statement(const struct SynchroPrepared *prepared, const char *statement, in
  * Number of a statement that is prepared, or -1.
  */
 static int
-find_statement(const struct SynchroPrepared *prepared, const char *statement, int len)
+find_statement(const struct SynchroPrepared *prepared, const char *statement, int len, uint32 hash)
 {
-	uint32		hash = hash_statement(prepared, statement, len);
-
 	for (int i = 0; i < prepared->count; i++)
 	{
 		const KeptStatement *entry = &prepared->statements[i];
@@ -133,13 +131,13 @@ find_statement(const struct SynchroPrepared *prepared, const char *statement, in
  * Append what prepares it; returns its number.
  */
 static int
-keep_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
+keep_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len, uint32 hash)
 {
 	KeptStatement *entry = &prepared->statements[prepared->count];
 
 	if (prepared->count == 0)
 		prepared->since = GetCurrentTimestamp();
-	entry->hash = hash_statement(prepared, statement, len);
+	entry->hash = hash;
 	entry->size = prepared->size;
 	entry->text = MemoryContextStrdup(prepared->context, pnstrdup(statement, len));
 	appendStringInfo(sql, "PREPARE synchro_%d AS %s;", prepared->count, entry->text);
@@ -170,7 +168,7 @@ static void
 append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *statement, int len)
 {
 	uint32		hash = hash_statement(prepared, statement, len);
-	int			number = find_statement(prepared, statement, len);
+	int			number = find_statement(prepared, statement, len, hash);
 
 	if (number < 0 && (!seen_before(prepared, hash) || prepared->count == PREPARED_STATEMENTS))
 	{
@@ -179,7 +177,7 @@ append_statement(StringInfo sql, struct SynchroPrepared *prepared, const char *s
 		return;
 	}
 	if (number < 0)
-		number = keep_statement(sql, prepared, statement, len);
+		number = keep_statement(sql, prepared, statement, len, hash);
 	appendStringInfo(sql, "EXECUTE synchro_%d;", number);
 }
 
@@ -219,12 +217,14 @@ bool
 synchro_prepared_execute(StringInfo sql, SynchroLink *link, const char *statement, const char *arguments)
 {
 	struct SynchroPrepared *prepared = get_prepared(link);
-	int			number = find_statement(prepared, statement, strlen(statement));
+	int			len = strlen(statement);
+	uint32		hash = hash_statement(prepared, statement, len);
+	int			number = find_statement(prepared, statement, len, hash);
 
 	if (number < 0 && prepared->count == PREPARED_STATEMENTS)
 		return false;
 	if (number < 0)
-		number = keep_statement(sql, prepared, statement, strlen(statement));
+		number = keep_statement(sql, prepared, statement, len, hash);
 	appendStringInfo(sql, "EXECUTE synchro_%d(%s);", number, arguments);
 	return true;
 }

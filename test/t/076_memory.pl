@@ -130,6 +130,21 @@ my $link = taken_by_link();
 make_passes(400);
 cmp_ok(taken_by_link(), '<', $link + 16 * 1024, "a pass leaves nothing in the link's memory, $link bytes");
 
+# nor does one that tries a delete again which the remote refuses
+$local->safe_psql('postgres', q{INSERT INTO parents (name) VALUES ('needed there')});
+wait_arrival($remote, q{SELECT count(*) FROM parents WHERE name = 'needed there'}, '1', 'a row that is referred to only there');
+$remote->safe_psql('postgres', q{CREATE TABLE only_there (parent_id int REFERENCES parents);
+	INSERT INTO only_there SELECT id FROM parents WHERE name = 'needed there'});
+$local->safe_psql('postgres', q{DELETE FROM parents WHERE name = 'needed there'});
+make_passes(20);
+$link = taken_by_link();
+make_passes(100);
+cmp_ok(taken_by_link(), '<', $link + 4 * 1024, "nor does one that tries a delete again, $link bytes");
+is(rows($local, 'SELECT relation, attempts > 100 FROM synchro.failures'), 'parents|t', 'which is refused each time');
+$remote->safe_psql('postgres', 'DROP TABLE only_there');
+$local->safe_psql('postgres', q{SELECT synchro.retry()});
+wait_arrival($remote, q{SELECT count(*) FROM parents WHERE name = 'needed there'}, '0', 'until nothing refers to the row');
+
 #
 # The writer: as much as with nothing logged, for which PostgreSQL queues the triggers, too.
 #
