@@ -11,7 +11,6 @@ use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-# Nothing is tried again by itself, but by retry().
 my $local = synchro_node('local', preload => 1, conf => <<'CONF');
 restart_after_crash = on
 synchro.connect_timeout = 2s
@@ -57,6 +56,20 @@ sub lose_answer
 	return;
 }
 
+# What has failed is not tried again by itself, but by retry(). An attempt that is under way sets its own time for the next.
+sub put_off
+{
+	my $far = q{now() + interval '1 hour'};
+
+	foreach my $try (1 .. 100)
+	{
+		$local->safe_psql('postgres', "UPDATE synchro.parked SET next_attempt = $far; UPDATE synchro.stalled SET next_attempt = $far");
+		$local->poll_query_until('postgres', q{SELECT state = 'idle' FROM synchro.remotes}) or last;
+		return if rows($local, q{SELECT min(next_attempt) > now() + interval '30 min' FROM synchro.failures}) eq 't';
+	}
+	die 'the next attempt cannot be put off';
+}
+
 # Changes that the remote refuses are parked; then the cause is gone.
 sub park
 {
@@ -66,6 +79,7 @@ sub park
 	$remote->safe_psql('postgres', $refuse);
 	$local->safe_psql('postgres', $change);
 	wait_for($local, "SELECT pending = 0 AND failed = $count FROM synchro.remotes", "$testname: it has failed");
+	put_off();
 	$remote->safe_psql('postgres', $allow);
 	return;
 }
