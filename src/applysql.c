@@ -107,7 +107,7 @@ bool
 synchro_fk_moves(const SynchroLinkTable *lt, int fk)
 {
 	for (int i = 0; i < lt->table->nidentity; i++)
-		if (synchro_column_fk(lt, lt->table->identity[i]) == fk)
+		if (lt->table->columns[lt->table->identity[i]].fk == fk && lt->parents[fk] != NULL)
 			return lt->parents[fk]->nolds > 0;
 	return false;
 }

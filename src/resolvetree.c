@@ -107,6 +107,26 @@ append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Position in the identity of what a key column references in the row above, by
+ * the foreign key of a tree.
+ */
+static int
+identity_above(const SynchroLinkTable *lt, int column, int fk)
+{
+	const SynchroColumn *here = &lt->table->columns[column];
+	int			position = synchro_identity_position(lt->table, lt->table->fks[fk].refcols[here->fk_pos]);
+
+	if (position < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("rows of table %s cannot be found on the remote", lt->table->qualified),
+				 errdetail("Column \"%s\" of its natural key references another row of it by a column that is an id, and not in the primary key.",
+						   here->name),
+				 errhint("Let a foreign key in a natural key reference the primary key.")));
+	return position;
+}
+
+/*
  * Append the join of the names q with the remote's rows t: the roots, or
  * those below the rows x that have been found.
  */
@@ -127,8 +147,7 @@ append_tree_join(StringInfo sql, const SynchroLinkTable *lt, int self, bool root
 		if (fk == self && roots)
 			appendStringInfo(sql, "t.%s IS NULL", name);
 		else if (fk == self)
-			appendStringInfo(sql, "t.%s %s x.r%d", name, lt->remote->columns[column].equals,
-							 Max(synchro_identity_position(table, table->fks[fk].refcols[table->columns[column].fk_pos]), 0));
+			appendStringInfo(sql, "t.%s %s x.r%d", name, lt->remote->columns[column].equals, identity_above(lt, column, fk));
 		else if (table->columns[column].not_null)
 			appendStringInfo(sql, "t.%s %s %s", name, lt->remote->columns[column].equals,
 							 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE));

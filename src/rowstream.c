@@ -168,6 +168,26 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 					 errhint("Let a foreign key in a natural key reference the primary key.")));
 }
 
+/*
+ * A name of before has only columns of the natural key, of these values, and they
+ * do not say which row a foreign key referenced: an error, unless it was none.
+ */
+static void
+check_identity_of_before(const SynchroLinkTable *lt, int fk, char **key)
+{
+	const SynchroTable *table = lt->table;
+
+	for (int j = 0; j < table->nkey; j++)
+		if (key[j] != NULL && synchro_column_fk(lt, table->key[j]) == fk)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("renamed or deleted rows of table %s cannot be found on the remote", table->qualified),
+					 errdetail("Its natural key does not have all columns of foreign key \"%s\", which its column \"%s\" needs to say which row of table %s it references.",
+							   table->fks[fk].name, table->columns[table->key[j]].name, lt->parents[fk]->table->qualified),
+					 errhint("Put the columns into the natural key: SELECT synchro.alter_table(%s, ...).",
+							 quote_literal_cstr(table->qualified))));
+}
+
 static void
 begin_stream(RowStream *stream, SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, int max_columns)
 {
@@ -417,10 +437,10 @@ synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 		StringInfoData line;
 
 		initStringInfo(&line);
-		for (int x = 0; x < lt->table->nidentity; x++)
-			synchro_copy_put(&line, synchro_staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
 		put_stamp(&line, stamp->changed, sources);
 		synchro_copy_put(&line, stamp->born != 0 ? psprintf(INT64_FORMAT, stamp->born) : NULL);
+		for (int x = 0; x < lt->table->nidentity; x++)
+			synchro_copy_put(&line, synchro_staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
 		appendStringInfoChar(&line, '\n');
 		synchro_spool_append(lt->changes, line.data, line.len);
 		MemoryContextReset(context);
@@ -471,12 +491,21 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 			Assert(parent->nidentity > 0);
 			for (int x = 0; x < parent->nidentity; x++)
 			{
+				bool		known = synchro_fk_beyond_identity(lt, fk);
+
 				request[x] = NULL;
 				for (int i = 0; i < table->fks[fk].ncols; i++)
 					for (int j = 0; j < table->nkey; j++)
-						if (table->fks[fk].refcols[i] == parent->columns[parent->identity[x]].attnum &&
-							table->key[j] == table->fks[fk].cols[i] && key[j] != NULL)
+					{
+						if (table->fks[fk].refcols[i] != parent->columns[parent->identity[x]].attnum ||
+							table->key[j] != table->fks[fk].cols[i])
+							continue;
+						known = true;
+						if (key[j] != NULL)
 							request[x] = synchro_staged_value(parent, x, key[j]);
+					}
+				if (!known)
+					check_identity_of_before(lt, fk, key);
 				synchro_copy_put(&line, request[x]);
 			}
 			if (request[0] != NULL)

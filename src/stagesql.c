@@ -35,6 +35,9 @@
 #include "applysql.h"
 #include "prepared.h"
 
+/* chains of references that are followed */
+#define MAX_REFERENCES	32
+
 /*
  * Type in which the given value of a table's identity is staged.  Equal
  * values must be equal there whatever type a referencing column has, and
@@ -145,16 +148,64 @@ synchro_column_is_key(const SynchroTable *table, int column)
 	return false;
 }
 
+static int
+column_of_attnum(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return i;
+	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
+}
+
+/*
+ * Has a column that foreign keys reference the same value on the remote?  Rows
+ * are matched by their natural keys, and all else of a watched table is pushed;
+ * but ids are each server's own.
+ *
+ * depth: how many references it was reached by.  Those that go round in a circle
+ * say nothing against it.
+ */
+static bool
+is_same_there(const SynchroLinkTable *lt, int column, int depth)
+{
+	const SynchroColumn *c = &lt->table->columns[column];
+
+	/* parents that are in no key need not be known here */
+	if (!synchro_column_is_key(lt->table, column))
+		return lt->table->watched && !c->skipped && !c->from_sequence && c->fk < 0;
+	if (c->fk < 0 || lt->parents[c->fk] == NULL || depth > MAX_REFERENCES)
+		return true;
+	if (lt->table->fks[c->fk].ncols == 1)
+		return false;
+	return is_same_there(lt->parents[c->fk],
+						 column_of_attnum(lt->parents[c->fk]->table, lt->table->fks[c->fk].refcols[c->fk_pos]),
+						 depth + 1);
+}
+
 /*
  * The foreign key that translates a column, or -1 where its value is taken
  * as it is.
+ *
+ * The latter also where the referenced column, one of several or none of the
+ * parent's identity, is no id: the value is right by itself then, which it has to
+ * be where the reference does not tell it.  A reference of several columns that is
+ * NULL in part references no row; a name of before may have only some of them; and
+ * a parent that is written in the same statement has its new value only after it.
  */
 int
 synchro_column_fk(const SynchroLinkTable *lt, int column)
 {
-	int			fk = lt->table->columns[column].fk;
+	const SynchroColumn *c = &lt->table->columns[column];
+	const SynchroLinkTable *parent;
+	AttrNumber	refcol;
 
-	return fk >= 0 && lt->parents[fk] != NULL ? fk : -1;
+	if (c->fk < 0 || lt->parents[c->fk] == NULL)
+		return -1;
+	parent = lt->parents[c->fk];
+	refcol = lt->table->fks[c->fk].refcols[c->fk_pos];
+	if (lt->table->fks[c->fk].ncols == 1 && synchro_identity_position(parent->table, refcol) >= 0)
+		return c->fk;
+	return is_same_there(parent, column_of_attnum(parent->table, refcol), 0) ? -1 : c->fk;
 }
 
 /*
@@ -207,15 +258,6 @@ synchro_identity_is_value(const SynchroLinkTable *lt, int column)
 		(lt->pushed[column] && synchro_identity_beside_sequence(lt->table, column));
 }
 
-static int
-column_of_attnum(const SynchroTable *table, AttrNumber attnum)
-{
-	for (int i = 0; i < table->ncolumns; i++)
-		if (table->columns[i].attnum == attnum)
-			return i;
-	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
-}
-
 /*
  * Append the value of a column on the remote.
  *
@@ -245,13 +287,15 @@ synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
 }
 
 /*
- * Does a foreign key reference other columns than the parent's identity?
+ * Does a foreign key translate columns that reference others than the parent's
+ * identity?
  */
 bool
 synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk)
 {
 	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
-		if (synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
+		if (synchro_column_fk(lt, lt->table->fks[fk].cols[i]) == fk &&
+			synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
 			return true;
 	return false;
 }
@@ -432,7 +476,7 @@ fill(StringInfo sql, SynchroFilling how, const StringInfoData *into, SynchroSpoo
 }
 
 /*
- * Append what stages changes: identity, stamp, origin, when inserted; see
+ * Append what stages changes: stamp, origin, when inserted, identity; see
  * rowstream.c.  Returns whether the script is to be fed their spool, as the next
  * two do.
  */
@@ -442,9 +486,8 @@ synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTa
 	StringInfoData into;
 
 	initStringInfo(&into);
-	appendStringInfo(&into, "c_%d (", lt->number);
+	appendStringInfo(&into, "c_%d (stamp, origin, born, ", lt->number);
 	synchro_sql_list(&into, "l", lt->table->nidentity);
-	appendStringInfoString(&into, ", stamp, origin, born");
 	return fill(sql, how, &into, lt->changes);
 }
 

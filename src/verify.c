@@ -36,6 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "applysql.h"
 #include "compat.h"
 #include "comparepairs.h"
 #include "localsql.h"
@@ -130,7 +131,7 @@ differing_columns(const Verifier *verifier, const SynchroComparedRow *here, cons
 	for (int i = 0; i < content->nvalues; i++)
 	{
 		const SynchroColumn *column = &comparison->lt->table->columns[content->columns[i]];
-		bool		translated = column->fk >= 0 && comparison->lt->parents[column->fk] != NULL;
+		bool		translated = synchro_column_fk(comparison->lt, content->columns[i]) >= 0;
 
 		if (!synchro_values_equal(translated ? TEXTOID : column->type, here->values[i], there->values[i],
 								  comparison->lt->table->relid))

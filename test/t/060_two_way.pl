@@ -151,6 +151,24 @@ foreach my $order ([$a, $b], [$b, $a])
 	settle(@$order);
 }
 
+# identities that begin with nothing
+{
+	my $words = q{SELECT word, n FROM word UNION ALL SELECT coalesce(region, 'NULL') || '/' || code, n FROM spot ORDER BY 1};
+
+	both($a, $b, 'CREATE TABLE word (word text PRIMARY KEY, n int); CREATE TABLE spot (region text, code text, n int, UNIQUE NULLS NOT DISTINCT (region, code))');
+	watch([$a, $b], word => undef, spot => '{region,code}');
+	on($a, q{INSERT INTO word VALUES ('', 1), ('a', 1); INSERT INTO spot VALUES (NULL, 'x', 1), ('', 'x', 1)});
+	settle($a, $b);
+	same($a, $b, $words, 'an empty key, and one that begins with NULL');
+	on($b, q{UPDATE word SET n = 2; UPDATE spot SET n = 2});
+	settle($a, $b);
+	same($a, $b, $words, 'changed');
+	on($a, q{DELETE FROM word WHERE word = ''; DELETE FROM spot WHERE region IS NULL; UPDATE spot SET n = 3});
+	settle($a, $b);
+	same($a, $b, $words, 'deleted');
+	is(rows($b, $words), "/x|3\na|2", 'the last changes are what is there');
+}
+
 note(rows($a, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 note(rows($b, 'SELECT remote, relation, key, winner, ambiguous, loser FROM synchro.conflicts ORDER BY id'));
 
