@@ -49,7 +49,7 @@ extern void synchro_position_skip(const char *server, const SynchroPosition *pos
 								  const char *snapshot, TimestampTz checkpoint);
 extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
-extern void synchro_peer_tables(StringInfo sql);
+extern void synchro_peer_tables(StringInfo sql, bool again);
 extern void synchro_peer_find_leftovers(SynchroLink *link);
 /* a division by zero among so many first statements of a script is the fence's */
 #define SYNCHRO_FENCE_STATEMENTS	5

@@ -70,7 +70,7 @@ check_schema(Checked *checked)
 	if (SYNCHRO_VALUE(rows, 0, 1)[0] == 't' || (SYNCHRO_VALUE(rows, 0, 3)[0] == 't' && !checked->is_peer))
 		return;
 	initStringInfo(&fix);
-	synchro_peer_tables(&fix);
+	synchro_peer_tables(&fix, false);
 	appendStringInfo(&fix, "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;\n"
 					 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;",
 					 checked->user, checked->user);

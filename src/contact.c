@@ -26,7 +26,7 @@ make_peer_tables(SynchroLink *link)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
-	synchro_peer_tables(&sql);
+	synchro_peer_tables(&sql, false);
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, true);
 	else

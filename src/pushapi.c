@@ -270,20 +270,39 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Append a text as a string in dollars, by a tag that does not occur in it:
+ * names are in it that others have chosen.
+ */
+static void
+append_in_dollars(StringInfo sql, const char *text)
+{
+	StringInfoData tag;
+
+	initStringInfo(&tag);
+	appendStringInfoString(&tag, "$synchro");
+	while (strstr(text, tag.data) != NULL)
+		appendStringInfoChar(&tag, '_');
+	appendStringInfo(sql, "%s$%s%s$", tag.data, text, tag.data);
+}
+
+/*
  * peer_setup(): SQL for an administrator of a remote whose user may not
- * create our schema.
+ * create our schema, to be run by psql.
  */
 Datum
 synchro_peer_setup(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
 	StringInfoData sql;
+	StringInfoData body;
 	SynchroSqlScope scope;
 	char	   *roles = "'PUBLIC'";
 	char	   *tables = "";
 
 	initStringInfo(&sql);
-	synchro_peer_tables(&sql);
+	initStringInfo(&body);
+	appendStringInfoString(&sql, "\\set ON_ERROR_STOP on\n");
+	synchro_peer_tables(&sql, true);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 
 	/* the roles that our remotes are mapped to, and tables with all parents */
@@ -299,8 +318,8 @@ synchro_peer_setup(PG_FUNCTION_ARGS)
 						" FROM t JOIN pg_class c ON c.oid = t.id JOIN pg_namespace n ON n.oid = c.relnamespace",
 						0, NULL, NULL, NULL) == 1)
 		tables = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	appendStringInfo(&sql,
-					 "DO $synchro$\n"
+	appendStringInfo(&body,
+					 "\n"
 					 "DECLARE\n"
 					 "	pusher text;\n"
 					 "	watched regclass;\n"
@@ -321,8 +340,10 @@ synchro_peer_setup(PG_FUNCTION_ARGS)
 					 "			END LOOP;\n"
 					 "		END LOOP;\n"
 					 "	END LOOP;\n"
-					 "END\n"
-					 "$synchro$;\n", roles, tables);
+					 "END\n", roles, tables);
+	appendStringInfoString(&sql, "DO ");
+	append_in_dollars(&sql, body.data);
+	appendStringInfoString(&sql, ";\n");
 	synchro_sql_close(&scope);
 	PG_RETURN_TEXT_P(cstring_to_text(sql.data));
 }

@@ -255,7 +255,7 @@ synchro_allow_peer(PG_FUNCTION_ARGS)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	initStringInfo(&sql);
 	if (!OidIsValid(get_namespace_oid(SYNCHRO_PEER_SCHEMA, true)))
-		synchro_peer_tables(&sql);
+		synchro_peer_tables(&sql, false);
 	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA ", " SYNCHRO_SCHEMA " TO %s;"
 					 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;",
 					 quoted, quoted);

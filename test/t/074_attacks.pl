@@ -352,5 +352,34 @@ foreach my $node ($a, $b)
 }
 harmless('search_path', [], 'sync');
 
+#
+# SQL that is made for administrators, who run it: what the attacker has called his things is in it
+#
+my $strike = 'ALTER ROLE attacker SUPERUSER; --';
+my $name = "x\$synchro\$; $strike";
+my $options = sprintf q{host '127.0.0.1', port '%s'}, $b->port;
+
+$a->safe_psql('postgres', <<'SQL');
+GRANT USAGE ON FOREIGN DATA WRAPPER synchro_fdw TO attacker;
+GRANT EXECUTE ON FUNCTION synchro.add_remote(name), synchro.add_table(regclass, name[], name[], boolean) TO attacker;
+SQL
+$b->safe_psql('postgres', qq{CREATE DATABASE his; CREATE ROLE "$name" LOGIN PASSWORD 'secret'});
+as($_, 'attacker', qq{CREATE TABLE evil."$name" (id int PRIMARY KEY)}) foreach $a, $b;
+as($a, 'attacker', <<"SQL");
+CREATE SERVER his FOREIGN DATA WRAPPER synchro_fdw OPTIONS ($options, dbname 'his');
+CREATE USER MAPPING FOR attacker SERVER his OPTIONS (user '$name', password 'secret');
+SELECT synchro.add_remote('his'), synchro.add_table('evil."$name"');
+SQL
+my $setup = rows($a, 'SELECT synchro.peer_setup()');
+like($setup, qr/\A\\set ON_ERROR_STOP on\n/, 'the SQL of peer_setup() ends at an error');
+foreach my $time ('at first', 'once more')
+{
+	my ($status, undef, $said) = $b->psql('postgres', $setup, on_error_stop => 0);
+
+	is($status, 0, "and meets none, $time") or diag($said);
+}
+is(rows($b, qq{SELECT has_table_privilege('$name', 'evil."$name"', 'UPDATE')}), 't', 'it grants what it is to grant');
+harmless('peer_setup()', [], 'sync');
+
 $_->stop('fast') foreach $a, $b;
 done_testing();
