@@ -183,6 +183,9 @@ static const char *const tables_query =
 #define IN_KEYS \
 	", inside AS (SELECT x.relid FROM x WHERE x.watched UNION SELECT f.parent FROM inside i JOIN f ON f.relid = i.relid AND f.in_key)"
 
+/* in a comment a line break would end it, and any name may have one */
+#define IN_COMMENT(text) "translate(" text ", E'\\r\\n', '  ')"
+
 #define NOT_IN_THE_LOG " || E'\\n-- what was changed meanwhile is in no log: change these rows once more'"
 
 static const char *const probes_here[] = {
@@ -191,7 +194,7 @@ static const char *const probes_here[] = {
 	"  coalesce(' (' || " LIST("x.registered") " || ')', '')),"
 	" CASE WHEN u.columns IS NOT NULL THEN format('SELECT synchro.register_natural_key(%L, %L);', x.name, u.columns::text)"
 	"  WHEN x.primary_key <> '{}' THEN format('SELECT synchro.unregister_natural_key(%L);', x.name)"
-	"  ELSE format('-- add a primary key, or name columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', x.name) END"
+	"  ELSE " IN_COMMENT("format('-- add a primary key, or name columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', x.name)") " END"
 	NOT_IN_THE_LOG ", true"
 	" FROM x LEFT JOIN LATERAL (SELECT (SELECT array_agg(a.attname ORDER BY o) FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u (u, o)"
 	"   JOIN pg_attribute a ON a.attrelid = x.oid AND a.attnum = u) AS columns FROM pg_index i"
@@ -228,7 +231,7 @@ static const char *const probes_here[] = {
 	"    JOIN json_to_recordset(y.columns) AS c (name name, sequence boolean) ON c.name = a.attname"
 	"    WHERE i.indrelid = y.oid AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
 	"    GROUP BY i.indexrelid) u WHERE NOT u.unfit ORDER BY cardinality(u.columns), u.indexrelid LIMIT 1),"
-	"  format('-- name the columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', y.name)), true"
+	"  " IN_COMMENT("format('-- name the columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', y.name)") "), true"
 	" FROM x JOIN f ON f.relid = x.relid AND f.in_key JOIN x y ON y.relid = f.parent"
 	" WHERE y.mode = 'reference' AND y.relid <> x.relid",
 
@@ -313,9 +316,11 @@ static const char *const probes_here[] = {
 	"   AND (k.tgname = g.name OR k.tgfoid::regprocedure::text = g.function)" \
 	"  JOIN pg_proc o ON o.oid = k.tgfoid)"
 
+#define TYPE_FIRST "CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', " IN_COMMENT("c.type") ") ELSE '' END"
+
 static const char *const probes_there[] = {
 	/* the session's server and database */
-	THERE "SELECT 'error', NULL::oid, 'the server is a standby', '-- let the foreign server lead to the primary', false"
+	THERE "SELECT 'error', NULL::oid, 'the server is a standby', NULL, false"
 	" WHERE pg_is_in_recovery()",
 	UNSAFE_SETTINGS(THERE),
 	THERE "SELECT 'error', NULL::oid, format('role %I may not make temporary tables', current_user),"
@@ -346,10 +351,10 @@ static const char *const probes_there[] = {
 	"   FROM json_to_recordset(t.columns) AS c (name name, type text, collated text, sequence boolean, not_null boolean, generated boolean) WHERE NOT c.generated),"
 	"   CASE WHEN t.primary_key <> '{}' THEN format('PRIMARY KEY (%s)', " LIST("t.primary_key") ") END,"
 	"   CASE WHEN t.key <> '{}' AND t.key <> t.primary_key AND NOT t.many THEN format('UNIQUE NULLS NOT DISTINCT (%s)', " LIST("t.key") ") END),"
-	"  t.schema, current_user, t.name, current_user, t.name), true"
+	"  t.schema, current_user, t.name, current_user, " IN_COMMENT("t.name") "), true"
 	" FROM t WHERE NOT EXISTS (SELECT FROM x WHERE x.relid = t.relid)",
 	THERE COLUMNS "SELECT 'error', c.relid, format('table %s has no column %I', c.relation, c.name),"
-	" CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', c.type) ELSE '' END ||"
+	" " TYPE_FIRST " ||"
 	" format('ALTER TABLE %s ADD COLUMN %I %s%s;', c.relation, c.name, c.type,"
 	"  CASE WHEN c.collated <> 'pg_catalog.\"default\"' THEN ' COLLATE ' || c.collated ELSE '' END), true"
 	" FROM c WHERE c.attnum IS NULL AND (c.key OR c.identity OR NOT (c.skipped OR c.generated))",
@@ -359,7 +364,7 @@ static const char *const probes_there[] = {
 	"    OR substring(c.type, '^character varying.(\\d+)')::int < substring(y.type, '^character varying.(\\d+)')::int))"
 	"  THEN 'info' ELSE 'warning' END, c.relid,"
 	" format('column %I of table %s has type %s, not %s', c.name, c.relation, y.type, c.type),"
-	" CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', c.type) ELSE '' END ||"
+	" " TYPE_FIRST " ||"
 	" format('ALTER TABLE %s ALTER COLUMN %I TYPE %s USING %I::%s;', c.relation, c.name, c.type, c.name, c.type), true"
 	" FROM c CROSS JOIN LATERAL (SELECT format_type(c.atttypid, c.atttypmod) AS type) y"
 	" CROSS JOIN (SELECT '{smallint, integer, bigint, numeric}'::text[] AS numbers) w"
@@ -382,11 +387,13 @@ static const char *const probes_there[] = {
 	" format('key column %I of table %s has collation %s, not %s%s', c.name, c.relation, y.collated, c.collated,"
 	"  CASE WHEN c.deterministic AND l.collisdeterministic THEN '' ELSE ': what is one key here may be two there, or the other way round' END),"
 	" CASE WHEN o.oid IS NULL AND NOT c.deterministic THEN format(E'CREATE COLLATION %s (provider = %s, locale = %L, deterministic = false);\\n', c.collated,"
-	"   CASE c.provider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, c.locale)"
+	"   CASE c.provider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, c.locale) || s.sql"
 	"  WHEN (o.collprovider::text, o.collisdeterministic, o.locale) IS DISTINCT FROM (c.provider, c.deterministic, c.locale) AND c.collated <> 'pg_catalog.\"default\"'"
-	"  THEN format(E'-- collation %s is not there, or not as it is here: make it so first\\n-- ', c.collated) ELSE '' END ||"
-	" format('ALTER TABLE %s ALTER COLUMN %I TYPE %s COLLATE %s;', c.relation, c.name, format_type(c.atttypid, c.atttypmod), c.collated), true"
+	"  THEN format(E'-- collation %s is not there, or not as it is here: make it so first\\n-- %s', " IN_COMMENT("c.collated") ", " IN_COMMENT("s.sql") ")"
+	"  ELSE s.sql END, true"
 	" FROM c JOIN pg_collation l ON l.oid = c.attcollation"
+	" CROSS JOIN LATERAL (SELECT format('ALTER TABLE %s ALTER COLUMN %I TYPE %s COLLATE %s;',"
+	"  c.relation, c.name, format_type(c.atttypid, c.atttypmod), c.collated) AS sql) s"
 	" CROSS JOIN LATERAL (SELECT format('%I.%I', l.collnamespace::regnamespace::name, l.collname) AS collated,"
 	"  coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate) AS locale) y"
 	" LEFT JOIN LATERAL (SELECT n.*, coalesce(to_jsonb(n) ->> 'colllocale', to_jsonb(n) ->> 'colliculocale', n.collcollate) AS locale"
@@ -427,7 +434,7 @@ static const char *const probes_there[] = {
 
 	/* the same trigger on both sides: what ours writes is pushed, and theirs writes it again */
 	THERE TWIN_TRIGGERS "SELECT 'warning', m.relid, format('trigger %I of table %s is on both sides, and what its function %s writes here is pushed: it is done twice', m.name, m.relation, m.function),"
-	" format('ALTER FUNCTION %s SET synchro.log_changes = off;', m.function), false FROM twins m WHERE m.logs",
+	" m.name, false FROM twins m WHERE m.logs",
 	NULL
 };
 
@@ -441,6 +448,13 @@ static const char *const probes_peer[] = {
 	NULL
 };
 
+/* what is to be done here about a trigger that a remote has named, of the table $2; $3: its name */
+static const char *const trigger_fix =
+	"SELECT format('ALTER FUNCTION %s SET synchro.log_changes = off;', g.function)"
+	" FROM json_to_recordset($1::json) AS t (relid oid, triggers json)"
+	" CROSS JOIN json_to_recordset(t.triggers) AS g (name name, function text, logs boolean)"
+	" WHERE t.relid = $2 AND g.name = $3::name AND g.logs";
+
 /*
  * The SQL that describes the tables, to be run here.
  */
@@ -448,6 +462,15 @@ const char *
 synchro_check_tables_sql(void)
 {
 	return tables_query;
+}
+
+/*
+ * The SQL that tells what mends a trigger here, to be run here.
+ */
+const char *
+synchro_check_trigger_sql(void)
+{
+	return trigger_fix;
 }
 
 /*

@@ -17,9 +17,10 @@ typedef enum SynchroCheckSide
 
 /*
  * A probe's columns: severity, oid of the table here or NULL, problem, fix,
- * and whether the fix is to be run on the side where the probe is.  $1: what
- * synchro_check_tables_sql() gives.  $2: the name of the remote; here, NULL
- * for all.
+ * and whether the fix is to be run on the side where the probe is.  If not, it is
+ * no SQL, since a remote may say what it likes, but the name of the trigger here
+ * that is concerned, or NULL.  $1: what synchro_check_tables_sql() gives.  $2: the
+ * name of the remote; here, NULL for all.
  */
 enum
 {
@@ -27,6 +28,7 @@ enum
 };
 
 extern const char *synchro_check_tables_sql(void);
+extern const char *synchro_check_trigger_sql(void);
 extern const char *const *synchro_check_probes(SynchroCheckSide side);
 
 #endif							/* SYNCHRO_CHECKSQL_H */

@@ -13,6 +13,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -44,10 +46,14 @@ static void
 add_there(const Checked *checked, SynchroSeverity severity, Oid relation, const char *problem, const char *fix)
 {
 	const char *name = checked->target->name;
+	char	   *comment = psprintf("-- on remote \"%s\"", name);
 
+	/* a line break in its name would end the comment */
+	for (char *c = comment; *c != '\0'; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
 	synchro_finding_add(checked->findings, severity, relation,
-						psprintf("on remote \"%s\": %s", name, problem),
-						psprintf("-- on remote \"%s\"\n%s", name, fix));
+						psprintf("on remote \"%s\": %s", name, problem), psprintf("%s\n%s", comment, fix));
 }
 
 /*
@@ -102,6 +108,33 @@ check_clock(const Checked *checked)
 									 (long long) (uncertainty / 500 + 1)));
 }
 
+/*
+ * What is to be done here because of what a remote has said.  The SQL is made of
+ * what is known here alone: whoever has the remote decides what it says.
+ *
+ * trigger: of that table, if one of its is concerned.
+ */
+static const char *
+fix_here(const Checked *checked, Oid relid, const char *trigger)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	SynchroSqlScope scope;
+	const char *fix = "-- there is no such trigger here any more";
+
+	if (trigger == NULL)
+		return "-- let the foreign server lead to the primary";
+	values[0] = CStringGetTextDatum(checked->tables);
+	values[1] = ObjectIdGetDatum(relid);
+	values[2] = CStringGetTextDatum(trigger);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	if (synchro_sql_run(synchro_check_trigger_sql(), lengthof(types), types, values, NULL) > 0)
+		fix = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	synchro_sql_close(&scope);
+	return fix;
+}
+
 static void
 run_probes(const Checked *checked, SynchroCheckSide side)
 {
@@ -122,7 +155,7 @@ run_probes(const Checked *checked, SynchroCheckSide side)
 			else
 				synchro_finding_add(checked->findings, severity, relid,
 									psprintf("on remote \"%s\": %s", checked->target->name, SYNCHRO_VALUE(rows, i, PROBE_PROBLEM)),
-									SYNCHRO_VALUE(rows, i, PROBE_FIX));
+									fix_here(checked, relid, SYNCHRO_VALUE(rows, i, PROBE_FIX)));
 		}
 	}
 }
@@ -170,7 +203,7 @@ comment_of(const ErrorData *error)
 	appendStringInfoString(&fix, "-- ");
 	for (const char *c = hint; *c != '\0'; c++)
 	{
-		appendStringInfoChar(&fix, *c);
+		appendStringInfoChar(&fix, *c != '\r' ? *c : ' ');
 		if (*c == '\n')
 			appendStringInfoString(&fix, "-- ");
 	}

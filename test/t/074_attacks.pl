@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use JSON::PP ();
 use Nodes;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
@@ -380,6 +381,48 @@ foreach my $time ('at first', 'once more')
 }
 is(rows($b, qq{SELECT has_table_privilege('$name', 'evil."$name"', 'UPDATE')}), 't', 'it grants what it is to grant');
 harmless('peer_setup()', [], 'sync');
+
+# a line break ends a comment
+my %names = (newline => "n\n$strike", return => "r\r$strike", type => "y\n$strike", server => "s\n$strike");
+foreach my $kind ('newline', 'return')
+{
+	as($a, 'attacker', qq{CREATE TABLE evil.bare (id int NOT NULL UNIQUE); SELECT synchro.add_table('evil.bare', '{id}');
+		ALTER TABLE evil.bare DROP id; ALTER TABLE evil.bare RENAME TO "$names{$kind}"});
+}
+as($a, 'attacker', <<"SQL");
+CREATE TYPE evil."$names{type}" AS ENUM ('a');
+ALTER TABLE evil.keyed ADD other evil."$names{type}";
+CREATE COLLATION evil."$names{newline}" FROM "C";
+CREATE TABLE evil.named (name text COLLATE evil."$names{newline}" PRIMARY KEY);
+SELECT synchro.add_table('evil.named');
+CREATE SERVER "$names{server}" FOREIGN DATA WRAPPER synchro_fdw OPTIONS ($options, dbname 'template1');
+CREATE USER MAPPING FOR attacker SERVER "$names{server}" OPTIONS (user 'sync', password 'secret');
+SELECT synchro.add_remote('$names{server}');
+CREATE FUNCTION evil.twin() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO evil.t DEFAULT VALUES; RETURN NULL; END';
+CREATE TRIGGER twin AFTER INSERT ON evil.keyed FOR EACH ROW EXECUTE FUNCTION evil.twin();
+SQL
+
+as($b, 'attacker', 'CREATE TABLE evil.named (name text COLLATE "POSIX" PRIMARY KEY)');
+
+# on the remote that is his, he is a superuser
+$b->safe_psql('his', <<"SQL");
+CREATE SCHEMA evil;
+GRANT USAGE ON SCHEMA evil TO PUBLIC;
+CREATE TABLE evil.keyed (n int);
+CREATE FUNCTION evil.twin() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER twin AFTER INSERT ON evil.keyed FOR EACH ROW EXECUTE FUNCTION evil.twin();
+CREATE FUNCTION pg_catalog.format(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS \$\$ SELECT CASE WHEN \$1 ~ 'ALTER FUNCTION' THEN '$strike' ELSE pg_catalog.concat(\$1, \$2) END \$\$;
+SQL
+my @fixes = map { JSON::PP::decode_json($_) } split /\n/, rows($a, 'SELECT row_to_json(c) FROM synchro.check() c');
+my @his = grep { $_->{problem} =~ /^on remote "his": trigger/ } @fixes;
+is(join("\n", map { $_->{fix} } @his), 'ALTER FUNCTION evil.twin() SET synchro.log_changes = off;', 'what is to be done here is not taken from a remote');
+@fixes = grep { $_->{fix} =~ /ATTACKER SUPERUSER/i && ($_->{fix} !~ /^-- on remote "his"/) } @fixes;
+foreach my $pattern (map { qr/^$_/ } '-- add a primary key.*\bn ', '-- add a primary key.*\br ', '-- on remote "s .*"\n', '-- on remote .*\n(.*\n)*-- make type ', '-- on remote .*\n(.*\n)*-- collation ', '-- on remote .*\n(.*\n)*-- without foreign keys')
+{
+	ok((grep { $_->{fix} =~ $pattern } @fixes), "there is a comment with such a name in it, $pattern") or diag(map { "$_->{fix}\n" } @fixes);
+}
+($_->{fix} =~ /^-- on remote/ ? $b : $a)->psql('postgres', $_->{fix}, on_error_stop => 0) foreach @fixes;
+harmless('check()', [], 'sync');
 
 $_->stop('fast') foreach $a, $b;
 done_testing();
