@@ -37,6 +37,7 @@
 #include "viewgrants.h"
 #include "watchtrigger.h"
 
+PG_FUNCTION_INFO_V1(synchro_ddl_command_start);
 PG_FUNCTION_INFO_V1(synchro_ddl_command_end);
 PG_FUNCTION_INFO_V1(synchro_sql_drop);
 
@@ -278,6 +279,12 @@ after_create_user_mapping(Node *statement)
 }
 
 static void
+before_revoke(Node *statement)
+{
+	synchro_viewgrants_begin((GrantStmt *) statement);
+}
+
+static void
 after_grant(Node *statement)
 {
 	synchro_viewgrants_follow((GrantStmt *) statement);
@@ -343,6 +350,20 @@ after_ddl(Node *statement, CommandTag tag)
 		default:
 			break;
 	}
+}
+
+/*
+ * Event trigger at ddl_command_start, of REVOKE.
+ */
+Datum
+synchro_ddl_command_start(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *data = event_data(fcinfo);
+
+	if (!must_keep_out() && !restoring() && IsA(data->parsetree, GrantStmt) &&
+		!((GrantStmt *) data->parsetree)->is_grant && synchro_viewgrants_concern((GrantStmt *) data->parsetree))
+		run_guarded(before_revoke, data->parsetree, data->tag);
+	PG_RETURN_NULL();
 }
 
 /*

@@ -179,3 +179,18 @@ CREATE FUNCTION synchro.peer_gone(relation text, identity text, name text, after
 	AS 'MODULE_PATHNAME', 'synchro_peer_gone';
 COMMENT ON FUNCTION synchro.peer_gone(text, text, text, bigint) IS 'for workers of other nodes: tells them that no row here has a name';
 REVOKE ALL ON FUNCTION synchro.peer_gone(text, text, text, bigint) FROM PUBLIC;
+
+--
+-- Rights to views
+--
+CREATE FUNCTION synchro.on_ddl_command_start()
+	RETURNS event_trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_ddl_command_start';
+COMMENT ON FUNCTION synchro.on_ddl_command_start() IS 'event trigger: who may read the views before a REVOKE';
+REVOKE ALL ON FUNCTION synchro.on_ddl_command_start() FROM PUBLIC;
+
+CREATE EVENT TRIGGER synchro_ddl_command_start ON ddl_command_start
+	WHEN TAG IN ('REVOKE')
+	EXECUTE FUNCTION synchro.on_ddl_command_start();
+COMMENT ON EVENT TRIGGER synchro_ddl_command_start IS 'lets synchro see whether a REVOKE has taken a view from somebody';
+ALTER EVENT TRIGGER synchro_ddl_command_start ENABLE ALWAYS;

@@ -11,6 +11,7 @@
 #include "nodes/parsenodes.h"
 
 extern bool synchro_viewgrants_concern(const GrantStmt *grant);
+extern void synchro_viewgrants_begin(const GrantStmt *revoke);
 extern void synchro_viewgrants_follow(const GrantStmt *grant);
 
 #endif							/* SYNCHRO_VIEWGRANTS_H */

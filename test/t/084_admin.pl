@@ -118,5 +118,30 @@ is(rows($local, q{SELECT has_function_privilege('o''dd "role', 'synchro.log_entr
 $local->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION synchro.table_mode(regclass) TO PUBLIC; REVOKE SELECT ON synchro.changes FROM clerk');
 is(rows($local, $may), 't|f|t', 'a right that was granted to others is no business of a REVOKE');
 
+# a REVOKE that takes no view takes nothing else, whoever runs it
+my $app = q{SELECT has_function_privilege('app', 'synchro.pusher_status()', 'EXECUTE'), has_function_privilege('app', 'synchro.log_entries()', 'EXECUTE')};
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE app LOGIN;
+CREATE ROLE mallory LOGIN;
+GRANT EXECUTE ON FUNCTION synchro.pusher_status(), synchro.log_entries() TO app;
+GRANT SELECT ON synchro.node TO mallory;
+GRANT SELECT ON synchro.remotes TO mallory WITH GRANT OPTION;
+SQL
+foreach my $view ('node', 'remotes')
+{
+	(undef, undef, $messages) = $local->psql('postgres', "REVOKE SELECT ON synchro.$view FROM app", extra_params => [ '-U', 'mallory' ]);
+	is(rows($local, $app), 't|t', "EXECUTE stays with whom another role takes nothing from, $view") or diag($messages);
+}
+$local->safe_psql('postgres', 'REVOKE SELECT ON synchro.remotes FROM app');
+is(rows($local, $app), 't|t', 'and what was granted by itself, if there was no view to take');
+$local->safe_psql('postgres', 'GRANT SELECT ON synchro.remotes TO app; REVOKE SELECT ON synchro.remotes FROM app');
+is(rows($local, $app), 'f|t', 'with a view goes what it calls, and no other function');
+
+# and one that takes it from others takes what they have by it
+$local->safe_psql('postgres', 'GRANT SELECT ON synchro.remotes TO app', extra_params => [ '-U', 'mallory' ]);
+is(rows($local, $app), 't|t', 'a view may be granted by others than its owner');
+$local->safe_psql('postgres', 'REVOKE SELECT ON synchro.remotes FROM mallory CASCADE');
+is(rows($local, $app), 'f|t', 'what is taken from them is taken from all who have it by them');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
