@@ -158,6 +158,7 @@ synchro_preview(PG_FUNCTION_ARGS)
 		/* one remote that cannot be reached does not hide the others */
 		if (++failed == list_length(targets))
 			synchro_pushcall_report(&error);
+		synchro_pushcall_censor(&error);
 		ereport(WARNING,
 				(errcode(error.sqlerrcode),
 				 errmsg("could not look at remote \"%s\"", target->name),

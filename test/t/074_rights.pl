@@ -151,6 +151,11 @@ SQL
 sync_fails($local, 'office', qr/P0001: the key is c/, 'who may read everything sees the reason of an error');
 my $said = denied('reader', 'SELECT synchro.synchronize()', qr/P0001: error P0001, whose text is not shown to you.*HINT:  Ask somebody who may read/s, 'who may not, sees its SQLSTATE');
 unlike($said, qr/the key/, 'and no more');
+$remote->safe_psql('postgres', 'CREATE DATABASE away');
+connect_remote($local, $remote, name => 'away', remote_db => 'away', peer => 'create');
+$said = denied('reader', 'SELECT * FROM synchro.preview()', qr/WARNING:  P0001: could not look at remote "office".*DETAIL:  error P0001, whose text is not shown to you/s, 'of several remotes it is the same');
+unlike($said, qr/the key/, 'and no more');
+$local->safe_psql('postgres', q{SELECT synchro.remove_remote('away')});
 $local->safe_psql('postgres', 'GRANT SELECT ON closed TO reader; ALTER TABLE divided DISABLE ROW LEVEL SECURITY');
 denied('reader', 'SELECT synchro.synchronize()', qr/P0001: the key is c/, 'until he may');
 $local->safe_psql('postgres', 'TRUNCATE lab.switch; REVOKE SELECT ON closed FROM reader');
