@@ -154,12 +154,19 @@ take_fingerprint(SynchroLink *link, Oid relid, Fingerprint *fingerprint, Synchro
 	SynchroSqlScope scope;
 	SynchroReader reader;
 	SynchroLinkTable *lt = describe(link, relid);
+	List	   *parents = synchro_compare_parents(lt);
 	Oid			caller = GetUserId();
+	ListCell   *cell;
 
 	*content = synchro_content_sql(lt, &side);
 	synchro_sql_open(&scope, caller);
 	synchro_sql_settings(false);
-	synchro_reader_begin(&reader, caller, lt->table, false, synchro_compare_parents(lt));
+	synchro_reader_begin(&reader, caller, lt->table, false, parents);
+
+	/* a row without a natural key is hashed as a whole for who refers to it, so its values could be guessed */
+	foreach(cell, parents)
+		if (((SynchroTable *) lfirst(cell))->mode == SYNCHRO_MODE_REFERENCE)
+			synchro_reader_require(caller, lfirst(cell), false);
 	synchro_sql_query(psprintf("SELECT %s %s", (*content)->all, (*content)->from), 0, NULL, NULL, NULL,
 					  synchro_sql_callback(add_row, fingerprint));
 	synchro_reader_end(&reader);

@@ -120,7 +120,16 @@ is_deeply(manifest($databases[0]), $before, 'and what was is again');
 $one->safe_psql('postgres', 'CREATE ROLE reader; GRANT EXECUTE ON FUNCTION synchro.manifest(regnamespace) TO reader');
 my ($rc, $stdout, $stderr) = $one->psql('postgres', 'SET ROLE reader; SELECT * FROM synchro.manifest()');
 like($stderr, qr/permission denied for table/, 'it takes the right to read the tables');
-$one->safe_psql('postgres', 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; ALTER TABLE city ENABLE ROW LEVEL SECURITY');
+
+# visits have no natural key: what a photo refers to is all that is in a visit, so that is what could be guessed by its fingerprint
+$one->safe_psql('postgres', 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; REVOKE SELECT ON visit, city FROM reader; GRANT SELECT (id, country_id, name) ON city TO reader; GRANT SELECT (id, city_id, note) ON visit TO reader');
+$one->safe_psql('postgres', 'CREATE SCHEMA photos; ALTER TABLE photo SET SCHEMA photos; GRANT USAGE ON SCHEMA photos TO reader');
+($rc, $stdout, $stderr) = $one->psql('postgres', q{SET ROLE reader; SELECT * FROM synchro.manifest('photos')});
+like($stderr, qr/permission denied for table visit/, 'also of parents without a natural key, all that is pushed');
+$one->safe_psql('postgres', 'GRANT SELECT (details) ON visit TO reader');
+($rc, $stdout, $stderr) = $one->psql('postgres', q{SET ROLE reader; SELECT relation FROM synchro.manifest('photos')});
+is("$stdout$stderr", 'photos.photo', 'of others the names, and nothing of skipped columns');
+$one->safe_psql('postgres', 'ALTER TABLE photos.photo SET SCHEMA public; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; ALTER TABLE city ENABLE ROW LEVEL SECURITY');
 ($rc, $stdout, $stderr) = $one->psql('postgres', 'SET ROLE reader; SELECT * FROM synchro.manifest()');
 like($stderr, qr/row-level security.*HINT:  Give role reader the attribute BYPASSRLS/s, 'rows that are hidden are no rows that are missing');
 
