@@ -302,20 +302,29 @@ push_single(Division *division, List *keys)
 
 /*
  * So much has failed that the rest goes without looking for the rows that are
- * to blame.
+ * to blame.  All rows of a part get the same reason, so there is one for each
+ * table.
  */
 static void
 park_all(Division *division, const List *keys)
 {
-	Part		part = begin_part(division, keys);
 	const ListCell *cell;
 
-	send_part(division, &part, true, false);
-	if (part.error != NULL)
-		foreach(cell, keys)
-			for (int i = 0; i < ((SynchroBatchKeys *) lfirst(cell))->identities->count; i++)
-				park_key(division, lfirst(cell), i, part.error);
-	end_part(division, &part);
+	foreach(cell, keys)
+	{
+		const SynchroBatchKeys *table = lfirst(cell);
+		Part		part = begin_part(division, list_make1(lfirst(cell)));
+		SynchroRemoteError *error;
+
+		send_part(division, &part, true, false);
+		if (part.error != NULL)
+		{
+			error = synchro_quarantine_shared(division->pass, part.batch, table->relid, part.error);
+			for (int i = 0; i < table->identities->count; i++)
+				park_key(division, table, i, error);
+		}
+		end_part(division, &part);
+	}
 }
 
 /*

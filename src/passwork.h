@@ -75,6 +75,8 @@ extern bool synchro_error_may_need_others(const char *state);
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);
 extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error);
+extern SynchroRemoteError *synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid,
+													 SynchroRemoteError *error);
 extern void synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
 										const SynchroBatchDead *dead, const SynchroRemoteError *error);
 extern void synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old,

@@ -476,6 +476,73 @@ name_of_old(SynchroPass *pass, const SynchroBatchOld *old)
 	return identities != NULL ? name_of(pass, old->relid, identities, 0) : NULL;
 }
 
+static bool
+refers_to(const SynchroTable *table, Oid parent)
+{
+	for (int i = 0; i < table->nfks; i++)
+		if (table->fks[i].parent == parent)
+			return true;
+	return false;
+}
+
+/*
+ * Is an error about a row of that table, as far as it can be told?
+ *
+ * Of a table's constraints the remote says whose they are, and of a staged value
+ * the COPY.  Any other error may be about what the batch has of other tables.
+ */
+static bool
+is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable *table, const SynchroRemoteError *error)
+{
+	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	int			number;
+	ListCell   *cell;
+
+	/* what a row refers to is in the row */
+	if (strcmp(error->sqlstate, SYNCHRO_MISSING_PARENTS) == 0)
+		return refers_to(table, parse_named_row(pass, error->detail, NULL)->table->relid);
+	if (strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0)
+		return parse_named_row(pass, error->detail, NULL)->table->relid == table->relid;
+	if (error->table != NULL && error->table[0] != '\0')
+		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
+	if (copy == NULL || sscanf(copy, "COPY s_%d", &number) != 1)
+		return batch->ensured == NIL;
+	foreach(cell, pass->link->tables)
+		if (((SynchroLinkTable *) lfirst(cell))->number == number)
+			return ((SynchroLinkTable *) lfirst(cell))->table->relid == table->relid;
+	return false;
+}
+
+/*
+ * The error that rows of a table are parked with which were not tried one by
+ * one.  Whoever may read that table is shown it, so it says nothing of rows of
+ * others.  In the current memory context.
+ */
+SynchroRemoteError *
+synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, SynchroRemoteError *error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const SynchroTable *table;
+	SynchroRemoteError *shared;
+	bool		own;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	table = synchro_table_get(relid, true);
+	own = table == NULL || is_about_table(pass, batch, table, error);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	if (own)
+		return error;
+	shared = palloc0(sizeof(SynchroRemoteError));
+
+	/* ours are said with what they name, see describe() */
+	strlcpy(shared->sqlstate, strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0 ? "21000" :
+			strcmp(error->sqlstate, SYNCHRO_MISSING_PARENTS) == 0 ? "23503" : error->sqlstate, sizeof(shared->sqlstate));
+	shared->message = pstrdup("it was in a batch that failed because of a row of another table");
+	shared->hint = pstrdup("So much had failed that rows were not tried one by one. Mend what is shown for other rows, and run synchro.retry().");
+	return shared;
+}
+
 /*
  * Park a row with a name of before that the remote has refused.
  */

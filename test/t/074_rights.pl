@@ -8,7 +8,7 @@ use lib 'test/t';
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local');
+my $local = synchro_node('local', conf => 'synchro.batch_size = 10000');
 my $remote = synchro_node('remote');
 
 sub as
@@ -236,6 +236,31 @@ sync_parks($local, 'office', qr/55000: tables public\.child and public\.parent h
 $local->safe_psql('postgres', 'GRANT son TO father; GRANT SELECT ON parent TO son; SELECT synchro.retry()');
 sync($local, 'office');
 same($local, $remote, 'SELECT c.name, p.name FROM child c JOIN parent p ON p.n = c.parent', 'as the one whose rights the other has, too, they are');
+
+#
+# so many rows fail that they are not tried one by one any more: none is shown what was said of another table's row
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE untold (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE told (id serial PRIMARY KEY, name text NOT NULL UNIQUE, after int REFERENCES untold);
+CREATE TABLE trail (name text);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+ALTER TABLE untold ADD CHECK (name !~ 'secret');
+ALTER TABLE trail ADD CHECK (name !~ 'secret');
+CREATE FUNCTION trail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO trail VALUES ('secret'); RETURN NULL; END $$;
+CREATE TRIGGER trail AFTER INSERT ON told FOR EACH ROW EXECUTE FUNCTION trail();
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table(t, '{name}') FROM unnest('{told,untold}'::regclass[]) t;
+GRANT SELECT ON told TO reader;
+INSERT INTO untold (name) SELECT 'secret ' || i FROM generate_series(1, 1100) i;
+INSERT INTO told (name) SELECT 'told ' || i FROM generate_series(1, 400) i;
+SQL
+is(sync($local, 'office')->{failed}, 1500, 'all fail');
+is(as('reader', q{SELECT count(*), count(*) FILTER (WHERE f::text ~ 'secret') FROM synchro.failures f WHERE relation = 'told'::regclass}), '400|0', 'of one table nothing is told by those of another');
+is(as('reader', q{SELECT DISTINCT message FROM synchro.failures WHERE relation = 'told'::regclass}), 'it was in a batch that failed because of a row of another table', 'it is said that it is another one');
+is(rows($local, q{SELECT count(DISTINCT message) FROM synchro.failures WHERE relation = 'untold'::regclass AND detail ~ 'secret'}), '1', 'those who may read that one see why');
 
 $_->stop('fast') foreach $local, $remote;
 done_testing();
