@@ -103,6 +103,7 @@ extern void synchro_sql_straight_delete(StringInfo sql, const SynchroLinkTable *
 
 /* in freesql.c */
 extern void synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_free_identities(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* pieces that these share; in stagesql.c */
 extern const char *synchro_column_name(const SynchroLinkTable *lt, int column);

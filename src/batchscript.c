@@ -451,6 +451,8 @@ append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
 	foreach(cell, component)
 		if (batch->careful && ((SynchroLinkTable *) lfirst(cell))->rows != NULL)
 			synchro_sql_free_values(sql, batch->link, lfirst(cell));
+	foreach(cell, component)
+		synchro_sql_free_identities(sql, batch->link, lfirst(cell));
 	synchro_sql_upsert(sql, component);
 }
 

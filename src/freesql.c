@@ -14,6 +14,12 @@
  * The value in between must pass the remote's rules as any other: NULL where
  * the column may be that, else one that nobody is likely to have.
  *
+ * Where nothing on the remote checks at once that identities are unique, such
+ * a batch does not fail: for a moment two rows have one identity, and what
+ * deletes the one by it would take the other with it.  There a doomed row gives
+ * its identity up in any case, before another takes it:
+ * synchro_sql_free_identities().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -44,19 +50,17 @@ free_range(const SynchroRemoteColumn *there)
 }
 
 /*
- * A free value for a column, as SQL: n counts the rows concerned.  NULL if
- * there is none to be had.
+ * A free value for a column that is not NULL, as SQL: n counts the rows
+ * concerned.  NULL if there is none to be had.
  */
 static char *
-free_value(const SynchroLinkTable *lt, int column)
+other_value(const SynchroLinkTable *lt, int column)
 {
 	const SynchroRemoteColumn *there = &lt->remote->columns[column];
 	const char *name = synchro_column_name(lt, column);
 
 	if (synchro_column_fk(lt, column) >= 0)
-		return there->not_null ? NULL : "NULL";
-	if (!there->not_null)
-		return "NULL";
+		return NULL;
 	if (there->category == 'S')
 		return psprintf("pg_catalog.chr(1) || pg_catalog.to_hex(x.n + (SELECT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) %ld)::bigint))", free_range(there));
 	if (strcmp(there->base, "smallint") == 0 || strcmp(there->base, "integer") == 0 ||
@@ -69,6 +73,15 @@ free_value(const SynchroLinkTable *lt, int column)
 		return psprintf("(SELECT pg_catalog.max(%s) FROM %s WHERE pg_catalog.isfinite(%s)) OPERATOR(pg_catalog.+) (x.n OPERATOR(pg_catalog.*) interval '1 day')",
 						name, lt->table->qualified, name);
 	return NULL;
+}
+
+/*
+ * The same, or "NULL" where the column may be that.
+ */
+static char *
+free_value(const SynchroLinkTable *lt, int column)
+{
+	return lt->remote->columns[column].not_null ? other_value(lt, column) : "NULL";
 }
 
 /*
@@ -152,9 +165,46 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 }
 
 /*
+ * Append the statement that gives the remote rows that holders selects another
+ * value of a column.  Where that is part of the rows' identity, the map follows,
+ * and the list of deletes.
+ */
+static void
+append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
+			   int column, const char *value, const char *holders)
+{
+	int			n = lt->table->nidentity;
+
+	appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (%s) g) x WHERE ",
+					 lt->table->qualified, synchro_column_name(lt, column), value, holders);
+	synchro_sql_identity_equal(sql, lt, "t", "x.h");
+	appendStringInfoString(sql, " RETURNING ");
+	synchro_sql_list(sql, "x.h", n);
+	appendStringInfoString(sql, ", ");
+	append_identities(sql, lt, "t", "i");
+	if (synchro_identity_position(lt->table, lt->table->columns[column].attnum) >= 0)
+	{
+		appendStringInfo(sql, "), u AS (UPDATE %s.unapplied u SET remote_key = ", link->peer);
+		synchro_sql_remote_key(sql, lt, "p.i");
+		appendStringInfo(sql, " FROM p WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ",
+						 link->node, quote_literal_cstr(lt->table->qualified));
+		synchro_sql_remote_key(sql, lt, "p.h");
+	}
+	appendStringInfo(sql, ") UPDATE pg_temp.m_%d m SET ", lt->number);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%sr%d = p.i%d", i > 0 ? ", " : "", i, i);
+	appendStringInfoString(sql, " FROM p WHERE NOT m.fresh");
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_sql_value_equal(sql, lt, i, psprintf("m.r%d", i), psprintf("p.h%d", i));
+	}
+	appendStringInfoChar(sql, ';');
+}
+
+/*
  * Append statements that free the unique values of a table which rows of the
- * batch are to get.  Where a value is part of the rows' identity, the map
- * follows.
+ * batch are to get.
  */
 void
 synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
@@ -165,23 +215,115 @@ synchro_sql_free_values(StringInfo sql, const SynchroLink *link, const SynchroLi
 	{
 		const SynchroRemoteIndex *index = lfirst(cell);
 		int			column = choose_column(lt, index);
+		StringInfoData holders;
 
 		if (column < 0)
 			continue;
-		appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (",
-						 lt->table->qualified, synchro_column_name(lt, column), free_value(lt, column));
-		append_holders(sql, link, lt, index);
-		appendStringInfoString(sql, ") g) x WHERE ");
-		synchro_sql_identity_equal(sql, lt, "t", "x.h");
-		appendStringInfoString(sql, " RETURNING ");
-		synchro_sql_list(sql, "x.h", lt->table->nidentity);
-		appendStringInfoString(sql, ", ");
-		append_identities(sql, lt, "t", "i");
-		appendStringInfo(sql, ") UPDATE pg_temp.m_%d m SET ", lt->number);
-		for (int i = 0; i < lt->table->nidentity; i++)
-			appendStringInfo(sql, "%sr%d = p.i%d", i > 0 ? ", " : "", i, i);
-		appendStringInfoString(sql, " FROM p WHERE NOT m.fresh AND ");
-		synchro_sql_equal(sql, "m.r", "p.h", lt->table->nidentity);
-		appendStringInfoChar(sql, ';');
+		initStringInfo(&holders);
+		append_holders(&holders, link, lt, index);
+		append_freeing(sql, link, lt, column, free_value(lt, column), holders.data);
 	}
+}
+
+/*
+ * Does the remote refuse a second row of the same identity at once, even within
+ * a transaction?
+ */
+static bool
+identities_are_checked(const SynchroLinkTable *lt)
+{
+	ListCell   *cell;
+
+	foreach(cell, lt->remote->unique_indexes)
+	{
+		const SynchroRemoteIndex *index = lfirst(cell);
+		bool		covered = index->immediate;
+
+		for (int i = 0; i < index->ncolumns && covered; i++)
+		{
+			int			column = index->columns[i];
+
+			covered = column >= 0 && synchro_identity_position(lt->table, lt->table->columns[column].attnum) >= 0 &&
+				(lt->table->columns[column].not_null || lt->remote->columns[column].not_null);
+		}
+		if (covered)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Append "the remote rows that are to be deleted, by this batch or the pass's
+ * last one, and whose identity another row of the batch is to get".
+ */
+static void
+append_doomed_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	appendStringInfoString(sql, "SELECT DISTINCT ");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%sd.r%d AS h%d", i > 0 ? ", " : "", i, i);
+	appendStringInfoString(sql, " FROM (SELECT ");
+	synchro_sql_list(sql, "c.r", n);
+	appendStringInfoString(sql, " FROM (");
+	synchro_sql_doomed(sql, lt);
+	appendStringInfoString(sql, ") c UNION SELECT ");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%su.remote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
+						 lt->remote->columns[lt->table->identity[i]].base);
+	appendStringInfo(sql, " FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s) d JOIN pg_temp.m_%d m ON m.kind = 'n'",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), lt->number);
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_sql_value_equal(sql, lt, i, psprintf("m.v%d", i), psprintf("d.r%d", i));
+	}
+
+	/* not those that the batch wants again */
+	appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.m_%d k WHERE k.kind = 'n'", lt->number);
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_sql_value_equal(sql, lt, i, psprintf("k.r%d", i), psprintf("d.r%d", i));
+	}
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append the statement that has doomed rows give up identities which other rows
+ * of the batch are to get, where nothing else would keep the two apart.
+ *
+ * They cannot be deleted before: others may still refer to them by other
+ * columns.  If there is no other value for them, the batch fails as it does
+ * where the remote has a unique index: the row that takes the identity waits
+ * until the other is gone.
+ */
+void
+synchro_sql_free_identities(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	StringInfoData holders;
+	bool		taken = false;
+
+	if (lt->rows == NULL || lt->nolds == 0 || !lt->table->watched || identities_are_checked(lt))
+		return;
+	initStringInfo(&holders);
+	append_doomed_holders(&holders, link, lt);
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+		char	   *value;
+
+		if (!synchro_identity_is_value(lt, column) || !synchro_column_updatable(lt, column))
+			continue;
+		taken = true;
+		value = other_value(lt, column);
+		if (value == NULL)
+			continue;
+		append_freeing(sql, link, lt, column, value, holders.data);
+		return;
+	}
+	if (taken)
+		appendStringInfo(sql, "SELECT pg_temp.synchro_raise('23505', 'key of a row that is still to be deleted', '') FROM (%s) h LIMIT 1;",
+						 holders.data);
 }

@@ -564,6 +564,58 @@ SQL
 }
 
 #
+# A row takes the key of one that is deleted in the same batch, where nothing on the remote checks at once that keys are
+# unique: for a moment both have that key
+#
+{
+	tables(<<'SQL', q{'later'}, q{'bare', '{code, part}'}, q{'boxed'}, q{'flag'}, q{'slot'});
+CREATE TABLE later (code text PRIMARY KEY DEFERRABLE, cash integer);
+CREATE TABLE bare (code text NOT NULL, part integer NOT NULL, cash integer, CONSTRAINT bare_key UNIQUE (code, part));
+CREATE TABLE boxed (place inet PRIMARY KEY DEFERRABLE, cash integer);
+CREATE TABLE flag (name text PRIMARY KEY);
+CREATE TABLE slot (name text REFERENCES flag (name), place integer, cash integer, PRIMARY KEY (name, place) DEFERRABLE);
+SQL
+	$remote->safe_psql('postgres', 'ALTER TABLE bare DROP CONSTRAINT bare_key; CREATE INDEX ON bare (code)');
+
+	my @queries = map { "SELECT * FROM $_ ORDER BY 1, 2" } qw(later bare boxed slot);
+	my $is = sub { same($local, $remote, $_, "$_[0]: $_") foreach @queries };
+
+	change(q{INSERT INTO later SELECT chr(96 + i), i FROM generate_series(1, 9) i; INSERT INTO bare SELECT code, cash, cash FROM later;
+		INSERT INTO boxed SELECT ('10.0.0.' || cash)::inet, cash FROM later;
+		INSERT INTO flag VALUES ('x'), ('y'); INSERT INTO slot SELECT name, cash, cash FROM flag, later});
+	sync($local, 'office');
+	$is->('keys that are checked late');
+
+	change(q{BEGIN; DELETE FROM later WHERE code = 'b'; UPDATE later SET code = 'b' WHERE code = 'a'; COMMIT;
+		BEGIN; DELETE FROM bare WHERE code = 'b'; UPDATE bare SET code = 'b', part = 2 WHERE code = 'a'; COMMIT;
+		BEGIN; DELETE FROM slot WHERE place = 2; UPDATE slot SET place = 2 WHERE place = 1; COMMIT});
+	is_deeply(counts(), [ 0, 4, 4 ], 'the key of one that is deleted: rows');
+	$is->('the key of one that is deleted');
+
+	change(q{BEGIN; DELETE FROM later WHERE code IN ('b', 'i'); UPDATE later SET code = 'b' WHERE code = 'c'; UPDATE later SET code = 'c' WHERE code = 'd';
+		UPDATE later SET code = 'i' WHERE code = 'e'; COMMIT});
+	sync($local, 'office');
+	$is->('one after the other');
+
+	# in batches of one row, the list of deletes has it
+	$local->safe_psql('postgres', q{LOAD 'synchro'; ALTER SYSTEM SET synchro.batch_size = 1});
+	$local->reload;
+	change(q{BEGIN; DELETE FROM later WHERE code = 'g'; UPDATE later SET code = 'g' WHERE code = 'f'; UPDATE later SET cash = -cash; COMMIT});
+	sync($local, 'office');
+	$is->('in several batches');
+	$local->safe_psql('postgres', q{ALTER SYSTEM RESET synchro.batch_size});
+	$local->reload;
+
+	# there is no other value for this one, so it waits for the delete
+	change(q{BEGIN; DELETE FROM boxed WHERE cash = 2; UPDATE boxed SET place = '10.0.0.2' WHERE cash = 1; COMMIT});
+	$local->psql('postgres', q{SELECT * FROM synchro.synchronize('office')});
+	sync($local, 'office');
+	$is->('a type that has no free value');
+	is(rows($local, 'SELECT count(*) FROM synchro.parked'), 0, 'and nothing waits any more');
+	is(rows($remote, q{SELECT count(*) FROM synchro_peer.unapplied}), 0, 'nothing is left over');
+}
+
+#
 # What cannot be found says so: the referenced column is a reference itself
 #
 {
