@@ -70,6 +70,8 @@ HTAB *
 synchro_moves_follow(List *moves)
 {
 	HTAB	   *origins = synchro_bytes_table("synchro moves", sizeof(SynchroOrigin), 64);
+	HASH_SEQ_STATUS status;
+	SynchroOrigin *arrived;
 	ListCell   *cell;
 
 	list_sort(moves, compare_moves);
@@ -91,6 +93,14 @@ synchro_moves_follow(List *moves)
 			memset((char *) to + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
 		to->arrived = !move->known;
 		to->from = origin;
+	}
+	hash_seq_init(&status, origins);
+	while ((arrived = hash_seq_search(&status)) != NULL)
+	{
+		SynchroOrigin *from = arrived->arrived ? synchro_moves_find(origins, arrived->from) : NULL;
+
+		if (from != NULL)
+			from->followed = true;
 	}
 	return origins;
 }

@@ -564,6 +564,41 @@ SQL
 }
 
 #
+# A row's primary key changes, and another row is inserted in its place before either is pushed
+#
+{
+	tables(<<'SQL', q{'place'}, q{'numbered', '{name}'}, q{'told'});
+CREATE TABLE place (code text PRIMARY KEY, cash integer);
+CREATE TABLE numbered (id serial PRIMARY KEY, name text NOT NULL UNIQUE, cash integer);
+CREATE TABLE told (id serial PRIMARY KEY, cash integer);
+SQL
+	my @queries = ('SELECT * FROM place ORDER BY code', 'SELECT name, cash FROM numbered ORDER BY name', 'SELECT cash FROM told ORDER BY cash');
+	my $is = sub { same($local, $remote, $_, "$_[0]: $_") foreach @queries };
+
+	change(q{INSERT INTO place SELECT chr(96 + i), i FROM generate_series(1, 9) i; INSERT INTO numbered (name, cash) SELECT code, cash FROM place;
+		INSERT INTO told (cash) SELECT cash FROM place});
+	sync($local, 'office');
+	my $told = rows($remote, 'SELECT id FROM told WHERE cash = 1');
+
+	change(q{BEGIN; UPDATE place SET code = 'z' WHERE code = 'a'; INSERT INTO place VALUES ('a', 10); COMMIT},
+		q{UPDATE numbered SET id = 30 WHERE id = 1}, q{INSERT INTO numbered VALUES (1, 'z', 10)},
+		q{UPDATE told SET id = 30 WHERE id = 1}, q{INSERT INTO told VALUES (1, 10)});
+	is_deeply(counts(), [ 3, 1, 0 ], 'a new row in the place of one that has moved: counts');
+	$is->('a new row in the place of one that has moved');
+	is(rows($remote, 'SELECT id FROM told WHERE cash = 1'), $told, 'which is the row that it was');
+
+	change(q{BEGIN; DELETE FROM place WHERE code = 'b'; UPDATE place SET code = 'b' WHERE code = 'c'; UPDATE place SET code = 'c' WHERE code = 'd';
+		INSERT INTO place VALUES ('d', 11); COMMIT});
+	sync($local, 'office');
+	$is->('several, one after the other');
+
+	change(q{BEGIN; UPDATE place SET code = 'y' WHERE code = 'e'; DELETE FROM place WHERE code = 'y'; UPDATE place SET code = 'y' WHERE code = 'f';
+		INSERT INTO place VALUES ('f', 12); COMMIT});
+	sync($local, 'office');
+	$is->('one is deleted where it has moved to, which another takes');
+}
+
+#
 # A row takes the key of one that is deleted in the same batch, where nothing on the remote checks at once that keys are
 # unique: for a moment both have that key
 #
