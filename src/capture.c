@@ -14,8 +14,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -191,6 +193,23 @@ find_applied(const CaptureTable *table, StringInfo record, int start, uint8 *fla
 }
 
 /*
+ * Which command wrote this version of a row, a moment ago?  Not the current
+ * one: other triggers run theirs between two rows of one command.
+ */
+static CommandId
+written_by(TupleTableSlot *slot)
+{
+	if (TTS_IS_HEAPTUPLE(slot) || TTS_IS_BUFFERTUPLE(slot))
+	{
+		HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
+
+		if (tuple != NULL && TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)))
+			return HeapTupleHeaderGetCmin(tuple->t_data);
+	}
+	return GetCurrentCommandId(false);
+}
+
+/*
  * Log that a row changed.
  *
  * identity: the row whose identity is logged.  old_key: the row as it was,
@@ -209,7 +228,11 @@ log_row(CaptureTable *table, SynchroOp op, TupleTableSlot *identity,
 	if (old_key != NULL && table->nkey > 0)
 		flags |= SYNCHRO_KEY_HAS_OLD;
 	if (from != NULL)
+	{
 		flags |= SYNCHRO_KEY_MOVED;
+		if (synchro_buffer_moves_together(&table->place, table->root, table->layout, written_by(identity)))
+			flags |= SYNCHRO_KEY_TOGETHER;
+	}
 
 	record = synchro_buffer_begin(&table->place, table->root, table->layout, flags);
 	start = record->len;

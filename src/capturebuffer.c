@@ -55,6 +55,8 @@ typedef struct TxTable
 {
 	Oid			relation;
 	uint32		layout;
+	CommandId	moved;			/* that wrote its last moved record, or
+								 * InvalidCommandId */
 } TxTable;
 
 /* where a subtransaction began; level 1 is the transaction itself */
@@ -232,6 +234,7 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
 	}
 	tx_tables[tx_ntables].relation = relation;
 	tx_tables[tx_ntables].layout = layout;
+	tx_tables[tx_ntables].moved = InvalidCommandId;
 	place->tx_epoch = tx_epoch;
 	place->tx_index = tx_ntables++;
 	return place->tx_index;
@@ -267,6 +270,28 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 	return (flags & SYNCHRO_KEY_HAS_OLD) == 0 ||
 		(earlier.flags & SYNCHRO_KEY_HAS_OLD) != 0 ||
 		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_INSERT;
+}
+
+/*
+ * A record of a row that this command has moved is about to come: was the
+ * table's last such record the same command's?  A partitioned table may have
+ * several entries: the first counts.
+ *
+ * What a subtransaction that has failed leaves behind does no harm: no command
+ * has its number again.
+ */
+bool
+synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 layout, CommandId command)
+{
+	int			index = tx_table_index(place, relation, layout);
+	bool		together;
+
+	for (int i = 0; i < index; i++)
+		if (tx_tables[i].relation == relation)
+			index = i;
+	together = tx_tables[index].moved == command;
+	tx_tables[index].moved = command;
+	return together;
 }
 
 /*

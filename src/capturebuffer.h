@@ -21,6 +21,7 @@ extern void synchro_buffer_init(void);
 extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
 									   uint32 layout, uint8 flags);
 extern void synchro_buffer_set_flags(uint8 flags);
+extern bool synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 layout, CommandId command);
 extern bool synchro_buffer_needs_more(void);
 extern void synchro_buffer_end(void);
 extern void synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity);

@@ -8,6 +8,20 @@
  * their transactions committed, over all keys of the table, the moves tell
  * which row of the earlier snapshot has ended where.
  *
+ * The moves of one command are made at once, not one after the other.  That
+ * makes a difference where a primary key is checked late: SET id = id + 1 has
+ * row 1 arrive at 2 before row 2 has left.  A command sees no row that it wrote
+ * itself and changes each row once, so all its "from" are identities of before it, and
+ * all its "to" of after it, whatever their order: first each one's origin is
+ * looked up, then they arrive.  Such moves are marked in the log, as "together"
+ * with the one before (keycodec.h): if they are not next to each other, as a
+ * trigger has moved rows of the table meanwhile, they are not marked, and are
+ * followed one by one.
+ *
+ * Two commands of one transaction can only be told apart by identities, so if the
+ * constraint is deferred to the end of the transaction and two rows have one
+ * identity when the second begins, the one that came last is taken for both.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -23,6 +37,8 @@ typedef struct Move
 	SynchroBytes from;
 	SynchroBytes to;
 	bool		known;
+	bool		together;
+	SynchroBytes origin;		/* where it was in the earlier snapshot */
 } Move;
 
 /*
@@ -43,6 +59,7 @@ synchro_moves_add(List *moves, const SynchroLogRow *row,
 	move->from = synchro_key_copy(record->from);
 	move->to = synchro_key_copy(record->identity);
 	move->known = known;
+	move->together = record->together;
 	return lappend(moves, move);
 }
 
@@ -61,6 +78,62 @@ compare_moves(const ListCell *a, const ListCell *b)
 	return x->position < y->position ? -1 : x->position > y->position;
 }
 
+static SynchroOrigin *
+enter_origin(HTAB *origins, const SynchroBytes *identity)
+{
+	bool		found;
+	SynchroOrigin *origin = hash_search(origins, identity, HASH_ENTER, &found);
+
+	if (!found)
+		memset((char *) origin + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
+	return origin;
+}
+
+/*
+ * Where does the next command begin?
+ */
+static int
+next_command(const List *moves, int first)
+{
+	int			next = first + 1;
+
+	while (next < list_length(moves))
+	{
+		const Move *move = list_nth(moves, next);
+
+		if (!move->together || move->txid != ((const Move *) list_nth(moves, first))->txid)
+			break;
+		next++;
+	}
+	return next;
+}
+
+/*
+ * Follow the moves of one command.
+ */
+static void
+follow_command(HTAB *origins, const List *moves, int first, int next)
+{
+	for (int i = first; i < next; i++)
+	{
+		Move	   *move = list_nth(moves, i);
+		SynchroOrigin *from = enter_origin(origins, &move->from);
+
+		from->left |= !from->arrived;
+		move->origin = from->arrived ? from->from : move->from;
+	}
+	for (int i = first; i < next; i++)
+		synchro_moves_find(origins, ((Move *) list_nth(moves, i))->from)->arrived = false;
+	for (int i = first; i < next; i++)
+	{
+		const Move *move = list_nth(moves, i);
+		SynchroOrigin *to = enter_origin(origins, &move->to);
+
+		to->arrived = !move->known;
+		to->from = move->origin;
+	}
+}
+
 /*
  * Follow the moves of a table in commit order: which row of the earlier
  * snapshot has ended where.  Returns SynchroOrigin by identity, in the current
@@ -72,27 +145,13 @@ synchro_moves_follow(List *moves)
 	HTAB	   *origins = synchro_bytes_table("synchro moves", sizeof(SynchroOrigin), 64);
 	HASH_SEQ_STATUS status;
 	SynchroOrigin *arrived;
-	ListCell   *cell;
+	int			next;
 
 	list_sort(moves, compare_moves);
-	foreach(cell, moves)
+	for (int first = 0; first < list_length(moves); first = next)
 	{
-		Move	   *move = lfirst(cell);
-		bool		found;
-		SynchroOrigin *from;
-		SynchroOrigin *to;
-		SynchroBytes origin;
-
-		from = hash_search(origins, &move->from, HASH_ENTER, &found);
-		if (!found)
-			memset((char *) from + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
-		origin = from->arrived ? from->from : move->from;
-		from->arrived = false;
-		to = hash_search(origins, &move->to, HASH_ENTER, &found);
-		if (!found)
-			memset((char *) to + sizeof(SynchroBytes), 0, sizeof(SynchroOrigin) - sizeof(SynchroBytes));
-		to->arrived = !move->known;
-		to->from = origin;
+		next = next_command(moves, first);
+		follow_command(origins, moves, first, next);
 	}
 	hash_seq_init(&status, origins);
 	while ((arrived = hash_seq_search(&status)) != NULL)

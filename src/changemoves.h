@@ -19,6 +19,7 @@ typedef struct SynchroOrigin
 	SynchroBytes identity;		/* hash key */
 	bool		arrived;		/* a row moved here since */
 	SynchroBytes from;			/* and was there in the earlier snapshot */
+	bool		left;			/* a row that had not arrived has moved away */
 	bool		followed;		/* who was here then has arrived elsewhere */
 	bool		known;			/* it was there in the earlier snapshot */
 	SynchroBytes name;			/* under that name */

@@ -93,7 +93,8 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	slot->tts_values[HISTORY_FLAGS] = Int32GetDatum(record->op | (named ? HISTORY_NAMED : 0) |
 												 (row->parked ? HISTORY_PARKED | (row->due ? HISTORY_DUE : 0) :
 												  row->copied ? HISTORY_COPIED : row->txid == 0 ? HISTORY_AGAIN : 0) |
-												 (record->derived ? HISTORY_DERIVED : 0));
+												 (record->derived ? HISTORY_DERIVED : 0) |
+												 (record->moved ? HISTORY_MOVED : 0));
 	slot->tts_values[HISTORY_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_isnull[HISTORY_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[HISTORY_OLD])

@@ -255,7 +255,8 @@ synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
 	flags = (uint8) *pos++;
 	if ((flags & SYNCHRO_KEY_OP_MASK) > SYNCHRO_OP_DELETE ||
 		(flags & ~(SYNCHRO_KEY_OP_MASK | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_MOVED |
-				   SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_DERIVED | SYNCHRO_KEY_REFUSED)) != 0)
+				   SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_DERIVED | SYNCHRO_KEY_REFUSED | SYNCHRO_KEY_TOGETHER)) != 0 ||
+		(flags & (SYNCHRO_KEY_MOVED | SYNCHRO_KEY_TOGETHER)) == SYNCHRO_KEY_TOGETHER)
 		synchro_key_damaged();
 	memset(record, 0, sizeof(*record));
 	record->op = (SynchroOp) (flags & SYNCHRO_KEY_OP_MASK);
@@ -263,6 +264,7 @@ synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
 	record->moved = (flags & SYNCHRO_KEY_MOVED) != 0;
 	record->derived = (flags & SYNCHRO_KEY_DERIVED) != 0;
 	record->refused = (flags & SYNCHRO_KEY_REFUSED) != 0;
+	record->together = (flags & SYNCHRO_KEY_TOGETHER) != 0;
 	pos = next_values(pos, end, nidentity, &record->identity);
 	if (record->has_old)
 		pos = next_values(pos, end, nkey, &record->old_key);

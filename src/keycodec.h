@@ -8,7 +8,8 @@
  *	  flags		1 byte: operation, and which of the parts below follow
  *	  identity	the row's identity
  *	  old key	(has_old) natural-key columns as they were before the change
- *	  from		(moved) the identity that the row had before the change
+ *	  from		(moved) the identity that the row had before the change.  together:
+ *				by the same command as the table's last moved record before
  *	  stamp		(stamped) when and where the change was first made, if that was
  *				not this transaction: 8 bytes, and the source's number as a
  *				variable length integer
@@ -40,6 +41,7 @@
 #define SYNCHRO_KEY_REFUSED		0x40	/* no change: what another node calls the
 										 * row, whose change of its name has lost
 										 * here, in the place of the old key */
+#define SYNCHRO_KEY_TOGETHER	0x80	/* see changemoves.c; older logs have none */
 
 /* a run of encoded values; not terminated, not owned */
 typedef struct SynchroBytes
@@ -62,6 +64,7 @@ typedef struct SynchroKeyRecord
 	bool		moved;
 	bool		derived;
 	bool		refused;
+	bool		together;
 	SynchroBytes identity;
 	SynchroBytes old_key;
 	SynchroBytes from;

@@ -11,7 +11,7 @@
  * - the first: if it is an insert, the row is new since then, and the remote
  *   does not know it by any name of before;
  * - the first with an old key: that is what the row was called in the earlier
- *   snapshot, so what the remote calls it;
+ *   snapshot, so what the remote calls it; not that of a row that moved here;
  * - those that say that the row moved here from another identity: followed
  *   (changemoves.c), they tell which row of the earlier snapshot it is.
  *
@@ -57,10 +57,13 @@ typedef struct KeyHistory
 	bool		pending;		/* something of it is new to the remote */
 	bool		unnamed;		/* has entries that count, see HISTORY_NAMED */
 	SynchroOp	first_op;		/* of those */
+	bool		came;			/* by which a row moved here */
 	bool		removed;		/* deleted, or moved to another identity */
 	bool		has_old;
 	SynchroBytes old_key;
 	SynchroStamp renamed;		/* when it lost that */
+	bool		has_own;		/* an old key of a row that did not move here */
+	SynchroBytes own_key;
 	bool		again;			/* is sent again */
 	List	   *gone_again;		/* of GoneName: to be sent again */
 	SynchroStamp newest;
@@ -142,16 +145,24 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 	if (!group->unnamed)
 	{
 		group->first_op = op;
+		group->came = (flags & HISTORY_MOVED) != 0;
 		if (op == SYNCHRO_OP_INSERT)
 			group->born = stamp.at;
 	}
 	group->unnamed = true;
 	group->removed |= op == SYNCHRO_OP_DELETE;
-	if (!group->has_old && !slot->tts_isnull[HISTORY_OLD])
+	if (slot->tts_isnull[HISTORY_OLD])
+		return;
+	if (!group->has_old)
 	{
 		group->has_old = true;
 		group->old_key = slot_old_key(slot);
 		group->renamed = stamp;
+	}
+	if (!group->has_own && (flags & HISTORY_MOVED) == 0)
+	{
+		group->has_own = true;
+		group->own_key = slot_old_key(slot);
 	}
 }
 
@@ -228,19 +239,25 @@ put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, Synchr
  * What the row with that key was called in the earlier snapshot: its natural
  * key, or its identity in mode reference.  False if it was not there, or is
  * called the same still.
+ *
+ * origin: what is known of its identity, or NULL.  If what comes first is a row that
+ * moved there, nothing was there before: but for one that the same command has
+ * moved away, see changemoves.c.
  */
 static bool
-name_of_before(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes *name)
+name_of_before(SynchroChangedTable *changed, const KeyHistory *group, const SynchroOrigin *origin, SynchroBytes *name)
 {
 	if (!group->unnamed || group->first_op == SYNCHRO_OP_INSERT)
+		return false;
+	if (group->came && (origin == NULL || !origin->left))
 		return false;
 	if (changed->table->mode == SYNCHRO_MODE_REFERENCE)
 	{
 		*name = group->identity;
 		return group->removed;
 	}
-	*name = group->old_key;
-	return group->has_old;
+	*name = group->own_key;
+	return group->has_own;
 }
 
 static void
@@ -249,7 +266,7 @@ learn_name(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	SynchroOrigin *origin = synchro_moves_find(arg, group->identity);
 	SynchroBytes name;
 
-	if (origin != NULL && name_of_before(changed, group, &name))
+	if (origin != NULL && name_of_before(changed, group, origin, &name))
 	{
 		MemoryContext old = MemoryContextSwitchTo(changed->table->context);
 
@@ -296,10 +313,10 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 
 		if (from != NULL && from->known)
 			put_old(changed, group, 'o', from->name);
-		if (!told && name_of_before(changed, group, &name))
+		if (!told && name_of_before(changed, group, origin, &name))
 			put_old(changed, group, 'd', name);
 	}
-	else if (!told && name_of_before(changed, group, &name))
+	else if (!told && name_of_before(changed, group, origin, &name))
 	{
 		/* what is gone of a table that is not watched leaves no successor */
 		put_old(changed, group, followed || (group->removed && !changed->table->watched) ? 'd' : 'o', name);

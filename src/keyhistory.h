@@ -12,6 +12,7 @@
 #include "historysort.h"
 #include "logstamp.h"
 
+#define HISTORY_MOVED	0x100		/* came from another identity */
 #define HISTORY_NAMED	0x80		/* from before the keys snapshot: its names
 								 * have reached the remote */
 #define HISTORY_AGAIN	0x40		/* from the backlog, so to be sent again */

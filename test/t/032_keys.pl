@@ -651,6 +651,56 @@ SQL
 }
 
 #
+# One statement moves rows to keys that others of them leave, where the primary key is checked when it ends
+#
+{
+	tables(<<'SQL', q{'line'}, q{'lined', '{name}'}, q{'told_line'}, q{'list'}, q{'entry'});
+CREATE TABLE line (id integer PRIMARY KEY DEFERRABLE, v text);
+CREATE TABLE lined (id integer PRIMARY KEY DEFERRABLE, name text NOT NULL UNIQUE DEFERRABLE, v text);
+CREATE TABLE told_line (id serial PRIMARY KEY DEFERRABLE, v text);
+CREATE TABLE list (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE entry (list_id integer REFERENCES list, position integer, v text, PRIMARY KEY (list_id, position) DEFERRABLE);
+SQL
+	# each row's trigger is a command of its own
+	$local->safe_psql('postgres', <<'SQL');
+CREATE TABLE audit (id integer);
+CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NULL; END';
+CREATE TRIGGER audit AFTER UPDATE ON line FOR EACH ROW EXECUTE FUNCTION audit();
+SQL
+	my @queries = ('SELECT * FROM line ORDER BY id', 'SELECT name, v FROM lined ORDER BY name', 'SELECT v FROM told_line ORDER BY v',
+		'SELECT name, position, v FROM entry JOIN list ON list.id = list_id ORDER BY name, position');
+	my $is = sub { same($local, $remote, $_, "$_[0]: $_") foreach @queries };
+	my $told = sub { rows($remote, 'SELECT v, id FROM told_line ORDER BY v') };
+
+	change(q{INSERT INTO line SELECT i, 'v' || i FROM generate_series(1, 9) i; INSERT INTO lined SELECT id, 'n' || id, v FROM line; INSERT INTO told_line SELECT id, v FROM line;
+		INSERT INTO list (name) VALUES ('x'), ('y'); INSERT INTO entry SELECT list.id, line.id, name || v FROM list, line});
+	sync($local, 'office');
+	my $pairs = $told->();
+
+	change(map { "UPDATE $_ SET id = id + 1" } qw(line lined told_line));
+	change(q{UPDATE entry SET position = position + 1 WHERE list_id = (SELECT min(id) FROM list) AND position > 3});
+	sync($local, 'office');
+	$is->('all move up');
+	is($told->(), $pairs, 'all move up: by reference');
+
+	change(map { ("UPDATE $_ SET v = v || '.' WHERE id % 3 = 0", "UPDATE $_ SET id = id - 1") } qw(line lined told_line));
+	change(q{UPDATE entry SET position = 12 - position, v = v || '.'});
+	sync($local, 'office');
+	$is->('down again, some changed');
+	is($told->(), $pairs =~ s/(v[258])\|/$1.|/gr, 'down again: by reference');
+
+	change(map { "BEGIN; DELETE FROM $_ WHERE id IN (3, 9); UPDATE $_ SET id = id + 1 WHERE id > 4; UPDATE $_ SET id = id % 9 + 1; COMMIT" } qw(line lined told_line));
+	change(q{BEGIN; DELETE FROM entry WHERE position = 5; UPDATE entry SET position = position - 1 WHERE position > 5; INSERT INTO entry SELECT id, 20, name FROM list; COMMIT},
+		q{UPDATE lined SET name = 'n' || (20 - substr(name, 2)::integer), v = 'new ' || v}, q{INSERT INTO line VALUES (20, 'last')});
+	sync($local, 'office');
+	$is->('several commands, with deletes');
+
+	change(q{UPDATE line SET id = 41 - id, v = v || ':'}, q{UPDATE told_line SET v = v || ':'}, q{UPDATE lined SET v = v || ':'}, q{UPDATE entry SET v = v || ':'});
+	sync($local, 'office');
+	$is->('and all are what they were');
+}
+
+#
 # What cannot be found says so: the referenced column is a reference itself
 #
 {
