@@ -101,7 +101,7 @@ synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLi
 					 " x AS MATERIALIZED (SELECT s.place, s.remote_key, y.state, y.message, y.constraint_name"
 					 " FROM pg_temp.synchro_try_all((SELECT pg_catalog.array_agg(s.statement ORDER BY s.n) FROM s), %s) y JOIN s ON s.n = y.place),"
 					 " d AS (DELETE FROM %s.unapplied u USING x WHERE u.ctid = x.place AND x.state IS NULL RETURNING 1)",
-					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(table->qualified), condition.data)),
+					 quote_literal_cstr(psprintf("DELETE FROM %s t WHERE %s", escape_format(lt->remote->rows), condition.data)),
 					 link->peer, link->node, quote_literal_cstr(table->qualified),
 					 refers_to_itself(table) ? "true" : "false", link->peer);
 }

@@ -136,7 +136,7 @@ synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component)
 	synchro_sql_list(sql, "r", n);
 	appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
 	synchro_sql_list(sql, "v", n);
-	appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM %s t WHERE ", lt->table->qualified);
+	appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM %s t WHERE ", lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfoString(sql, ");");
 }
@@ -229,7 +229,7 @@ synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, boo
 		if (!lt->table->watched || (lt->nolds == 0 && !leftovers))
 			continue;
 		appendStringInfo(sql, "%sd%d AS (DELETE FROM %s t USING (", first ? "WITH " : ", ",
-						 lt->number, lt->table->qualified);
+						 lt->number, lt->remote->rows);
 		synchro_sql_condemned(sql, link, lt, leftovers);
 		appendStringInfoString(sql, ") x WHERE ");
 		synchro_sql_identity_equal(sql, lt, "t", "x.r");

@@ -228,7 +228,7 @@ update(const Lost *lost, const char *condition)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "UPDATE %s t SET (", lost->table->qualified);
+	appendStringInfo(&sql, "UPDATE %s t SET (", synchro_table_rows(lost->table));
 	append_columns(&sql, lost, "");
 	appendStringInfoString(&sql, ") = ROW(");
 	append_columns(&sql, lost, "r.");
@@ -287,7 +287,7 @@ delete_row(const Lost *lost)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "DELETE FROM %s t WHERE ", lost->table->qualified);
+	appendStringInfo(&sql, "DELETE FROM %s t WHERE ", synchro_table_rows(lost->table));
 	append_is_row(&sql, lost);
 	if (lost->identity == (Datum) 0 || run(lost, sql.data) == 0)
 		ereport(NOTICE,

@@ -135,10 +135,13 @@ tree_fk(const SynchroLinkTable *lt)
 	return -1;
 }
 
+/*
+ * The table whose rows are meant, without those that inherit from it.
+ */
 static const char *
-only(const Builder *builder, const SynchroLinkTable *lt)
+rows_of(const Builder *builder, const SynchroLinkTable *lt)
 {
-	return builder->side->there || lt->table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
+	return builder->side->there ? lt->remote->rows : synchro_table_rows(lt->table);
 }
 
 /*
@@ -431,12 +434,12 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 	append_columns(&list, lt, "p", "x", self->refcols, self->ncols);
 
 	natural_key(builder, lt, "p", tree, NULL, &key, &shown);
-	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k, %s AS s FROM %s%s p%s WHERE NOT (",
-					 list.data, key, shown, only(builder, lt), lt->table->qualified, joins.data);
+	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k, %s AS s FROM %s p%s WHERE NOT (",
+					 list.data, key, shown, rows_of(builder, lt), joins.data);
 	append_not_null(&sql, self, lt, "p");
 	natural_key(builder, lt, "p", tree, "w", &key, &shown);
-	appendStringInfo(&sql, ") UNION ALL SELECT %s%s, %s FROM w JOIN %s%s p ON ",
-					 list.data, key, shown, only(builder, lt), lt->table->qualified);
+	appendStringInfo(&sql, ") UNION ALL SELECT %s%s, %s FROM w JOIN %s p ON ",
+					 list.data, key, shown, rows_of(builder, lt));
 	for (int i = 0; i < self->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.x%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[self->cols[i]].name),
@@ -469,11 +472,11 @@ self_source(Builder *builder, const SynchroLinkTable *lt, int self)
 	make_values(builder, lt, "p", &content);
 	builder->flat = flat;
 	append_columns(&list, lt, "p", "r", fk->refcols, fk->ncols);
-	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k FROM %s%s p%s WHERE NOT (",
-					 list.data, digest(content.all), only(builder, lt), lt->table->qualified, joins.data);
+	appendStringInfo(&sql, "WITH RECURSIVE w AS (SELECT %s%s AS k FROM %s p%s WHERE NOT (",
+					 list.data, digest(content.all), rows_of(builder, lt), joins.data);
 	append_not_null(&sql, fk, lt, "p");
-	appendStringInfo(&sql, ") UNION ALL SELECT %s%s FROM w JOIN %s%s p ON ",
-					 list.data, digest(psprintf("%s || w.k", content.all)), only(builder, lt), lt->table->qualified);
+	appendStringInfo(&sql, ") UNION ALL SELECT %s%s FROM w JOIN %s p ON ",
+					 list.data, digest(psprintf("%s || w.k", content.all)), rows_of(builder, lt));
 	for (int i = 0; i < fk->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.r%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[fk->cols[i]].name),
@@ -523,8 +526,8 @@ source(Builder *builder, const SynchroLinkTable *lt, const AttrNumber *columns, 
 	builder->path = path;
 	appendStringInfoString(&sql, "SELECT ");
 	append_columns(&sql, lt, "p", "r", columns, ncolumns);
-	appendStringInfo(&sql, "%s AS k, %s AS s FROM %s%s p%s", content.key, content.shown,
-					 only(builder, lt), lt->table->qualified, joins.data);
+	appendStringInfo(&sql, "%s AS k, %s AS s FROM %s p%s", content.key, content.shown,
+					 rows_of(builder, lt), joins.data);
 	return sql.data;
 }
 
@@ -544,7 +547,7 @@ synchro_content_sql(const SynchroLinkTable *lt, const SynchroContentSide *side)
 	StringInfoData from;
 
 	initStringInfo(&from);
-	appendStringInfo(&from, "FROM %s%s t", only(&builder, lt), lt->table->qualified);
+	appendStringInfo(&from, "FROM %s t", rows_of(&builder, lt));
 	if (lt->table->mode == SYNCHRO_MODE_NONE || (lt->table->mode == SYNCHRO_MODE_REFERENCE && !side->by_reference))
 	{
 		builder.path = list_make1(unconstify(SynchroLinkTable *, lt));

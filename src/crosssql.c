@@ -133,7 +133,7 @@ append_exchanged(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, " AS identity");
 	for (int i = 0; i < table->nkey; i++)
 		appendStringInfo(sql, ", t.%s AS k%d", synchro_column_name(lt, table->key[i]), i);
-	appendStringInfo(sql, " FROM %s t WHERE ", table->qualified);
+	appendStringInfo(sql, " FROM %s t WHERE ", lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE NOT coalesce(m.fresh, false)) UPDATE pg_temp.m_%d m SET crossed = true, meant = w.identity FROM x"
 					 " JOIN synchro.peer_renamed(%s, (SELECT pg_catalog.array_agg(DISTINCT w.identity) FROM x JOIN synchro.peer_lost_names(%s) w ON ",
@@ -186,7 +186,7 @@ append_inheriting(StringInfo sql, const SynchroLinkTable *lt, char from, Synchro
 
 	appendStringInfoString(sql, "(SELECT q.*, q.ctid AS place, (SELECT ");
 	append_identity(sql, lt, "t");
-	appendStringInfo(sql, " FROM %s t WHERE ", table->qualified);
+	appendStringInfo(sql, " FROM %s t WHERE ", lt->remote->rows);
 	for (int i = 0; i < table->nkey; i++)
 	{
 		appendStringInfoString(sql, i > 0 ? " AND " : "");

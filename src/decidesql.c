@@ -479,7 +479,6 @@ void
 synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
-	const SynchroTable *table = lt->table;
 	/* of rows, only those that are staged have a stamp */
 	const char *chosen = "m.stamp IS NOT NULL AND m.verdict IS NULL";
 
@@ -507,7 +506,7 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x) AS loser FROM %s x WHERE ",
-					 lt->number, table->qualified);
+					 lt->number, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
 					 chosen, lt->number);

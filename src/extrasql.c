@@ -22,19 +22,6 @@
 #include "applysql.h"
 
 /*
- * Append "t is a row of this table": others that inherit from it are tables of
- * their own, but for partitions.
- */
-static void
-append_own_rows(StringInfo sql, const SynchroLinkTable *lt)
-{
-	const char *relation = quote_literal_cstr(lt->table->qualified);
-
-	appendStringInfo(sql, "(t.tableoid = %s::regclass OR EXISTS (SELECT FROM pg_class c WHERE c.oid = %s::regclass AND c.relkind = 'p'))",
-					 relation, relation);
-}
-
-/*
  * Append statements that delete all rows of tables which refer to each other
  * in a circle, or of one, and what is stored about them.  Their first result:
  * for each table the number of rows deleted.
@@ -51,9 +38,7 @@ synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *componen
 	{
 		const SynchroLinkTable *lt = lfirst(cell);
 
-		appendStringInfo(sql, "%se%d AS (DELETE FROM %s t WHERE ", counts.len == 0 ? "WITH " : ", ", lt->number, lt->table->qualified);
-		append_own_rows(sql, lt);
-		appendStringInfoString(sql, " RETURNING 1)");
+		appendStringInfo(sql, "%se%d AS (DELETE FROM %s t RETURNING 1)", counts.len == 0 ? "WITH " : ", ", lt->number, lt->remote->rows);
 		appendStringInfo(&counts, ", (SELECT count(*) FROM e%d)", lt->number);
 	}
 	appendStringInfo(sql, " SELECT '" SYNCHRO_DELETE_TAG "'%s;", counts.data);
@@ -83,9 +68,7 @@ synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 	else
 		appendStringInfoString(sql, "NULL, NULL");
 
-	appendStringInfo(sql, " FROM %s t WHERE ", lt->table->qualified);
-	append_own_rows(sql, lt);
-	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->number);
+	appendStringInfo(sql, " FROM %s t WHERE NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ", lt->remote->rows, lt->number);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfo(sql, ") AND NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ARRAY[%s]);",
 					 link->peer, link->node, relation, key.data);

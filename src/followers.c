@@ -170,13 +170,13 @@ append_query(StringInfo sql, const Following *following, const char *only)
 					 quote_literal_cstr(following->anew->stamps), quote_literal_cstr(following->anew->origins));
 	if (joins)
 	{
-		appendStringInfo(sql, " JOIN %s p ON u.identity = ARRAY[", parent->qualified);
+		appendStringInfo(sql, " JOIN %s p ON u.identity = ARRAY[", synchro_table_rows(parent));
 		for (int i = 0; i < parent->nidentity; i++)
 			appendStringInfo(sql, "%sp.%s::text", i > 0 ? ", " : "",
 							 quote_identifier(parent->columns[parent->identity[i]].name));
 		appendStringInfoString(sql, "]::text");
 	}
-	appendStringInfo(sql, " JOIN %s c ON ROW(", table->qualified);
+	appendStringInfo(sql, " JOIN %s c ON ROW(", synchro_table_rows(table));
 	for (int i = 0; i < key->ncols; i++)
 		appendStringInfo(sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
 	appendStringInfoString(sql, ") = ROW(");

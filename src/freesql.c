@@ -65,13 +65,13 @@ other_value(const SynchroLinkTable *lt, int column)
 		return psprintf("pg_catalog.chr(1) || pg_catalog.to_hex(x.n + (SELECT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) %ld)::bigint))", free_range(there));
 	if (strcmp(there->base, "smallint") == 0 || strcmp(there->base, "integer") == 0 ||
 		strcmp(there->base, "bigint") == 0 || strcmp(there->base, "numeric") == 0)
-		return psprintf("(SELECT least(pg_catalog.min(%s), 0) FROM %s) OPERATOR(pg_catalog.-) x.n", name, lt->table->qualified);
+		return psprintf("(SELECT least(pg_catalog.min(%s), 0) FROM %s) OPERATOR(pg_catalog.-) x.n", name, lt->remote->rows);
 	if (strcmp(there->base, "uuid") == 0)
 		return "pg_catalog.gen_random_uuid()";
 	if (there->category == 'D' &&
 		(strcmp(there->base, "date") == 0 || strncmp(there->base, "timestamp", 9) == 0))
 		return psprintf("(SELECT pg_catalog.max(%s) FROM %s WHERE pg_catalog.isfinite(%s)) OPERATOR(pg_catalog.+) (x.n OPERATOR(pg_catalog.*) interval '1 day')",
-						name, lt->table->qualified, name);
+						name, lt->remote->rows, name);
 	return NULL;
 }
 
@@ -136,7 +136,7 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
 	synchro_sql_join_parents(sql, lt, "s", false);
-	appendStringInfo(sql, " JOIN %s h ON ", lt->table->qualified);
+	appendStringInfo(sql, " JOIN %s h ON ", lt->remote->rows);
 	for (int i = 0; i < index->ncolumns; i++)
 	{
 		appendStringInfo(sql, "%sh.%s %s ", i > 0 ? " AND " : "",
@@ -176,7 +176,7 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	int			n = lt->table->nidentity;
 
 	appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (%s) g) x WHERE ",
-					 lt->table->qualified, synchro_column_name(lt, column), value, holders);
+					 lt->remote->rows, synchro_column_name(lt, column), value, holders);
 	synchro_sql_identity_equal(sql, lt, "t", "x.h");
 	appendStringInfoString(sql, " RETURNING ");
 	synchro_sql_list(sql, "x.h", n);

@@ -449,8 +449,7 @@ synchro_keycheck_rows(const SynchroTable *table)
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_reader_begin_as_owner(&owner, table->relid);
-	has_rows = synchro_sql_run(psprintf("SELECT FROM %s%s LIMIT 1",
-										table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified),
+	has_rows = synchro_sql_run(psprintf("SELECT FROM %s LIMIT 1", synchro_table_rows(table)),
 							   0, NULL, NULL, NULL) > 0;
 	synchro_reader_end(&owner);
 	if (has_rows && synchro_sql_run("SELECT quote_literal(server) FROM synchro.remote ORDER BY server LIMIT 1", 0, NULL, NULL, NULL) == 1)

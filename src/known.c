@@ -124,7 +124,7 @@ most_lead_nowhere(const SynchroLink *link, const SynchroLinkTable *lt)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, " AND (SELECT count(*) FILTER (WHERE NOT EXISTS (SELECT FROM %s z WHERE y.remote_key OPERATOR(pg_catalog.=) ARRAY[",
-					 lt->table->qualified);
+					 lt->remote->rows);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(&sql, "%sz.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, lt->table->identity[i]));
 	appendStringInfo(&sql, "])) * 2 > count(*) FROM %s.reference y WHERE y.node = '%s' AND y.relation = %s)",

@@ -38,7 +38,7 @@ append_identities(StringInfo sql, const SynchroTable *table, const bool *any_nul
 	appendStringInfoString(sql, ") u(");
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, "%sk%d", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, ") JOIN %s t ON ", table->qualified);
+	appendStringInfo(sql, ") JOIN %s t ON ", synchro_table_rows(table));
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[i]];

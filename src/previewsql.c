@@ -389,7 +389,7 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_from_staged(sql, lt);
 	append_parents(sql, lt, "s", false, false, -1);
 	append_name_join(sql, lt, "'n'", "s.l");
-	appendStringInfo(sql, " JOIN %s t ON ", lt->table->qualified);
+	appendStringInfo(sql, " JOIN %s t ON ", lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfoString(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ");
 	synchro_sql_differs(sql, lt);
@@ -465,7 +465,7 @@ synchro_sql_preview_deletes(StringInfo sql, const SynchroLink *link, const Synch
 	synchro_sql_list(sql, "y.r", lt->table->nidentity);
 	appendStringInfoString(sql, " FROM (");
 	synchro_sql_condemned(sql, link, lt, leftovers);
-	appendStringInfo(sql, ") y) x JOIN %s t ON ", lt->table->qualified);
+	appendStringInfo(sql, ") y) x JOIN %s t ON ", lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "x.r");
 	appendStringInfoString(sql, " CROSS JOIN LATERAL (SELECT ");
 	synchro_sql_remote_key(sql, lt, "x.r");
@@ -487,7 +487,7 @@ synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, const Synchro
 	append_result(sql, lt, "", gone_name(lt), "CASE WHEN x.state IS NULL THEN 'delete' ELSE 'fail' END", "x.state || ': ' || x.message");
 
 	/* the statement still sees what it has deleted; what was not there is nothing */
-	appendStringInfo(sql, " FROM x CROSS JOIN LATERAL (SELECT x.remote_key) k(key) JOIN %s t ON ", table->qualified);
+	appendStringInfo(sql, " FROM x CROSS JOIN LATERAL (SELECT x.remote_key) k(key) JOIN %s t ON ", lt->remote->rows);
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		appendStringInfoString(sql, i > 0 ? " AND " : "");

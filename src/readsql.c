@@ -148,7 +148,7 @@ append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 
 		if (!synchro_sql_joins(lt, fk, key_only))
 			continue;
-		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", lt->parents[fk]->table->qualified, fk);
+		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", synchro_table_rows(lt->parents[fk]->table), fk);
 		for (int i = 0; i < key->ncols; i++)
 			appendStringInfo(sql, "%st%d.%s %s t.%s", i > 0 ? " AND " : "", fk,
 							 quote_identifier(get_attname(key->parent, key->refcols[i], false)),
@@ -173,7 +173,7 @@ identity_type(const SynchroTable *table, int identity)
 static void
 append_from(StringInfo sql, const SynchroTable *table)
 {
-	appendStringInfo(sql, " FROM %s%s t", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified);
+	appendStringInfo(sql, " FROM %s t", synchro_table_rows(table));
 }
 
 /*
@@ -210,7 +210,6 @@ void
 synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	const SynchroTable *table = lt->table;
-	const char *only = table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
 
 	/* there is no array of arrays */
 	if (table->nidentity == 1 &&
@@ -218,7 +217,7 @@ synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[0]];
 
-		appendStringInfo(sql, " FROM %s%s t", only, table->qualified);
+		appendStringInfo(sql, " FROM %s t", synchro_table_rows(table));
 		append_parent_joins(sql, lt, key_only);
 		appendStringInfo(sql, " WHERE t.%s %s ANY ($1::text[]::%s[])",
 						 quote_identifier(column->name), equality_of(column->type),
@@ -233,7 +232,7 @@ synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
 	appendStringInfoString(sql, ") k(");
 	synchro_sql_list(sql, "k", table->nidentity);
-	appendStringInfo(sql, ") JOIN %s%s t ON ", only, table->qualified);
+	appendStringInfo(sql, ") JOIN %s t ON ", synchro_table_rows(table));
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[i]];

@@ -31,7 +31,8 @@ static const char *const columns_query =
 	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid),"
 	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid") ","
 	"       (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgtype & 4 <> 0)"
-	"         FROM pg_class c WHERE c.oid = a.attrelid)"
+	"         FROM pg_class c WHERE c.oid = a.attrelid),"
+	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -67,6 +68,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 						synchro_remote_name(remote), table->qualified),
 				 errhint("Create the table there, and grant the remote's user access to it.")));
 	result->oid = SYNCHRO_VALUE(rows, 0, 10);
+	result->rows = psprintf("%s%s", is_true(SYNCHRO_VALUE(rows, 0, 13)) ? "ONLY " : "", table->qualified);
 	result->shape = SYNCHRO_VALUE(rows, 0, 11);
 	result->columns = palloc0(sizeof(SynchroRemoteColumn) * table->ncolumns);
 	for (int i = 0; i < rows->nrows; i++)

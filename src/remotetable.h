@@ -47,6 +47,9 @@ typedef struct SynchroRemoteIndex
 typedef struct SynchroRemoteTable
 {
 	char	   *oid;
+	char	   *rows;			/* the table, for FROM, UPDATE and DELETE: without
+								 * those that inherit from it, but with its
+								 * partitions */
 	char	   *shape;			/* see SYNCHRO_REMOTE_SHAPE() */
 
 	/* one for each column of the local description; type NULL: not there */

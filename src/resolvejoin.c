@@ -176,21 +176,21 @@ synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char 
 		appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
 		for (int i = 0; i < table->nidentity; i++)
 			appendStringInfo(sql, ", x.%s", synchro_column_name(lt, table->identity[i]));
-		appendStringInfo(sql, " FROM %s x WHERE ", table->qualified);
+		appendStringInfo(sql, " FROM %s x WHERE ", lt->remote->rows);
 		append_key_equal(sql, lt, "x", source, view, 0);
 		appendStringInfoString(sql, " LIMIT 2) t ON true");
 		return;
 	}
 	if (!nullable)
 	{
-		appendStringInfo(sql, "%s %s t ON ", join, table->qualified);
+		appendStringInfo(sql, "%s %s t ON ", join, lt->remote->rows);
 		append_key_equal(sql, lt, "t", source, view, 0);
 		return;
 	}
 	appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", x.%s", synchro_column_name(lt, table->identity[i]));
-	appendStringInfo(sql, " FROM %s x WHERE x.%s %s %s AND ", table->qualified, first,
+	appendStringInfo(sql, " FROM %s x WHERE x.%s %s %s AND ", lt->remote->rows, first,
 					 lt->remote->columns[table->key[0]].equals,
 					 synchro_resolve_key_value(lt, table->key[0], source, view));
 	append_key_equal(sql, lt, "x", source, view, 1);
@@ -198,7 +198,7 @@ synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char 
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", x.%s", synchro_column_name(lt, table->identity[i]));
 	appendStringInfo(sql, " FROM %s x WHERE %s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
-					 table->qualified, key_null(lt, table->key[0], source, view), first);
+					 lt->remote->rows, key_null(lt, table->key[0], source, view), first);
 	append_key_equal(sql, lt, "x", source, view, 1);
 	appendStringInfoString(sql, ") t ON true");
 }
@@ -215,7 +215,7 @@ synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const Sy
 	appendStringInfo(sql, " FROM %s.reference y, LATERAL (SELECT z.tableoid", link->peer);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, ", z.%s", synchro_column_name(lt, lt->table->identity[i]));
-	appendStringInfo(sql, " FROM %s z WHERE ", lt->table->qualified);
+	appendStringInfo(sql, " FROM %s z WHERE ", lt->remote->rows);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, "%sz.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
 						 synchro_column_name(lt, lt->table->identity[i]),

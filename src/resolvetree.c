@@ -136,7 +136,7 @@ append_tree_join(StringInfo sql, const SynchroLinkTable *lt, int self, bool root
 	const SynchroTable *table = lt->table;
 
 	synchro_resolve_join_parents_before(sql, lt, "q", self);
-	appendStringInfo(sql, " JOIN %s t ON ", table->qualified);
+	appendStringInfo(sql, " JOIN %s t ON ", lt->remote->rows);
 	for (int i = 0; i < table->nkey; i++)
 	{
 		int			column = table->key[i];

@@ -320,7 +320,7 @@ synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 						  parent->table->nidentity);
 		if (synchro_fk_beyond_identity(lt, fk))
 		{
-			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->table->qualified, fk);
+			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->remote->rows, fk);
 			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
 		}
 	}

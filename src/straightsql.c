@@ -137,7 +137,7 @@ synchro_sql_straight_rows(StringInfo sql, const SynchroLinkTable *lt)
 void
 synchro_sql_straight_delete(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "WITH d AS (DELETE FROM %s t USING pg_temp.n_%d q WHERE ", lt->table->qualified, lt->number);
+	appendStringInfo(sql, "WITH d AS (DELETE FROM %s t USING pg_temp.n_%d q WHERE ", lt->remote->rows, lt->number);
 	for (int i = 0; i < lt->table->nkey; i++)
 		appendStringInfo(sql, "%st.%s %s q.c%d", i > 0 ? " AND " : "", synchro_column_name(lt, lt->table->key[i]),
 						 lt->remote->columns[lt->table->key[i]].equals, lt->table->key[i]);

@@ -515,6 +515,16 @@ synchro_mode_name(SynchroMode mode)
 }
 
 /*
+ * The table, for FROM, UPDATE and DELETE: without those that inherit from it,
+ * which are tables of their own, but with its partitions.
+ */
+char *
+synchro_table_rows(const SynchroTable *table)
+{
+	return psprintf("%s%s", table->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", table->qualified);
+}
+
+/*
  * The columns of identity and natural key, to compare with another node's.
  */
 char *

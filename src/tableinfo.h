@@ -99,6 +99,7 @@ extern Oid	synchro_table_root(Oid relid);
 extern int	synchro_table_column(const SynchroTable *table, const char *name);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);
+extern char *synchro_table_rows(const SynchroTable *table);
 extern char *synchro_table_keys_text(const SynchroTable *table);
 extern const char *synchro_mode_name(SynchroMode mode);
 

@@ -199,7 +199,7 @@ append_update(StringInfo sql, const SynchroLinkTable *lt)
 		if (any)
 			appendStringInfoString(sql, ", ");
 		else
-			appendStringInfo(sql, "u%d AS (UPDATE %s t SET ", lt->number, lt->table->qualified);
+			appendStringInfo(sql, "u%d AS (UPDATE %s t SET ", lt->number, lt->remote->rows);
 		appendStringInfo(sql, "%s = ", synchro_column_name(lt, i));
 		append_value(sql, lt, i);
 		any = true;
@@ -280,7 +280,7 @@ append_missed(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, ", (SELECT pg_temp.synchro_raise('" SYNCHRO_DELETED_THERE "', 'rows were deleted while they were pushed to', '')"
 					 " WHERE CASE WHEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d WHERE NOT fresh)"
 					 " THEN (SELECT count(*) FROM u%d) < (SELECT count(*) FROM f%d f JOIN %s t ON ",
-					 lt->number, lt->number, lt->number, lt->number, lt->table->qualified);
+					 lt->number, lt->number, lt->number, lt->number, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "f.r");
 	appendStringInfoString(sql, " WHERE NOT f.fresh AND ");
 	synchro_sql_differs(sql, lt);

@@ -336,6 +336,48 @@ SQL
 }
 
 #
+# Tables that inherit: a row of one of them is none of the other's, whatever it is called
+#
+{
+	both($local, $remote, <<'SQL');
+CREATE TABLE cities (id integer PRIMARY KEY, name text);
+CREATE TABLE capitals (land text, PRIMARY KEY (id)) INHERITS (cities);
+CREATE TABLE places (id serial PRIMARY KEY, name text NOT NULL UNIQUE, depth integer);
+CREATE TABLE harbours (PRIMARY KEY (id), UNIQUE (name)) INHERITS (places);
+CREATE TABLE ships (id serial PRIMARY KEY, name text NOT NULL UNIQUE, place integer REFERENCES places);
+SQL
+	$remote->safe_psql('postgres', 'ALTER SEQUENCE places_id_seq RESTART 500');
+	$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('cities'), synchro.add_table('capitals'), synchro.add_table('places', '{name}'), synchro.add_table('harbours', '{name}'),
+	synchro.add_table('ships', '{name}');
+INSERT INTO cities SELECT i, 'city ' || i FROM generate_series(1, 9) i;
+INSERT INTO capitals VALUES (20, 'capital', 'land');
+INSERT INTO places (name, depth) SELECT 'place ' || i, i FROM generate_series(1, 9) i;
+INSERT INTO harbours SELECT * FROM places WHERE depth < 4;
+INSERT INTO ships (name, place) SELECT 'ship ' || depth, id FROM ONLY places;
+SQL
+	my @queries = ('SELECT id, name FROM ONLY cities ORDER BY id', 'SELECT id, name, land FROM capitals ORDER BY id', 'SELECT name, depth FROM ONLY places ORDER BY name',
+		'SELECT name, depth FROM harbours ORDER BY name', 'SELECT s.name, p.name FROM ships s LEFT JOIN ONLY places p ON p.id = s.place ORDER BY 1');
+	my $is = sub { same($local, $remote, $_, "heirs: $_[0]: $_") foreach @queries };
+
+	sync($local, 'office');
+	$is->('all arrive');
+	$local->safe_psql('postgres', q{BEGIN; INSERT INTO capitals SELECT id, name, 'land' FROM ONLY cities WHERE id = 7; DELETE FROM ONLY cities WHERE id = 7; COMMIT;
+		BEGIN; INSERT INTO cities VALUES (10, 'city 10'); INSERT INTO capitals VALUES (8, 'capital 8'), (9, 'capital 9'); COMMIT});
+	sync($local, 'office');
+	$is->('one moves to the other table');
+	$local->safe_psql('postgres', q{UPDATE ONLY cities SET name = 'new ' || name WHERE id = 8; UPDATE ONLY places SET depth = -depth WHERE depth < 3;
+		UPDATE ONLY places SET name = 'new ' || name WHERE depth = 3; UPDATE ships SET name = 'new ' || name});
+	sync($local, 'office');
+	$is->('changes');
+	$local->safe_psql('postgres', q{DELETE FROM ONLY cities WHERE id = 9; DELETE FROM ships WHERE name = 'new ship 1'; DELETE FROM ONLY places WHERE depth = -1;
+		UPDATE capitals SET land = 'other'});
+	sync($local, 'office');
+	$is->('deletes');
+	is(rows($local, q{SELECT count(*) FROM synchro.verify('office')}), 0, 'heirs: nothing else is on either side');
+}
+
+#
 # More than is kept in memory between reading and sending
 #
 {
