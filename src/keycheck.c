@@ -216,6 +216,36 @@ check_key_column(const SynchroTable *table, int index)
 }
 
 /*
+ * A generated column of the table's primary key, or NULL: new rows get their
+ * identity before they are written, and what is generated cannot be written.
+ */
+const char *
+synchro_keycheck_generated(const SynchroTable *table)
+{
+	for (int i = 0; i < table->nidentity && table->has_primary_key; i++)
+		if (table->columns[table->identity[i]].generated)
+			return table->columns[table->identity[i]].name;
+	return NULL;
+}
+
+/*
+ * Error if there is one.
+ */
+void
+synchro_keycheck_primary_key(const SynchroTable *table)
+{
+	const char *name = synchro_keycheck_generated(table);
+
+	if (name != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("column \"%s\" in the primary key of table \"%s\" is generated", name, table->name),
+				 errdetail("It identifies the table's rows, and what a server generates cannot be pushed to it."),
+				 errhint("Make it an ordinary column on all servers, filled by a trigger or by who inserts: ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION;",
+						 table->qualified, quote_identifier(name))));
+}
+
+/*
  * Error if a column cannot be skipped.
  *
  * by_key: rows are matched by a natural key, not by the primary key.

@@ -22,6 +22,8 @@ typedef enum SynchroUse
 extern bool synchro_keycheck_is_reserved(Oid schema);
 extern void synchro_keycheck_relation(Oid relid, SynchroUse use);
 extern void synchro_keycheck_columns(const SynchroTable *table, List *key, List *skip);
+extern const char *synchro_keycheck_generated(const SynchroTable *table);
+extern void synchro_keycheck_primary_key(const SynchroTable *table);
 extern void synchro_keycheck_circle(Oid relid);
 extern void synchro_keycheck_notices(const SynchroTable *table, List *key, bool allow_many);
 extern void synchro_keycheck_rows(const SynchroTable *table);

@@ -178,6 +178,7 @@ static void
 add_row(const SynchroTable *table, List *key, List *skip, bool allow_many)
 {
 	refuse_watched_partitions(table);
+	synchro_keycheck_primary_key(table);
 	synchro_keycheck_columns(table, key != NIL ? key : key_names(table), skip);
 	if (key == NIL && table->mode == SYNCHRO_MODE_NONE)
 		synchro_keycheck_no_usable_key(table);
@@ -393,6 +394,15 @@ add_table_of_schema(Oid relid, Oid schema)
 				 errhint("Add a primary key, or name the columns that identify a row: "
 						 "SELECT synchro.add_table(%s, natural_key => ARRAY[...]);",
 						 quote_literal_cstr(table->qualified))));
+		return false;
+	}
+	if (synchro_keycheck_generated(table) != NULL)
+	{
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("table \"%s\" was not added: column \"%s\" in its primary key is generated",
+						table->name, synchro_keycheck_generated(table)),
+				 errhint("Make it an ordinary column on all servers.")));
 		return false;
 	}
 	add_row(table, NIL, NIL, false);

@@ -50,6 +50,32 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 }
 
 /*
+ * Error if a column that identifies the table's rows is generated, on either
+ * side, so that the remote makes of a new row's identity what it likes.  One that
+ * is generated only here may be the remote's own there.
+ */
+static void
+check_not_generated(const SynchroLink *link, const SynchroLinkTable *lt, int column, bool in_key)
+{
+	const SynchroColumn *here = &lt->table->columns[column];
+	const SynchroRemoteColumn *there = &lt->remote->columns[column];
+
+	if (!there->generated &&
+		(!here->generated || (!in_key && synchro_column_fk(lt, column) < 0 && there->fresh_value != NULL)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			 there->generated ?
+			 errmsg("column \"%s\" of table %s is generated on remote \"%s\"",
+					here->name, lt->table->qualified, link->target->name) :
+			 errmsg("column \"%s\" of table %s is generated", here->name, lt->table->qualified),
+			 errdetail("It identifies the table's rows, and what a server generates cannot be pushed to it."),
+			 errhint("Make it an ordinary column%s: ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION;",
+					 !here->generated ? " there" : there->generated ? " on both sides" : "",
+					 lt->table->qualified, quote_identifier(here->name))));
+}
+
+/*
  * Decide which columns are written on the remote.  Both sides are described.
  */
 void
@@ -70,6 +96,8 @@ synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt)
 							lt->table->qualified, link->target->name, column->name),
 					 errdetail("The column identifies the table's rows."),
 					 errhint("Make the table's definition there the same as here.")));
+		if (in_identity || in_key)
+			check_not_generated(link, lt, i, in_key);
 		if (column->skipped || column->generated || there->generated)
 			continue;
 		if (there->type == NULL)

@@ -226,6 +226,54 @@ SQL
 }
 
 #
+# A generated column in a key: a new row's identity is known before the row is written, so nothing can come of it
+#
+{
+	my $drop = sub { qr/HINT: Make it an ordinary column$_[0]: ALTER TABLE public\.$_[1] ALTER COLUMN $_[2] DROP EXPRESSION;/ };
+
+	both($local, $remote, <<'SQL');
+CREATE SCHEMA made;
+CREATE TABLE doc (body jsonb NOT NULL, id text GENERATED ALWAYS AS (body ->> 'id') STORED PRIMARY KEY);
+CREATE TABLE doc_name (body jsonb NOT NULL, id text GENERATED ALWAYS AS (body ->> 'id') STORED PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE made.doc (body jsonb NOT NULL, id text GENERATED ALWAYS AS (body ->> 'id') STORED PRIMARY KEY);
+CREATE TABLE made.other (id text PRIMARY KEY);
+SQL
+	my (undef, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.add_table('doc')});
+	like($stderr, qr/ERROR:  column "id" in the primary key of table "doc" is generated\n/, 'a generated primary key is refused');
+	like($stderr, qr/HINT:  Make it an ordinary column on all servers, .*: ALTER TABLE public\.doc ALTER COLUMN id DROP EXPRESSION;/, 'the hint says what to do');
+	(undef, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.add_table('doc_name', '{name}')});
+	like($stderr, qr/ERROR:  column "id" in the primary key of table "doc_name" is generated\n/, 'also beside a natural key');
+	(undef, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.add_schema('made')});
+	like($stderr, qr/NOTICE:  table "doc" was not added: column "id" in its primary key is generated\n/, 'of a schema the others are added');
+	is(rows($local, q{SELECT count(*) FROM synchro.watched WHERE relation = 'made.other'::regclass}), 1, 'as they are');
+	$local->safe_psql('postgres', q{SELECT synchro.remove_table('made.other')});
+
+	$local->safe_psql('postgres', <<'SQL');
+CREATE TABLE made_there (body jsonb NOT NULL, id text PRIMARY KEY);
+CREATE TABLE named_there (id integer PRIMARY KEY, body jsonb NOT NULL, name text NOT NULL UNIQUE);
+SQL
+	$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE made_there (body jsonb NOT NULL, id text GENERATED ALWAYS AS (body ->> 'id') STORED PRIMARY KEY);
+CREATE TABLE named_there (id integer PRIMARY KEY, body jsonb NOT NULL, name text NOT NULL UNIQUE GENERATED ALWAYS AS (body ->> 'id') STORED);
+SQL
+	watch(q{'made_there'}, q{'named_there', '{name}'});
+	foreach (['made_there', 'id'], ['named_there', 'name'])
+	{
+		my ($table, $column) = @$_;
+
+		$local->safe_psql('postgres', qq{INSERT INTO $table (body, id) VALUES ('{"id": "1"}', 1)}) if $table eq 'made_there';
+		$local->safe_psql('postgres', qq{INSERT INTO $table (body, id, name) VALUES ('{"id": "1"}', 1, 1)}) if $table eq 'named_there';
+		sync_parks($local, 'office', qr/42P16: column "$column" of table public\.$table is generated on remote "office".*${\$drop->(' there', $table, $column)}/s,
+			"a $column that is generated there");
+		$remote->safe_psql('postgres', "ALTER TABLE $table ALTER COLUMN $column DROP EXPRESSION");
+		is_deeply(counts(), [ 1, 0, 0 ], 'and mended');
+		$local->safe_psql('postgres', "UPDATE $table SET $column = 2");
+		is_deeply(counts(), [ 0, 1, 0 ], 'for changes, too');
+		same($local, $remote, "SELECT id, body FROM $table", 'as it is here');
+	}
+}
+
+#
 # Another order, dropped columns, more columns
 #
 {
