@@ -49,28 +49,36 @@ make_peer_tables(SynchroLink *link)
  * attempted, or the one put in its place.  Without that, the next attempt's
  * token would be the only one that we know.
  *
- * batch: it got there, so what was to be forgotten there is: were it forgotten
- * once more, rows would be new to the remote that the batch has just made
- * there.  And what was to be settled with it is.
+ * snapshot, keys_snapshot: those of the batch, if it got there, else NULL.  They
+ * are kept, for there may be nothing to push now, and the next pass goes by what
+ * is kept.  What was to be forgotten there is: were it forgotten once more, rows
+ * would be new to the remote that the batch has just made there.  And what was
+ * to be settled with it is.
  */
 static void
-acknowledge_attempted(const char *server, const char *attempted, const char *token, bool batch)
+acknowledge_attempted(const char *server, const char *attempted, const char *token,
+					  const char *snapshot, const char *keys_snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+	bool		batch = snapshot != NULL;
 
 	synchro_local_begin("synchro: keeping the position");
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(attempted);
 	values[2] = CStringGetTextDatum(token);
-	values[3] = BoolGetDatum(batch);
+	nulls[3] = nulls[4] = !batch;
+	values[3] = batch ? CStringGetTextDatum(snapshot) : (Datum) 0;
+	values[4] = batch ? CStringGetTextDatum(keys_snapshot) : (Datum) 0;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid,"
-					" forget_references = forget_references AND NOT $4"
+					" snapshot = coalesce($4::pg_snapshot, snapshot), keys_snapshot = coalesce($5::pg_snapshot, keys_snapshot),"
+					" forget_references = forget_references AND $4 IS NULL"
 					" WHERE server = $1::name AND attempted = $2::uuid",
-					lengthof(types), types, values, NULL);
+					lengthof(types), types, values, nulls);
 	synchro_sql_close(&scope);
 	if (batch)
 		synchro_position_settle(server, attempted);
@@ -139,7 +147,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
 	if (link->preview == NULL)
-		acknowledge_attempted(link->target->name, position->attempted, position->attempted, false);
+		acknowledge_attempted(link->target->name, position->attempted, position->attempted, NULL, NULL);
 }
 
 /*
@@ -233,6 +241,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 {
 	SynchroRows *rows;
 	const char *token;
+	bool		arrived;		/* the batch attempted, and we had not heard it */
 
 	link->peer = SYNCHRO_PEER_SCHEMA;
 	if (link->preview == NULL)
@@ -254,11 +263,13 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
 								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
-	if (!same_token(token, position->acknowledged) && same_token(token, position->attempted))
+	arrived = !same_token(token, position->acknowledged) && same_token(token, position->attempted);
+	if (arrived)
 		position->forget_references = false;
 	if (link->preview == NULL && !same_token(token, position->acknowledged))
 	{
-		acknowledge_attempted(link->target->name, position->attempted, token, same_token(token, position->attempted));
+		acknowledge_attempted(link->target->name, position->attempted, token,
+							  arrived ? SYNCHRO_VALUE(rows, 0, 1) : NULL, arrived ? SYNCHRO_VALUE(rows, 0, 2) : NULL);
 		position->attempted = pstrdup(token);
 	}
 	position->acknowledged = pstrdup(token);

@@ -30,10 +30,11 @@ connect_remote($local, $remote, options => { port => $proxy->{port} });
 $local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain')});
 
 # Run $first here, and lose the answer to the COMMIT of what it has pushed: then $arrived is so on the remote. Run $then before
-# the remote is asked again, in the process that has sent it or in one that knows of it only what is kept.
+# the remote is asked again, in the process that has sent it or in one that knows of it only what is kept. asked_first: after
+# that, and after a pass that has found nothing to push.
 sub lose_answer
 {
-	my ($testname, $first, $arrived, $then, $killed) = @_;
+	my ($testname, $first, $arrived, $then, $killed, %opts) = @_;
 	my $pid = pusher_pid($local, 'office');
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -46,9 +47,14 @@ sub lose_answer
 		kill 'KILL', $pid;
 		comes_back($local);
 	}
-	$local->safe_psql('postgres', $then);
+	$local->safe_psql('postgres', $then) if !$opts{asked_first};
 	$proxy->command('forward');
 	$proxy->command('cut');
+	if ($opts{asked_first})
+	{
+		wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$testname: the remote is asked");
+		$local->safe_psql('postgres', $then);
+	}
 	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$testname: it settles")
 	  or diag(rows($local, 'SELECT * FROM synchro.failures'));
 	same($local, $remote, 'SELECT name, n FROM t ORDER BY name', "$testname: t is the same", empty => 1);
@@ -119,6 +125,20 @@ foreach my $killed (0, 1)
 	lose_answer("set_checkpoint$how", q{BEGIN; SELECT synchro.set_checkpoint('office', now()); INSERT INTO t (name, n) VALUES ('set', 1); INSERT INTO plain (label, n) VALUES ('set', 1); COMMIT},
 		q{SELECT EXISTS (SELECT FROM t WHERE name = 'set') AND EXISTS (SELECT FROM plain WHERE label = 'set')},
 		q{DELETE FROM t WHERE name = 'set'; DELETE FROM plain WHERE label = 'set'}, $killed);
+
+	# what the remote has told when it was asked counts for the next pass, too, whether or not anything was pushed meanwhile
+	lose_answer("asked first$how", q{BEGIN; INSERT INTO t (name, n) VALUES ('late', 1); INSERT INTO plain (label, n) VALUES ('late', 1); COMMIT},
+		q{SELECT EXISTS (SELECT FROM t WHERE name = 'late') AND EXISTS (SELECT FROM plain WHERE label = 'late')}, q{DELETE FROM t WHERE name = 'late'; DELETE FROM plain WHERE label = 'late'},
+		$killed, asked_first => 1);
+	my $exchange = q{UPDATE t SET name = 'between' WHERE name = 'one'; UPDATE t SET name = 'one' WHERE name = 'other';
+		UPDATE t SET name = 'other' WHERE name = 'between'};
+	$local->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('one', 1), ('other', 2)});
+	wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, "exchanged$how: the rows arrive");
+	my $ids = rows($remote, q{SELECT n, id FROM t WHERE name IN ('one', 'other') ORDER BY n});
+	lose_answer("exchanged$how", "BEGIN; $exchange; COMMIT", q{SELECT n = 2 FROM t WHERE name = 'one'}, q{UPDATE t SET n = n WHERE name = 'stays'},
+		$killed, asked_first => 1);
+	is(rows($remote, q{SELECT n, id FROM t WHERE name IN ('one', 'other') ORDER BY n}), $ids, "exchanged$how: once");
+	$local->safe_psql('postgres', q{DELETE FROM t WHERE name IN ('one', 'other')});
 }
 
 $local->stop('fast');
