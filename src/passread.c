@@ -128,7 +128,8 @@ synchro_pass_collect(SynchroPass *pass)
 	if (pass->parked->any_due)
 		synchro_link_forget(pass->link);
 	synchro_link_refresh(pass->link);
-	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due);
+	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due,
+										 pass->link->preview == NULL ? pass->position->keys_snapshot : NULL);
 	if (pass->link->preview != NULL)
 		leave_out_of_preview(pass);
 	synchro_pass_choose_copy(pass);

@@ -11,6 +11,12 @@
  * collected along with what is new of the others; its names of before go with
  * the first batch, and when the pass is through, the table is like any other.
  *
+ * What the remote calls its rows moves with each batch of a pass that does not
+ * leave it out: one during which it stalls, one that tries it again once its
+ * names of before are there, whether or not we hear how that ends.  So what they
+ * are called as of is noted by the first pass that leaves it out, before its
+ * batches; until then it is as with the other tables, NULL.
+ *
  * Which table is to blame for an error we know by what was being done: whoever
  * describes or reads a table names it as the suspect before.
  *
@@ -55,13 +61,39 @@ synchro_suspect_take(int sqlerrcode)
 }
 
 /*
+ * Note as of when the remote calls the rows of tables that are left out from
+ * now on.  In a scope.
+ */
+static void
+keep_names(const char *server, List *stalled, const char *keys_snapshot)
+{
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	ListCell   *cell;
+
+	values[0] = CStringGetTextDatum(server);
+	values[2] = CStringGetTextDatum(keys_snapshot);
+	foreach(cell, stalled)
+	{
+		const SynchroStalled *table = lfirst(cell);
+
+		if (table->due || table->named != NULL)
+			continue;
+		values[1] = ObjectIdGetDatum(table->relid);
+		synchro_sql_run("UPDATE synchro.stalled SET keys_snapshot = $3::pg_snapshot WHERE server = $1::name AND relation = $2",
+						lengthof(types), types, values, NULL);
+	}
+}
+
+/*
  * The tables that have stalled for a remote, in the current memory context.
  * In a local transaction.
  *
- * all_due: try all, whatever their time.
+ * all_due: try all, whatever their time.  keys_snapshot: the position's, which
+ * a pass is about to move; NULL if it is a preview's.
  */
 List *
-synchro_stalled_load(const char *server, bool all_due)
+synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *result = NIL;
@@ -95,6 +127,8 @@ synchro_stalled_load(const char *server, bool all_due)
 		result = lappend(result, stalled);
 		MemoryContextSwitchTo(old);
 	}
+	if (keys_snapshot != NULL)
+		keep_names(server, result, keys_snapshot);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(context);
 	return result;
@@ -165,8 +199,8 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 	values[5] = CStringGetTextDatum(error->hint);
 	values[6] = Int32GetDatum(synchro_retry_max_interval);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("INSERT INTO synchro.stalled AS s (server, relation, snapshot, keys_snapshot, sqlstate, message, detail, hint, next_attempt)"
-					" SELECT server, $2, snapshot, keys_snapshot, $3, $4, $5, $6, clock_timestamp() + least(1, $7) * interval '1 s'"
+	synchro_sql_run("INSERT INTO synchro.stalled AS s (server, relation, snapshot, sqlstate, message, detail, hint, next_attempt)"
+					" SELECT server, $2, snapshot, $3, $4, $5, $6, clock_timestamp() + least(1, $7) * interval '1 s'"
 					" FROM synchro.remote_state WHERE server = $1::name"
 					" ON CONFLICT (server, relation) DO UPDATE SET sqlstate = $3, message = $4, detail = $5, hint = $6,"
 					" attempts = s.attempts + 1, next_attempt = clock_timestamp()"
@@ -190,8 +224,8 @@ synchro_stalled_uncaptured(Oid relid, const char *qualified)
 	values[1] = CStringGetTextDatum(psprintf(SYNCHRO_NOT_CAPTURED, qualified));
 	values[2] = CStringGetTextDatum(psprintf(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(qualified)));
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("INSERT INTO synchro.stalled (server, relation, snapshot, keys_snapshot, sqlstate, message, hint, next_attempt)"
-					" SELECT server, $1, snapshot, keys_snapshot, '55000', $2, $3, clock_timestamp() FROM synchro.remote_state"
+	synchro_sql_run("INSERT INTO synchro.stalled (server, relation, snapshot, sqlstate, message, hint, next_attempt)"
+					" SELECT server, $1, snapshot, '55000', $2, $3, clock_timestamp() FROM synchro.remote_state"
 					" ON CONFLICT DO NOTHING", lengthof(types), types, values, NULL);
 	synchro_sql_close(&scope);
 	synchro_shared_retry_at_commit();

@@ -17,7 +17,7 @@ typedef struct SynchroStalled
 	Oid			relid;
 	SynchroSnapshot *since;		/* what it saw of the table is on the remote */
 	SynchroSnapshot *named;		/* as the keys snapshot, for the table; NULL:
-								 * its names have been sent since */
+								 * it is the same */
 	bool		due;			/* to be tried in this pass */
 } SynchroStalled;
 
@@ -28,7 +28,7 @@ typedef struct SynchroStalled
 extern void synchro_suspect(Oid relid);
 extern Oid	synchro_suspect_take(int sqlerrcode);
 
-extern List *synchro_stalled_load(const char *server, bool all_due);
+extern List *synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot);
 extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
 extern bool synchro_stalled_any_due(const List *stalled);
 extern List *synchro_stalled_waiting(const List *stalled);

@@ -21,13 +21,16 @@ my $remote = synchro_node('remote');
 both($local, $remote, <<'SQL');
 CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int);
 CREATE TABLE plain (id serial PRIMARY KEY, label text, n int);
+CREATE TABLE heads (id serial PRIMARY KEY, name text UNIQUE, n int);
+CREATE TABLE lines (id serial PRIMARY KEY, name text UNIQUE, head int REFERENCES heads);
 SQL
 $remote->safe_psql('postgres', q{SELECT setval('t_id_seq', 1000), setval('plain_id_seq', 1000)});
 
 my $proxy = start_proxy($remote->port);
 
 connect_remote($local, $remote, options => { port => $proxy->{port} });
-$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain')});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain'),
+	synchro.add_table('heads', '{name}'), synchro.add_table('lines', '{name}')});
 
 # Run $first here, and lose the answer to the COMMIT of what it has pushed: then $arrived is so on the remote. Run $then before
 # the remote is asked again, in the process that has sent it or in one that knows of it only what is kept. asked_first: after
@@ -140,6 +143,58 @@ foreach my $killed (0, 1)
 	is(rows($remote, q{SELECT n, id FROM t WHERE name IN ('one', 'other') ORDER BY n}), $ids, "exchanged$how: once");
 	$local->safe_psql('postgres', q{DELETE FROM t WHERE name IN ('one', 'other')});
 }
+
+# What a table that has stalled is called on the remote moves with each batch of a pass that tries it, and stands still in those
+# that go without it: also if that pass comes to no end, since the table stalls again or nobody hears what became of a batch.
+foreach my $lost (0, 1)
+{
+	my $how = $lost ? 'batch not heard of' : 'stalled again';
+
+	$local->safe_psql('postgres', "INSERT INTO heads (name, n) VALUES ('head', 1); INSERT INTO lines (name) VALUES ('stays $lost'), ('renamed $lost'), ('deleted $lost')");
+	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$how: rows arrive");
+	park($how, 'ALTER TABLE heads ADD CONSTRAINT small CHECK (n < 100); REVOKE INSERT ON lines FROM sync',
+		"INSERT INTO heads (name, n) VALUES ('large', 100); INSERT INTO lines (name) VALUES ('new $lost')",
+		2, 'SELECT true');
+
+	# the first batch is the row of heads, so that names are all that can be committed of it
+	$proxy->command('swallow at ' . answer_to_commit() . ' answers') if $lost;
+	my $attempts = rows($local, 'SELECT attempts FROM synchro.stalled');
+	$local->safe_psql('postgres', 'SELECT synchro.retry()');
+	if ($lost)
+	{
+		sprung($proxy, $local, "$how: COMMIT has been answered, and nobody has heard it");
+		$local->safe_psql('postgres', q{UPDATE synchro.parked SET next_attempt = now() + interval '1 hour'; UPDATE synchro.stalled SET next_attempt = now() + interval '1 hour'});
+		$proxy->command($_) foreach 'forward', 'cut';
+	}
+	else
+	{
+		wait_for($local, "SELECT attempts > $attempts FROM synchro.stalled", "$how: it does");
+	}
+	put_off();
+	$local->safe_psql('postgres', "DELETE FROM lines WHERE name = 'deleted $lost'; UPDATE lines SET name = 'now $lost' WHERE name = 'renamed $lost'; UPDATE t SET n = n + 1 WHERE name = 'stays'");
+	wait_for($local, q{SELECT pending = 0 AND failed = 2 AND state = 'idle' FROM synchro.remotes}, "$how: others go on");
+	$remote->safe_psql('postgres', 'ALTER TABLE heads DROP CONSTRAINT small; GRANT INSERT ON lines TO sync');
+	$local->safe_psql('postgres', 'SELECT synchro.retry()');
+	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$how: it settles")
+	  or diag(rows($local, 'SELECT * FROM synchro.failures'));
+	same($local, $remote, 'SELECT name FROM lines ORDER BY name', "$how: all are the same");
+	$local->safe_psql('postgres', 'DELETE FROM heads');
+}
+
+# A table whose trigger is disabled stalls while a batch that has its names may be under way.
+my $holder = $remote->background_psql('postgres');
+
+$holder->query_safe('BEGIN; LOCK TABLE lines');
+$local->safe_psql('postgres', q{INSERT INTO lines (name) VALUES ('under way')});
+wait_for($remote, q{SELECT count(*) = 1 FROM pg_locks WHERE relation = 'lines'::regclass AND NOT granted}, 'a batch is under way');
+$local->psql('postgres', 'ALTER TABLE lines DISABLE TRIGGER synchro_capture');
+$holder->query_safe('COMMIT');
+$holder->quit;
+wait_for($local, q{SELECT pending = 0 AND failed = 1 AND state = 'idle' FROM synchro.remotes}, 'its table has stalled meanwhile');
+is(rows($remote, q{SELECT count(*) FROM lines WHERE name = 'under way'}), 1, 'it has arrived');
+$local->safe_psql('postgres', q{SELECT synchro.alter_table('lines'); DELETE FROM lines WHERE name = 'under way'; SELECT synchro.retry()});
+wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, 'it settles');
+same($local, $remote, 'SELECT name FROM lines ORDER BY name', 'the row is gone');
 
 $local->stop('fast');
 $remote->stop('fast');
