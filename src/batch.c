@@ -99,12 +99,15 @@ note_committed(SynchroLink *link)
 	bool		all = link->leftovers != NIL || link->peer_node != NULL;
 	ListCell   *cell;
 
-	foreach(cell, link->tables)
+	/* tables may have been described anew since it was sent, to read ahead */
+	foreach(cell, link->stagings)
 	{
-		SynchroLinkTable *lt = lfirst(cell);
+		SynchroStaging *staging = lfirst(cell);
 
-		synchro_stage_committed(lt, all || lt->was_involved);
-		lt->analyzed |= lt->analyzes;
+		if (!staging->was_known)
+			continue;
+		synchro_stage_committed(staging, all || staging->was_involved);
+		staging->analyzed |= staging->analyzes;
 	}
 }
 

@@ -405,10 +405,10 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		synchro_sql_resolve(sql, link, lt);
 		if (by_hashing)
 			appendStringInfoString(sql, AS_PLANNED);
-		if (lt->nrows + lt->nnames >= ANALYZE_ROWS && (size == 0 || !lt->analyzed))
+		if (lt->nrows + lt->nnames >= ANALYZE_ROWS && (size == 0 || !lt->staging->analyzed))
 		{
 			appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
-			lt->analyzes = lt->nrows + lt->nnames >= lt->nolds;
+			lt->staging->analyzes = lt->nrows + lt->nnames >= lt->nolds;
 		}
 		if (lt->decides)
 		{
@@ -517,7 +517,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	{
 		SynchroLinkTable *lt = lfirst(cell);
 
-		lt->analyzes = false;
+		lt->staging->analyzes = false;
 		lt->unmapped = may_be_unmapped && synchro_sql_is_unmapped(lt, tables);
 	}
 	initStringInfo(&sql);

@@ -18,9 +18,9 @@
 #define TRUNCATE_ROWS	60000
 
 static bool
-is_to_be_truncated(const SynchroLinkTable *lt)
+is_to_be_truncated(const SynchroStaging *staging)
 {
-	return lt->staged >= TRUNCATE_BYTES || lt->passed >= TRUNCATE_ROWS;
+	return staging->staged >= TRUNCATE_BYTES || staging->passed >= TRUNCATE_ROWS;
 }
 
 /*
@@ -37,14 +37,17 @@ is_to_be_truncated(const SynchroLinkTable *lt)
 void
 synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
+	const SynchroStaging *staging = lt->staging;
 	const char *names[6];
 	int			n = 0;
 
-	if (!lt->stale)
+	if (!staging->stale)
 		return;
 	names[n++] = "m";
 	names[n++] = "n";
-	if (lt->rows_staged)
+
+	/* also if the table is only looked up now, and was not before */
+	if (staging->rows != NULL)
 		names[n++] = "s";
 
 	/* a preview's batches are one transaction, whose end would empty these */
@@ -55,7 +58,7 @@ synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 		names[n++] = "c";
 		names[n++] = "g";
 	}
-	if (is_to_be_truncated(lt))
+	if (is_to_be_truncated(staging))
 	{
 		for (int i = 0; i < n; i++)
 			appendStringInfo(sql, "%s pg_temp.%s_%d", i == 0 ? "TRUNCATE" : ",", names[i], lt->number);
@@ -74,13 +77,13 @@ synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
  * if it used the table.
  */
 void
-synchro_stage_committed(SynchroLinkTable *lt, bool used)
+synchro_stage_committed(SynchroStaging *staging, bool used)
 {
-	if (lt->stale && is_to_be_truncated(lt))
-		lt->staged = lt->dead = lt->passed = 0;
-	lt->stale = used;
-	lt->staged += lt->sent_bytes;
-	lt->dead += lt->sent_rows;
+	if (staging->stale && is_to_be_truncated(staging))
+		staging->staged = staging->dead = staging->passed = 0;
+	staging->stale = used;
+	staging->staged += staging->sent_bytes;
+	staging->dead += staging->sent_rows;
 	if (used)
-		lt->passed += lt->dead;
+		staging->passed += staging->dead;
 }

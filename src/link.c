@@ -219,16 +219,24 @@ synchro_link_close(SynchroLink *link)
 
 /*
  * Forget the tables if one of them may have been altered here.  Their
- * staging tables stay behind unused until the session ends.
+ * staging tables are used again if they still fit.  Needs a local transaction.
  */
 void
 synchro_link_refresh(SynchroLink *link)
 {
+	ListCell   *cell;
+
 	if (link->generation == synchro_table_generation())
 		return;
 	synchro_link_clear_batch(link);
 	MemoryContextReset(link->tables_context);
 	link->tables = NIL;
+	foreach(cell, link->stagings)
+	{
+		SynchroStaging *staging = lfirst(cell);
+
+		staging->gone = !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(staging->relid));
+	}
 	link->generation = synchro_table_generation();
 }
 
@@ -240,6 +248,31 @@ void
 synchro_link_forget(SynchroLink *link)
 {
 	link->generation = PG_UINT64_MAX;
+}
+
+/*
+ * The staging tables of a table, which may not have been made yet.
+ */
+static SynchroStaging *
+staging_of(SynchroLink *link, Oid relid)
+{
+	SynchroStaging *staging;
+	MemoryContext old;
+	ListCell   *cell;
+
+	foreach(cell, link->stagings)
+	{
+		staging = lfirst(cell);
+		if (staging->relid == relid)
+			return staging;
+	}
+	old = MemoryContextSwitchTo(link->context);
+	staging = palloc0(sizeof(SynchroStaging));
+	staging->relid = relid;
+	staging->number = ++link->last_number;
+	link->stagings = lappend(link->stagings, staging);
+	MemoryContextSwitchTo(old);
+	return staging;
 }
 
 /*
@@ -290,7 +323,9 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 		}
 		lt = palloc0(sizeof(SynchroLinkTable));
 		lt->table = synchro_table_copy(table, link->tables_context);
-		lt->number = ++link->last_number;
+		lt->staging = staging_of(link, relid);
+		lt->staging->gone = false;
+		lt->number = lt->staging->number;
 		lt->root = root;
 		lt->parents = palloc0(sizeof(SynchroLinkTable *) * Max(lt->table->nfks, 1));
 		link->tables = lappend(link->tables, lt);
@@ -397,23 +432,31 @@ synchro_link_send_batch(SynchroLink *link)
 	link->batch_context = link->sent_context;
 	link->sent_context = batch_context;
 	old = MemoryContextSwitchTo(link->sent_context);
+	foreach(cell, link->stagings)
+	{
+		SynchroStaging *staging = lfirst(cell);
+
+		staging->was_known = staging->was_involved = false;
+		staging->sent_bytes = staging->sent_rows = 0;
+	}
 	foreach(cell, link->tables)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
+		SynchroStaging *staging = lt->staging;
 
-		lt->was_involved = lt->involved;
 		lt->had_olds = lt->nolds > 0 || lt->all_names;
-		lt->sent_bytes = 0;
-		lt->sent_rows = lt->nrows + lt->nnames;
+		staging->was_known = true;
+		staging->was_involved = lt->involved;
+		staging->sent_rows = lt->nrows + lt->nnames;
 		if (lt->rows != NULL)
 		{
 			link->sent = lappend(link->sent, lt->rows);
-			lt->sent_bytes += synchro_spool_size(lt->rows);
+			staging->sent_bytes += synchro_spool_size(lt->rows);
 		}
 		if (lt->names != NULL)
 		{
 			link->sent = lappend(link->sent, lt->names);
-			lt->sent_bytes += synchro_spool_size(lt->names);
+			staging->sent_bytes += synchro_spool_size(lt->names);
 		}
 		if (lt->changes != NULL)
 			link->sent = lappend(link->sent, lt->changes);

@@ -18,23 +18,44 @@
 #include "remotetable.h"
 #include "target.h"
 
-/* a table, here and there, and its part in the batch at hand */
-typedef struct SynchroLinkTable
+/*
+ * A table's staging tables on the remote.  They last as long as the session
+ * there, and this as long as the link, however often the table is described
+ * anew: that is so whenever somebody analyzes it.
+ */
+typedef struct SynchroStaging
 {
-	const SynchroTable *table;
-	SynchroRemoteTable *remote;
-	int			number;			/* of its staging tables */
-	Oid			root;			/* the table whose rows need this one */
-	bool		for_rows;		/* rows of it are pushed, not just looked up */
-	bool		decides;		/* the remote logs it: the newer change wins */
-	bool		names_staged;	/* n_ and m_ exist */
-	bool		rows_staged;	/* s_ exists */
+	Oid			relid;
+	int			number;			/* in their names */
+	char	   *names;			/* SQL that has made n_ and m_; NULL: not there */
+	char	   *rows;			/* SQL that has made s_; likewise */
+	bool		gone;			/* our table is, so they are to be dropped */
 	bool		stale;			/* rows of the last batch are in them */
 	int64		staged;			/* bytes put in since they were truncated */
 	int64		dead;			/* rows put in since, and deleted */
 	int64		passed;			/* of them, sum over the batches since */
 	bool		analyzes;		/* the batch at hand has the planner look into m_ */
 	bool		analyzed;		/* one has that was committed, and looked much like others */
+
+	/* the batch that was sent last */
+	bool		was_known;		/* it has emptied them, if they were stale */
+	bool		was_involved;
+	int64		sent_bytes;		/* of its rows and names */
+	int64		sent_rows;		/* how many these were */
+} SynchroStaging;
+
+/* a table, here and there, and its part in the batch at hand */
+typedef struct SynchroLinkTable
+{
+	const SynchroTable *table;
+	SynchroRemoteTable *remote;
+	SynchroStaging *staging;
+	int			number;			/* of its staging tables */
+	Oid			root;			/* the table whose rows need this one */
+	bool		for_rows;		/* rows of it are pushed, not just looked up */
+	bool		decides;		/* the remote logs it: the newer change wins */
+	bool		names_staged;	/* n_ and m_ are as this needs them */
+	bool		rows_staged;	/* so is s_ */
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
@@ -57,11 +78,8 @@ typedef struct SynchroLinkTable
 	int64		nwaiting;		/* and those of rows that wait, see parked.c */
 	bool		unmapped;		/* rows are looked up as they are written */
 
-	/* the batch that was sent last */
-	bool		was_involved;
-	bool		had_olds;		/* it left deletes, unless it was the last */
-	int64		sent_bytes;		/* of its rows and names */
-	int64		sent_rows;		/* how many these were */
+	bool		had_olds;		/* the batch that was sent last left deletes,
+								 * unless it was a pass's last */
 } SynchroLinkTable;
 
 /* the remote's clock, see clocklink.c; times in microseconds */
@@ -91,6 +109,7 @@ typedef struct SynchroLink
 	SynchroLinkClock clock;
 	bool		compares;		/* nothing is pushed, only looked at */
 	List	   *tables;			/* of SynchroLinkTable */
+	List	   *stagings;		/* of SynchroStaging */
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
 	struct SynchroPrepared *prepared;	/* see prepared.c; NULL: none yet */

@@ -365,8 +365,8 @@ adapt_batches(SynchroPass *pass, TimestampTz begun)
 	int64		bytes = 0;
 	ListCell   *cell;
 
-	foreach(cell, pass->link->tables)
-		bytes += ((SynchroLinkTable *) lfirst(cell))->sent_bytes;
+	foreach(cell, pass->link->stagings)
+		bytes += ((SynchroStaging *) lfirst(cell))->sent_bytes;
 	if (slow || bytes > LARGE_BATCH)
 		pass->batch_rows = Max(pass->batch_rows / 2, synchro_batch_size);
 	else

@@ -255,6 +255,17 @@ synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statement
 }
 
 /*
+ * Have all statements forgotten by the next script that executes any: what
+ * they are about is not what it was.
+ */
+void
+synchro_prepared_forget(SynchroLink *link)
+{
+	if (link->prepared != NULL)
+		link->prepared->forget = true;
+}
+
+/*
  * Note what became of a script: how many rows it has staged, and whether it
  * ran to its end.
  */

@@ -13,6 +13,7 @@
 extern void synchro_prepared_begin(StringInfo sql, SynchroLink *link, int size);
 extern bool synchro_prepared_execute(StringInfo sql, SynchroLink *link, const char *statement, const char *arguments);
 extern void synchro_prepared_append(StringInfo sql, SynchroLink *link, const char *statements);
+extern void synchro_prepared_forget(SynchroLink *link);
 extern void synchro_prepared_note(SynchroLink *link, int64 nrows, bool done);
 
 #endif							/* SYNCHRO_PREPARED_H */

@@ -438,6 +438,19 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append what drops all that there is of a table's staging tables.
+ */
+void
+synchro_sql_unstage(StringInfo sql, const SynchroStaging *staging)
+{
+	static const char *const names[] = {"s", "n", "m", "c", "g", "x"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		appendStringInfo(sql, "%s pg_temp.%s_%d", i == 0 ? "DROP TABLE IF EXISTS" : ",", names[i], staging->number);
+	appendStringInfoChar(sql, ';');
+}
+
+/*
  * Append what fills a staging table.
  *
  * into: the table's name in pg_temp, and its columns without the parenthesis

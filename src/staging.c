@@ -18,6 +18,7 @@
 #include "decidesql.h"
 #include "known.h"
 #include "placeholder.h"
+#include "prepared.h"
 #include "previewsql.h"
 #include "staging.h"
 #include "stalled.h"
@@ -118,6 +119,98 @@ synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt)
 	}
 }
 
+static char *
+sql_for_names(const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	StringInfoData sql;
+
+	/* of a table that was altered there, plans are made anew in any case */
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "/* %s %s */", lt->remote->oid, lt->remote->shape);
+	synchro_sql_stage_names(&sql, lt);
+	synchro_sql_stage_decisions(&sql, lt);
+	if (link->preview != NULL)
+		synchro_sql_preview_stage(&sql, lt);
+	return sql.data;
+}
+
+static char *
+sql_for_rows(const SynchroLinkTable *lt)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	synchro_sql_stage_rows(&sql, lt);
+	return sql.data;
+}
+
+/*
+ * Append what drops staging tables.  Statements that were prepared for them
+ * would take others of the same names for them.
+ */
+static void
+unstage(StringInfo sql, SynchroLink *link, SynchroStaging *staging)
+{
+	synchro_sql_unstage(sql, staging);
+	synchro_prepared_forget(link);
+	if (staging->names != NULL)
+		pfree(staging->names);
+	if (staging->rows != NULL)
+		pfree(staging->rows);
+	staging->names = staging->rows = NULL;
+	staging->stale = staging->analyzed = false;
+	staging->staged = staging->dead = staging->passed = 0;
+}
+
+/*
+ * Append what makes a table's staging tables, instead of others if there are
+ * any that do not fit any more.  Those that would be made the same are kept: a
+ * link may last for months, and tables are described anew quite often.
+ */
+static void
+stage(StringInfo sql, SynchroLink *link, SynchroLinkTable *lt)
+{
+	SynchroStaging *staging = lt->staging;
+	char	   *names = sql_for_names(link, lt);
+	char	   *rows = lt->for_rows ? sql_for_rows(lt) : NULL;
+
+	if ((staging->names != NULL && strcmp(staging->names, names) != 0) ||
+		(staging->rows != NULL && rows != NULL && strcmp(staging->rows, rows) != 0))
+		unstage(sql, link, staging);
+	if (staging->names == NULL)
+	{
+		appendStringInfoString(sql, names);
+		staging->names = MemoryContextStrdup(link->context, names);
+	}
+	if (staging->rows == NULL && rows != NULL)
+	{
+		appendStringInfoString(sql, rows);
+		staging->rows = MemoryContextStrdup(link->context, rows);
+	}
+	lt->names_staged = true;
+	lt->rows_staged = lt->for_rows;
+}
+
+/*
+ * Append what drops the staging tables of tables that are gone here.
+ */
+static void
+unstage_gone(StringInfo sql, SynchroLink *link)
+{
+	ListCell   *cell;
+
+	foreach(cell, link->stagings)
+	{
+		SynchroStaging *staging = lfirst(cell);
+
+		if (!staging->gone)
+			continue;
+		unstage(sql, link, staging);
+		link->stagings = foreach_delete_current(link->stagings, cell);
+		pfree(staging);
+	}
+}
+
 /*
  * Ask the remote about tables that are new, and make their staging tables.
  * Waits for the network: not to be called in a local transaction.
@@ -131,6 +224,7 @@ synchro_staging_prepare(SynchroLink *link)
 	SynchroRemoteError *error;
 
 	initStringInfo(&sql);
+	unstage_gone(&sql, link);
 	foreach(cell, link->tables)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
@@ -152,19 +246,9 @@ synchro_staging_prepare(SynchroLink *link)
 
 		synchro_suspect(lt->root);
 		if (lt->for_rows && !lt->rows_staged)
-		{
 			synchro_staging_choose(link, lt);
-			synchro_sql_stage_rows(&sql, lt);
-			lt->rows_staged = true;
-		}
-		if (!lt->names_staged)
-		{
-			synchro_sql_stage_names(&sql, lt);
-			synchro_sql_stage_decisions(&sql, lt);
-			if (link->preview != NULL)
-				synchro_sql_preview_stage(&sql, lt);
-		}
-		lt->names_staged = true;
+		if (!lt->names_staged || (lt->for_rows && !lt->rows_staged))
+			stage(&sql, link, lt);
 	}
 	synchro_suspect(InvalidOid);
 	MemoryContextSwitchTo(old);

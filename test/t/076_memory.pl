@@ -147,6 +147,54 @@ $local->safe_psql('postgres', q{SELECT synchro.retry()});
 wait_arrival($remote, q{SELECT count(*) FROM parents WHERE name = 'needed there'}, '0', 'until nothing refers to the row');
 
 #
+# Nor does anything add up in the remote's session: its temporary tables last as long as that, and a table is described anew
+# whenever somebody analyzes it here, or a unique value was in the way there.
+#
+my $temporary = q{SELECT count(*) FROM pg_class WHERE relpersistence = 't'};
+my $session = q{SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE application_name LIKE 'synchro%'};
+my $values = 'SELECT name, n FROM swaps ORDER BY name';
+
+both($local, $remote, 'CREATE TABLE swaps (name text PRIMARY KEY, n int UNIQUE)');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('swaps'); INSERT INTO swaps VALUES ('a', 1), ('b', 2)});
+
+sub swap
+{
+	my ($times) = @_;
+
+	$local->safe_psql('postgres', <<'SQL' x $times);
+BEGIN;
+UPDATE swaps SET n = -n;
+UPDATE swaps SET n = 3 + n;
+COMMIT;
+SELECT synchro.synchronize('office');
+ANALYZE t;
+UPDATE t SET n = n + 1 WHERE id = 1;
+SELECT synchro.synchronize('office');
+SQL
+	return;
+}
+
+swap(2);
+my $made = rows($remote, $temporary);
+my $by = rows($remote, $session);
+
+swap(51);
+same($local, $remote, $values, 'values that have changed places many times');
+is(rows($remote, $temporary), $made, 'leave no more temporary tables behind');
+is(rows($remote, $session), $by, 'in the same session');
+
+both($local, $remote, 'ALTER TABLE swaps ALTER n TYPE numeric(12, 1)');
+swap(3);
+$local->safe_psql('postgres', q{UPDATE swaps SET n = n + 0.5});
+sync($local, 'office');
+same($local, $remote, $values, 'with values of another type they are made anew');
+is(rows($remote, $temporary), $made, 'instead of those of before');
+is(rows($remote, $session), $by, 'in the same session, too');
+$local->safe_psql('postgres', 'DROP TABLE swaps');
+make_passes(2);
+cmp_ok(rows($remote, $temporary), '<', $made, 'those of a table that is gone go, too');
+
+#
 # The writer: as much as with nothing logged, for which PostgreSQL queues the triggers, too.
 #
 sub taken_by_writer
