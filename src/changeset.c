@@ -110,7 +110,6 @@ collect_row(const SynchroLogRow *row, void *arg)
 	SynchroChangedTable *changed;
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
-	int			nkey = SYNCHRO_LAYOUT_NKEY(row->layout);
 	bool		old_is_readable;
 	const SynchroSnapshot *named_in = collector->named;
 	const SynchroStalled *stalled;
@@ -152,7 +151,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 
 		CHECK_FOR_INTERRUPTS();
-		pos = synchro_key_next(pos, end, changed->table->nidentity, nkey, &record);
+		pos = synchro_key_next(pos, end, changed->table, row->layout, &record);
 		collector->changes->nentries++;
 		if (record.refused)
 			continue;

@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "keycodec.h"
@@ -239,15 +240,127 @@ next_values(const char *pos, const char *end, int count, SynchroBytes *run)
 	return pos;
 }
 
+static bool
+is_integer(const SynchroColumn *column)
+{
+	return column->type == INT2OID || column->type == INT4OID || column->type == INT8OID;
+}
+
 /*
- * Split the record at pos.  nidentity and nkey are the numbers of values in
- * an identity and in a natural key of the table.  Returns where the next
- * record begins; bytes that make no record are an error.
+ * An integer of any width: it may have been logged before its type was
+ * altered.
+ */
+static int64
+read_integer(SynchroBytes value)
+{
+	int16		two;
+	int32		four;
+	int64		eight;
+
+	switch (value.len)
+	{
+		case sizeof(two):
+			memcpy(&two, value.data, sizeof(two));
+			return two;
+		case sizeof(four):
+			memcpy(&four, value.data, sizeof(four));
+			return four;
+		case sizeof(eight):
+			memcpy(&eight, value.data, sizeof(eight));
+			return eight;
+		default:
+			synchro_key_damaged();
+	}
+	return 0;
+}
+
+static Datum
+make_integer(int64 number, int16 typlen)
+{
+	if (typlen == sizeof(int16))
+		return Int16GetDatum((int16) number);
+	if (typlen == sizeof(int32))
+		return Int32GetDatum((int32) number);
+	return Int64GetDatum(number);
+}
+
+static bool
+integer_fits(int64 number, int16 typlen)
+{
+	if (typlen == sizeof(int16))
+		return number == (int16) number;
+	return typlen != sizeof(int32) || number == (int32) number;
+}
+
+/*
+ * Write integers of an identity as wide as the columns are now.  What has no
+ * room there cannot be the identity of any row that is there: it stays as it
+ * is, and so is equal to none.
+ */
+static SynchroBytes
+fit_integers(SynchroBytes bytes, const SynchroTable *table, StringInfo buf)
+{
+	const char *pos = bytes.data;
+	const char *end = bytes.data + bytes.len;
+
+	if (buf->data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(buf);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(buf);
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		const SynchroColumn *column = &table->columns[table->identity[i]];
+		const char *start = pos;
+		SynchroBytes value;
+
+		pos = next_value(pos, end, &value);
+		if (value.data != NULL && is_integer(column) && integer_fits(read_integer(value), column->typlen))
+			synchro_key_put(buf, make_integer(read_integer(value), column->typlen), false, column->typlen, column->typbyval);
+		else
+			appendBinaryStringInfo(buf, start, pos - start);
+	}
+	return (SynchroBytes) {buf->data, buf->len};
+}
+
+/*
+ * Step over an identity.  Identities are compared as bytes, so one that was
+ * logged when its integers had another width is written anew, into buf.
+ */
+static const char *
+next_identity(const char *pos, const char *end, const SynchroTable *table, SynchroBytes *identity, StringInfo buf)
+{
+	bool		fits = true;
+
+	identity->data = pos;
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		int16		typlen = table->columns[table->identity[i]].typlen;
+		SynchroBytes value;
+
+		pos = next_value(pos, end, &value);
+		fits &= value.data == NULL || typlen <= 0 || value.len == typlen;
+	}
+	identity->len = pos - identity->data;
+	if (unlikely(!fits))
+		*identity = fit_integers(*identity, table, buf);
+	return pos;
+}
+
+/*
+ * Split the record at pos, of the given table, whose identity is that of the
+ * layout with which the record was logged.  Returns where the next record
+ * begins; bytes that make no record are an error.
  */
 const char *
-synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
+synchro_key_next(const char *pos, const char *end, const SynchroTable *table, uint32 layout,
 				 SynchroKeyRecord *record)
 {
+	static StringInfoData identity = {0};
+	static StringInfoData from = {0};
 	uint8		flags;
 
 	if (pos >= end)
@@ -265,52 +378,21 @@ synchro_key_next(const char *pos, const char *end, int nidentity, int nkey,
 	record->derived = (flags & SYNCHRO_KEY_DERIVED) != 0;
 	record->refused = (flags & SYNCHRO_KEY_REFUSED) != 0;
 	record->together = (flags & SYNCHRO_KEY_TOGETHER) != 0;
-	pos = next_values(pos, end, nidentity, &record->identity);
+	pos = next_identity(pos, end, table, &record->identity, &identity);
 	if (record->has_old)
-		pos = next_values(pos, end, nkey, &record->old_key);
+		pos = next_values(pos, end, SYNCHRO_LAYOUT_NKEY(layout), &record->old_key);
 	if (record->moved)
-		pos = next_values(pos, end, nidentity, &record->from);
+		pos = next_identity(pos, end, table, &record->from, &from);
 	if (flags & SYNCHRO_KEY_STAMPED)
 		pos = next_stamp(pos, end, &record->stamp);
 	return pos;
 }
 
 static Datum
-make_integer(SynchroBytes value, int16 typlen)
-{
-	int64		number = 0;
-	int16		two;
-	int32		four;
-
-	switch (value.len)
-	{
-		case sizeof(int16):
-			memcpy(&two, value.data, sizeof(two));
-			number = two;
-			break;
-		case sizeof(int32):
-			memcpy(&four, value.data, sizeof(four));
-			number = four;
-			break;
-		case sizeof(int64):
-			memcpy(&number, value.data, sizeof(number));
-			break;
-		default:
-			synchro_key_damaged();
-	}
-	if (typlen == sizeof(int16))
-		return Int16GetDatum((int16) number);
-	if (typlen == sizeof(int32))
-		return Int32GetDatum((int32) number);
-	return Int64GetDatum(number);
-}
-
-static Datum
 make_datum(SynchroBytes value, const SynchroColumn *column)
 {
-	/* an integer may have been logged before its type was altered */
-	if (column->type == INT2OID || column->type == INT4OID || column->type == INT8OID)
-		return make_integer(value, column->typlen);
+	if (is_integer(column))
+		return make_integer(read_integer(value), column->typlen);
 	if (column->typlen > 0 && value.len != column->typlen)
 		synchro_key_damaged();
 	if (column->typbyval)

@@ -15,8 +15,9 @@
  *				variable length integer
  *
  * Each part is a sequence of values, each a length plus one as a variable
- * length integer (0: NULL) and that many bytes.  A record can so be split
- * without knowing the types, and its identity compared as bytes.
+ * length integer (0: NULL) and that many bytes.  Identities are compared as
+ * bytes; what splits a record sees to it that integers in them are as wide as
+ * the table's columns are now.
  *
  * Whatever of this a table keeps is sealed: a checksum follows it, of the
  * bytes and of the table and layout without which they mean something else.
@@ -57,6 +58,7 @@ typedef struct SynchroStamp
 	int32		source;			/* see source.h; 0: here */
 } SynchroStamp;
 
+/* its parts are good as long as the bytes are, and until the next one is split */
 typedef struct SynchroKeyRecord
 {
 	SynchroOp	op;
@@ -87,7 +89,7 @@ extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 extern void synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp);
 pg_noreturn extern void synchro_key_damaged(void);
 extern const char *synchro_key_next(const char *pos, const char *end,
-									int nidentity, int nkey,
+									const SynchroTable *table, uint32 layout,
 									SynchroKeyRecord *record);
 extern void synchro_key_seal(StringInfo buf, int start, Oid relation, uint32 layout);
 extern Datum synchro_key_sealed(SynchroBytes bytes, Oid relation, uint32 layout);

@@ -170,8 +170,7 @@ fold_row(const SynchroLogRow *row, void *arg)
 			const char *start = pos;
 
 			CHECK_FOR_INTERRUPTS();
-			pos = synchro_key_next(pos, end, table->nidentity,
-								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+			pos = synchro_key_next(pos, end, table, row->layout, &record);
 			put(folder, row, synchro_key_order(record.identity, table), record.identity, position,
 				record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
 				(SynchroBytes) {start, pos - start});

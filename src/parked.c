@@ -103,8 +103,7 @@ load_change(TupleTableSlot *slot, void *arg)
 	table = synchro_table_get(parked.relid, true);
 	if (table == NULL || SYNCHRO_LAYOUT_IDENTITY(parked.layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
 		return;
-	(void) synchro_key_next(parked.record.data, parked.record.data + parked.record.len,
-							table->nidentity, SYNCHRO_LAYOUT_NKEY(parked.layout), &record);
+	(void) synchro_key_next(parked.record.data, parked.record.data + parked.record.len, table, parked.layout, &record);
 	parked.row = row_key(parked.relid,
 						 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
 						 table->nidentity);
@@ -246,12 +245,11 @@ synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 
 		if (parked->relid != table->relid || parked->layout != table->layout)
 			continue;
-		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len,
-								table->nidentity, SYNCHRO_LAYOUT_NKEY(parked->layout), &record);
+		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, &record);
 		if (record.op != SYNCHRO_OP_UPDATE || !record.has_old)
 			continue;
 		key = palloc0(sizeof(SynchroChangedKey));
-		key->identity = record.identity;
+		key->identity = synchro_key_copy(record.identity);
 		key->kind = 'w';
 		key->name = record.old_key;
 		result = lappend(result, key);

@@ -106,7 +106,7 @@ search_newest(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 		SynchroNamed *named;
 
-		pos = synchro_key_next(pos, end, search->log.table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
 		named = hash_search(search->log.wanted, &record.identity, HASH_FIND, NULL);
 		if (named != NULL)
 			note_entry(search, named->what, row, &record, position);
@@ -172,7 +172,7 @@ search_bearers(const SynchroLogRow *row, void *arg)
 		SynchroNamed *named;
 		SynchroBearer *bearer;
 
-		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		if (!record.has_old)
 			continue;
 		name.data = synchro_identities_array_text(table, table->key, table->nkey, record.old_key);
@@ -268,7 +268,7 @@ search_applied(const SynchroLogRow *row, void *arg)
 	{
 		SynchroKeyRecord record;
 
-		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		*changed = synchro_applied_find(row->relation, record.identity) != NULL;
 	}
 }

@@ -95,7 +95,7 @@ search_names(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 		SynchroNamed *named;
 
-		pos = synchro_key_next(pos, end, search->table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, search->table, row->layout, &record);
 		named = record.refused ? NULL : hash_search(search->wanted, &record.identity, HASH_FIND, NULL);
 		if (named != NULL)
 			note_name(names, row, &record, position, (int) (intptr_t) named->what);
@@ -199,7 +199,7 @@ search_lost(const SynchroLogRow *row, void *arg)
 		const char *start = pos;
 		SynchroKeyRecord record;
 
-		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		if (!synchro_key_renames(start))
 			continue;
 		if (lost->sources == NULL && record.stamp.source != 0)
@@ -265,7 +265,7 @@ search_renames(const SynchroLogRow *row, void *arg)
 	{
 		SynchroKeyRecord record;
 
-		pos = synchro_key_next(pos, end, names->log.table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, names->log.table, row->layout, &record);
 		if (record.has_old && record.op == SYNCHRO_OP_UPDATE && !record.refused)
 			note_name(names, row, &record, position, 0);
 	}

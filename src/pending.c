@@ -32,7 +32,7 @@ count_row(const SynchroLogRow *row, void *arg)
 	{
 		SynchroKeyRecord record;
 
-		pos = synchro_key_next(pos, end, table->nidentity, SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		pending->entries++;
 	}
 	if (pending->oldest == 0 || row->changed_at < pending->oldest)

@@ -387,8 +387,7 @@ list_log_row(const SynchroLogRow *row, void *arg)
 
 		/* the key of a table that is gone cannot be read any more */
 		if (readable)
-			pos = synchro_key_next(pos, end, table->nidentity,
-								   SYNCHRO_LAYOUT_NKEY(row->layout), &record);
+			pos = synchro_key_next(pos, end, table, row->layout, &record);
 		else
 			pos = end;
 		if (readable && record.refused)

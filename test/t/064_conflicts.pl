@@ -197,6 +197,21 @@ subtest 'who may undo' => sub {
 	settle($a, $b);
 };
 
+subtest 'a key that was widened in between' => sub {
+	both($a, $b, 'CREATE TABLE wide (id serial PRIMARY KEY, name text UNIQUE, n int)');
+	$_->safe_psql('postgres', q{SELECT synchro.add_table('wide', '{name}')}) foreach $a, $b;
+	on($a, q{INSERT INTO wide (name, n) VALUES ('logged before', 0)});
+	begin_with();
+	settle($a, $b);
+	on($a, 'UPDATE wide SET n = 1');
+	on($b, 'UPDATE wide SET n = 2');
+	both($a, $b, 'ALTER TABLE wide ALTER id TYPE bigint');
+	settle($a, $b);
+	same($a, $b, 'SELECT name, n FROM wide', 'both are the same');
+	is(rows($a, 'SELECT n FROM wide'), '2', 'the newer change has won');
+	is(conflicts($b), 'a|wide|local|logged before|1|t|t', 'and the older one is on record');
+};
+
 subtest 'what has become of the table' => sub {
 	begin_with('changed');
 	on($b, q{UPDATE t SET n = 2, note = 'of b' WHERE name = 'changed'});

@@ -164,14 +164,27 @@ here('UPDATE items SET cash = cash');
 settled('retyped on both sides');
 same($local, $remote, $items, 'retyped on both sides: all are the same');
 
-# wider keys, the usual migration, while changes are pending
+# wider keys, the usual migration, while changes are pending; the history of row 500 is one, whatever the width of its entries
+there(q{INSERT INTO items (name, note) VALUES ('coming and going', 'own')});
 here(q{SELECT synchro.pause('office'); UPDATE items SET name = 'renamed ' || id WHERE id IN (9, 10); DELETE FROM items WHERE id = 11; UPDATE plain SET n = -1 WHERE id = 1; DELETE FROM plain WHERE id = 2});
-is(rows($local, 'SELECT pending FROM synchro.remotes'), '5', 'keys retyped here: changes are pending');
-here(q{ALTER TABLE items ALTER name TYPE varchar(100), ALTER id TYPE bigint; ALTER TABLE plain ALTER id TYPE bigint; SELECT synchro.resume('office')});
+here(q{INSERT INTO items (id, name) VALUES (500, 'coming and going'); UPDATE plain SET id = 502 WHERE id = 3});
+is(rows($local, 'SELECT pending FROM synchro.remotes'), '8', 'keys retyped here: changes are pending');
+here(q{ALTER TABLE items ALTER name TYPE varchar(100), ALTER id TYPE bigint; ALTER TABLE plain ALTER id TYPE bigint});
+here(q{DELETE FROM items WHERE id = 500; UPDATE plain SET id = 503 WHERE id = 502; SELECT synchro.resume('office')});
 settled('keys retyped here');
+is(rows($remote, q{DELETE FROM items WHERE name = 'coming and going' RETURNING note}), 'own', 'keys retyped here: a row that came before and went after is none that the remote knows');
 same($local, $remote, $items, 'keys retyped here: renames and deletes that were pending arrive');
 same($local, $remote, $plain, 'keys retyped here: by reference, too');
-here(q{ALTER TABLE items ALTER name TYPE text});
+is(rows($local, q{SELECT count(*) FROM plain WHERE id = 503}), '1', 'keys retyped here: also what has moved before and after');
+
+# and narrower ones
+here(q{SELECT synchro.pause('office'); UPDATE items SET name = 'renamed once more ' || id WHERE id = 9; INSERT INTO items (id, name) VALUES (500, 'coming and going')});
+there(q{INSERT INTO items (name, note) VALUES ('coming and going', 'own')});
+here(q{ALTER TABLE items ALTER id TYPE int; DELETE FROM items WHERE id = 500; SELECT synchro.resume('office')});
+settled('keys retyped to narrower ones here');
+is(rows($remote, q{DELETE FROM items WHERE name = 'coming and going' RETURNING note}), 'own', 'keys retyped to narrower ones here: a history is one');
+same($local, $remote, $items, 'keys retyped to narrower ones here: all is as here');
+here(q{ALTER TABLE items ALTER name TYPE text, ALTER id TYPE bigint});
 
 # a table of which nothing is pending but names, so no row to try by itself, stalls alone, too
 foreach my $case (
