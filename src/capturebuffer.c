@@ -165,7 +165,7 @@ flush_buffer(int offset)
 		pos += sizeof(header);
 		synchro_log_put(writer, tx_tables[header.table].relation,
 						tx_tables[header.table].layout,
-						buffer.data + pos, header.len);
+						buffer.data + pos, header.len, synchro_key_renames(buffer.data + pos));
 		pos += header.len;
 		entries++;
 		if (next < nbreaks && pos >= breaks[next].offset)

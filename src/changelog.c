@@ -76,7 +76,7 @@ static void
 receive_row(TupleTableSlot *slot, void *arg)
 {
 	slot_getallattrs(slot);
-	synchro_logrow_hand_on(arg, slot->tts_values, slot->tts_isnull[5] ? NULL : &slot->tts_values[5]);
+	synchro_logrow_hand_on(arg, slot->tts_values, slot->tts_isnull[5] ? NULL : &slot->tts_values[5], !slot->tts_isnull[6]);
 }
 
 static Datum
@@ -122,7 +122,7 @@ use_index(void)
 }
 
 static const char *const log_columns =
-"SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key) FROM synchro.log_%d";
+"SELECT relation, layout, txid, changed_at, part, coalesce(keys, long_key), renames FROM synchro.log_%d";
 
 /*
  * Call back for every row of one segment.  Needs a scope of
@@ -261,7 +261,7 @@ synchro_log_scan_backlog(const char *server, SynchroLogCallback callback, void *
 
 	if (synchro_sql_is_empty("backlog"))
 		return;
-	synchro_sql_query("SELECT relation, layout, 0::bigint, changed_at, part, coalesce(keys, long_key) "
+	synchro_sql_query("SELECT relation, layout, 0::bigint, changed_at, part, coalesce(keys, long_key), NULL::boolean "
 					  "FROM synchro.backlog WHERE server = $1::name",
 					  1, &type, &value, NULL,
 					  synchro_sql_callback(receive_row, &state));

@@ -24,7 +24,7 @@ extern SynchroLogWriter *synchro_log_open(int segment, int first_part);
 extern TimestampTz synchro_log_stamp(const SynchroLogWriter *writer);
 extern void synchro_log_pose(SynchroLogWriter *writer, uint64 txid, TimestampTz stamp);
 extern void synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
-							const char *record, int len);
+							const char *records, int len, bool renames);
 extern void synchro_log_put_stamp(SynchroLogWriter *writer);
 extern int	synchro_log_close(SynchroLogWriter *writer, int *next_part);
 

@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -39,7 +40,7 @@ enum
 	FOLD_RELATION, FOLD_LAYOUT, FOLD_TIME, FOLD_TXID,
 	FOLD_WRITTEN,				/* time of its own: order within a transaction */
 	FOLD_PLACE,					/* part, and position in that */
-	FOLD_KEEP, FOLD_IDENTITY, FOLD_RECORD, FOLD_COLUMNS
+	FOLD_KEEP, FOLD_RENAMES, FOLD_IDENTITY, FOLD_RECORD, FOLD_COLUMNS
 };
 
 typedef struct Folder
@@ -72,6 +73,7 @@ make_descriptor(void)
 	TupleDescInitEntry(desc, FOLD_WRITTEN + 1, "written", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_PLACE + 1, "place", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_KEEP + 1, "keep", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, FOLD_RENAMES + 1, "renames", BOOLOID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_IDENTITY + 1, "identity", BYTEAOID, -1, 0);
 	TupleDescInitEntry(desc, FOLD_RECORD + 1, "record", BYTEAOID, -1, 0);
 	synchro_finish_tupledesc(desc);
@@ -123,7 +125,7 @@ commit_time(const Folder *folder, const SynchroLogRow *row)
  */
 static void
 put(Folder *folder, const SynchroLogRow *row, int64 order, SynchroBytes identity, int position,
-	bool keep, SynchroBytes record)
+	bool keep, SynchroBytes records, bool renames)
 {
 	TupleTableSlot *slot = folder->slot;
 
@@ -137,44 +139,67 @@ put(Folder *folder, const SynchroLogRow *row, int64 order, SynchroBytes identity
 	slot->tts_values[FOLD_WRITTEN] = Int64GetDatum(row->changed_at);
 	slot->tts_values[FOLD_PLACE] = Int64GetDatum(((int64) row->part << 32) + position);
 	slot->tts_values[FOLD_KEEP] = BoolGetDatum(keep);
+	slot->tts_values[FOLD_RENAMES] = BoolGetDatum(renames);
 	slot->tts_values[FOLD_IDENTITY] = synchro_bytes_datum(identity);
-	slot->tts_values[FOLD_RECORD] = synchro_bytes_datum(record);
+	slot->tts_values[FOLD_RECORD] = synchro_bytes_datum(records);
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(folder->by_key, slot);
 }
 
+/*
+ * Keep a row as it is.
+ */
+static void
+keep_row(Folder *folder, const SynchroLogRow *row)
+{
+	put(folder, row, 0, row->keys, 0, true, row->keys, row->renames);
+}
+
+static void
+fold_records(Folder *folder, const SynchroLogRow *row, const SynchroTable *table)
+{
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+
+	for (int position = 0; pos < end; position++)
+	{
+		SynchroKeyRecord record;
+		const char *start = pos;
+
+		CHECK_FOR_INTERRUPTS();
+		pos = synchro_key_next(pos, end, table, row->layout, &record);
+		put(folder, row, synchro_key_order(record.identity, table), record.identity, position,
+			record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
+			(SynchroBytes) {start, pos - start}, synchro_key_renames(start));
+	}
+}
+
+/*
+ * A table is only described if nobody has it locked, or an index of it: a
+ * REINDEX has SHARE on it.  To wait for that would keep all who read or write
+ * the log waiting, too, and might be for ever, if he who has the lock reads it.
+ */
 static void
 fold_row(const SynchroLogRow *row, void *arg)
 {
 	Folder	   *folder = arg;
-	const SynchroTable *table;
-	const char *pos = row->keys.data;
-	const char *end = row->keys.data + row->keys.len;
 	MemoryContext old;
 
-	/* what is gone from here cannot be pushed any more */
 	if (row->relation == SYNCHRO_STAMP_RELATION)
 		return;
-	table = synchro_table_get(row->relation, true);
-	if (table == NULL)
-		return;
-
 	old = MemoryContextSwitchTo(folder->row_context);
-	if (SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
-		put(folder, row, 0, row->keys, 0, true, row->keys);
+	if (!ConditionalLockRelationOid(row->relation, RowExclusiveLock))
+		keep_row(folder, row);
 	else
 	{
-		for (int position = 0; pos < end; position++)
-		{
-			SynchroKeyRecord record;
-			const char *start = pos;
+		const SynchroTable *table = synchro_table_get(row->relation, true);
 
-			CHECK_FOR_INTERRUPTS();
-			pos = synchro_key_next(pos, end, table, row->layout, &record);
-			put(folder, row, synchro_key_order(record.identity, table), record.identity, position,
-				record.op != SYNCHRO_OP_UPDATE || record.has_old || record.moved,
-				(SynchroBytes) {start, pos - start});
-		}
+		/* what is gone from here cannot be pushed any more */
+		if (table != NULL && SYNCHRO_LAYOUT_IDENTITY(table->layout) != SYNCHRO_LAYOUT_IDENTITY(row->layout))
+			keep_row(folder, row);
+		else if (table != NULL)
+			fold_records(folder, row, table);
+		UnlockRelationOid(row->relation, RowExclusiveLock);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(folder->row_context);
@@ -262,7 +287,8 @@ write_chosen(Folder *folder, int target)
 						 DatumGetInt64(slot->tts_values[FOLD_TIME]));
 		synchro_log_put(writer, (Oid) DatumGetInt64(slot->tts_values[FOLD_RELATION]),
 						(uint32) DatumGetInt32(slot->tts_values[FOLD_LAYOUT]),
-						VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record));
+						VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record),
+						DatumGetBool(slot->tts_values[FOLD_RENAMES]));
 	}
 	synchro_log_close(writer, &parts);
 	ExecDropSingleTupleTableSlot(slot);

@@ -47,7 +47,7 @@ split_sections(const SynchroLogRow *row, const SynchroLogScan *scan)
  * has any.
  */
 void
-synchro_logrow_hand_on(const SynchroLogScan *scan, const Datum *values, const Datum *stored_keys)
+synchro_logrow_hand_on(const SynchroLogScan *scan, const Datum *values, const Datum *stored_keys, bool renames)
 {
 	SynchroLogRow row = {0};
 	struct varlena *keys;
@@ -62,6 +62,7 @@ synchro_logrow_hand_on(const SynchroLogScan *scan, const Datum *values, const Da
 	if (!scan->as_logged)
 		row.changed_at = synchro_clock_clamp(row.txid, row.changed_at);
 	row.part = DatumGetInt32(values[4]);
+	row.renames = renames;
 	row.keys.data = NULL;
 	row.keys.len = 0;
 	if (stored_keys == NULL)

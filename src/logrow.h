@@ -31,6 +31,8 @@ typedef struct SynchroLogRow
 	TimestampTz changed_at;
 	int32		part;
 	SynchroBytes keys;
+	bool		renames;		/* some of it tells of names that rows have
+								 * lost; of a section: some of the whole row */
 	bool		parked;			/* not of the log: see parked.c */
 	bool		due;			/* of those: to be tried now */
 	bool		copied;			/* not of the log: a table is copied */
@@ -47,6 +49,6 @@ typedef struct SynchroLogScan
 	bool		as_logged;		/* times are taken as they are */
 } SynchroLogScan;
 
-extern void synchro_logrow_hand_on(const SynchroLogScan *scan, const Datum *values, const Datum *stored_keys);
+extern void synchro_logrow_hand_on(const SynchroLogScan *scan, const Datum *values, const Datum *stored_keys, bool renames);
 
 #endif							/* SYNCHRO_LOGROW_H */

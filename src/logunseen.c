@@ -38,7 +38,7 @@
 /* columns of a segment, as they lie in the table */
 enum
 {
-	COLUMN_TXID = 3, COLUMN_KEYS = 6, COLUMN_LONG_KEY = 7, LOG_TABLE_COLUMNS = 8
+	COLUMN_TXID = 3, COLUMN_KEYS = 6, COLUMN_LONG_KEY = 7, COLUMN_RENAMES = 8, LOG_TABLE_COLUMNS = 8
 };
 
 /*
@@ -180,7 +180,7 @@ hand_on_tuple(const SynchroLogScan *scan, HeapTuple tuple, TupleDesc desc)
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	keys = nulls[COLUMN_KEYS - 1] ? COLUMN_LONG_KEY - 1 : COLUMN_KEYS - 1;
-	synchro_logrow_hand_on(scan, values, nulls[keys] ? NULL : &values[keys]);
+	synchro_logrow_hand_on(scan, values, nulls[keys] ? NULL : &values[keys], !nulls[COLUMN_RENAMES - 1]);
 }
 
 static void

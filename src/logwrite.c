@@ -346,19 +346,21 @@ find_chunk(SynchroLogWriter *writer, Oid relation, uint32 layout)
 }
 
 /*
- * Add one key record (see keycodec.h) of a table to the log.
+ * Add a key record (see keycodec.h) of a table to the log, or several.
+ *
+ * renames: they tell of names that rows have lost, see synchro_key_renames().
  */
 void
 synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layout,
-				const char *record, int len)
+				const char *records, int len, bool renames)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
 	Chunk	   *chunk = find_chunk(writer, relation, layout);
 
 	if (chunk->nkeys >= CHUNK_KEYS || chunk->keys.len + len > CHUNK_BYTES)
 		write_chunk(writer, chunk);
-	appendBinaryStringInfo(&chunk->keys, record, len);
-	chunk->renames |= synchro_key_renames(record);
+	appendBinaryStringInfo(&chunk->keys, records, len);
+	chunk->renames |= renames;
 	chunk->nkeys++;
 	MemoryContextSwitchTo(old);
 }

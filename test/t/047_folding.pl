@@ -169,5 +169,31 @@ $holder->query_safe('COMMIT');
 $_->quit foreach $holder, $setter;
 wait_arrival($dead, 'SELECT count(*) FROM given WHERE n = -1', '0', 'set_checkpoint() finds what has changed since then');
 
+#
+# nor does folding wait for a table that somebody has locked, as all who write to the log would wait with it: its rows stay as they are
+#
+sub file_of_segment { return rows($local, "SELECT pg_relation_filenode('$segment')") }
+
+wait_arrival($_, $all, rows($local, $all), 'all is there before a table is locked') foreach $alive, $dead;
+$dead->stop('immediate');
+$segment = 'synchro.log_' . rows($local, 'SELECT last_value FROM synchro.log_switch');
+my $txid = rows($local, q{BEGIN; UPDATE parent SET n = 5 WHERE name = 'new'; UPDATE parent SET name = 'newer' WHERE name = 'new'; COMMIT; SELECT xid FROM synchro.changes WHERE key = (SELECT id::text FROM parent WHERE name = 'newer') AND relation = 'parent'::regclass ORDER BY changed_at DESC LIMIT 1});
+wait_arrival($alive, q{SELECT n FROM parent WHERE name = 'newer'}, '5', 'the living remote has what is going to be folded');
+$file = file_of_segment();
+$local->safe_psql('postgres', 'ANALYZE parent');
+$holder = $local->background_psql('postgres', on_error_stop => 1);
+$holder->query_safe('BEGIN; LOCK TABLE parent IN ACCESS EXCLUSIVE MODE');
+update_often($local, 'filler', 25);
+wait_for($local, "SELECT pg_relation_filenode('$segment') <> $file", 'the log is folded while a table is locked');
+$holder->query_safe('SELECT count(*) FROM synchro.changes');
+is(rows($local, join ' UNION ALL ', map { "SELECT renames FROM synchro.log_$_ WHERE txid = $txid" } 0 .. 2), 't', 'its names of before are known as such');
+update_often($local, 'filler', 1);
+wait_arrival($alive, 'SELECT max(n) FROM filler', rows($local, 'SELECT max(n) FROM filler'), 'and other changes are pushed');
+$holder->query_safe('COMMIT');
+$holder->quit;
+$dead->start;
+wait_arrival($dead, $all, rows($local, $all), 'the dead remote gets what was kept');
+is(rows($dead, q{SELECT id FROM parent WHERE name = 'newer'}), $id_now{'new'}, 'by the name that it knows');
+
 $_->stop('fast') foreach $local, $alive, $dead;
 done_testing();
