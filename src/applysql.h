@@ -114,6 +114,9 @@ extern void synchro_sql_equal(StringInfo sql, const char *left, const char *righ
 extern void synchro_sql_value_equal(StringInfo sql, const SynchroLinkTable *lt, int i, const char *left, const char *right);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
+extern char *synchro_sql_text(const char *value, bool builtin);
+extern char *synchro_sql_column_text(const SynchroTable *table, int column, const char *alias);
+extern char *synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value);
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);

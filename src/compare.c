@@ -524,7 +524,7 @@ synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *susp
 static char *
 rows_query(const SynchroComparison *comparison, const SynchroContent *content, const int64 *hashes, int count)
 {
-	const SynchroTable *table = comparison->lt->table;
+	int			nidentity = comparison->lt->table->nidentity;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -533,8 +533,8 @@ rows_query(const SynchroComparison *comparison, const SynchroContent *content, c
 		appendStringInfo(&sql, ", v%d", i);
 	appendStringInfo(&sql, " FROM (SELECT %s AS h, %s AS s, format('%%s %%s %%s', t.tableoid, t.ctid, t.xmin) AS version, ARRAY[",
 					 hash_of(comparison, content->key), content->shown);
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(&sql, "%st.%s::text", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
+	for (int i = 0; i < nidentity; i++)
+		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "", content->identity[i]);
 	appendStringInfo(&sql, "]::text[]::text AS identity, %s AS v", hash_of(comparison, content->all));
 	for (int i = 0; i < content->nvalues; i++)
 		appendStringInfo(&sql, ", %s AS v%d", content->values[i], i);

@@ -17,6 +17,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -32,7 +33,7 @@ PG_FUNCTION_INFO_V1(synchro_undo);
 typedef struct Lost
 {
 	const SynchroTable *table;
-	Datum		identity;		/* of the row here, or 0 */
+	char	  **identity;		/* of the row here, or NULL */
 	Datum		loser;			/* or 0 */
 	bool	   *present;		/* has loser a value of the column? */
 } Lost;
@@ -47,6 +48,24 @@ copy_varlena(int column)
 }
 
 /*
+ * Take the recorded identity to pieces.  The table may have got another key.
+ */
+static void
+read_identity(Lost *lost, ArrayType *identity)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(identity, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	if (count < lost->table->nidentity)
+		return;
+	lost->identity = palloc(sizeof(char *) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		lost->identity[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+}
+
+/*
  * Whoever writes a row may see it in an error, so he must be one who may read
  * the table.
  */
@@ -58,6 +77,7 @@ read_lost(int64 id, Lost *lost)
 	SynchroSqlScope scope;
 	const SynchroTable *table;
 	Oid			caller = GetUserId();
+	Datum		identity;
 	bool		isnull;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -74,10 +94,12 @@ read_lost(int64 id, Lost *lost)
 				 errmsg("the table of conflict " INT64_FORMAT " does not exist any more", id)));
 	if (!synchro_reader_may_see(caller, table->relid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, table->name);
-	lost->identity = copy_varlena(2);
+	identity = copy_varlena(2);
 	lost->loser = copy_varlena(3);
 	synchro_sql_close(&scope);
 	lost->table = synchro_table_copy(table, CurrentMemoryContext);
+	if (identity != (Datum) 0)
+		read_identity(lost, DatumGetArrayTypeP(identity));
 	lost->present = palloc0(sizeof(bool) * Max(table->ncolumns, 1));
 	if (lost->loser == (Datum) 0)
 		return;
@@ -183,7 +205,7 @@ append_is_row(StringInfo sql, const Lost *lost)
 		const SynchroColumn *column = &lost->table->columns[lost->table->identity[i]];
 
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		append_equal(sql, column, psprintf("($2)[%d]::%s", i + 1, type_name(column)));
+		append_equal(sql, column, psprintf("$%d", i + 2));
 	}
 }
 
@@ -208,14 +230,31 @@ append_is_called(StringInfo sql, const Lost *lost)
 	return table->nkey > 0;
 }
 
+/*
+ * Run a statement with the loser and the values of the recorded identity, which
+ * their types read: a cast of text may be a function of the type's owner, and
+ * would run with the caller's rights.
+ */
 static uint64
 run(const Lost *lost, const char *sql)
 {
-	Oid			types[] = {JSONBOID, TEXTARRAYOID};
-	Datum		values[] = {lost->loser, lost->identity};
-	bool		nulls[] = {lost->loser == (Datum) 0, lost->identity == (Datum) 0};
+	const SynchroTable *table = lost->table;
+	Oid			types[1 + INDEX_MAX_KEYS] = {JSONBOID};
+	Datum		params[1 + INDEX_MAX_KEYS] = {lost->loser};
+	bool		nulls[1 + INDEX_MAX_KEYS] = {lost->loser == (Datum) 0};
+	int			nargs = 1;
 
-	return synchro_sql_run(sql, lengthof(types), types, values, nulls);
+	for (int i = 0; lost->identity != NULL && i < table->nidentity; i++, nargs++)
+	{
+		Oid			input;
+		Oid			param;
+
+		types[nargs] = getBaseType(table->columns[table->identity[i]].type);
+		getTypeInputInfo(types[nargs], &input, &param);
+		nulls[nargs] = lost->identity[i] == NULL;
+		params[nargs] = nulls[nargs] ? (Datum) 0 : OidInputFunctionCall(input, lost->identity[i], param, -1);
+	}
+	return synchro_sql_run(sql, nargs, types, params, nulls);
 }
 
 /*
@@ -269,7 +308,7 @@ restore_row(const Lost *lost)
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("table %s has none of the loser's columns any more", lost->table->qualified)));
 	initStringInfo(&condition);
-	if (lost->identity != (Datum) 0)
+	if (lost->identity != NULL)
 	{
 		append_is_row(&condition, lost);
 		if (update(lost, condition.data))
@@ -289,7 +328,7 @@ delete_row(const Lost *lost)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "DELETE FROM %s t WHERE ", synchro_table_rows(lost->table));
 	append_is_row(&sql, lost);
-	if (lost->identity == (Datum) 0 || run(lost, sql.data) == 0)
+	if (lost->identity == NULL || run(lost, sql.data) == 0)
 		ereport(NOTICE,
 				(errmsg("the row of table %s is gone already", lost->table->qualified)));
 }

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -43,14 +44,28 @@ static char *source(Builder *builder, const SynchroLinkTable *lt, const AttrNumb
 static char *self_source(Builder *builder, const SynchroLinkTable *lt, int self);
 
 /*
- * A column's type on the side in question, without modifier and domain.
+ * A column's type on the side in question, without modifier and domain.  Not
+ * one that only bears the name of the server's own.
  */
 static const char *
 base_type(const Builder *builder, const SynchroLinkTable *lt, int column)
 {
+	Oid			type = getBaseType(lt->table->columns[column].type);
+
 	if (builder->side->there)
 		return lt->remote->columns[column].base;
-	return format_type_be(getBaseType(lt->table->columns[column].type));
+	return type < FirstNormalObjectId ? format_type_be(type) : "";
+}
+
+/*
+ * A column as its type writes it.
+ */
+static char *
+plain_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
+{
+	if (builder->side->there)
+		return synchro_sql_remote_text(lt, column, psprintf("%s.%s", alias, synchro_column_name(lt, column)));
+	return synchro_sql_column_text(lt->table, column, alias);
 }
 
 /*
@@ -60,7 +75,7 @@ static char *
 value_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
 {
 	const char *type = base_type(builder, lt, column);
-	const char *name = quote_identifier(lt->table->columns[column].name);
+	const char *name = synchro_column_name(lt, column);
 
 	if (strcmp(type, "numeric") == 0)
 		return psprintf("trim_scale(%s.%s)::text", alias, name);
@@ -74,7 +89,7 @@ value_text(const Builder *builder, const SynchroLinkTable *lt, int column, const
 	/* there is a zero below zero */
 	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
 		return psprintf("(%s.%s + 0)::text", alias, name);
-	return psprintf("%s.%s::text", alias, name);
+	return plain_text(builder, lt, column, alias);
 }
 
 /*
@@ -269,15 +284,14 @@ natural_key(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 }
 
 static char *
-identity_array(const SynchroLinkTable *lt, const char *alias)
+identity_array(const Builder *builder, const SynchroLinkTable *lt, const char *alias)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(&sql, "%s%s.%s::text", i > 0 ? ", " : "", alias,
-						 quote_identifier(lt->table->columns[lt->table->identity[i]].name));
+		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "", plain_text(builder, lt, lt->table->identity[i], alias));
 	appendStringInfoString(&sql, "]::text[]");
 	return sql.data;
 }
@@ -291,7 +305,7 @@ static void
 reference_key(const Builder *builder, StringInfo joins, const SynchroLinkTable *lt, const char *alias,
 			  char **key, char **shown)
 {
-	char	   *own = identity_array(lt, alias);
+	char	   *own = identity_array(builder, lt, alias);
 
 	if (!builder->side->there)
 	{
@@ -548,6 +562,9 @@ synchro_content_sql(const SynchroLinkTable *lt, const SynchroContentSide *side)
 
 	initStringInfo(&from);
 	appendStringInfo(&from, "FROM %s t", rows_of(&builder, lt));
+	content->identity = palloc(sizeof(char *) * Max(lt->table->nidentity, 1));
+	for (int i = 0; i < lt->table->nidentity; i++)
+		content->identity[i] = plain_text(&builder, lt, lt->table->identity[i], "t");
 	if (lt->table->mode == SYNCHRO_MODE_NONE || (lt->table->mode == SYNCHRO_MODE_REFERENCE && !side->by_reference))
 	{
 		builder.path = list_make1(unconstify(SynchroLinkTable *, lt));

@@ -36,6 +36,7 @@ typedef struct SynchroContent
 	char	  **names;			/* the column, or columns, of each */
 	int		   *columns;		/* (the first) as index of the table's */
 	char	   *all;			/* text, not NULL: of all values */
+	char	  **identity;		/* text, may be NULL */
 } SynchroContent;
 
 extern char *synchro_content_utf8(char *data, int len);

@@ -177,13 +177,11 @@ receive_identity(TupleTableSlot *slot, void *arg)
 static int
 put_bound(const SynchroTable *table, SynchroBytes bytes, Datum *values, Oid *types, int n)
 {
-	char	  **texts = synchro_identities_values(table, table->identity, table->nidentity, bytes);
+	bool		nulls[INDEX_MAX_KEYS];
 
+	synchro_key_values(bytes, table, table->identity, table->nidentity, values + n, nulls);
 	for (int i = 0; i < table->nidentity; i++)
-	{
-		types[n + i] = TEXTOID;
-		values[n + i] = CStringGetTextDatum(texts[i]);
-	}
+		types[n + i] = getBaseType(table->columns[table->identity[i]].type);
 	return n + table->nidentity;
 }
 

@@ -148,6 +148,41 @@ names_row(const SynchroTable *table, int fk)
 }
 
 /*
+ * Append the rows that were made anew, alias u: identity, stamp, origin, and
+ * where with_values, the identity's values as k0...  These are literals, since
+ * a cast of text may be a function of the type's owner.
+ */
+static void
+append_anew(StringInfo sql, const SynchroTable *table, const SynchroAnew *anew, bool with_values)
+{
+	char	  **identities;
+	char	  **stamps;
+	char	  **origins;
+	char	  **values;
+	int			count = synchro_identities_split(anew->identities, &identities);
+
+	if (synchro_identities_split(anew->stamps, &stamps) != count || synchro_identities_split(anew->origins, &origins) != count)
+		elog(ERROR, "rows made anew do not have one stamp each");
+	appendStringInfoString(sql, "(VALUES ");
+	for (int row = 0; row < count; row++)
+	{
+		appendStringInfo(sql, "%s(%s::text, %s::int8, %s::uuid", row > 0 ? ", " : "", quote_literal_cstr(identities[row]),
+						 quote_literal_cstr(stamps[row]), quote_literal_cstr(origins[row]));
+		if (with_values && synchro_identities_split(identities[row], &values) != table->nidentity)
+			elog(ERROR, "identity of table %s does not have %d values", table->qualified, table->nidentity);
+		for (int i = 0; with_values && i < table->nidentity; i++)
+			appendStringInfo(sql, ", %s::%s", values[i] != NULL ? quote_literal_cstr(values[i]) : "NULL",
+							 format_type_extended(getBaseType(table->columns[table->identity[i]].type), -1,
+												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoString(sql, ") u (identity, stamp, origin");
+	for (int i = 0; with_values && i < table->nidentity; i++)
+		appendStringInfo(sql, ", k%d", i);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * Append the query of rows that have others in their natural key by one foreign
  * key.  only: identity of the one that is wanted, or NULL.
  */
@@ -162,18 +197,15 @@ append_query(StringInfo sql, const Following *following, const char *only)
 
 	initStringInfo(&identity);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(&identity, "%sc.%s::text", i > 0 ? ", " : "ARRAY[",
-						 quote_identifier(table->columns[table->identity[i]].name));
+		appendStringInfo(&identity, "%s%s", i > 0 ? ", " : "ARRAY[", synchro_sql_column_text(table, table->identity[i], "c"));
 	appendStringInfoString(&identity, "]::text");
-	appendStringInfo(sql, "SELECT %s, u.stamp, u.origin FROM unnest(%s::text[], %s::int8[], %s::uuid[]) u(identity, stamp, origin)",
-					 identity.data, quote_literal_cstr(following->anew->identities),
-					 quote_literal_cstr(following->anew->stamps), quote_literal_cstr(following->anew->origins));
+	appendStringInfo(sql, "SELECT %s, u.stamp, u.origin FROM ", identity.data);
+	append_anew(sql, parent, following->anew, !joins);
 	if (joins)
 	{
 		appendStringInfo(sql, " JOIN %s p ON u.identity = ARRAY[", synchro_table_rows(parent));
 		for (int i = 0; i < parent->nidentity; i++)
-			appendStringInfo(sql, "%sp.%s::text", i > 0 ? ", " : "",
-							 quote_identifier(parent->columns[parent->identity[i]].name));
+			appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", synchro_sql_column_text(parent, parent->identity[i], "p"));
 		appendStringInfoString(sql, "]::text");
 	}
 	appendStringInfo(sql, " JOIN %s c ON ROW(", synchro_table_rows(table));
@@ -181,18 +213,14 @@ append_query(StringInfo sql, const Following *following, const char *only)
 		appendStringInfo(sql, "%sc.%s", i > 0 ? ", " : "", quote_identifier(table->columns[key->cols[i]].name));
 	appendStringInfoString(sql, ") = ROW(");
 	for (int i = 0; i < key->ncols; i++)
-		for (int j = 0; j < parent->ncolumns; j++)
-		{
-			if (parent->columns[j].attnum != key->refcols[i])
-				continue;
-			appendStringInfoString(sql, i > 0 ? ", " : "");
-			if (joins)
-				appendStringInfo(sql, "p.%s", quote_identifier(parent->columns[j].name));
-			else
-				appendStringInfo(sql, "(u.identity::text[])[%d]::%s", i + 1,
-								 format_type_extended(getBaseType(parent->columns[j].type), -1,
-													  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-		}
+	{
+		int			column = synchro_table_column(parent, get_attname(parent->relid, key->refcols[i], false));
+
+		if (joins)
+			appendStringInfo(sql, "%sp.%s", i > 0 ? ", " : "", quote_identifier(parent->columns[column].name));
+		else
+			appendStringInfo(sql, "%su.k%d", i > 0 ? ", " : "", i);
+	}
 	appendStringInfoChar(sql, ')');
 	if (only != NULL)
 		appendStringInfo(sql, " WHERE %s = %s", identity.data, quote_literal_cstr(only));

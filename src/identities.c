@@ -17,6 +17,7 @@
 #include "utils/lsyscache.h"
 
 #include "identities.h"
+#include "keyarray.h"
 #include "reader.h"
 
 /*
@@ -343,28 +344,98 @@ synchro_identities_array(const SynchroIdentities *identities, int first, int cou
 }
 
 /*
+ * One of the values of some identities, read by its type.  Domains' own
+ * constraints are left out, as in synchro_identities_encode().
+ */
+static void
+read_values(const SynchroIdentities *identities, Oid type, int first, int count, int position,
+			Datum *values, bool *nulls)
+{
+	FmgrInfo	input;
+	Oid			function;
+	Oid			param;
+
+	getTypeInputInfo(type, &function, &param);
+	fmgr_info(function, &input);
+	for (int i = 0; i < count; i++)
+	{
+		char	   *value = identities->values[(first + i) * identities->nidentity + position];
+
+		nulls[i] = value == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : InputFunctionCall(&input, value, param, -1);
+	}
+}
+
+/*
+ * Make parameters of some identities, see synchro_keyarray_params(); within
+ * synchro_reader_begin(), whose role the types' code runs as.
+ */
+int
+synchro_identities_params(const SynchroIdentities *identities, const SynchroTable *table, int first, int count,
+						  Oid *types, Datum *params)
+{
+	Datum	   *values[INDEX_MAX_KEYS];
+	bool	   *nulls[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		values[i] = palloc(sizeof(Datum) * Max(count, 1));
+		nulls[i] = palloc(sizeof(bool) * Max(count, 1));
+		read_values(identities, getBaseType(table->columns[table->identity[i]].type), first, count, i, values[i], nulls[i]);
+	}
+	return synchro_keyarray_params(table, values, nulls, count, types, params);
+}
+
+/*
+ * The same for the bounds of a range of identities, which are integers.
+ */
+int
+synchro_identities_bounds(const SynchroIdentities *identities, const SynchroTable *table, int first, int count,
+						  Oid *types, Datum *params)
+{
+	bool		isnull;
+
+	types[0] = types[1] = table->columns[table->identity[0]].type;
+	read_values(identities, types[0], first, 1, 0, &params[0], &isnull);
+	read_values(identities, types[1], first + count - 1, 1, 0, &params[1], &isnull);
+	return 2;
+}
+
+/*
+ * Take an array of text, given as text, to pieces; NULL where null.  Returns how
+ * many there are.
+ */
+int
+synchro_identities_split(const char *array_text, char ***values)
+{
+	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, array_text), TEXTOID, -1);
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &count);
+	*values = palloc(sizeof(char *) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		(*values)[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	return count;
+}
+
+/*
  * Encode (see keycodec.h) an identity or a name that is given as the text of
  * an array of text.
  */
 SynchroBytes
 synchro_identities_encode_text(const SynchroTable *table, const int *columns, int ncolumns, const char *array_text)
 {
-	Datum		array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, array_text), TEXTOID, -1);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			count;
 	char	  **texts;
+	int			count = synchro_identities_split(array_text, &texts);
 
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &count);
 	if (count != ncolumns)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("key of table %s must have %d values, not %d", table->qualified, ncolumns, count),
 				 errhint("Watch the table by the same key on both sides.")));
-	texts = palloc(sizeof(char *) * Max(count, 1));
-	for (int i = 0; i < count; i++)
-		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
 	return synchro_identities_encode(table, columns, ncolumns, texts);
 }
 

@@ -42,10 +42,15 @@ extern int	synchro_identities_run(const SynchroIdentities *identities, const Syn
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);
 extern Datum synchro_identities_array(const SynchroIdentities *identities, int first,
 									  int count, int position);
+extern int	synchro_identities_params(const SynchroIdentities *identities, const SynchroTable *table,
+									  int first, int count, Oid *types, Datum *params);
+extern int	synchro_identities_bounds(const SynchroIdentities *identities, const SynchroTable *table,
+									  int first, int count, Oid *types, Datum *params);
 extern SynchroBytes synchro_identities_encode(const SynchroTable *table, const int *columns,
 											  int ncolumns, char **values);
 extern char **synchro_identities_values(const SynchroTable *table, const int *columns,
 										int ncolumns, SynchroBytes bytes);
+extern int	synchro_identities_split(const char *array_text, char ***values);
 extern SynchroBytes synchro_identities_encode_text(const SynchroTable *table, const int *columns,
 												   int ncolumns, const char *array_text);
 extern char *synchro_identities_array_text(const SynchroTable *table, const int *columns,

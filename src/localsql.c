@@ -211,6 +211,8 @@ typedef struct KeptPlan
 {
 	uint32		hash;
 	char	   *sql;
+	int			nargs;
+	Oid		   *types;			/* one that was made again has another OID */
 	SPIPlanPtr	plan;
 } KeptPlan;
 
@@ -244,7 +246,8 @@ get_plan(const char *sql, int nargs, const Oid *types, bool *keep)
 		return prepare(sql, nargs, types);
 	hash = hash_bytes((const unsigned char *) sql, (int) len);
 	for (int i = 0; i < nkept_plans; i++)
-		if (kept_plans[i].hash == hash && strcmp(kept_plans[i].sql, sql) == 0)
+		if (kept_plans[i].hash == hash && strcmp(kept_plans[i].sql, sql) == 0 && kept_plans[i].nargs == nargs &&
+			(nargs == 0 || memcmp(kept_plans[i].types, types, sizeof(Oid) * nargs) == 0))
 		{
 			*keep = true;
 			return kept_plans[i].plan;
@@ -255,6 +258,10 @@ get_plan(const char *sql, int nargs, const Oid *types, bool *keep)
 	entry = &kept_plans[nkept_plans];
 	entry->hash = hash;
 	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
+	entry->nargs = nargs;
+	entry->types = MemoryContextAlloc(TopMemoryContext, sizeof(Oid) * Max(nargs, 1));
+	if (nargs > 0)
+		memcpy(entry->types, types, sizeof(Oid) * nargs);
 	entry->plan = plan;
 	if (SPI_keepplan(plan) != 0)
 		elog(ERROR, "SPI_keepplan failed");

@@ -15,39 +15,37 @@
 
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
 #include "applied.h"
+#include "keyarray.h"
 #include "localsql.h"
 #include "peerlock.h"
 #include "reader.h"
 
 /*
- * Append the condition that a row has one of the identities in the arrays $1...
+ * Append the condition that a row has one of the identities in the parameters.
  */
 static void
 append_identities(StringInfo sql, const SynchroTable *table, const bool *any_null)
 {
-	appendStringInfo(sql, " FROM unnest(");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
-	appendStringInfoString(sql, ") u(");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%sk%d", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, ") JOIN %s t ON ", synchro_table_rows(table));
+	appendStringInfoString(sql, " FROM ");
+	synchro_keyarray_from(sql, table);
+	appendStringInfo(sql, " JOIN %s t ON ", synchro_table_rows(table));
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[i]];
 		const char *name = quote_identifier(column->name);
+		const char *value = synchro_keyarray_value(table, i);
 
-		appendStringInfo(sql, "%s(t.%s %s u.k%d", i > 0 ? " AND " : "", name,
-						 synchro_operator_name(lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr), i);
+		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name,
+						 synchro_operator_name(lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr), value);
 		if (any_null[i])
-			appendStringInfo(sql, " OR t.%s IS NULL AND u.k%d IS NULL", name, i);
+			appendStringInfo(sql, " OR t.%s IS NULL AND %s IS NULL", name, value);
 		appendStringInfoChar(sql, ')');
 	}
 }
@@ -67,7 +65,8 @@ lock_rows(Oid relation, const List *rows)
 	bool	   *nulls[INDEX_MAX_KEYS];
 	bool		any_null[INDEX_MAX_KEYS] = {0};
 	Oid			types[INDEX_MAX_KEYS];
-	Datum		arrays[INDEX_MAX_KEYS];
+	Datum		params[INDEX_MAX_KEYS];
+	int			nparams;
 	int			count = 0;
 	const ListCell *cell;
 
@@ -96,26 +95,16 @@ lock_rows(Oid relation, const List *rows)
 		}
 		count++;
 	}
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		Oid			type = getBaseType(table->columns[table->identity[i]].type);
-		int16		typlen;
-		bool		typbyval;
-		char		typalign;
-
-		get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
-		types[i] = get_array_type(type);
-		arrays[i] = PointerGetDatum(construct_md_array(values[i], nulls[i], 1, &count, &(int) {1},
-													   type, typlen, typbyval, typalign));
-	}
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT");
 	append_identities(&sql, table, any_null);
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
+	LockRelationOid(relation, AccessShareLock);
+	nparams = synchro_keyarray_params(table, values, nulls, count, types, params);
 	synchro_reader_begin_as_owner(&reader, relation);
 	if (pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
 		pg_class_aclcheck(relation, GetUserId(), ACL_UPDATE) == ACLCHECK_OK)
-		synchro_sql_run(sql.data, table->nidentity, types, arrays, NULL);
+		synchro_sql_run(sql.data, nparams, types, params, NULL);
 	synchro_reader_end(&reader);
 }
 

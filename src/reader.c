@@ -12,6 +12,11 @@
  * code can do nothing that its author could not do anyway.  With that go the
  * table owner's rights: he must have SELECT on his own table.
  *
+ * Columns may be of types that belong to others.  Their input and output
+ * functions are the server's, or a superuser's, but casts are not: so no SQL of
+ * ours casts a column, or makes a value for one by a cast (keyarray.c,
+ * synchro_sql_text()).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -16,6 +16,7 @@
 #include "utils/typcache.h"
 
 #include "applysql.h"
+#include "keyarray.h"
 #include "localsql.h"
 #include "readsql.h"
 
@@ -157,19 +158,6 @@ append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 	}
 }
 
-/*
- * The type of an identity's value, so named that no length is implied: plain
- * character and bit would mean one of length 1.
- */
-static char *
-identity_type(const SynchroTable *table, int identity)
-{
-	Oid			type = table->columns[table->identity[identity]].type;
-
-	return format_type_extended(getBaseType(type), -1,
-								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-}
-
 static void
 append_from(StringInfo sql, const SynchroTable *table)
 {
@@ -188,60 +176,51 @@ synchro_sql_from_all(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 
 /*
  * Append FROM and WHERE: the rows whose identities, integers, lie between the
- * two parameters, texts.
+ * two parameters.
  */
 void
 synchro_sql_from_range(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	const SynchroTable *table = lt->table;
 	const char *name = quote_identifier(table->columns[table->identity[0]].name);
-	const char *type = identity_type(table, 0);
 
 	synchro_sql_from_all(sql, lt, key_only);
-	appendStringInfo(sql, " WHERE t.%s OPERATOR(pg_catalog.>=) $1::%s AND t.%s OPERATOR(pg_catalog.<=) $2::%s",
-					 name, type, name, type);
+	appendStringInfo(sql, " WHERE t.%s OPERATOR(pg_catalog.>=) $1 AND t.%s OPERATOR(pg_catalog.<=) $2", name, name);
 }
 
 /*
- * Append FROM and WHERE: the rows whose identities are in the parameters, an
- * array of text for each value.
+ * Append FROM and WHERE: the rows whose identities are in the parameters, see
+ * synchro_keyarray_params().
  */
 void
 synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	const SynchroTable *table = lt->table;
 
-	/* there is no array of arrays */
-	if (table->nidentity == 1 &&
-		!OidIsValid(get_base_element_type(table->columns[table->identity[0]].type)))
+	if (table->nidentity == 1 && !synchro_keyarray_of_rows(table))
 	{
 		const SynchroColumn *column = &table->columns[table->identity[0]];
 
 		appendStringInfo(sql, " FROM %s t", synchro_table_rows(table));
 		append_parent_joins(sql, lt, key_only);
-		appendStringInfo(sql, " WHERE t.%s %s ANY ($1::text[]::%s[])",
-						 quote_identifier(column->name), equality_of(column->type),
-						 identity_type(table, 0));
+		appendStringInfo(sql, " WHERE t.%s %s ANY ($1)", quote_identifier(column->name), equality_of(column->type));
 		if (!column->not_null)
 			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
 							 quote_identifier(column->name));
 		return;
 	}
-	appendStringInfoString(sql, " FROM unnest(");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", i + 1);
-	appendStringInfoString(sql, ") k(");
-	synchro_sql_list(sql, "k", table->nidentity);
-	appendStringInfo(sql, ") JOIN %s t ON ", synchro_table_rows(table));
+	appendStringInfoString(sql, " FROM ");
+	synchro_keyarray_from(sql, table);
+	appendStringInfo(sql, " JOIN %s t ON ", synchro_table_rows(table));
 	for (int i = 0; i < table->nidentity; i++)
 	{
 		const SynchroColumn *column = &table->columns[table->identity[i]];
 		const char *name = quote_identifier(column->name);
+		const char *value = synchro_keyarray_value(table, i);
 
-		appendStringInfo(sql, "%s(t.%s %s k.k%d::%s", i > 0 ? " AND " : "", name,
-						 equality_of(column->type), i, identity_type(table, i));
+		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name, equality_of(column->type), value);
 		if (!column->not_null)
-			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND k.k%d IS NULL)", name, i);
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")", name, value);
 		appendStringInfoChar(sql, ')');
 	}
 	append_parent_joins(sql, lt, key_only);
@@ -291,7 +270,7 @@ append_identity(StringInfo sql, const SynchroTable *table, const char *after)
 
 /*
  * Append a comparison of identities with one that is given as parameters from
- * number first on, texts.
+ * number first on.
  */
 static void
 append_bound(StringInfo sql, const SynchroTable *table, const char *schema, const char *operator, int first)
@@ -300,7 +279,7 @@ append_bound(StringInfo sql, const SynchroTable *table, const char *schema, cons
 	append_identity(sql, table, "");
 	appendStringInfo(sql, ") OPERATOR(%s.%s) ROW(", quote_identifier(schema), operator);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%s$%d::%s", i > 0 ? ", " : "", first + i, identity_type(table, i));
+		appendStringInfo(sql, "%s$%d", i > 0 ? ", " : "", first + i);
 	appendStringInfoChar(sql, ')');
 }
 
@@ -315,7 +294,7 @@ append_identities_from(StringInfo sql, const SynchroTable *table)
 /*
  * Append a query for the identities of a table's rows in the order of its
  * primary key: those after one, if after is true, and up to another, if until
- * is.  The bounds are the parameters, text for each value; after them, as
+ * is.  The bounds are the parameters, one for each value; after them, as
  * bigint, comes how many.
  *
  * Returns false, with a query for all of them that has no parameters, where

@@ -236,7 +236,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	bool		in_range;
 	int			max_columns = nhead + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
-	int			nidentity = identities != NULL ? table->nidentity : 0;
+	int			nparams = 0;
 
 	synchro_suspect(lt->root);
 	begin_stream(&stream, link, lt, spool, max_columns);
@@ -287,19 +287,12 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 		synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
-	for (int i = 0; i < nidentity && !in_range; i++)
-	{
-		types[i] = TEXTARRAYOID;
-		values[i] = synchro_identities_array(identities, first, count, i);
-	}
-	for (int i = 0; i < 2 && in_range; i++)
-	{
-		types[i] = TEXTOID;
-		values[i] = CStringGetTextDatum(identities->values[i == 0 ? first : first + count - 1]);
-	}
 	synchro_reader_begin(&reader, link->target->owner, table, key_only, joined_parents(lt, key_only));
-	synchro_sql_query(sql.data, in_range ? 2 : nidentity, types, values, NULL,
-					  synchro_sql_callback(receive_row, &stream));
+	if (in_range)
+		nparams = synchro_identities_bounds(identities, table, first, count, types, values);
+	else if (identities != NULL)
+		nparams = synchro_identities_params(identities, table, first, count, types, values);
+	synchro_sql_query(sql.data, nparams, types, values, NULL, synchro_sql_callback(receive_row, &stream));
 	synchro_reader_end(&reader);
 	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);

@@ -29,8 +29,10 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "applysql.h"
 #include "prepared.h"
@@ -105,6 +107,38 @@ const char *
 synchro_column_name(const SynchroLinkTable *lt, int column)
 {
 	return quote_identifier(lt->table->columns[column].name);
+}
+
+/*
+ * A value as its type writes it, as SQL.  A cast to text may be a function of
+ * the type's owner, which runs as whoever reads the value; to those of the
+ * server's own types nobody but a superuser can add one.
+ */
+char *
+synchro_sql_text(const char *value, bool builtin)
+{
+	if (builtin)
+		return psprintf("%s::text", value);
+	return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.format('%%s', %s) END", value, value);
+}
+
+/*
+ * The same for a column here.
+ */
+char *
+synchro_sql_column_text(const SynchroTable *table, int column, const char *alias)
+{
+	return synchro_sql_text(psprintf("%s.%s", alias, quote_identifier(table->columns[column].name)),
+							getBaseType(table->columns[column].type) < FirstNormalObjectId);
+}
+
+/*
+ * The same for a column on the remote: of types of pg_catalog it says no schema.
+ */
+char *
+synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value)
+{
+	return synchro_sql_text(value, strchr(lt->remote->columns[column].base, '.') == NULL);
 }
 
 /*

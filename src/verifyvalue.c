@@ -48,13 +48,12 @@ looks_tell(Oid type)
 }
 
 /*
- * The question as SQL, NULL if the type has no answer.  JSON that is no valid
- * jsonb has none.
+ * The question as SQL about two values of the type, NULL if the type has no
+ * answer.  JSON that is no valid jsonb has none.
  */
 static char *
 question(Oid type)
 {
-	char	   *name = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 	TypeCacheEntry *entry;
 
 	if (type == JSONOID)
@@ -62,7 +61,7 @@ question(Oid type)
 	entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
 	if (!OidIsValid(entry->eq_opr))
 		return NULL;
-	return psprintf("SELECT $1::%s %s $2::%s", name, synchro_operator_name(entry->eq_opr), name);
+	return psprintf("SELECT $1 %s $2", synchro_operator_name(entry->eq_opr));
 }
 
 /*
@@ -70,7 +69,7 @@ question(Oid type)
  * those of another type on the remote.
  */
 static bool
-ask(const char *sql, const char *a, const char *b, Oid relid)
+ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -80,8 +79,10 @@ ask(const char *sql, const char *a, const char *b, Oid relid)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		Oid			types[] = {TEXTOID, TEXTOID};
-		Datum		values[] = {CStringGetTextDatum(a), CStringGetTextDatum(b)};
+		Oid			types[] = {type, type};
+		Datum		values[2];
+		Oid			input;
+		Oid			param;
 		SynchroSqlScope scope;
 		SynchroReader reader;
 		bool		isnull;
@@ -89,6 +90,10 @@ ask(const char *sql, const char *a, const char *b, Oid relid)
 		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 		synchro_sql_settings(false);
 		synchro_reader_begin_as_owner(&reader, relid);
+		/* not by a cast of text, which may be a function of the type's owner */
+		getTypeInputInfo(type, &input, &param);
+		values[0] = OidInputFunctionCall(input, a, param, -1);
+		values[1] = OidInputFunctionCall(input, b, param, -1);
 		synchro_sql_run(sql, 2, types, values, NULL);
 		equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
 		synchro_reader_end(&reader);
@@ -129,5 +134,5 @@ synchro_values_equal(Oid type, const char *a, const char *b, Oid relid)
 	if (looks_tell(type))
 		return false;
 	sql = question(type);
-	return sql != NULL && ask(sql, a, b, relid);
+	return sql != NULL && ask(sql, type, unconstify(char *, a), unconstify(char *, b), relid);
 }

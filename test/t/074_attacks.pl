@@ -165,6 +165,10 @@ CREATE FUNCTION evil.mood_text(evil.mood) RETURNS text LANGUAGE plpgsql IMMUTABL
 CREATE CAST (evil.mood AS text) WITH FUNCTION evil.mood_text(evil.mood) AS ASSIGNMENT;
 CREATE FUNCTION evil.text_mood(text) RETURNS evil.mood LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast from text'); RETURN CASE WHEN $1 OPERATOR(pg_catalog.=) 'good' THEN 'good'::evil.mood ELSE 'bad'::evil.mood END; END $$;
 CREATE CAST (text AS evil.mood) WITH FUNCTION evil.text_mood(text) AS ASSIGNMENT;
+CREATE FUNCTION evil.moods_text(evil.mood[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast of a list to text'); RETURN format('%s', $1); END $$;
+CREATE CAST (evil.mood[] AS text) WITH FUNCTION evil.moods_text(evil.mood[]) AS ASSIGNMENT;
+CREATE FUNCTION evil.text_moods(text) RETURNS evil.mood[] LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE r evil.mood[]; BEGIN PERFORM evil.strike('cast of a list from text'); EXECUTE format('SELECT %L::evil.mood[]', $1) INTO r; RETURN r; END $$;
+CREATE CAST (text AS evil.mood[]) WITH FUNCTION evil.text_moods(text) AS ASSIGNMENT;
 CREATE DOMAIN evil.code AS text CHECK (evil.number('domain') OPERATOR(pg_catalog.=) 1);
 CREATE FUNCTION evil.same(evil.code, evil.code) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.strike('operator of domain'); RETURN true; END $$;
 CREATE OPERATOR evil.= (LEFTARG = evil.code, RIGHTARG = evil.code, FUNCTION = evil.same);
@@ -324,6 +328,87 @@ my $conflicts = 0;
 $conflicts += rows($_, 'SELECT count(*) FROM synchro.conflicts') foreach $a, $b;
 cmp_ok($conflicts, '>', 0, 'of which there are some');
 harmless('swaps', [], 'sync');
+
+# tables of the superuser's own with columns of the attacker's types: nothing but his casts comes with them
+both($a, $b, <<'SQL2');
+CREATE TABLE public.owned (mood evil.mood PRIMARY KEY, n int);
+CREATE TABLE public.owned_pair (mood evil.mood, n int, moods evil.mood[], PRIMARY KEY (mood, n));
+CREATE TABLE public.owned_list (moods evil.mood[], place int, n int, PRIMARY KEY (moods, place));
+CREATE TABLE public.owned_either (mood evil.mood, n int, UNIQUE (mood));
+CREATE TABLE public.owned_child (id serial PRIMARY KEY, name text NOT NULL, mood evil.mood NOT NULL REFERENCES public.owned, UNIQUE (mood, name));
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sync;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sync;
+SQL2
+my @owned = qw(owned owned_pair owned_list owned_either owned_child);
+my %keys = (owned_either => q{, '{mood}'}, owned_child => q{, '{mood,name}'});
+foreach my $node ($a, $b)
+{
+	$node->safe_psql('postgres', "SELECT synchro.add_table('public.$_'" . ($keys{$_} // '') . ')') foreach @owned;
+}
+my %queries = (
+	owned => 'SELECT mood, n FROM public.owned ORDER BY mood',
+	owned_pair => 'SELECT mood, n, moods FROM public.owned_pair ORDER BY mood, n',
+	owned_list => 'SELECT moods, place, n FROM public.owned_list ORDER BY place',
+	owned_either => 'SELECT mood, n FROM public.owned_either ORDER BY mood',
+	owned_child => 'SELECT mood, name FROM public.owned_child ORDER BY mood, name');
+
+sub same_owned
+{
+	my ($testname) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	same($a, $b, $queries{$_}, "$testname: $_") foreach @owned;
+	return harmless($testname, [], 'sync');
+}
+$a->safe_psql('postgres', <<'SQL2');
+INSERT INTO public.owned VALUES ('good', 1), ('bad', 2);
+INSERT INTO public.owned_pair SELECT 'good', i, '{bad,good}' FROM generate_series(1, 5) i;
+INSERT INTO public.owned_list SELECT '{good,bad}', i, i FROM generate_series(1, 5) i;
+INSERT INTO public.owned_list VALUES ('[2:3][5:6]={{good,bad},{bad,good}}', 6), ('{}', 7);
+INSERT INTO public.owned_either VALUES ('good', 1), (NULL, 2);
+INSERT INTO public.owned_child (name, mood) VALUES ('x', 'good'), ('y', 'bad');
+SQL2
+settle($a, $b);
+same_owned('types of another owner');
+$a->safe_psql('postgres', "SELECT synchro.copy_table('b', 'public.$_')") foreach @owned;
+settle($a, $b);
+same_owned('types of another owner, copied');
+$a->safe_psql('postgres', <<'SQL2');
+UPDATE public.owned SET n = n + 10 WHERE n = 1;
+UPDATE public.owned_pair SET mood = 'bad' WHERE n = 2;
+DELETE FROM public.owned_pair WHERE n = 3;
+UPDATE public.owned_list SET moods = '{bad}' WHERE place = 2;
+UPDATE public.owned_list SET n = 70 WHERE place IN (6, 7);
+UPDATE public.owned_either SET n = n + 10;
+UPDATE public.owned_child SET name = 'z' WHERE name = 'x';
+SQL2
+$b->safe_psql('postgres', q{UPDATE public.owned SET n = n + 20 WHERE n = 1; UPDATE public.owned_pair SET n = 44 WHERE n = 4; DELETE FROM public.owned_list WHERE place = 5; UPDATE public.owned_list SET n = 70 WHERE place IN (6, 7)});
+settle($a, $b);
+same_owned('types of another owner, changed');
+
+# a row that the remote makes anew has others follow it
+$b->safe_psql('postgres', q{DELETE FROM public.owned_child WHERE name = 'y'; DELETE FROM public.owned WHERE n = 2});
+$a->safe_psql('postgres', q{UPDATE public.owned SET n = 3 WHERE n = 2});
+settle($a, $b);
+same_owned('types of another owner, made anew');
+
+# what differs is asked of the type, and what has lost is written back
+$b->safe_psql('postgres', q{SET synchro.log_changes = off; UPDATE public.owned_pair SET moods = '{bad}' WHERE n = 1; DELETE FROM public.owned_list WHERE place = 4});
+is($a->safe_psql('postgres', "SELECT pg_catalog.count(*) FROM synchro.verify('b', 'public.owned_pair')"), 1, 'a difference in a list');
+$a->safe_psql('postgres', "SELECT * FROM synchro.verify('b', 'public.$_')") foreach @owned;
+$a->safe_psql('postgres', 'SELECT * FROM synchro.manifest()');
+$a->safe_psql('postgres', 'SELECT * FROM synchro.preview()');
+my $undone = 0;
+foreach my $node ($a, $b)
+{
+	my $ids = $node->safe_psql('postgres', q{SELECT id FROM synchro.conflicts WHERE relation OPERATOR(pg_catalog.=) 'public.owned'::pg_catalog.regclass});
+
+	# what others refer to cannot be deleted
+	$undone += $node->psql('postgres', "SELECT synchro.undo($_)") == 0 foreach split /\n/, $ids;
+}
+cmp_ok($undone, '>', 0, 'a conflict is undone');
+harmless('types of another owner, compared', [], 'sync');
+settle($a, $b);
 
 # a superuser whose search_path begins with the attacker's schema looks at everything, and writes back what has lost
 my $path = 'SET search_path = evil, pg_catalog, public;';
