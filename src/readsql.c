@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
@@ -30,6 +31,31 @@ synchro_sql_staged(const SynchroTable *table, int identity, const char *value)
 		return pstrdup(value);
 	return psprintf("CASE WHEN %s " SYNCHRO_SQL_IS_NULL " THEN '' ELSE format('=%%s', %s) END",
 					value, value);
+}
+
+/*
+ * The collation of a column.
+ */
+static Oid
+collation_of(Oid relid, AttrNumber attnum)
+{
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+
+	get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
+	return collation;
+}
+
+/*
+ * Do texts in a column differ wherever they look different?
+ */
+static bool
+looks_tell(Oid relid, AttrNumber attnum)
+{
+	Oid			collation = collation_of(relid, attnum);
+
+	return !OidIsValid(collation) || get_collation_isdeterministic(collation);
 }
 
 /*
@@ -63,6 +89,9 @@ synchro_sql_is_direct(const SynchroLinkTable *lt, int fk)
 							  here != TEXTOID && here != VARCHAROID && here != UUIDOID &&
 							  here != DATEOID && here != TIMESTAMPOID &&
 							  here != TIMESTAMPTZOID && here != OIDOID && here != BYTEAOID))
+			return false;
+		if (!looks_tell(lt->table->relid, lt->table->columns[lt->table->fks[fk].cols[i]].attnum) ||
+			!looks_tell(parent->relid, lt->table->fks[fk].refcols[i]))
 			return false;
 	}
 	return true;
@@ -140,6 +169,29 @@ synchro_sql_joins(const SynchroLinkTable *lt, int fk, bool key_only)
 		!synchro_sql_is_direct(lt, fk);
 }
 
+/*
+ * The collation by which two columns of a foreign key are compared, as SQL: the
+ * referenced one's, as the server does it.  Nothing where both have it.
+ */
+static char *
+collate_clause(const SynchroLinkTable *lt, const SynchroForeignKey *key, int i)
+{
+	Oid			there = collation_of(key->parent, key->refcols[i]);
+	HeapTuple	tuple;
+	char	   *result;
+
+	if (!OidIsValid(there) || there == collation_of(lt->table->relid, lt->table->columns[key->cols[i]].attnum))
+		return "";
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(there));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", there);
+	result = psprintf(" COLLATE %s",
+					  quote_qualified_identifier(get_namespace_name(((Form_pg_collation) GETSTRUCT(tuple))->collnamespace),
+												 NameStr(((Form_pg_collation) GETSTRUCT(tuple))->collname)));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 static void
 append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
@@ -151,8 +203,8 @@ append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 			continue;
 		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", synchro_table_rows(lt->parents[fk]->table), fk);
 		for (int i = 0; i < key->ncols; i++)
-			appendStringInfo(sql, "%st%d.%s %s t.%s", i > 0 ? " AND " : "", fk,
-							 quote_identifier(get_attname(key->parent, key->refcols[i], false)),
+			appendStringInfo(sql, "%st%d.%s%s %s t.%s", i > 0 ? " AND " : "", fk,
+							 quote_identifier(get_attname(key->parent, key->refcols[i], false)), collate_clause(lt, key, i),
 							 equality_of(get_atttype(key->parent, key->refcols[i])),
 							 quote_identifier(lt->table->columns[key->cols[i]].name));
 	}

@@ -442,6 +442,66 @@ synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 	MemoryContextDelete(context);
 }
 
+/* an identity as it is read */
+typedef struct Spelling
+{
+	const SynchroTable *table;
+	char	  **values;			/* as they are staged */
+	MemoryContext context;		/* of the values */
+} Spelling;
+
+static void
+receive_spelling(TupleTableSlot *slot, void *arg)
+{
+	Spelling   *spelling = arg;
+	MemoryContext old = MemoryContextSwitchTo(spelling->context);
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < spelling->table->nidentity; i++)
+	{
+		Oid			output;
+		bool		is_varlena;
+		char	   *value = NULL;
+
+		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, i)->atttypid, &output, &is_varlena);
+		if (!slot->tts_isnull[i])
+			value = OidOutputFunctionCall(output, slot->tts_values[i]);
+		spelling->values[i] = synchro_staged_value(spelling->table, i, value);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The log has a reference as the referencing row spelled it: have it spelled as
+ * the referenced row does, if that is still there.
+ */
+static void
+respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **staged)
+{
+	const SynchroTable *table = parent->table;
+	SynchroIdentities *identities = synchro_identities_create(table);
+	Spelling	spelling = {table, staged, CurrentMemoryContext};
+	SynchroReader reader;
+	StringInfoData sql;
+	Datum		values[INDEX_MAX_KEYS];
+	Oid			types[INDEX_MAX_KEYS];
+	int			nparams;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&sql, "%st.%s", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
+	synchro_sql_from(&sql, parent, true);
+	synchro_identities_add(identities, raw);
+	synchro_reader_begin(&reader, link->target->owner, table, true, joined_parents(parent, true));
+	nparams = synchro_identities_params(identities, table, 0, 1, types, values);
+	synchro_sql_query(sql.data, nparams, types, values, NULL, synchro_sql_callback(receive_spelling, &spelling));
+	synchro_reader_end(&reader);
+
+	/* queries leave their own behind */
+	MemoryContextSwitchTo(spelling.context);
+}
+
 /*
  * Add a name of before, of synchro_changes_next_old() or synchro_parked_names().
  */
@@ -477,6 +537,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 		for (int fk = 0; fk < table->nfks; fk++)
 		{
 			char	   *request[INDEX_MAX_KEYS];
+			char	   *raw[INDEX_MAX_KEYS];
 			const SynchroTable *parent = lt->parents[fk] != NULL ? lt->parents[fk]->table : NULL;
 
 			if (parent == NULL || !synchro_fk_names_key(lt, fk))
@@ -486,7 +547,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 			{
 				bool		known = synchro_fk_beyond_identity(lt, fk);
 
-				request[x] = NULL;
+				request[x] = raw[x] = NULL;
 				for (int i = 0; i < table->fks[fk].ncols; i++)
 					for (int j = 0; j < table->nkey; j++)
 					{
@@ -495,12 +556,15 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 							continue;
 						known = true;
 						if (key[j] != NULL)
-							request[x] = synchro_staged_value(parent, x, key[j]);
+							request[x] = synchro_staged_value(parent, x, raw[x] = key[j]);
 					}
 				if (!known)
 					check_identity_of_before(lt, fk, key);
-				synchro_copy_put(&line, request[x]);
 			}
+			if (raw[0] != NULL && !synchro_sql_is_direct(lt, fk) && !synchro_fk_beyond_identity(lt, fk))
+				respell(link, lt->parents[fk], raw, request);
+			for (int x = 0; x < parent->nidentity; x++)
+				synchro_copy_put(&line, request[x]);
 			if (request[0] != NULL)
 				synchro_request_name(link, lt->parents[fk], request);
 		}

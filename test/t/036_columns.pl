@@ -355,6 +355,35 @@ SQL
 }
 
 #
+# Text that its collation takes for the same
+#
+{
+	both($local, $remote, <<'SQL');
+CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE person (email text COLLATE nocase PRIMARY KEY, n integer);
+CREATE TABLE login (id serial PRIMARY KEY, name text NOT NULL UNIQUE, email text COLLATE nocase REFERENCES person);
+CREATE TABLE alias (email varchar(50) COLLATE nocase REFERENCES person, kind text, n integer, PRIMARY KEY (email, kind));
+SQL
+	watch(q{'person'}, q{'login', '{name}'}, q{'alias'});
+	$local->safe_psql('postgres', <<'SQL');
+INSERT INTO person VALUES ('Ann@x', 1), ('Bob@x', 2);
+INSERT INTO login (name, email) VALUES ('ann', 'ann@X'), ('bob', 'Bob@x');
+INSERT INTO alias VALUES ('ANN@x', 'home', 1), ('BOB@x', 'home', 2), ('bob@x', 'work', 3);
+SQL
+	my @queries = ('SELECT email, n FROM person ORDER BY email', 'SELECT name, lower(email) FROM login ORDER BY name', 'SELECT lower(email), kind, n FROM alias ORDER BY email, kind');
+
+	is_deeply(counts(), [ 7, 0, 0 ], 'rows arrive though they spell what they refer to otherwise');
+	same($local, $remote, $_, "collation: $_") foreach @queries;
+	$local->safe_psql('postgres', q{UPDATE login SET email = 'BOB@X' WHERE name = 'ann'; UPDATE alias SET n = 10 WHERE kind = 'home'});
+	is_deeply(counts(), [ 0, 3, 0 ], 'and are changed');
+	same($local, $remote, $_, "collation, changed: $_") foreach @queries;
+	$local->safe_psql('postgres', q{UPDATE alias SET kind = 'here' WHERE kind = 'home'; DELETE FROM alias WHERE kind = 'work'});
+	is_deeply(counts(), [ 0, 2, 1 ], 'and renamed and deleted');
+	same($local, $remote, $_, "collation, renamed: $_") foreach @queries;
+	is($local->safe_psql('postgres', 'SELECT count(*) FROM synchro.failures'), '0', 'none has failed');
+}
+
+#
 # Large values
 #
 {
