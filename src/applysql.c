@@ -293,20 +293,41 @@ append_moved(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * May a table's references look otherwise with other settings?
+ */
+bool
+synchro_references_vary(const SynchroLinkTable *lt)
+{
+	static const char *const settled[] = {
+		"smallint", "integer", "bigint", "numeric", "uuid", "text", "character varying", "character"
+	};
+
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		const char *base = lt->remote->columns[lt->table->identity[i]].base;
+		bool		varies = true;
+
+		for (int j = 0; j < lengthof(settled); j++)
+			varies &= strcmp(base, settled[j]) != 0;
+		if (varies)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Append statements that remember which remote row stands for which local
  * one, where no natural key tells: new rows in mode reference, and rows of
  * tables that are not watched whose natural key has changed here only.
  *
  * made: the id of the first transaction here that the batch knows nothing of.
  */
-void
-synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
+static void
+append_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
 	bool		by_reference = lt->table->mode == SYNCHRO_MODE_REFERENCE;
 
-	if (!by_reference && lt->table->watched)
-		return;
 	if (lt->nolds > 0 && by_reference)
 	{
 		/* LIMIT: one look into the index for each, whatever the statistics say */
@@ -353,4 +374,22 @@ synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 		appendStringInfoChar(sql, ')');
 	}
 	appendStringInfoString(sql, " ON CONFLICT (node, relation, local_key) DO UPDATE SET remote_key = EXCLUDED.remote_key, made = EXCLUDED.made;");
+}
+
+/*
+ * Append what remembers the references of a table's rows, if it has any.  They
+ * are found again as text, by sessions with other settings than the role's.
+ */
+void
+synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
+{
+	bool		varies = synchro_references_vary(lt);
+
+	if (lt->table->mode != SYNCHRO_MODE_REFERENCE && lt->table->watched)
+		return;
+	if (varies)
+		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
+	append_references(sql, link, lt, made);
+	if (varies)
+		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
 }

@@ -23,6 +23,13 @@
 /* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
 
+/*
+ * While a batch is applied the role's own settings hold: for what is to look as it
+ * does otherwise, whoever pushes, they are put aside.
+ */
+#define SYNCHRO_SQL_PINNED	"SET LOCAL timezone = 'UTC';SET LOCAL datestyle = 'ISO, YMD';SET LOCAL intervalstyle = postgres;"
+#define SYNCHRO_SQL_AS_ROLE	"SET LOCAL timezone TO DEFAULT;SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;"
+
 /* first column of the results that count rows */
 #define SYNCHRO_UPSERT_TAG		"upsert"
 #define SYNCHRO_DELETE_TAG		"delete"
@@ -70,6 +77,7 @@ extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component);
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
+extern bool synchro_references_vary(const SynchroLinkTable *lt);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 /* in upsertsql.c */

@@ -531,8 +531,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	 */
 	initStringInfo(&settings);
 	appendStringInfo(&settings, "SELECT set_config('search_path', %s, true), set_config('random_page_cost', '" INDEXED_PAGE_COST "', true);"
-					 "SET LOCAL timezone TO DEFAULT;"
-					 "SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;",
+					 SYNCHRO_SQL_AS_ROLE,
 					 link->search_path);
 	if (size > 0)
 		synchro_prepared_append(&sql, link, settings.data);

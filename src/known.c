@@ -151,6 +151,64 @@ find(const SynchroLink *link, const SynchroTable *table, KnownTable **other)
 	return result;
 }
 
+/* what bears this name instead of a table's says of which, by OID, the references are pinned */
+#define PINNED_TABLES "#pinned"
+
+/*
+ * Append what writes a table's references anew, as they look whatever the
+ * role's settings are.
+ *
+ * They are read with the settings that the role has now.  What has been pinned
+ * reads the same with all: ISO dates and times with their zone, intervals with
+ * all signs.
+ */
+static void
+append_pin(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *relation)
+{
+	int			n = lt->table->nidentity;
+
+	appendStringInfoString(sql, "BEGIN;" SYNCHRO_SQL_AS_ROLE "CREATE TEMPORARY TABLE synchro_pinned ON COMMIT DROP AS SELECT y.ctid AS place");
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, ", y.remote_key[%d]::%s AS r%d", i + 1, lt->remote->columns[lt->table->identity[i]].base, i);
+	appendStringInfo(sql, " FROM %s.reference y WHERE y.node = '%s' AND y.relation = %s AND cardinality(y.remote_key) = %d;" SYNCHRO_SQL_PINNED
+					 "UPDATE %s.reference y SET remote_key = p.k FROM (SELECT place, ",
+					 link->peer, link->node, quote_literal_cstr(relation), n, link->peer);
+	synchro_sql_remote_key(sql, lt, "r");
+	appendStringInfo(sql, " AS k FROM pg_temp.synchro_pinned) p WHERE y.ctid = p.place AND y.remote_key OPERATOR(pg_catalog.<>) p.k;"
+					 "INSERT INTO %s.reference (node, relation, local_key, remote_key) VALUES ('%s', '" PINNED_TABLES "', ARRAY['%u'], '{}')"
+					 " ON CONFLICT DO NOTHING;COMMIT", link->peer, link->node, lt->table->relid);
+}
+
+/*
+ * Have the references of a table, which bear that name, pinned.  Version 1.0
+ * wrote them as they looked with the settings of the role that pushed.  Once for
+ * each table: the remote remembers.
+ *
+ * What cannot be read, since the role's settings were others then, stays as it
+ * is.
+ */
+static void
+pin_references(const SynchroLink *link, const SynchroLinkTable *lt, const char *relation)
+{
+	const char *params[2] = {link->node, psprintf("{%u}", lt->table->relid)};
+	StringInfoData sql;
+	SynchroRemoteError *error;
+	SynchroRows *rows;
+
+	if (link->preview != NULL || (lt->table->mode != SYNCHRO_MODE_REFERENCE && lt->table->watched) ||
+		!synchro_references_vary(lt))
+		return;
+	rows = synchro_remote_query(link->remote, "SELECT FROM " SYNCHRO_PEER_SCHEMA ".reference WHERE node = $1"
+								" AND relation = '" PINNED_TABLES "' AND local_key = $2", 2, params);
+	if (rows->nrows > 0)
+		return;
+	initStringInfo(&sql);
+	append_pin(&sql, link, lt, relation);
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error != NULL && strncmp(error->sqlstate, "22", 2) != 0)
+		synchro_remote_report(link->remote, error, "while writing references anew");
+}
+
 /*
  * Have the remote know a table that was just described as what it is.  Not in
  * a local transaction.
@@ -166,9 +224,14 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	SynchroRemoteError *error;
 	MemoryContext old;
 
-	if (link->peer == NULL || !link->knows_tables || (!table->watched && !table->key_only))
+	if (link->peer == NULL || (!table->watched && !table->key_only))
 		return;
 	known = find(link, table, &other);
+
+	/* if the name is another table's, what bears it is not ours */
+	pin_references(link, lt, known != NULL ? known->relation : other == NULL ? table->qualified : "");
+	if (!link->knows_tables)
+		return;
 	if (known != NULL && strcmp(known->relation, table->qualified) == 0 && strcmp(known->there, lt->remote->oid) == 0)
 		return;
 	initStringInfo(&sql);

@@ -32,13 +32,6 @@
 /* from that many rows on the planner is told how many there are; as in batchscript.c */
 #define ANALYZE_ROWS	500
 
-/*
- * Values are shown in the form that they have in the session, not in what the
- * role's settings, which hold while the batch is applied, would make of them.
- */
-#define PINNED	"SET LOCAL timezone = 'UTC';SET LOCAL datestyle = 'ISO, YMD';SET LOCAL intervalstyle = postgres;"
-#define AS_ROLE "SET LOCAL timezone TO DEFAULT;SET LOCAL datestyle TO DEFAULT;SET LOCAL intervalstyle TO DEFAULT;"
-
 /* a stamp of the log as text */
 #define STAMP_TEXT(stamp) \
 	"('2000-01-01 00:00:00+00'::timestamptz + " stamp "::float8 * interval '1 microsecond')::text"
@@ -295,7 +288,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 
 	if (!lt->decides)
 		return;
-	appendStringInfoString(sql, PINNED);
+	appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 	if (lt->rows != NULL)
 	{
 		append_result(sql, lt, "", "x.name", "'skip'",
@@ -317,7 +310,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		synchro_sql_value_equal(sql, lt, i, psprintf("y.r%d", i), psprintf("m.r%d", i));
 	}
-	appendStringInfoString(sql, ");" AS_ROLE);
+	appendStringInfoString(sql, ");" SYNCHRO_SQL_AS_ROLE);
 }
 
 /*
@@ -378,7 +371,7 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 	initStringInfo(&differences);
 	if (!append_differences(&differences, lt))
 		return;
-	appendStringInfoString(sql, PINNED);
+	appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 
 	/* if several staged rows have been found to be one, that is written once */
 	initStringInfo(&distinct);
@@ -393,7 +386,7 @@ synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfoString(sql, " WHERE NOT m.fresh AND NOT s.ensure AND ");
 	synchro_sql_differs(sql, lt);
-	appendStringInfoString(sql, ";" AS_ROLE);
+	appendStringInfoString(sql, ";" SYNCHRO_SQL_AS_ROLE);
 }
 
 /*
@@ -506,7 +499,7 @@ void
 synchro_sql_preview_end(StringInfo sql, bool keep)
 {
 	if (keep)
-		appendStringInfoString(sql, PINNED "SET LOCAL search_path = pg_catalog, pg_temp;RELEASE SAVEPOINT synchro_batch");
+		appendStringInfoString(sql, SYNCHRO_SQL_PINNED "SET LOCAL search_path = pg_catalog, pg_temp;RELEASE SAVEPOINT synchro_batch");
 	else
 		appendStringInfoString(sql, SYNCHRO_PREVIEW_UNDO);
 }
