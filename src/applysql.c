@@ -170,7 +170,8 @@ synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *p
 {
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_text(lt, lt->table->identity[i], psprintf("%s%d", prefix, i)));
 	appendStringInfoChar(sql, ']');
 }
 
@@ -184,8 +185,8 @@ synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const Synchro
 	appendStringInfo(sql, "EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, " AND u.remote_key[%d] = %s.%s::text", i + 1, alias,
-						 synchro_column_name(lt, lt->table->identity[i]));
+		appendStringInfo(sql, " AND u.remote_key[%d] = %s", i + 1,
+						 synchro_sql_remote_column(lt, lt->table->identity[i], alias));
 	appendStringInfoChar(sql, ')');
 }
 
@@ -201,8 +202,8 @@ synchro_sql_condemned(StringInfo sql, const SynchroLink *link, const SynchroLink
 		return;
 	appendStringInfoString(sql, " UNION SELECT ");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sremote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
-						 lt->remote->columns[lt->table->identity[i]].base);
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("remote_key[%d]", i + 1)));
 	appendStringInfo(sql, ", NULL, NULL FROM %s.unapplied WHERE node = '%s' AND relation = %s",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 }

@@ -125,6 +125,8 @@ extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *l
 extern char *synchro_sql_text(const char *value, bool builtin);
 extern char *synchro_sql_column_text(const SynchroTable *table, int column, const char *alias);
 extern char *synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value);
+extern char *synchro_sql_remote_value(const SynchroLinkTable *lt, int column, const char *text);
+extern char *synchro_sql_remote_column(const SynchroLinkTable *lt, int column, const char *alias);
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);

@@ -64,7 +64,7 @@ static char *
 plain_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
 {
 	if (builder->side->there)
-		return synchro_sql_remote_text(lt, column, psprintf("%s.%s", alias, synchro_column_name(lt, column)));
+		return synchro_sql_remote_column(lt, column, alias);
 	return synchro_sql_column_text(lt->table, column, alias);
 }
 

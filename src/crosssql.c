@@ -79,7 +79,7 @@ append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *alias)
 {
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s.%s::text", i > 0 ? ", " : "", alias, synchro_column_name(lt, lt->table->identity[i]));
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, lt->table->identity[i], alias));
 	appendStringInfoString(sql, "]::text");
 }
 
@@ -106,7 +106,7 @@ append_bears_name(StringInfo sql, const SynchroLinkTable *lt)
 	for (int i = 0; i < lt->table->nkey; i++)
 	{
 		append_is_called(sql, lt, lt->table->key[i], psprintf("x.k%d", i),
-						 psprintf("(w.name::text[])[%d]::%s", i + 1, lt->remote->columns[lt->table->key[i]].base));
+						 synchro_sql_remote_value(lt, lt->table->key[i], psprintf("(w.name::text[])[%d]", i + 1)));
 		appendStringInfoString(sql, " AND ");
 	}
 	appendStringInfoString(sql, "x.identity <> w.identity");
@@ -170,8 +170,9 @@ meant_value(const SynchroLinkTable *lt, int column, SynchroParentView view)
 		return value;
 	position = synchro_identity_position(lt->parents[fk]->table,
 										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
-	return psprintf("CASE WHEN %s THEN ((%s)::text[])[%d]::%s ELSE %s END", parent_says(lt, fk, "crossed", view),
-					parent_says(lt, fk, "meant", view), position + 1, lt->remote->columns[column].base, value);
+	return psprintf("CASE WHEN %s THEN %s ELSE %s END", parent_says(lt, fk, "crossed", view),
+					synchro_sql_remote_value(lt, column, psprintf("((%s)::text[])[%d]", parent_says(lt, fk, "meant", view), position + 1)),
+					value);
 }
 
 /*
@@ -200,7 +201,8 @@ append_inheriting(StringInfo sql, const SynchroLinkTable *lt, char from, Synchro
 							 parent_says(lt, fk, "meant", view));
 	appendStringInfoString(sql, " THEN ARRAY[");
 	for (int i = 0; i < table->nkey; i++)
-		appendStringInfo(sql, "%s(%s)::text", i > 0 ? ", " : "", meant_value(lt, table->key[i], view));
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_text(lt, table->key[i], psprintf("(%s)", meant_value(lt, table->key[i], view))));
 	appendStringInfo(sql, "]::text END AS missing FROM pg_temp.%c_%d q", from, lt->number);
 	if (view == SYNCHRO_PARENT_BEFORE)
 		synchro_resolve_join_parents_before(sql, lt, "q", -1);

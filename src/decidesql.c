@@ -64,7 +64,8 @@ synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *
 {
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", prefix, i);
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_text(lt, lt->table->identity[i], psprintf("%s%d", prefix, i)));
 	appendStringInfoString(sql, "]::text");
 }
 
@@ -92,8 +93,7 @@ synchro_decide_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *p
 		appendStringInfoString(sql, i > 0 ? ", " : "");
 		if (prefix != NULL)
 			appendStringInfo(sql, "%s%d = ", prefix, i);
-		appendStringInfo(sql, "(%s)[%d]::%s", source, i + 1,
-						 lt->remote->columns[lt->table->identity[i]].base);
+		appendStringInfoString(sql, synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(%s)[%d]", source, i + 1)));
 	}
 }
 
@@ -369,8 +369,8 @@ append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
 	}
 	appendStringInfoString(sql, " THEN ARRAY[");
 	for (int i = 0; i < table->nkey; i++)
-		appendStringInfo(sql, "%s%s::text", i > 0 ? ", " : "",
-						 synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW));
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_text(lt, table->key[i], synchro_resolve_key_value(lt, table->key[i], "s", SYNCHRO_PARENT_NOW)));
 	appendStringInfoString(sql, "]::text END");
 }
 

@@ -60,7 +60,7 @@ synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 
 	initStringInfo(&key);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(&key, "%st.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, lt->table->identity[i]));
+		appendStringInfo(&key, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, lt->table->identity[i], "t"));
 	appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin)"
 					 " SELECT '%s', %s, 'delete', ARRAY[%s], ", link->peer, link->node, relation, key.data);
 	if (lt->decides)

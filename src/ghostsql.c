@@ -50,10 +50,10 @@ name_value(const SynchroLinkTable *lt, int column, SynchroParentView view)
 	int			position;
 
 	if (fk < 0 || synchro_fk_beyond_identity(lt, fk))
-		return psprintf("%s::text", value);
+		return synchro_sql_remote_text(lt, column, value);
 	position = synchro_identity_position(lt->parents[fk]->table,
 										 lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos]);
-	return psprintf("coalesce(h%d.r%d, %s)::text", fk, position, value);
+	return synchro_sql_remote_text(lt, column, psprintf("coalesce(h%d.r%d, %s)", fk, position, value));
 }
 
 /*
@@ -178,8 +178,8 @@ append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_decide_decoded(sql, lt, "r", "g.identity");
 	for (int i = 0; i < n; i++)
 		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
-			appendStringInfo(sql, ", v%d = (g.identity)[%d]::%s", i, i + 1,
-							 lt->remote->columns[lt->table->identity[i]].base);
+			appendStringInfo(sql, ", v%d = %s", i,
+							 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(g.identity)[%d]", i + 1)));
 	appendStringInfoString(sql, " FROM (SELECT DISTINCT ON (b.identity) b.* FROM (SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "a.l", n);
 	appendStringInfo(sql, ") a.*, f.stamp AS fact FROM pg_temp.g_%d a JOIN pg_temp.m_%d f ON f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL AND ",

@@ -126,7 +126,7 @@ most_lead_nowhere(const SynchroLink *link, const SynchroLinkTable *lt)
 	appendStringInfo(&sql, " AND (SELECT count(*) FILTER (WHERE NOT EXISTS (SELECT FROM %s z WHERE y.remote_key OPERATOR(pg_catalog.=) ARRAY[",
 					 lt->remote->rows);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(&sql, "%sz.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, lt->table->identity[i]));
+		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, lt->table->identity[i], "z"));
 	appendStringInfo(&sql, "])) * 2 > count(*) FROM %s.reference y WHERE y.node = '%s' AND y.relation = %s)",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 	return sql.data;
@@ -169,7 +169,13 @@ append_pin(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, 
 
 	appendStringInfoString(sql, "BEGIN;" SYNCHRO_SQL_AS_ROLE "CREATE TEMPORARY TABLE synchro_pinned ON COMMIT DROP AS SELECT y.ctid AS place");
 	for (int i = 0; i < n; i++)
-		appendStringInfo(sql, ", y.remote_key[%d]::%s AS r%d", i + 1, lt->remote->columns[lt->table->identity[i]].base, i);
+	{
+		const char *base = lt->remote->columns[lt->table->identity[i]].base;
+
+		/* of other types than the server's own it stays as it is: no casts */
+		appendStringInfo(sql, ", y.remote_key[%d]%s%s AS r%d", i + 1, strchr(base, '.') == NULL ? "::" : "",
+						 strchr(base, '.') == NULL ? base : "", i);
+	}
 	appendStringInfo(sql, " FROM %s.reference y WHERE y.node = '%s' AND y.relation = %s AND cardinality(y.remote_key) = %d;" SYNCHRO_SQL_PINNED
 					 "UPDATE %s.reference y SET remote_key = p.k FROM (SELECT place, ",
 					 link->peer, link->node, quote_literal_cstr(relation), n, link->peer);

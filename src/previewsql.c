@@ -77,9 +77,10 @@ append_key_columns(StringInfo sql, const SynchroLinkTable *lt, bool of_rows)
 		int			fk = synchro_column_fk(lt, column);
 
 		if (fk < 0)
-			appendStringInfo(sql, ", c%d::text", column);
+			appendStringInfo(sql, ", %s AS c%d", synchro_sql_remote_text(lt, column, psprintf("c%d", column)), column);
 		else if (synchro_fk_beyond_identity(lt, fk))
-			appendStringInfo(sql, of_rows ? ", NULL::text AS b%d" : ", b%d::text", column);
+			appendStringInfo(sql, ", %s AS b%d",
+							 of_rows ? "NULL::text" : synchro_sql_remote_text(lt, column, psprintf("b%d", column)), column);
 	}
 	for (int fk = 0; fk < lt->table->nfks; fk++)
 		for (int x = 0; lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) && x < lt->parents[fk]->table->nidentity; x++)
@@ -344,8 +345,9 @@ append_differences(StringInfo sql, const SynchroLinkTable *lt)
 		if (fk >= 0)
 			appendStringInfo(sql, "' -> ' || coalesce(quote_literal(a%d.name), 'NULL') END", fk);
 		else
-			appendStringInfo(sql, "': ' || pg_temp.synchro_shown(t.%s::text, '%c') || ' -> ' || pg_temp.synchro_shown(%s::text, '%c') END",
-							 name, lt->remote->columns[i].category, value.data, lt->remote->columns[i].category);
+			appendStringInfo(sql, "': ' || pg_temp.synchro_shown(%s, '%c') || ' -> ' || pg_temp.synchro_shown(%s, '%c') END",
+							 synchro_sql_remote_column(lt, i, "t"), lt->remote->columns[i].category,
+							 synchro_sql_remote_text(lt, i, value.data), lt->remote->columns[i].category);
 		any = true;
 	}
 	appendStringInfoString(sql, "]::text[]");
@@ -431,7 +433,7 @@ gone_name(const SynchroLinkTable *lt)
 	{
 		if (synchro_column_fk(lt, table->key[i]) >= 0)
 			return "coalesce(g.name, 'remote ' || array_to_string(k.key, ', ', 'NULL'))";
-		appendStringInfo(&there, "%st.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, table->key[i]));
+		appendStringInfo(&there, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, table->key[i], "t"));
 	}
 	if (table->nkey == 0)
 		return "coalesce(g.name, 'remote ' || array_to_string(k.key, ', ', 'NULL'))";
@@ -485,7 +487,7 @@ synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, const Synchro
 	{
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
 		synchro_sql_value_equal(sql, lt, i, psprintf("t.%s", synchro_column_name(lt, table->identity[i])),
-								psprintf("x.remote_key[%d]::%s", i + 1, lt->remote->columns[table->identity[i]].base));
+								synchro_sql_remote_value(lt, table->identity[i], psprintf("x.remote_key[%d]", i + 1)));
 	}
 	append_gone_join(sql, lt);
 	appendStringInfoChar(sql, ';');

@@ -217,10 +217,10 @@ synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const Sy
 		appendStringInfo(sql, ", z.%s", synchro_column_name(lt, lt->table->identity[i]));
 	appendStringInfo(sql, " FROM %s z WHERE ", lt->remote->rows);
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sz.%s %s y.remote_key[%d]::%s", i > 0 ? " AND " : "",
+		appendStringInfo(sql, "%sz.%s %s %s", i > 0 ? " AND " : "",
 						 synchro_column_name(lt, lt->table->identity[i]),
-						 lt->remote->columns[lt->table->identity[i]].equals, i + 1,
-						 lt->remote->columns[lt->table->identity[i]].base);
+						 lt->remote->columns[lt->table->identity[i]].equals,
+						 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("y.remote_key[%d]", i + 1)));
 	appendStringInfoString(sql, " LIMIT 1) x");
 	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
 					 link->node, quote_literal_cstr(lt->table->qualified));
@@ -352,21 +352,23 @@ synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, " JOIN synchro.peer_renames(%s, (SELECT pg_catalog.array_agg(DISTINCT lost ORDER BY lost) FROM pg_temp.n_%d WHERE kind = '" SYNCHRO_KIND_OLD
 					 "')) w ON w.lost_at = o.lost AND w.identity = ARRAY[", quote_literal_cstr(table->qualified), lt->number);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(sql, "%st.%s::text", i > 0 ? ", " : "", synchro_column_name(lt, table->identity[i]));
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, table->identity[i], "t"));
 	appendStringInfoString(sql, "]::text");
 
 	for (int i = 0; i < table->nkey; i++)
 	{
 		int			fk = synchro_column_fk(lt, table->key[i]);
+		int			position;
 
 		appendStringInfo(sql, " AND (w.name::text[])[%d] IS NOT DISTINCT FROM ", i + 1);
 		if (fk < 0)
 		{
-			appendStringInfo(sql, "o.c%d::text", table->key[i]);
+			appendStringInfoString(sql, synchro_sql_remote_text(lt, table->key[i], psprintf("o.c%d", table->key[i])));
 			continue;
 		}
-		appendStringInfo(sql, "(SELECT b.r%d::text FROM pg_temp.m_%d b WHERE b.kind IN ('d', 'o', 'n') AND NOT b.fresh AND ",
-						 synchro_identity_position(lt->parents[fk]->table, table->fks[fk].refcols[table->columns[table->key[i]].fk_pos]),
+		position = synchro_identity_position(lt->parents[fk]->table, table->fks[fk].refcols[table->columns[table->key[i]].fk_pos]);
+		appendStringInfo(sql, "(SELECT %s FROM pg_temp.m_%d b WHERE b.kind IN ('d', 'o', 'n') AND NOT b.fresh AND ",
+						 synchro_sql_remote_text(lt->parents[fk], lt->parents[fk]->table->identity[position], psprintf("b.r%d", position)),
 						 lt->parents[fk]->number);
 		synchro_sql_equal(sql, "b.l", psprintf("o.f%d_", fk), lt->parents[fk]->table->nidentity);
 		appendStringInfoString(sql, " ORDER BY b.kind <> 'd', b.kind <> 'o' LIMIT 1)");

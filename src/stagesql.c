@@ -133,12 +133,35 @@ synchro_sql_column_text(const SynchroTable *table, int column, const char *alias
 }
 
 /*
- * The same for a column on the remote: of types of pg_catalog it says no schema.
+ * The same for a value of a column on the remote: of types of pg_catalog it says
+ * no schema.
  */
 char *
 synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value)
 {
 	return synchro_sql_text(value, strchr(lt->remote->columns[column].base, '.') == NULL);
+}
+
+/*
+ * A value of a column on the remote of its text, as SQL; not by a cast, either.
+ */
+char *
+synchro_sql_remote_value(const SynchroLinkTable *lt, int column, const char *text)
+{
+	const char *base = lt->remote->columns[column].base;
+
+	if (strchr(base, '.') == NULL)
+		return psprintf("%s::%s", text, base);
+	return psprintf("pg_temp.synchro_read(%s, NULL::%s)", text, base);
+}
+
+/*
+ * The same as synchro_sql_remote_text() for a column.
+ */
+char *
+synchro_sql_remote_column(const SynchroLinkTable *lt, int column, const char *alias)
+{
+	return synchro_sql_remote_text(lt, column, psprintf("%s.%s", alias, synchro_column_name(lt, column)));
 }
 
 /*
@@ -362,14 +385,17 @@ synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 
 /*
  * Append what a new session needs besides its settings: a function by which
- * plain SQL can raise an error.
+ * plain SQL can raise an error, and one that reads a value as a literal of its
+ * type, so by the type's input function.
  */
 void
 synchro_sql_session(StringInfo sql)
 {
 	appendStringInfoString(sql,
 						   "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
-						   "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail; END$$;");
+						   "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail; END$$;"
+						   "CREATE FUNCTION pg_temp.synchro_read(value text, INOUT result anyelement) LANGUAGE plpgsql STABLE AS $$BEGIN IF value IS NOT NULL THEN"
+						   " EXECUTE pg_catalog.format('SELECT %L::%s', value, pg_catalog.format_type(pg_catalog.pg_typeof(result), NULL)) INTO result; END IF; END$$;");
 }
 
 static void
