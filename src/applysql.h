@@ -57,7 +57,8 @@ typedef struct SynchroFilling
 } SynchroFilling;
 
 /* in stagesql.c, emptysql.c and applysql.c */
-extern void synchro_sql_session(StringInfo sql);
+extern void synchro_sql_session(StringInfo sql, const char *mark);
+extern void synchro_sql_named_row(StringInfo sql, const SynchroLinkTable *lt, const char *column);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_empty(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);

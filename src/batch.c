@@ -26,10 +26,10 @@ take_preview(SynchroBatch *batch, const SynchroRows *rows)
 	{
 		SynchroPreviewRow *row = palloc(sizeof(SynchroPreviewRow));
 
-		row->relid = synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, i, 1)))->table->relid;
-		row->key = SYNCHRO_VALUE(rows, i, 2);
-		row->action = SYNCHRO_VALUE(rows, i, 3);
-		row->detail = SYNCHRO_VALUE(rows, i, 4);
+		row->relid = synchro_link_numbered(batch->link, atoi(synchro_value(rows, i, 1)), false)->table->relid;
+		row->key = synchro_nullable(rows, i, 2);
+		row->action = synchro_value(rows, i, 3);
+		row->detail = synchro_nullable(rows, i, 4);
 		batch->shown = lappend(batch->shown, row);
 	}
 }
@@ -42,7 +42,7 @@ count_results(SynchroBatch *batch, List *results)
 	foreach(cell, results)
 	{
 		SynchroRows *rows = lfirst(cell);
-		const char *tag = rows->nrows > 0 ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+		const char *tag = rows->nrows > 0 ? synchro_nullable(rows, 0, 0) : NULL;
 
 		if (tag != NULL && strcmp(tag, SYNCHRO_PREVIEW_TAG) == 0)
 			take_preview(batch, rows);
@@ -52,39 +52,39 @@ count_results(SynchroBatch *batch, List *results)
 		{
 			for (int i = 1; i + 1 < rows->ncolumns; i += 2)
 			{
-				batch->counts.updated += strtoll(SYNCHRO_VALUE(rows, 0, i), NULL, 10);
-				batch->counts.inserted += strtoll(SYNCHRO_VALUE(rows, 0, i + 1), NULL, 10);
+				batch->counts.updated += strtoll(synchro_value(rows, 0, i), NULL, 10);
+				batch->counts.inserted += strtoll(synchro_value(rows, 0, i + 1), NULL, 10);
 			}
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_SKIPPED_TAG) == 0)
-			batch->counts.skipped += strtoll(SYNCHRO_VALUE(rows, 0, 1), NULL, 10);
+			batch->counts.skipped += strtoll(synchro_value(rows, 0, 1), NULL, 10);
 		else if (tag != NULL && strcmp(tag, SYNCHRO_ANEW_TAG) == 0)
 		{
 			SynchroAnew *anew = palloc(sizeof(SynchroAnew));
 
-			anew->relid = synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, 0, 1)))->table->relid;
-			anew->identities = pstrdup(SYNCHRO_VALUE(rows, 0, 2));
-			anew->stamps = pstrdup(SYNCHRO_VALUE(rows, 0, 3));
-			anew->origins = pstrdup(SYNCHRO_VALUE(rows, 0, 4));
+			anew->relid = synchro_link_numbered(batch->link, atoi(synchro_value(rows, 0, 1)), false)->table->relid;
+			anew->identities = pstrdup(synchro_value(rows, 0, 2));
+			anew->stamps = pstrdup(synchro_value(rows, 0, 3));
+			anew->origins = pstrdup(synchro_value(rows, 0, 4));
 			batch->anew = lappend(batch->anew, anew);
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_APART_TAG) == 0)
 		{
 			SynchroUndeleted *undeleted = palloc(sizeof(SynchroUndeleted));
 
-			undeleted->relation = pstrdup(synchro_link_numbered(batch->link, atoi(SYNCHRO_VALUE(rows, 0, 1)))->table->qualified);
-			batch->counts.deleted += strtoll(SYNCHRO_VALUE(rows, 0, 2), NULL, 10);
-			batch->counts.failed += strtoll(SYNCHRO_VALUE(rows, 0, 3), NULL, 10);
-			undeleted->keys = SYNCHRO_VALUE(rows, 0, 4);
-			undeleted->sqlstates = SYNCHRO_VALUE(rows, 0, 5);
-			undeleted->messages = SYNCHRO_VALUE(rows, 0, 6);
-			undeleted->constraints = SYNCHRO_VALUE(rows, 0, 7);
+			undeleted->relation = pstrdup(synchro_link_numbered(batch->link, atoi(synchro_value(rows, 0, 1)), false)->table->qualified);
+			batch->counts.deleted += strtoll(synchro_value(rows, 0, 2), NULL, 10);
+			batch->counts.failed += strtoll(synchro_value(rows, 0, 3), NULL, 10);
+			undeleted->keys = synchro_nullable(rows, 0, 4);
+			undeleted->sqlstates = synchro_nullable(rows, 0, 5);
+			undeleted->messages = synchro_nullable(rows, 0, 6);
+			undeleted->constraints = synchro_nullable(rows, 0, 7);
 			batch->undeleted = lappend(batch->undeleted, undeleted);
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
 		{
 			for (int i = 1; i < rows->ncolumns; i++)
-				batch->counts.deleted += strtoll(SYNCHRO_VALUE(rows, 0, i), NULL, 10);
+				batch->counts.deleted += strtoll(synchro_value(rows, 0, i), NULL, 10);
 		}
 	}
 }
@@ -216,9 +216,9 @@ synchro_batch_name(SynchroBatch *batch)
 	{
 		SynchroRows *rows = lfirst(cell);
 
-		if (rows->nrows == 1 && rows->ncolumns == 2 && SYNCHRO_VALUE(rows, 0, 0) != NULL &&
-			strcmp(SYNCHRO_VALUE(rows, 0, 0), SYNCHRO_PREVIEW_TAG) == 0)
-			return SYNCHRO_VALUE(rows, 0, 1);
+		if (rows->nrows == 1 && rows->ncolumns == 2 && synchro_nullable(rows, 0, 0) != NULL &&
+			strcmp(synchro_value(rows, 0, 0), SYNCHRO_PREVIEW_TAG) == 0)
+			return synchro_nullable(rows, 0, 1);
 	}
 	return NULL;
 }

@@ -69,11 +69,11 @@ check_schema(Checked *checked)
 											 " to_regprocedure('synchro.peer_node()') IS NOT NULL", 0, NULL);
 	StringInfoData fix;
 
-	checked->user = SYNCHRO_VALUE(rows, 0, 0);
-	checked->is_peer = SYNCHRO_VALUE(rows, 0, 2)[0] == 't';
+	checked->user = synchro_value(rows, 0, 0);
+	checked->is_peer = synchro_value(rows, 0, 2)[0] == 't';
 
 	/* allow_peer(), which another finding advises then, makes it, too */
-	if (SYNCHRO_VALUE(rows, 0, 1)[0] == 't' || (SYNCHRO_VALUE(rows, 0, 3)[0] == 't' && !checked->is_peer))
+	if (synchro_value(rows, 0, 1)[0] == 't' || (synchro_value(rows, 0, 3)[0] == 't' && !checked->is_peer))
 		return;
 	initStringInfo(&fix);
 	synchro_peer_tables(&fix, false);
@@ -146,16 +146,16 @@ run_probes(const Checked *checked, SynchroCheckSide side)
 
 		for (int i = 0; i < rows->nrows; i++)
 		{
-			SynchroSeverity severity = synchro_finding_severity(SYNCHRO_VALUE(rows, i, PROBE_SEVERITY));
-			char	   *relation = SYNCHRO_VALUE(rows, i, PROBE_RELATION);
+			SynchroSeverity severity = synchro_finding_severity(synchro_value(rows, i, PROBE_SEVERITY));
+			char	   *relation = synchro_nullable(rows, i, PROBE_RELATION);
 			Oid			relid = relation != NULL ? (Oid) strtoul(relation, NULL, 10) : InvalidOid;
 
-			if (SYNCHRO_VALUE(rows, i, PROBE_FIX_IS_HERE)[0] == 't')
-				add_there(checked, severity, relid, SYNCHRO_VALUE(rows, i, PROBE_PROBLEM), SYNCHRO_VALUE(rows, i, PROBE_FIX));
+			if (synchro_value(rows, i, PROBE_FIX_IS_HERE)[0] == 't')
+				add_there(checked, severity, relid, synchro_value(rows, i, PROBE_PROBLEM), synchro_value(rows, i, PROBE_FIX));
 			else
 				synchro_finding_add(checked->findings, severity, relid,
-									psprintf("on remote \"%s\": %s", checked->target->name, SYNCHRO_VALUE(rows, i, PROBE_PROBLEM)),
-									fix_here(checked, relid, SYNCHRO_VALUE(rows, i, PROBE_FIX)));
+									psprintf("on remote \"%s\": %s", checked->target->name, synchro_value(rows, i, PROBE_PROBLEM)),
+									fix_here(checked, relid, synchro_nullable(rows, i, PROBE_FIX)));
 		}
 	}
 }

@@ -57,7 +57,7 @@ remote_has_clock(SynchroLink *link)
 		SynchroRows *rows = synchro_remote_query(link->remote,
 												 "SELECT has_function_privilege(to_regprocedure('" PEER_CLOCK "')::oid, 'EXECUTE')",
 												 0, NULL);
-		const char *value = SYNCHRO_VALUE(rows, 0, 0);
+		const char *value = synchro_nullable(rows, 0, 0);
 
 		clock->there = value != NULL && value[0] == 't';
 		clock->asked = true;
@@ -89,7 +89,7 @@ measure(SynchroLink *link, int rounds, int64 *difference, int64 *uncertainty)
 									"SELECT ((extract(epoch FROM clock_timestamp()) - 946684800) * 1000000)::bigint",
 									0, NULL);
 		received = GetCurrentTimestamp();
-		there = pg_strtoint64(SYNCHRO_VALUE(rows, 0, 0));
+		there = pg_strtoint64(synchro_value(rows, 0, 0));
 
 		/* a clock that was set back meanwhile; + 1: it counts whole ones */
 		if (received < sent || (received - sent) / 2 + 1 >= *uncertainty)
@@ -123,7 +123,7 @@ take_clock(SynchroLink *link, const SynchroRows *rows, SynchroClock *own)
 	Oid			types[] = {TEXTOID, TEXTOID, INT8OID, INT8OID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
-	const char *node = SYNCHRO_VALUE(rows, 0, PEER_NODE);
+	const char *node = synchro_nullable(rows, 0, PEER_NODE);
 
 	synchro_local_begin("synchro: keeping the clock");
 	synchro_local_durable(false);
@@ -139,10 +139,10 @@ take_clock(SynchroLink *link, const SynchroRows *rows, SynchroClock *own)
 
 	/* a copy of ourselves is not another node */
 	if (node != NULL && strcmp(node, own->node) != 0)
-		synchro_clock_offer(SYNCHRO_VALUE(rows, 0, PEER_REFERENCE),
-							pg_strtoint32(SYNCHRO_VALUE(rows, 0, PEER_STRATUM)),
-							clock->difference + pg_strtoint64(SYNCHRO_VALUE(rows, 0, PEER_OFFSET)),
-							clock->uncertainty + pg_strtoint64(SYNCHRO_VALUE(rows, 0, PEER_UNCERTAINTY)));
+		synchro_clock_offer(synchro_value(rows, 0, PEER_REFERENCE),
+							pg_strtoint32(synchro_value(rows, 0, PEER_STRATUM)),
+							clock->difference + pg_strtoint64(synchro_value(rows, 0, PEER_OFFSET)),
+							clock->uncertainty + pg_strtoint64(synchro_value(rows, 0, PEER_UNCERTAINTY)));
 	if (synchro_clock_get(own))
 		clock->own_uncertainty = own->uncertainty;
 	synchro_local_commit();

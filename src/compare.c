@@ -80,7 +80,7 @@ hash_alike(SynchroLink *link)
 
 	synchro_sql_open(&scope, link->target->owner);
 	synchro_sql_run(question, 0, NULL, NULL, NULL);
-	same = strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), SYNCHRO_VALUE(rows, 0, 0)) == 0;
+	same = strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), synchro_value(rows, 0, 0)) == 0;
 	synchro_sql_close(&scope);
 	return same;
 }
@@ -286,7 +286,7 @@ compare_buckets(const SynchroComparison *comparison, int bits, int before, const
 	MemoryContextSwitchTo(here.context);
 	result = synchro_remote_receive(comparison->link->remote);
 	for (int i = 0; i < result->nrows; i++)
-		add_bucket(&there, SYNCHRO_VALUE(result, i, 0), SYNCHRO_VALUE(result, i, 1), SYNCHRO_VALUE(result, i, 2));
+		add_bucket(&there, synchro_value(result, i, 0), synchro_value(result, i, 1), synchro_value(result, i, 2));
 	synchro_remote_query(comparison->link->remote, "SET LOCAL enable_sort = on", 0, NULL);
 	(void) set_config_option("enable_sort", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	qsort(here.list, here.count, sizeof(Bucket), compare_buckets_by_number);

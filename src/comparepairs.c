@@ -64,7 +64,7 @@ synchro_compare_pairs(SynchroLink *link)
 	if (!any_by_reference(link))
 		return;
 	rows = synchro_remote_query(link->remote, "SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".reference') IS NOT NULL", 0, NULL);
-	if (SYNCHRO_VALUE(rows, 0, 0)[0] == 't')
+	if (synchro_value(rows, 0, 0)[0] == 't')
 		link->peer = SYNCHRO_PEER_SCHEMA;
 	spool = synchro_spool_create();
 	if (link->peer_node != NULL && OidIsValid(synchro_refpairs_table(&owner)))

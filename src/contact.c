@@ -109,7 +109,7 @@ settle_forgotten(const SynchroLink *link)
 	if (rows->nrows != 1)
 		return;
 	synchro_local_begin("synchro: noting what has failed");
-	synchro_position_settle(link->target->name, SYNCHRO_VALUE(rows, 0, 0));
+	synchro_position_settle(link->target->name, synchro_value(rows, 0, 0));
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }
@@ -195,7 +195,7 @@ settle_position(const SynchroLink *link, const SynchroPosition *position)
 			return NULL;
 		if (link->preview != NULL || position->attempted == NULL ||
 			same_token(position->attempted, position->acknowledged) ||
-			!same_token(SYNCHRO_VALUE(rows, 0, 0), position->acknowledged))
+			!same_token(synchro_value(rows, 0, 0), position->acknowledged))
 			return rows;
 
 		/* if it has got there since, it is found out in the next round */
@@ -249,32 +249,32 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL,"
 								" to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') IS NOT NULL", 0, NULL);
-	link->knows_tables = SYNCHRO_VALUE(rows, 0, 0)[0] != 't' || SYNCHRO_VALUE(rows, 0, 1)[0] == 't';
-	if (SYNCHRO_VALUE(rows, 0, 0)[0] != 't')
+	link->knows_tables = synchro_value(rows, 0, 0)[0] != 't' || synchro_value(rows, 0, 1)[0] == 't';
+	if (synchro_value(rows, 0, 0)[0] != 't')
 		make_peer_tables(link);
 	if (position->acknowledged == NULL)
 		take_position(link, position);
 
 	rows = settle_position(link, position);
-	token = rows != NULL ? SYNCHRO_VALUE(rows, 0, 0) : NULL;
+	token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
 	if (!same_token(token, position->acknowledged) && !same_token(token, position->attempted) &&
 		(position->attempted == NULL || !same_token(token, calling_off(position->attempted))))
 		synchro_restored_report(link, position->snapshot, position->keys_snapshot,
-								token != NULL ? SYNCHRO_VALUE(rows, 0, 1) : NULL,
-								token != NULL ? SYNCHRO_VALUE(rows, 0, 2) : NULL,
-								token != NULL ? SYNCHRO_VALUE(rows, 0, 3) : NULL);
+								token != NULL ? synchro_value(rows, 0, 1) : NULL,
+								token != NULL ? synchro_value(rows, 0, 2) : NULL,
+								token != NULL ? synchro_value(rows, 0, 3) : NULL);
 	arrived = !same_token(token, position->acknowledged) && same_token(token, position->attempted);
 	if (arrived)
 		position->forget_references = false;
 	if (link->preview == NULL && !same_token(token, position->acknowledged))
 	{
 		acknowledge_attempted(link->target->name, position->attempted, token,
-							  arrived ? SYNCHRO_VALUE(rows, 0, 1) : NULL, arrived ? SYNCHRO_VALUE(rows, 0, 2) : NULL);
+							  arrived ? synchro_value(rows, 0, 1) : NULL, arrived ? synchro_value(rows, 0, 2) : NULL);
 		position->attempted = pstrdup(token);
 	}
 	position->acknowledged = pstrdup(token);
-	position->snapshot = SYNCHRO_VALUE(rows, 0, 1);
-	position->keys_snapshot = SYNCHRO_VALUE(rows, 0, 2);
+	position->snapshot = synchro_value(rows, 0, 1);
+	position->keys_snapshot = synchro_value(rows, 0, 2);
 	synchro_link_forget_leftovers(link);
 	if (link->knows_tables)
 		synchro_known_load(link);
@@ -299,7 +299,7 @@ synchro_peer_find_leftovers(SynchroLink *link)
 		return;
 	synchro_local_begin("synchro: looking at deletes that wait");
 	for (int i = 0; i < rows->nrows; i++)
-		synchro_link_add_leftover(link, synchro_known_name(link, SYNCHRO_VALUE(rows, i, 0)));
+		synchro_link_add_leftover(link, synchro_known_name(link, synchro_value(rows, i, 0)));
 	synchro_local_commit();
 	MemoryContextSwitchTo(old);
 }

@@ -63,9 +63,9 @@ synchro_known_load(SynchroLink *link)
 	{
 		KnownTable *known = palloc(sizeof(KnownTable));
 
-		known->relation = SYNCHRO_VALUE(rows, i, 0);
-		known->relid = atooid(SYNCHRO_VALUE(rows, i, 1));
-		known->there = SYNCHRO_VALUE(rows, i, 2);
+		known->relation = synchro_value(rows, i, 0);
+		known->relid = atooid(synchro_value(rows, i, 1));
+		known->there = synchro_value(rows, i, 2);
 		link->known = lappend(link->known, known);
 	}
 	MemoryContextSwitchTo(old);

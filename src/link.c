@@ -123,17 +123,17 @@ find_peer(SynchroLink *link)
 											 "SELECT p IS NOT NULL, p IS NOT NULL AND has_function_privilege(p, 'EXECUTE'), quote_literal(current_user)"
 											 " FROM to_regprocedure('synchro.peer_node()') p", 0, NULL);
 
-	if (SYNCHRO_VALUE(rows, 0, 0)[0] != 't')
+	if (synchro_value(rows, 0, 0)[0] != 't')
 		return;
-	if (SYNCHRO_VALUE(rows, 0, 1)[0] != 't')
+	if (synchro_value(rows, 0, 1)[0] != 't')
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("remote \"%s\" runs synchro, too, and its user may not push there", link->target->name),
 				 errhint("Have an administrator of the remote run there: SELECT synchro.allow_peer(%s).",
-						 SYNCHRO_VALUE(rows, 0, 2))));
+						 synchro_value(rows, 0, 2))));
 	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_node()", 0, NULL);
 	link->peer_node = palloc(sizeof(pg_uuid_t));
-	*link->peer_node = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(SYNCHRO_VALUE(rows, 0, 0))));
+	*link->peer_node = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(synchro_value(rows, 0, 0))));
 }
 
 /*
@@ -189,7 +189,7 @@ synchro_link_open(SynchroTarget *target)
 		rows = synchro_remote_query(link->remote,
 									"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
 									" FROM pg_settings WHERE name = 'search_path'", 0, NULL);
-		link->search_path = SYNCHRO_VALUE(rows, 0, 0);
+		link->search_path = synchro_value(rows, 0, 0);
 		find_peer(link);
 	}
 	PG_CATCH();
@@ -349,10 +349,11 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 }
 
 /*
- * The table with that number, which the remote has named.
+ * The table with that number, which the remote has named.  missing_ok: NULL if
+ * there is none, else an error.
  */
 SynchroLinkTable *
-synchro_link_numbered(SynchroLink *link, int number)
+synchro_link_numbered(SynchroLink *link, long number, bool missing_ok)
 {
 	ListCell   *cell;
 
@@ -363,7 +364,9 @@ synchro_link_numbered(SynchroLink *link, int number)
 		if (lt->number == number)
 			return lt;
 	}
-	elog(ERROR, "remote \"%s\" names unknown table %d", link->target->name, number);
+	if (!missing_ok)
+		elog(ERROR, "remote \"%s\" names unknown table %ld", link->target->name, number);
+	return NULL;
 }
 
 /*

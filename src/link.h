@@ -145,7 +145,7 @@ extern bool synchro_link_is_outdated(SynchroLink *link);
 extern void synchro_link_refresh(SynchroLink *link);
 extern void synchro_link_forget(SynchroLink *link);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
-extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, int number);
+extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, long number, bool missing_ok);
 extern bool synchro_link_is_prepared(const SynchroLink *link);
 extern void synchro_link_clear_batch(SynchroLink *link);
 extern void synchro_link_send_batch(SynchroLink *link);

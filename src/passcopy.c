@@ -209,14 +209,16 @@ find_extras(SynchroPass *pass)
 {
 	SynchroBatch *batch = synchro_pass_batch(pass);
 	SynchroRemoteError *error;
+	List	   *ambiguous;
 
 	batch->extras = pass->extras;
 	error = synchro_pass_push(pass, batch, false);
 	if (error == NULL)
 		return;
-	if (strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0)
+	ambiguous = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+	if (ambiguous != NIL)
 	{
-		const SynchroLinkTable *lt = synchro_link_numbered(pass->link, atoi(error->detail));
+		const SynchroLinkTable *lt = ((SynchroNamedRow *) linitial(ambiguous))->lt;
 
 		synchro_suspect(lt->table->relid);
 		ereport(ERROR,

@@ -50,6 +50,13 @@ typedef struct SynchroPass
 								 * left, or come first */
 } SynchroPass;
 
+/* a row that an error of ours names */
+typedef struct SynchroNamedRow
+{
+	SynchroLinkTable *lt;
+	char	   *key;			/* its identity here, as an array of text */
+} SynchroNamedRow;
+
 /* in pass.c */
 extern bool synchro_pass_is_atomic(const SynchroPass *pass);
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
@@ -72,6 +79,7 @@ extern void synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int
 /* in quarantine.c */
 extern bool synchro_error_is_about_rows(const char *state);
 extern bool synchro_error_may_need_others(const char *state);
+extern List *synchro_quarantine_named(SynchroLink *link, const SynchroRemoteError *error, const char *sqlstate);
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);
 extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error);

@@ -105,13 +105,13 @@ synchro_placeholders_prepare(SynchroLink *link, SynchroLinkTable *lt)
 	for (int i = 0; i < rows->nrows; i++)
 	{
 		SynchroPlaceholder *placeholder = palloc(sizeof(SynchroPlaceholder));
-		int			len = atoi(SYNCHRO_VALUE(rows, i, 2));
+		int			len = atoi(synchro_value(rows, i, 2));
 		int			column;
 
-		placeholder->column = SYNCHRO_VALUE(rows, i, 0);
+		placeholder->column = synchro_value(rows, i, 0);
 		placeholder->value = len > 0 ?
-			own_sequence(&sql, lt, placeholder->column, SYNCHRO_VALUE(rows, i, 1), len, SYNCHRO_VALUE(rows, i, 4)[0] == 't') :
-			replace_nextval(SYNCHRO_VALUE(rows, i, 3));
+			own_sequence(&sql, lt, placeholder->column, synchro_value(rows, i, 1), len, synchro_value(rows, i, 4)[0] == 't') :
+			replace_nextval(synchro_value(rows, i, 3));
 		lt->placeholders = lappend(lt->placeholders, placeholder);
 		column = synchro_table_column(lt->table, placeholder->column);
 		if (column >= 0 && lt->remote->columns[column].fresh_value != NULL)

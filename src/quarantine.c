@@ -63,24 +63,72 @@ synchro_error_may_need_others(const char *state)
 }
 
 /*
- * The row that the remote named in an error's detail: number of the table,
- * and its identity as an array of text.
+ * Undo what synchro_sql_named_row() does to a key, in place.  Returns where the
+ * line ends.
  */
-static SynchroLinkTable *
-parse_named_row(SynchroPass *pass, const char *line, char **key)
+static char *
+unescape_key(char *line)
 {
-	char	   *end;
-	int			number = strtol(line, &end, 10);
+	char	   *to = line;
 
-	if (key != NULL)
+	for (; *line != '\0' && *line != '\n'; line++)
 	{
-		*key = pstrdup(end);
-		while (**key == ' ' || **key == '{')
-			(*key)++;
-		if (strchr(*key, '}') != NULL)
-			*strchr(*key, '}') = '\0';
+		if (line[0] == '\\' && line[1] == 'n')
+			*to++ = '\n';
+		else if (line[0] == '\\' && line[1] == '\\')
+			*to++ = '\\';
+		else
+		{
+			*to++ = *line;
+			continue;
+		}
+		line++;
 	}
-	return synchro_link_numbered(pass->link, number);
+	if (*line == '\n')
+		line++;
+	*to = '\0';
+	return line;
+}
+
+/*
+ * The rows that an error names (SynchroNamedRow), see synchro_sql_named_row().
+ * NIL if it is not that error of ours.  A trigger can have raised it, too, and
+ * have put anything into it.
+ */
+List *
+synchro_quarantine_named(SynchroLink *link, const SynchroRemoteError *error, const char *sqlstate)
+{
+	List	   *result = NIL;
+	char	   *line;
+
+	if (!error->ours || error->detail == NULL || strcmp(error->sqlstate, sqlstate) != 0)
+		return NIL;
+	line = pstrdup(error->detail);
+	while (*line != '\0')
+	{
+		SynchroNamedRow *row = palloc(sizeof(SynchroNamedRow));
+		char	   *end;
+		long		number = strtol(line, &end, 10);
+
+		row->lt = synchro_link_numbered(link, number, true);
+		if (end == line || row->lt == NULL || strncmp(end, " {", 2) != 0)
+			return NIL;
+		row->key = end + 1;
+		line = unescape_key(row->key);
+		if (row->key[strlen(row->key) - 1] != '}')
+			return NIL;
+		result = lappend(result, row);
+	}
+	return result;
+}
+
+/*
+ * A key as messages show it: without the braces of the array.
+ */
+static char *
+shown_key(const SynchroNamedRow *row)
+{
+	return pnstrdup(row->key + 1, strlen(row->key) - 2);
 }
 
 /*
@@ -88,26 +136,23 @@ parse_named_row(SynchroPass *pass, const char *line, char **key)
  * was done already, and they are missing still.
  */
 static bool
-ensure_parents(SynchroPass *pass, SynchroBatch *batch, const SynchroRemoteError *error)
+ensure_parents(SynchroPass *pass, SynchroBatch *batch, const List *parents)
 {
-	const char *line = error->detail;
+	const ListCell *cell;
 	bool		any = false;
 
-	while (line != NULL && *line != '\0')
+	foreach(cell, parents)
 	{
-		SynchroLinkTable *lt = parse_named_row(pass, line, NULL);
+		Oid			relid = ((SynchroNamedRow *) lfirst(cell))->lt->table->relid;
 
-		if (!list_member_oid(pass->ensured, lt->table->relid))
+		if (!list_member_oid(pass->ensured, relid))
 		{
 			MemoryContext old = MemoryContextSwitchTo(pass->context);
 
-			pass->ensured = lappend_oid(pass->ensured, lt->table->relid);
+			pass->ensured = lappend_oid(pass->ensured, relid);
 			MemoryContextSwitchTo(old);
 			any = true;
 		}
-		line = strchr(line, '\n');
-		if (line != NULL)
-			line++;
 	}
 	batch->ensured = pass->ensured;
 	return any;
@@ -249,6 +294,7 @@ bool
 synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError *error, int *retries)
 {
 	const char *state = error->sqlstate;
+	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
 
 	if (error->lost)
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
@@ -257,7 +303,9 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("another worker has moved the position of remote \"%s\"",
 						pass->link->target->name)));
-	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0)
+
+	/* as with the next one, once: a trigger may say so again and again */
+	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0 && pass->link->crossing == 0)
 	{
 		pass->link->crossing = CROSSING_BATCHES;
 		return true;
@@ -277,8 +325,8 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	/* a value that the remote's type refuses: only COPY says of which column */
 	if (strncmp(state, "22", 2) == 0 && !batch->by_copy)
 		return batch->by_copy = true;
-	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0)
-		return ensure_parents(pass, batch, error);
+	if (parents != NIL)
+		return ensure_parents(pass, batch, parents);
 	if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)
 	{
 		/* the constraint may be younger than what we know of the table */
@@ -336,7 +384,7 @@ describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailu
 	{
 		const SynchroLinkTable *lt = lfirst(cell);
 
-		if (lt->number != number || lt->remote == NULL || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
+		if (lt->number != number || lt->remote == NULL || column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
 			continue;
 		failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
 								   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
@@ -345,44 +393,54 @@ describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailu
 }
 
 /*
+ * Say of which parent a row has failed.
+ */
+static void
+describe_missing(SynchroPass *pass, const SynchroNamedRow *parent, SynchroFailure *failure)
+{
+	const SynchroTable *table = parent->lt->table;
+
+	failure->sqlstate = "23503";
+	failure->detail = NULL;
+	failure->message = psprintf(synchro_parked_find_text(pass->parked, table, parent->key) != NULL ?
+								"row of table %s with key %s, which it references, could not be applied either" :
+								"row of table %s with key %s, which it references, does not exist",
+								table->qualified, shown_key(parent));
+}
+
+/*
+ * Say of which row the remote has several.
+ */
+static void
+describe_ambiguous(const SynchroNamedRow *row, SynchroFailure *failure)
+{
+	const char *table = row->lt->table->qualified;
+
+	failure->sqlstate = "21000";
+	failure->message = psprintf("natural key of a row of table %s matches several rows on the remote", table);
+	failure->detail = psprintf("The row's key here is %s.", shown_key(row));
+	failure->hint = psprintf("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
+							 quote_literal_cstr(table));
+}
+
+/*
  * Say in a failure what the remote said.  Needs a transaction.
  */
 static void
 describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
 {
-	char	   *key;
-	SynchroLinkTable *lt;
+	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
+	List	   *rows = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
 
 	failure->sqlstate = error->sqlstate;
 	failure->message = error->message;
 	failure->detail = error->detail;
 	failure->hint = error->hint;
 	failure->constraint = error->constraint != NULL && error->constraint[0] != '\0' ? error->constraint : NULL;
-	if (strcmp(error->sqlstate, SYNCHRO_MISSING_PARENTS) == 0)
-	{
-		char	   *identity;
-
-		lt = parse_named_row(pass, error->detail, &key);
-		identity = psprintf("{%s}", key);
-		failure->sqlstate = "23503";
-		failure->detail = NULL;
-		if (synchro_parked_find_text(pass->parked, lt->table, identity) != NULL)
-			failure->message = psprintf("row of table %s with key %s, which it references, could not be applied either",
-										lt->table->qualified, key);
-		else
-			failure->message = psprintf("row of table %s with key %s, which it references, does not exist",
-										lt->table->qualified, key);
-	}
-	else if (strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0)
-	{
-		lt = parse_named_row(pass, error->detail, &key);
-		failure->sqlstate = "21000";
-		failure->message = psprintf("natural key of a row of table %s matches several rows on the remote",
-									lt->table->qualified);
-		failure->detail = psprintf("The row's key here is %s.", key);
-		failure->hint = psprintf("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
-								 quote_literal_cstr(lt->table->qualified));
-	}
+	if (parents != NIL)
+		describe_missing(pass, linitial(parents), failure);
+	else if (rows != NIL)
+		describe_ambiguous(linitial(rows), failure);
 	else
 		describe_column(pass, error, failure);
 }

@@ -20,6 +20,7 @@
 #include "libpq/libpq-be-fe-helpers.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -32,6 +33,7 @@ struct SynchroRemote
 {
 	MemoryContext context;
 	char	   *name;			/* of the foreign server */
+	char	   *mark;			/* see synchro_remote_mark() */
 	const char **keywords;		/* what we connected with */
 	const char **values;
 	PGconn	   *conn;
@@ -157,6 +159,7 @@ synchro_remote_open(const char *name, const char **keywords, const char **values
 
 	remote->context = context;
 	remote->name = pstrdup(name);
+	remote->mark = DatumGetCString(DirectFunctionCall1(uuid_out, DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
 	synchro_connect_merge(keywords, values, &remote->keywords, &remote->values);
 	MemoryContextSwitchTo(old);
 
@@ -196,6 +199,17 @@ const char *
 synchro_remote_name(const SynchroRemote *remote)
 {
 	return remote->name;
+}
+
+/*
+ * What errors bear as the name of a schema that our own SQL raises in this
+ * session, so that no others are taken for them, whatever their SQLSTATE.  Not a
+ * secret: a trigger there can look it up if it wants to.
+ */
+const char *
+synchro_remote_mark(const SynchroRemote *remote)
+{
+	return remote->mark;
 }
 
 /*
@@ -267,22 +281,57 @@ make_error(SynchroRemote *remote, PGresult *result, int statement)
 	error->constraint = copy_field(result, PG_DIAG_CONSTRAINT_NAME);
 	error->context = copy_field(result, PG_DIAG_CONTEXT);
 	error->statement = statement;
+	error->ours = error->schema != NULL && strcmp(error->schema, remote->mark) == 0;
 	return error;
 }
 
 static SynchroRows *
-make_rows(PGresult *result)
+make_rows(const SynchroRemote *remote, PGresult *result)
 {
 	SynchroRows *rows = palloc0(sizeof(SynchroRows));
 
+	rows->remote = pstrdup(remote->name);
 	rows->nrows = PQntuples(result);
 	rows->ncolumns = PQnfields(result);
 	rows->values = palloc(sizeof(char *) * Max(rows->nrows * rows->ncolumns, 1));
 	for (int i = 0; i < rows->nrows; i++)
 		for (int j = 0; j < rows->ncolumns; j++)
-			SYNCHRO_VALUE(rows, i, j) = PQgetisnull(result, i, j) ? NULL :
+			rows->values[i * rows->ncolumns + j] = PQgetisnull(result, i, j) ? NULL :
 				pstrdup(PQgetvalue(result, i, j));
 	return rows;
+}
+
+#define ALTERED_HINT "Look for what has been altered there in schemas \"synchro_peer\" and \"synchro\"."
+
+/*
+ * A value of a row, or NULL where null.  Whether there is such a row is for the
+ * remote to say, whatever was asked.
+ */
+char *
+synchro_nullable(const SynchroRows *rows, int row, int column)
+{
+	if (row >= rows->nrows || column >= rows->ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("remote \"%s\" returned %d rows of %d columns, which are too few", rows->remote, rows->nrows, rows->ncolumns),
+				 errhint(ALTERED_HINT)));
+	return rows->values[row * rows->ncolumns + column];
+}
+
+/*
+ * A value of a row that cannot be null, if all is as it should be there.
+ */
+char *
+synchro_value(const SynchroRows *rows, int row, int column)
+{
+	char	   *value = synchro_nullable(rows, row, column);
+
+	if (value == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("remote \"%s\" returned NULL where there must be a value", rows->remote),
+				 errhint(ALTERED_HINT)));
+	return value;
 }
 
 /*
@@ -408,7 +457,7 @@ synchro_remote_long_script(SynchroRemote *remote, const char *sql, List *spools,
 		else if (status == PGRES_TUPLES_OK)
 		{
 			if (results != NULL)
-				*results = lappend(*results, make_rows(result));
+				*results = lappend(*results, make_rows(remote, result));
 			statement++;
 		}
 		else if (status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY)
@@ -462,7 +511,7 @@ receive(SynchroRemote *remote, const char *context)
 	if (taken > 0 && (remote->round_trip == 0 || taken < remote->round_trip))
 		remote->round_trip = taken;
 	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
-		rows = make_rows(result);
+		rows = make_rows(remote, result);
 	else
 		error = make_error(remote, result, 0);
 	PQclear(result);

@@ -15,15 +15,14 @@
 
 typedef struct SynchroRemote SynchroRemote;
 
-/* rows of a result, as text; NULL where null */
+/* rows of a result, as text: see synchro_value() */
 typedef struct SynchroRows
 {
+	const char *remote;			/* whose they are, for messages */
 	int			nrows;
 	int			ncolumns;
-	char	  **values;			/* row by row */
+	char	  **values;			/* row by row; NULL where null */
 } SynchroRows;
-
-#define SYNCHRO_VALUE(rows, row, column) ((rows)->values[(row) * (rows)->ncolumns + (column)])
 
 /* what went wrong on the remote, or on the way to it */
 typedef struct SynchroRemoteError
@@ -39,6 +38,7 @@ typedef struct SynchroRemoteError
 	char	   *context;		/* where it came up, a line for each level */
 	int			statement;		/* of the script, counted from 0 */
 	bool		lost;			/* the connection is gone */
+	bool		ours;			/* it bears synchro_remote_mark() */
 } SynchroRemoteError;
 
 /* what is done while the remote is at work; must not raise errors, nor use the session */
@@ -49,6 +49,9 @@ extern SynchroRemote *synchro_remote_open(const char *name, const char **keyword
 extern void synchro_remote_close(SynchroRemote *remote);
 extern const char *synchro_remote_name(const SynchroRemote *remote);
 extern void synchro_remote_set_undo(SynchroRemote *remote, const char *sql);
+extern const char *synchro_remote_mark(const SynchroRemote *remote);
+extern char *synchro_value(const SynchroRows *rows, int row, int column);
+extern char *synchro_nullable(const SynchroRows *rows, int row, int column);
 extern bool synchro_remote_is_near(const SynchroRemote *remote);
 extern int64 synchro_remote_copied(const SynchroRemote *remote);
 extern int	synchro_remote_version(const SynchroRemote *remote);

@@ -67,28 +67,28 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 				 errmsg("remote \"%s\" has no table %s",
 						synchro_remote_name(remote), table->qualified),
 				 errhint("Create the table there, and grant the remote's user access to it.")));
-	result->oid = SYNCHRO_VALUE(rows, 0, 10);
-	result->rows = psprintf("%s%s", is_true(SYNCHRO_VALUE(rows, 0, 13)) ? "ONLY " : "", table->qualified);
-	result->shape = SYNCHRO_VALUE(rows, 0, 11);
+	result->oid = synchro_value(rows, 0, 10);
+	result->rows = psprintf("%s%s", is_true(synchro_value(rows, 0, 13)) ? "ONLY " : "", table->qualified);
+	result->shape = synchro_value(rows, 0, 11);
 	result->columns = palloc0(sizeof(SynchroRemoteColumn) * table->ncolumns);
 	for (int i = 0; i < rows->nrows; i++)
 	{
-		int			index = synchro_table_column(table, SYNCHRO_VALUE(rows, i, 0));
+		int			index = synchro_table_column(table, synchro_value(rows, i, 0));
 		SynchroRemoteColumn *column;
 
 		if (index < 0)
 			continue;
 		column = &result->columns[index];
-		column->type = SYNCHRO_VALUE(rows, i, 1);
-		column->base = SYNCHRO_VALUE(rows, i, 2);
-		column->category = SYNCHRO_VALUE(rows, i, 3)[0];
-		column->not_null = is_true(SYNCHRO_VALUE(rows, i, 4));
-		column->identity = SYNCHRO_VALUE(rows, i, 5)[0];
-		column->generated = is_true(SYNCHRO_VALUE(rows, i, 6));
-		column->fresh_value = SYNCHRO_VALUE(rows, i, 7);
-		result->is_plain = is_true(SYNCHRO_VALUE(rows, i, 9));
-		result->may_fire = is_true(SYNCHRO_VALUE(rows, i, 12));
-		column->equals = SYNCHRO_VALUE(rows, i, 8) != NULL ? SYNCHRO_VALUE(rows, i, 8) :
+		column->type = synchro_value(rows, i, 1);
+		column->base = synchro_value(rows, i, 2);
+		column->category = synchro_value(rows, i, 3)[0];
+		column->not_null = is_true(synchro_nullable(rows, i, 4));
+		column->identity = synchro_value(rows, i, 5)[0];
+		column->generated = is_true(synchro_nullable(rows, i, 6));
+		column->fresh_value = synchro_nullable(rows, i, 7);
+		result->is_plain = is_true(synchro_nullable(rows, i, 9));
+		result->may_fire = is_true(synchro_nullable(rows, i, 12));
+		column->equals = synchro_nullable(rows, i, 8) != NULL ? synchro_value(rows, i, 8) :
 			"OPERATOR(pg_catalog.=)";
 	}
 }
@@ -120,17 +120,17 @@ fetch_indexes(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 
 	for (int i = 0; i < rows->nrows; i++)
 	{
-		if (index == NULL || strcmp(index->name, SYNCHRO_VALUE(rows, i, 0)) != 0)
+		if (index == NULL || strcmp(index->name, synchro_value(rows, i, 0)) != 0)
 		{
 			index = palloc0(sizeof(SynchroRemoteIndex));
-			index->name = SYNCHRO_VALUE(rows, i, 0);
-			index->immediate = is_true(SYNCHRO_VALUE(rows, i, 1));
+			index->name = synchro_value(rows, i, 0);
+			index->immediate = is_true(synchro_nullable(rows, i, 1));
 			index->columns = palloc(sizeof(int) * INDEX_MAX_KEYS);
 			result->unique_indexes = lappend(result->unique_indexes, index);
 		}
 		if (index->ncolumns < INDEX_MAX_KEYS)
 			index->columns[index->ncolumns++] =
-				synchro_table_column(table, SYNCHRO_VALUE(rows, i, 2));
+				synchro_table_column(table, synchro_value(rows, i, 2));
 	}
 	foreach(cell, result->unique_indexes)
 		result->key_is_indexed |= covers_key(table, lfirst(cell));

@@ -537,11 +537,9 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 static void
 append_ambiguous_check(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_AMBIGUOUS_KEY "', 'natural key matches several rows', '%d ' || ARRAY[",
-					 lt->number);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sl%d::text", i > 0 ? ", " : "", i);
-	appendStringInfo(sql, "]::text) FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
+	appendStringInfoString(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_AMBIGUOUS_KEY "', 'natural key matches several rows', ");
+	synchro_sql_named_row(sql, lt, "l");
+	appendStringInfo(sql, ") FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
 	appendStringInfoString(sql, " HAVING count(*) > 1;");
 }

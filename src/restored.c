@@ -160,8 +160,8 @@ synchro_restored_set_back(const SynchroLink *link, char **snapshot, char **keys_
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroRows *rows = position_of(link, link->previous_node);
-	char	   *there = rows != NULL ? SYNCHRO_VALUE(rows, 0, 0) : BEGINNING;
-	char	   *keys_there = rows != NULL ? SYNCHRO_VALUE(rows, 0, 1) : BEGINNING;
+	char	   *there = rows != NULL ? synchro_value(rows, 0, 0) : BEGINNING;
+	char	   *keys_there = rows != NULL ? synchro_value(rows, 0, 1) : BEGINNING;
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	SynchroSqlScope scope;
@@ -197,7 +197,7 @@ synchro_restored_inherit(const SynchroLink *link, const char *keys_snapshot)
 	SynchroRows *rows = position_of(link, link->previous_node);
 	const char *params[3] = {link->node, link->previous_node};
 	bool		all = rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
-		compare_age(SYNCHRO_VALUE(rows, 0, 1), keys_snapshot) <= 0;
+		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
 
 	params[2] = all ? NULL : psprintf(UINT64_FORMAT, synchro_snapshot_parse(keys_snapshot)->xmax);
 	synchro_remote_query(link->remote,

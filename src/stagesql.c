@@ -385,17 +385,34 @@ synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 
 /*
  * Append what a new session needs besides its settings: a function by which
- * plain SQL can raise an error, and one that reads a value as a literal of its
- * type, so by the type's input function.
+ * plain SQL can raise an error that bears the mark, see synchro_remote_mark(),
+ * and one that reads a value as a literal of its type, so by the type's input
+ * function.
  */
 void
-synchro_sql_session(StringInfo sql)
+synchro_sql_session(StringInfo sql, const char *mark)
 {
-	appendStringInfoString(sql,
-						   "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
-						   "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail; END$$;"
-						   "CREATE FUNCTION pg_temp.synchro_read(value text, INOUT result anyelement) LANGUAGE plpgsql STABLE AS $$BEGIN IF value IS NOT NULL THEN"
-						   " EXECUTE pg_catalog.format('SELECT %L::%s', value, pg_catalog.format_type(pg_catalog.pg_typeof(result), NULL)) INTO result; END IF; END$$;");
+	appendStringInfo(sql,
+					 "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
+					 "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, SCHEMA = %s; END$$;"
+					 "CREATE FUNCTION pg_temp.synchro_read(value text, INOUT result anyelement) LANGUAGE plpgsql STABLE AS $$BEGIN IF value IS NOT NULL THEN"
+					 " EXECUTE pg_catalog.format('SELECT %%L::%%s', value, pg_catalog.format_type(pg_catalog.pg_typeof(result), NULL)) INTO result; END IF; END$$;",
+					 quote_literal_cstr(mark));
+}
+
+/*
+ * Append an expression for a line by which an error names a row, for
+ * synchro_quarantine_named(): the table's number and the row's local identity,
+ * as an array of text.  Whatever is in a key, the line has no other line in it.
+ * column: of the identity's first value, but for the number.
+ */
+void
+synchro_sql_named_row(StringInfo sql, const SynchroLinkTable *lt, const char *column)
+{
+	appendStringInfo(sql, "'%d ' || pg_catalog.replace(pg_catalog.replace(ARRAY[", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", column, i);
+	appendStringInfoString(sql, "]::text, E'\\\\', E'\\\\\\\\'), E'\\n', E'\\\\n')");
 }
 
 static void
@@ -616,8 +633,7 @@ synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTabl
 
 /*
  * Append a check that the parents of all staged rows are there or about to
- * be.  If not, it raises SYNCHRO_MISSING_PARENTS with a line for each: the
- * parent table's number and its local identity as an array of text.
+ * be.  If not, it raises SYNCHRO_MISSING_PARENTS with a line for each.
  */
 void
 synchro_sql_missing(StringInfo sql, List *tables)
@@ -642,10 +658,9 @@ synchro_sql_missing(StringInfo sql, List *tables)
 			else
 				appendStringInfoString(sql, " UNION ALL ");
 			first = false;
-			appendStringInfo(sql, "SELECT DISTINCT '%d ' || ARRAY[", parent->number);
-			for (int x = 0; x < parent->table->nidentity; x++)
-				appendStringInfo(sql, "%ss.f%d_%d::text", x > 0 ? ", " : "", fk, x);
-			appendStringInfo(sql, "]::text AS line FROM pg_temp.s_%d s LEFT JOIN pg_temp.m_%d p ON p.kind = 'n' AND ",
+			appendStringInfoString(sql, "SELECT DISTINCT ");
+			synchro_sql_named_row(sql, parent, psprintf("s.f%d_", fk));
+			appendStringInfo(sql, " AS line FROM pg_temp.s_%d s LEFT JOIN pg_temp.m_%d p ON p.kind = 'n' AND ",
 							 lt->number, parent->number);
 			synchro_sql_equal(sql, "p.l", psprintf("s.f%d_", fk), parent->table->nidentity);
 			appendStringInfo(sql, " WHERE p.l0 IS NULL AND s.f%d_0 IS NOT NULL", fk);

@@ -36,7 +36,7 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 	if (link->peer_node == NULL || !lt->table->watched)
 		return false;
 	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_table($1)", 1, params);
-	there = SYNCHRO_VALUE(rows, 0, 0);
+	there = synchro_nullable(rows, 0, 0);
 	if (there != NULL && strcmp(there, synchro_table_keys_text(lt->table)) != 0)
 	{
 		synchro_suspect(lt->root);
@@ -253,7 +253,7 @@ synchro_staging_prepare(SynchroLink *link)
 	synchro_suspect(InvalidOid);
 	MemoryContextSwitchTo(old);
 	if (sql.len > 0 && !link->session_prepared)
-		synchro_sql_session(&sql);
+		synchro_sql_session(&sql, synchro_remote_mark(link->remote));
 	if (sql.len > 0 && !link->session_prepared && link->preview != NULL)
 	{
 		synchro_sql_placeholder_session(&sql);

@@ -5,6 +5,7 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -112,6 +113,109 @@ is(rows($local, q{SELECT count(*) FROM synchro.failures f JOIN t ON t.id::text =
 $local->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name LIKE 'row %'});
 wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'changed to what the remote takes, they arrive');
 same($local, $remote, 'SELECT name, n FROM t ORDER BY name', 'both sides are the same');
+
+#
+# nor are errors ours because they look so: what a trigger says by our own SQLSTATEs is the row's fault like any other
+#
+$remote->safe_psql('postgres', <<'SQL');
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.name LIKE 'bare %' AND NEW.n = -1 THEN
+		RAISE EXCEPTION 'this row is not ours' USING ERRCODE = substr(NEW.name, 6);
+	ELSIF NEW.name LIKE 'said %' AND NEW.n = -1 THEN
+		RAISE EXCEPTION 'this row is not ours' USING ERRCODE = substr(NEW.name, 6, 5), DETAIL = substr(NEW.name, 12);
+	END IF;
+	RETURN NEW;
+END
+$$;
+SQL
+my @bare = map { "bare $_" } qw(SY001 SY002 SY003);
+my @said = map { ("said SY001 $_", "said SY002 $_") } 'nonsense', '1', '1 {"x"}', '1 {', '987654 {"x"}', '-1 {x}', '99999999999999999999 {x}';
+my $bad = @bare + @said;
+
+# conflicts are tried again with the whole batch, so they are not to be in one with rows that are parked
+foreach my $state (qw(40SY1 40SY2 40SY3))
+{
+	$local->safe_psql('postgres', "INSERT INTO t (name, n) VALUES ('bare $state', -1)");
+	$local->poll_query_until('postgres', q{SELECT attempts >= 2 AND last_error LIKE '%not ours%' FROM synchro.remotes}) or die "$state: not given up";
+	wait_for($local, q{SELECT failed, pending > 0 FROM synchro.remotes}, "$state without a cause is a conflict like others", expected => '0|t');
+	$local->safe_psql('postgres', "DELETE FROM t WHERE name = 'bare $state'");
+	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', "$state: gone, nothing is left");
+}
+$local->safe_psql('postgres', 'BEGIN; ' . join('', map { "INSERT INTO t (name, n) VALUES ('$_', -1);" } @bare, @said)
+	  . q{INSERT INTO t (name, n) VALUES ('beside them', 0); COMMIT});
+wait_for($local, "SELECT failed = $bad AND pending = 0 FROM synchro.remotes", 'what a trigger says by our SQLSTATEs is parked');
+is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'beside them'}), 1, 'the row beside them arrives');
+is(rows($local, q{SELECT count(*) FROM synchro.failures f JOIN t ON t.id::text = f.key WHERE f.message = 'this row is not ours'
+	AND f.sqlstate = substr(t.name, 6, 5) AND f.detail IS NOT DISTINCT FROM nullif(substr(t.name, 12), '')}), $bad, 'as it was said');
+$local->safe_psql('postgres', 'UPDATE t SET n = 1 WHERE n = -1');
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'changed to what the remote takes, they arrive');
+
+#
+# what is ours names rows, whatever is in their keys
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE parents (code text PRIMARY KEY, n int);
+CREATE TABLE children (name text PRIMARY KEY, parent text REFERENCES parents);
+CREATE TABLE doubles (code text PRIMARY KEY, name text);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+GRANT ALL ON parents, children, doubles TO sync;
+ALTER TABLE parents ADD CONSTRAINT no_bad CHECK (n <> -1);
+INSERT INTO doubles VALUES ('r1', 'double'), ('r2', 'double');
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('parents'), synchro.add_table('children'), synchro.add_table('doubles', '{name}')});
+my @keys = ("a\nb", "\n", "a}b", "{", 'a\nb', "\\", "\\\n\\", "3 {\"x\"}\n4 {\"y\"}", 'a"b', "NULL", "");
+my $list = join ', ', map { "E'" . s/\\/\\\\/gr . "'" } @keys;
+
+# that parents are missing there is only found out by their children
+$local->safe_psql('postgres', <<"SQL");
+SET synchro.log_changes = off;
+INSERT INTO parents SELECT k, 1 FROM unnest(ARRAY[$list]) k;
+SET synchro.log_changes = on;
+INSERT INTO children SELECT 'of ' || k, k FROM unnest(ARRAY[$list]) k;
+SQL
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'missing parents go with their children');
+same($local, $remote, 'SELECT name, parent, n FROM children JOIN parents ON code = parent ORDER BY name', 'whatever they are called');
+$local->safe_psql('postgres', <<"SQL");
+SET synchro.log_changes = off;
+INSERT INTO parents SELECT 'bad ' || k, -1 FROM unnest(ARRAY[$list]) k;
+SET synchro.log_changes = on;
+INSERT INTO children SELECT 'of bad ' || k, 'bad ' || k FROM unnest(ARRAY[$list]) k;
+INSERT INTO children VALUES ('of none', NULL);
+INSERT INTO doubles VALUES (E'a}\\nb', 'double');
+SQL
+wait_for($local, 'SELECT failed = ' . (2 * @keys + 1) . ' AND pending = 0 FROM synchro.remotes', 'parents that are refused keep their children');
+is(rows($remote, q{SELECT count(*) FROM children WHERE name = 'of none'}), 1, 'others arrive');
+is(rows($local, q{SELECT count(*) FROM synchro.failures f JOIN children c ON c.name = f.key WHERE f.relation = 'children'::regclass AND f.sqlstate = '23503'
+	AND f.message = format('row of table public.parents with key %s, which it references, could not be applied either',
+		regexp_replace(ARRAY[c.parent]::text, '^.(.*).$', '\1'))}), scalar @keys, 'it is told by which parent');
+is(rows($local, q{SELECT sqlstate, detail FROM synchro.failures WHERE relation = 'doubles'::regclass}), qq(21000|The row's key here is "a}\nb".),
+	'as it is of a name that several rows have');
+$remote->safe_psql('postgres', q{ALTER TABLE parents DROP CONSTRAINT no_bad; DELETE FROM doubles WHERE code = 'r2'});
+$local->safe_psql('postgres', 'SELECT synchro.retry()');
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'mended, all of them arrive');
+same($local, $remote, 'SELECT name, parent, n FROM children LEFT JOIN parents ON code = parent ORDER BY name', 'and are the same');
+
+#
+# what is kept for us there may have been altered
+#
+foreach my $column (qw(token snapshot keys_snapshot))
+{
+	my $kept = rows($remote, "SELECT $column FROM synchro_peer.position");
+
+	$remote->safe_psql('postgres', <<"SQL");
+ALTER TABLE synchro_peer.position ALTER $column DROP NOT NULL;
+UPDATE synchro_peer.position SET $column = NULL;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync';
+SQL
+	$local->safe_psql('postgres', q{UPDATE t SET n = n + 1 WHERE name = 'first'});
+	wait_for($local, q{SELECT last_error LIKE '%remote "office" returned NULL%' FROM synchro.remotes}, "without a value in $column nothing is pushed");
+	$remote->safe_psql('postgres', "UPDATE synchro_peer.position SET $column = '$kept'");
+	wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', 'with it, all is');
+}
+same($local, $remote, 'SELECT name, n FROM t ORDER BY name', 'both sides are the same still');
+unlike(slurp_file($local->logfile), qr/terminated by signal/, 'no process has crashed');
 
 $local->stop('fast');
 $remote->stop('fast');
