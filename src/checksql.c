@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "checksql.h"
+#include "synchro.h"
 
 /*
  * The tables as the registry and the catalogs here have them.  A column is its
@@ -338,7 +339,7 @@ static const char *const probes_there[] = {
 	"   WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, u)))",
 	THERE "SELECT 'error', NULL::oid, format('role %I may not push to this database, which runs synchro, too', current_user),"
 	" format('SELECT synchro.allow_peer(%L);', quote_ident(current_user)), true"
-	" FROM to_regprocedure('synchro.peer_node()') f WHERE f IS NOT NULL AND NOT has_function_privilege(f, 'EXECUTE')",
+	" FROM " SYNCHRO_PEER_NODE_FUNCTION " f WHERE NOT has_function_privilege(f.oid, 'EXECUTE')",
 
 	/* tables and columns */
 	THERE "SELECT 'error', t.relid, format('there is no table %s', t.name),"

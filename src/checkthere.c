@@ -65,8 +65,8 @@ check_schema(Checked *checked)
 	SynchroRows *rows = synchro_remote_query(checked->remote,
 											 "SELECT quote_ident(current_user), to_regnamespace('" SYNCHRO_PEER_SCHEMA "') IS NOT NULL"
 											 " OR has_database_privilege(current_database(), 'CREATE'),"
-											 " coalesce(has_function_privilege(to_regprocedure('synchro.peer_node()'), 'EXECUTE'), false),"
-											 " to_regprocedure('synchro.peer_node()') IS NOT NULL", 0, NULL);
+											 " coalesce(has_function_privilege(f.oid, 'EXECUTE'), false), f.oid IS NOT NULL"
+											 " FROM (VALUES (1)) v LEFT JOIN " SYNCHRO_PEER_NODE_FUNCTION " f ON true", 0, NULL);
 	StringInfoData fix;
 
 	checked->user = synchro_value(rows, 0, 0);

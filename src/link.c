@@ -120,17 +120,17 @@ static void
 find_peer(SynchroLink *link)
 {
 	SynchroRows *rows = synchro_remote_query(link->remote,
-											 "SELECT p IS NOT NULL, p IS NOT NULL AND has_function_privilege(p, 'EXECUTE'), quote_literal(current_user)"
-											 " FROM to_regprocedure('synchro.peer_node()') p", 0, NULL);
+											 "SELECT has_function_privilege(f.oid, 'EXECUTE'), quote_literal(current_user)"
+											 " FROM " SYNCHRO_PEER_NODE_FUNCTION " f", 0, NULL);
 
-	if (synchro_value(rows, 0, 0)[0] != 't')
+	if (rows->nrows == 0)
 		return;
-	if (synchro_value(rows, 0, 1)[0] != 't')
+	if (synchro_value(rows, 0, 0)[0] != 't')
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("remote \"%s\" runs synchro, too, and its user may not push there", link->target->name),
 				 errhint("Have an administrator of the remote run there: SELECT synchro.allow_peer(%s).",
-						 synchro_value(rows, 0, 2))));
+						 synchro_value(rows, 0, 1))));
 	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_node()", 0, NULL);
 	link->peer_node = palloc(sizeof(pg_uuid_t));
 	*link->peer_node = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(synchro_value(rows, 0, 0))));

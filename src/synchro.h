@@ -24,6 +24,17 @@
 /* where a remote without the extension keeps position and references */
 #define SYNCHRO_PEER_SCHEMA "synchro_peer"
 
+/*
+ * SQL on a remote, a subquery: the function that tells which node it is, as oid.
+ * No row if it is none: anybody's functions in a schema of that name are not the
+ * extension's, and must not run with our rights.  Needs no rights there.
+ */
+#define SYNCHRO_PEER_NODE_FUNCTION \
+	"(SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace" \
+	" JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'" \
+	" JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid" \
+	" WHERE n.nspname = '" SYNCHRO_SCHEMA "' AND p.proname = 'peer_node' AND p.pronargs = 0 AND e.extname = '" SYNCHRO_EXTENSION "')"
+
 /* triggers on watched tables, and on tables inside a natural key */
 #define SYNCHRO_ROW_TRIGGER		 "synchro_capture"
 #define SYNCHRO_TRUNCATE_TRIGGER "synchro_truncate"
