@@ -330,6 +330,52 @@ RESET ROLE;
 SELECT relation, trigger FROM our_triggers WHERE relation = 'root2_leaf3'::regclass;
 
 --
+-- numbers that no table and no schema has
+--
+\set VERBOSITY terse
+SELECT synchro.add_table('-');
+SELECT synchro.add_table(99999::regclass);
+SELECT synchro.alter_table('-');
+SELECT synchro.remove_table('-');
+SELECT synchro.register_natural_key('-', '{name}');
+SELECT synchro.unregister_natural_key('-');
+SELECT synchro.table_mode('-'), synchro.table_mode(99999::regclass);
+SELECT synchro.add_schema('-');
+SELECT synchro.add_schema(99999::regnamespace);
+SELECT synchro.reset_schema('-');
+SELECT synchro.reset_schema(99999::regnamespace);
+SELECT synchro.reset_schema('-', soft => false);
+SELECT synchro.reset_schema(99999::regnamespace, soft => false);
+SELECT synchro.reset_schema(99999::regnamespace, soft => false, remote => 'none', confirm => true);
+SELECT * FROM synchro.manifest('-');
+SELECT * FROM synchro.manifest(99999::regnamespace);
+CREATE SERVER a_remote FOREIGN DATA WRAPPER synchro_fdw;
+SELECT synchro.add_remote('a_remote');
+SELECT synchro.copy_table('a_remote', '-');
+SELECT synchro.copy_table('a_remote', 99999::regclass);
+SELECT * FROM synchro.verify('a_remote', '-');
+SELECT * FROM synchro.verify('a_remote', 99999::regclass);
+SELECT synchro.requeue('a_remote', '-');
+SELECT synchro.remove_remote('a_remote');
+DROP SERVER a_remote;
+SELECT synchro.allow_peer(0::regrole);
+SELECT synchro.undo(0);
+-- what has lost a conflict is a row
+BEGIN;
+SELECT synchro.peer_begin(gen_random_uuid(), NULL, 0);
+SAVEPOINT s;
+SELECT synchro.peer_won('shop.by_reference', '{1}', 0, gen_random_uuid(), 0, gen_random_uuid(), '"x"');
+ROLLBACK TO s;
+SELECT synchro.peer_lost('shop.by_reference', '{1}', 0, gen_random_uuid(), 0, gen_random_uuid(), '["x"]', NULL, NULL, NULL, NULL);
+ROLLBACK;
+WITH made AS (INSERT INTO synchro.conflict (node, relation, identity, name, local_changed_at, remote_changed_at, winner, ambiguous, loser)
+	SELECT gen_random_uuid(), 'shop.by_reference', '{1}', '{a}', now(), now(), 'local', false, l FROM unnest(ARRAY['"x"', '["x"]', '1']::jsonb[]) l RETURNING 1)
+	SELECT count(*) FROM made;
+SELECT format('SELECT synchro.undo(%s)', id) FROM synchro.conflict WHERE relation = 'shop.by_reference'::regclass ORDER BY id \gexec
+DELETE FROM synchro.conflict;
+\set VERBOSITY default
+
+--
 -- all goes with the extension, without CASCADE
 --
 DROP EXTENSION synchro;

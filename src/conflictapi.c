@@ -103,6 +103,10 @@ read_lost(int64 id, Lost *lost)
 	lost->present = palloc0(sizeof(bool) * Max(table->ncolumns, 1));
 	if (lost->loser == (Datum) 0)
 		return;
+	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(lost->loser)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the record of conflict " INT64_FORMAT " has no row", id)));
 	for (int i = 0; i < lost->table->ncolumns; i++)
 	{
 		const char *name = lost->table->columns[i].name;

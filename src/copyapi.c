@@ -13,10 +13,10 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "copychunk.h"
+#include "keycheck.h"
 #include "localsql.h"
 #include "registry.h"
 #include "sharedstate.h"
@@ -172,6 +172,7 @@ synchro_reset_schema(PG_FUNCTION_ARGS)
 	bool		soft = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
 	bool		confirm = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	SynchroTarget *target;
+	char	   *name;
 	List	   *tables;
 	ListCell   *cell;
 	int64		rows = 0;
@@ -181,13 +182,14 @@ synchro_reset_schema(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("schema must not be NULL"),
 				 errhint("Name a schema.")));
+	name = synchro_keycheck_schema(PG_GETARG_OID(0));
 	if (!soft && (PG_ARGISNULL(2) || !confirm))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("to reset a schema hard takes a remote and confirm => true"),
 				 errdetail("All rows of its watched tables are deleted on the remote, and copied anew."),
 				 errhint("SELECT synchro.reset_schema(%s, soft => false, remote => ..., confirm => true);",
-						 quote_literal_cstr(quote_identifier(get_namespace_name(PG_GETARG_OID(0)))))));
+						 quote_literal_cstr(quote_identifier(name)))));
 	tables = synchro_registry_schema(PG_GETARG_OID(0));
 	target = PG_ARGISNULL(2) ? NULL : synchro_target_get(NameStr(*PG_GETARG_NAME(2)), false);
 	synchro_registry_renew(tables);

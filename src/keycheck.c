@@ -87,6 +87,22 @@ synchro_keycheck_is_reserved(Oid schema)
 }
 
 /*
+ * The schema's name; an error if there is none, since a regnamespace may be any
+ * number.
+ */
+char *
+synchro_keycheck_schema(Oid schema)
+{
+	char	   *name = get_namespace_name(schema);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("schema with OID %u does not exist", schema)));
+	return name;
+}
+
+/*
  * Error unless the relation is a table that can be put to that use.
  */
 void

@@ -20,6 +20,7 @@ typedef enum SynchroUse
 } SynchroUse;
 
 extern bool synchro_keycheck_is_reserved(Oid schema);
+extern char *synchro_keycheck_schema(Oid schema);
 extern void synchro_keycheck_relation(Oid relid, SynchroUse use);
 extern void synchro_keycheck_columns(const SynchroTable *table, List *key, List *skip);
 extern const char *synchro_keycheck_generated(const SynchroTable *table);

@@ -24,6 +24,7 @@
 #include "utils/tuplestore.h"
 
 #include "compare.h"
+#include "keycheck.h"
 #include "localsql.h"
 #include "reader.h"
 
@@ -178,14 +179,16 @@ take_fingerprint(SynchroLink *link, Oid relid, Fingerprint *fingerprint, Synchro
  * the current memory context.
  */
 static List *
-tables_of(Oid schema)
+tables_of(FunctionCallInfo fcinfo)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid			type = OIDOID;
-	Datum		value = ObjectIdGetDatum(schema);
+	Datum		value = ObjectIdGetDatum(PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0));
 	SynchroSqlScope scope;
 	List	   *result;
 
+	if (!PG_ARGISNULL(0))
+		(void) synchro_keycheck_schema(PG_GETARG_OID(0));
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	result = synchro_sql_oids("SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
 							  " WHERE CASE WHEN $1 = 0 THEN c.oid IN (SELECT relation FROM synchro.watched)"
@@ -216,7 +219,7 @@ synchro_manifest(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	PG_TRY();
 	{
-		foreach(cell, tables_of(PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0)))
+		foreach(cell, tables_of(fcinfo))
 		{
 			Fingerprint fingerprint = {hash};
 			SynchroContent *content;

@@ -328,6 +328,13 @@ fill_conflict(FunctionCallInfo fcinfo, const SynchroPeerSession *peer, const Syn
 	conflict->remote_at = PG_GETARG_INT64(4);
 	conflict->ambiguous = i64abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
 	conflict->loser = PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
+
+	/* undo() takes it for a row */
+	if (!PG_ARGISNULL(6) && !JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(6)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("loser must be a JSON object"),
+				 errhint("This function is called by the workers of synchro.")));
 }
 
 /*

@@ -418,6 +418,7 @@ add_table_of_schema(Oid relid, Oid schema)
 int
 synchro_registry_add_schema(Oid schema)
 {
+	char	   *name = synchro_keycheck_schema(schema);
 	List	   *tables;
 	List	   *added = NIL;
 	ListCell   *cell;
@@ -425,7 +426,7 @@ synchro_registry_add_schema(Oid schema)
 	if (isAnyTempNamespace(schema) || synchro_keycheck_is_reserved(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("schema \"%s\" cannot be added", get_namespace_name(schema)),
+				 errmsg("schema \"%s\" cannot be added", name),
 				 errdetail("Its tables are temporary, or belong to the server or to synchro itself."),
 				 errhint("Name a schema with tables of your own.")));
 
@@ -450,6 +451,7 @@ synchro_registry_add_schema(Oid schema)
 List *
 synchro_registry_schema(Oid schema)
 {
+	char	   *name = synchro_keycheck_schema(schema);
 	List	   *tables = NIL;
 	ListCell   *cell;
 
@@ -459,9 +461,9 @@ synchro_registry_schema(Oid schema)
 	if (tables == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no table of schema \"%s\" is watched", get_namespace_name(schema)),
+				 errmsg("no table of schema \"%s\" is watched", name),
 				 errhint("SELECT synchro.add_schema(%s); watches all of them.",
-						 quote_literal_cstr(quote_identifier(get_namespace_name(schema))))));
+						 quote_literal_cstr(quote_identifier(name)))));
 	require_ownership(tables, schema);
 	return tables;
 }

@@ -112,6 +112,10 @@ tables_of(FunctionCallInfo fcinfo, int n)
 	SynchroSqlScope scope;
 	List	   *result;
 
+	if (!PG_ARGISNULL(n) && get_rel_name(PG_GETARG_OID(n)) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", PG_GETARG_OID(n))));
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	result = synchro_sql_oids("SELECT w.relation::oid FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation"
 							  " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE $1 = 0 OR c.oid = $1"
@@ -120,8 +124,7 @@ tables_of(FunctionCallInfo fcinfo, int n)
 	if (result == NIL && !PG_ARGISNULL(n))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is not watched",
-						get_rel_name(PG_GETARG_OID(n)) != NULL ? get_rel_name(PG_GETARG_OID(n)) : "?"),
+				 errmsg("table \"%s\" is not watched", get_rel_name(PG_GETARG_OID(n))),
 				 errhint("Run synchro.add_table() for it.")));
 	return result;
 }
