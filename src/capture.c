@@ -110,14 +110,21 @@ build_capture_table(CaptureTable *entry)
 	entry->root = entry->relid;
 	if (!table->watched)
 	{
-		Oid			root = synchro_table_root(entry->relid);
+		bool		passing;
+		Oid			root = synchro_table_root_seen(entry->relid, &passing);
 
 		if (root != entry->relid)
 			table = synchro_table_get(root, false);
 		entry->root = root;
+
+		/* the next row may be written by a statement that sees it otherwise */
+		if (passing)
+			entry->valid = false;
 	}
+
+	/* while it is being detached, a partition still has the triggers of the root */
 	entry->ignore = (!table->watched && !table->key_only) ||
-		table->mode == SYNCHRO_MODE_NONE;
+		table->mode == SYNCHRO_MODE_NONE || synchro_table_is_detaching(entry->root);
 	entry->key_only = table->key_only;
 	entry->layout = table->layout;
 	entry->nidentity = map_columns(table, table->identity, table->nidentity,

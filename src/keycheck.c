@@ -139,6 +139,12 @@ synchro_keycheck_relation(Oid relid, SynchroUse use)
 				 errdetail("Tables of schema \"%s\" belong to the server or to synchro itself.",
 						   get_namespace_name(class.relnamespace)),
 				 errhint("Register tables of your own.")));
+	if (synchro_table_is_detaching(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg_internal(problem, NameStr(class.relname)),
+				 errdetail("It is a partition that is being detached."),
+				 errhint("Wait until it is, or finish that: ALTER TABLE ... DETACH PARTITION %s FINALIZE.", qualified_name(relid))));
 	if (class.relispartition)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

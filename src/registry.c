@@ -375,6 +375,14 @@ add_table_of_schema(Oid relid, Oid schema)
 	const SynchroTable *table = lock_table(relid);
 	Oid			root = synchro_table_root(relid);
 
+	if (synchro_table_is_detaching(relid))
+	{
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("partition \"%s\" was not added: it is being detached", table->name),
+				 errhint("Add it when that is done: SELECT synchro.add_table(%s);", quote_literal_cstr(table->qualified))));
+		return false;
+	}
 	if (root != relid)
 	{
 		/* what covers it is added, or not, for itself */

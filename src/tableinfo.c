@@ -21,6 +21,7 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -35,6 +36,7 @@
 #include "utils/rel.h"
 #include "utils/regproc.h"
 #include "utils/relcache.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "tableinfo.h"
@@ -450,7 +452,9 @@ synchro_table_by_name(const char *qualified)
 }
 
 /*
- * The partition root of a table, or the table itself.
+ * The partition root of a table, or the table itself.  A partition that is being
+ * detached concurrently has none any more, though it counts as one until that is
+ * done: it is a root itself.
  */
 Oid
 synchro_table_root(Oid relid)
@@ -461,8 +465,62 @@ synchro_table_root(Oid relid)
 	if (!get_rel_relispartition(relid))
 		return relid;
 	ancestors = get_partition_ancestors(relid);
-	root = llast_oid(ancestors);
+	root = ancestors != NIL ? llast_oid(ancestors) : relid;
 	list_free(ancestors);
+	return root;
+}
+
+/*
+ * Is it such a partition?
+ */
+bool
+synchro_table_is_detaching(Oid relid)
+{
+	return get_rel_relispartition(relid) && synchro_table_root(relid) == relid;
+}
+
+/*
+ * Does the statement at hand not see yet that the partition is being detached?
+ */
+static bool
+is_seen_attached(Oid relid)
+{
+	Relation	rel = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key[0], Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, InheritsRelidSeqnoIndexId, true, NULL, lengthof(key), key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) && ActiveSnapshotSet())
+		result = XidInMVCCSnapshot(HeapTupleHeaderGetXmin(tuple->t_data), GetActiveSnapshot());
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * The partition root as the statement at hand sees it: one with a snapshot of
+ * before the partition was being detached writes to it through the root, and is
+ * waited for by DETACH PARTITION.
+ *
+ * passing: set if the next statement may see it otherwise.
+ */
+Oid
+synchro_table_root_seen(Oid relid, bool *passing)
+{
+	Oid			root = synchro_table_root(relid);
+
+	*passing = false;
+	while (synchro_table_is_detaching(root))
+	{
+		*passing = true;
+		if (!is_seen_attached(root))
+			break;
+		root = synchro_table_root(get_partition_parent(root, true));
+	}
 	return root;
 }
 
