@@ -209,9 +209,13 @@ scan_block(const SynchroLogScan *scan, Relation rel, BlockNumber block, XLogRecP
 	OffsetNumber visible[MaxHeapTuplesPerPage];
 	int			n = 0;
 	HeapTupleData tuple;
+	XLogRecPtr	lsn;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	if (!PageIsNew(page) && (XLogRecPtrIsInvalid(PageGetLSN(page)) || PageGetLSN(page) > nothing))
+
+	/* a hint bit may set the LSN under a share lock, too, so it could be torn */
+	lsn = BufferGetLSNAtomic(buffer);
+	if (!PageIsNew(page) && (XLogRecPtrIsInvalid(lsn) || lsn > nothing))
 	{
 		for (OffsetNumber i = FirstOffsetNumber; i <= PageGetMaxOffsetNumber(page); i++)
 		{
