@@ -16,7 +16,10 @@
  * looked up, then they arrive.  Such moves are marked in the log, as "together"
  * with the one before (keycodec.h): if they are not next to each other, as a
  * trigger has moved rows of the table meanwhile, they are not marked, and are
- * followed one by one.
+ * followed one by one.  If the log got a large command's moves in several
+ * pieces, other transactions may have committed in between.  They come before it:
+ * it may take identities that they have left, while whoever takes one that it has left
+ * waits for its commit.
  *
  * Two commands of one transaction can only be told apart by identities, so if the
  * constraint is deferred to the end of the transaction and two rows have one
@@ -38,6 +41,8 @@ typedef struct Move
 	SynchroBytes to;
 	bool		known;
 	bool		together;
+	int64		ended;			/* time of its command's last move */
+	int			rank;			/* in its transaction */
 	SynchroBytes origin;		/* where it was in the earlier snapshot */
 } Move;
 
@@ -63,19 +68,55 @@ synchro_moves_add(List *moves, const SynchroLogRow *row,
 	return lappend(moves, move);
 }
 
+/*
+ * By transaction, and as it made them.
+ */
 static int
-compare_moves(const ListCell *a, const ListCell *b)
+compare_made(const ListCell *a, const ListCell *b)
 {
 	const Move *x = lfirst(a);
 	const Move *y = lfirst(b);
 
-	if (x->time != y->time)
-		return x->time < y->time ? -1 : 1;
 	if (x->txid != y->txid)
 		return x->txid < y->txid ? -1 : 1;
+	if (x->time != y->time)
+		return x->time < y->time ? -1 : 1;
 	if (x->part != y->part)
 		return x->part < y->part ? -1 : 1;
 	return x->position < y->position ? -1 : x->position > y->position;
+}
+
+/*
+ * In commit order, those of one command next to each other.
+ */
+static int
+compare_commands(const ListCell *a, const ListCell *b)
+{
+	const Move *x = lfirst(a);
+	const Move *y = lfirst(b);
+
+	if (x->ended != y->ended)
+		return x->ended < y->ended ? -1 : 1;
+	if (x->txid != y->txid)
+		return x->txid < y->txid ? -1 : 1;
+	return x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+static void
+sort_moves(List *moves)
+{
+	const Move *after = NULL;
+
+	list_sort(moves, compare_made);
+	for (int i = list_length(moves) - 1; i >= 0; i--)
+	{
+		Move	   *move = list_nth(moves, i);
+
+		move->ended = after != NULL && after->together && after->txid == move->txid ? after->ended : move->time;
+		move->rank = i;
+		after = move;
+	}
+	list_sort(moves, compare_commands);
 }
 
 static SynchroOrigin *
@@ -147,7 +188,7 @@ synchro_moves_follow(List *moves)
 	SynchroOrigin *arrived;
 	int			next;
 
-	list_sort(moves, compare_moves);
+	sort_moves(moves);
 	for (int first = 0; first < list_length(moves); first = next)
 	{
 		next = next_command(moves, first);

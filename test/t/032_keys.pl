@@ -698,6 +698,30 @@ SQL
 	change(q{UPDATE line SET id = 41 - id, v = v || ':'}, q{UPDATE told_line SET v = v || ':'}, q{UPDATE lined SET v = v || ':'}, q{UPDATE entry SET v = v || ':'});
 	sync($local, 'office');
 	$is->('and all are what they were');
+
+	# the log gets them in pieces, and another transaction's move comes in between
+	tables(q{CREATE TABLE long_line (id integer PRIMARY KEY DEFERRABLE, v text)}, q{'long_line'});
+	$local->safe_psql('postgres', <<'SQL');
+INSERT INTO long_line SELECT i, 'v' || i FROM generate_series(1, 5000) i;
+INSERT INTO long_line VALUES (9000, 'other');
+CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+CREATE TRIGGER a_wait AFTER UPDATE ON long_line FOR EACH ROW WHEN (NEW.id = 4001) EXECUTE FUNCTION wait_here();
+SQL
+	sync($local, 'office');
+	$remote->safe_psql('postgres', q{ALTER TABLE long_line ADD own text; UPDATE long_line SET own = v});
+	my $other = $local->background_psql('postgres');
+	my $mover = $local->background_psql('postgres');
+
+	$other->query_safe('SELECT pg_advisory_lock(1)');
+	$mover->query_until(qr/begun/, "SET synchro.buffer_size = '64kB';\n\\echo begun\nUPDATE long_line SET id = id + 1 WHERE id <= 5000;\n");
+	wait_for($local, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 'in the middle of a statement');
+	$other->query_safe('UPDATE long_line SET id = 9001 WHERE id = 9000');
+	$other->query_safe('SELECT pg_advisory_unlock(1)');
+	$mover->quit;
+	$other->quit;
+	sync($local, 'office');
+	same($local, $remote, 'SELECT id, v FROM long_line ORDER BY id', 'moved in pieces');
+	is(rows($remote, 'SELECT count(*) FROM long_line WHERE own IS DISTINCT FROM v'), 0, 'each row is the one that it was');
 }
 
 #
