@@ -494,25 +494,59 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 }
 
 /*
- * How much has failed of a remote's, changes and tables, and when the next of
- * it is to be tried; 0: none.  In a local transaction.
+ * When the next of what has failed of a remote's, changes and tables, is to be
+ * tried; 0: nothing is.  In a local transaction.
+ *
+ * since: when the last pass began.  What was due by then and still is could not
+ * be tried: its table has stalled, and is tried at that one's time, or has
+ * another primary key by now.  It is no reason for a pass, or one would follow
+ * the other without end, but any pass tries it.
  */
-int64
-synchro_parked_next(const char *server, TimestampTz *next)
+TimestampTz
+synchro_parked_next(const char *server, TimestampTz since)
 {
 	SynchroSqlScope scope;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(server);
+	Oid			types[] = {TEXTOID, TIMESTAMPTZOID};
+	Datum		values[lengthof(types)];
 	Datum		time;
 	bool		isnull;
-	int64		count;
 
+	values[0] = CStringGetTextDatum(server);
+	values[1] = TimestampTzGetDatum(since);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("SELECT count(*), min(next_attempt) FROM synchro.failures WHERE remote = $1::name",
-					1, &type, &value, NULL);
-	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	time = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
-	*next = isnull ? 0 : DatumGetTimestampTz(time);
+	synchro_sql_run("SELECT min(next_attempt) FROM synchro.failures WHERE remote = $1::name AND next_attempt > $2",
+					lengthof(types), types, values, NULL);
+	time = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	synchro_sql_close(&scope);
-	return count;
+	return isnull ? 0 : DatumGetTimestampTz(time);
+}
+
+/*
+ * Forget what has failed of tables that nothing is pushed of any more, changes
+ * and tables.  Needs a transaction.
+ */
+void
+synchro_parked_forget_unwatched(void)
+{
+	SynchroSqlScope scope;
+	Oid			type = OIDOID;
+	List	   *relations;
+	ListCell   *cell;
+
+	if (synchro_sql_is_empty("parked") && synchro_sql_is_empty("stalled"))
+		return;
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	relations = synchro_sql_oids("SELECT relation FROM synchro.parked UNION SELECT relation FROM synchro.stalled",
+								 0, NULL, NULL, CurrentMemoryContext);
+	foreach(cell, relations)
+	{
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+		Datum		value = ObjectIdGetDatum(lfirst_oid(cell));
+
+		if (table != NULL && (table->watched || table->key_only))
+			continue;
+		synchro_sql_run("DELETE FROM synchro.parked WHERE relation = $1", 1, &type, &value, NULL);
+		synchro_sql_run("DELETE FROM synchro.stalled WHERE relation = $1", 1, &type, &value, NULL);
+	}
+	synchro_sql_close(&scope);
 }

@@ -83,6 +83,7 @@ extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
 extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);
 extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
-extern int64 synchro_parked_next(const char *server, TimestampTz *next);
+extern TimestampTz synchro_parked_next(const char *server, TimestampTz since);
+extern void synchro_parked_forget_unwatched(void);
 
 #endif							/* SYNCHRO_PARKED_H */

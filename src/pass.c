@@ -508,7 +508,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)
 	{
 		synchro_local_begin("synchro: looking at what has failed");
-		(void) synchro_parked_next(link->target->name, &result->next_retry);
+		result->next_retry = synchro_parked_next(link->target->name, pass->started);
 		synchro_local_commit();
 	}
 	MemoryContextSwitchTo(old);

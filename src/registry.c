@@ -30,6 +30,7 @@
 #include "copyqueue.h"
 #include "keycheck.h"
 #include "localsql.h"
+#include "parked.h"
 #include "registry.h"
 #include "registryrow.h"
 #include "synchro.h"
@@ -257,6 +258,8 @@ synchro_registry_remove(Oid relid)
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
 	synchro_registry_renew_triggers();
+	CommandCounterIncrement();
+	synchro_parked_forget_unwatched();
 }
 
 /*

@@ -26,6 +26,7 @@
 
 #include "copyqueue.h"
 #include "localsql.h"
+#include "parked.h"
 #include "registryrow.h"
 #include "synchro.h"
 
@@ -239,6 +240,7 @@ synchro_registry_forget_dangling(void)
 						   " WHERE w.relation = o.relation",
 						   InvalidOid, NIL, false);
 	synchro_copyqueue_forget_unwatched();
+	synchro_parked_forget_unwatched();
 }
 
 /*

@@ -229,6 +229,74 @@ SQL
 	settled(0, 'reset() forgets it');
 }
 
+#
+# What is due and cannot be tried waits like anything else, and what nothing is pushed of any more waits no longer.
+#
+{
+	my $far = q{UPDATE synchro.stalled SET next_attempt = now() + interval '1 hour'};
+	my $due = q{UPDATE synchro.parked SET next_attempt = now()};
+
+	reload_with($local, 'synchro.retry_max_interval' => '1h');
+	both($local, $remote, join ';', map { "CREATE TABLE $_ (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int)" } 'stuck', 'rekeyed', 'gone', 'dropped');
+	$remote->safe_psql('postgres', join ';', map { "ALTER TABLE $_ ADD CONSTRAINT small CHECK (n < 100)" } 'stuck', 'rekeyed', 'gone', 'dropped');
+	$local->safe_psql('postgres', "SELECT synchro.add_table('$_', '{name}')") foreach 'stuck', 'rekeyed', 'gone', 'dropped';
+	$local->safe_psql('postgres', q{INSERT INTO stuck (name, n) VALUES ('held', 1), ('stays', 1)});
+	settled(0, 'rows arrive');
+	$remote->safe_psql('postgres', q{CREATE TABLE holds (stuck int REFERENCES stuck); INSERT INTO holds SELECT id FROM stuck WHERE name = 'held'});
+
+	# what is due when the pusher wakes up is looked at, and it goes to sleep again
+	my $rests = sub {
+		my ($testname) = @_;
+
+		foreach my $try (1 .. 100)
+		{
+			$local->safe_psql('postgres', "$far; $due; UPDATE parents SET cash = cash + 1 WHERE id = 1");
+			wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, "$testname: others go on");
+			last if rows($local, q{SELECT count(*) = 0 FROM synchro.stalled WHERE next_attempt < now() + interval '30 min'}) eq 't';
+		}
+		return ok(eval { wait_quiet($local); 1 }, "$testname: the pusher comes to rest");
+	};
+
+	# a row and a delete of a table that stalls
+	$local->safe_psql('postgres', q{INSERT INTO stuck (name, n) VALUES ('large', 100); DELETE FROM stuck WHERE name = 'held'});
+	settled(2, 'a row and a delete fail');
+	$remote->safe_psql('postgres', 'REVOKE INSERT ON stuck FROM sync');
+	$local->safe_psql('postgres', q{INSERT INTO stuck (name, n) VALUES ('new', 1)});
+	settled(3, 'their table stalls');
+	$rests->('stalled');
+	is(rows($local, 'SELECT count(*) FROM synchro.parked WHERE next_attempt < now()'), 2, 'they are due still');
+	$remote->safe_psql('postgres', 'GRANT INSERT ON stuck TO sync; ALTER TABLE stuck DROP CONSTRAINT small; DROP TABLE holds');
+	$local->safe_psql('postgres', q{UPDATE synchro.stalled SET next_attempt = now() + interval '1 s'; UPDATE parents SET cash = cash + 1 WHERE id = 1});
+	settled(0, 'they are tried with the table');
+	same($local, $remote, 'SELECT name, n FROM stuck ORDER BY name', 'all are the same');
+
+	# what is parked by a primary key that is another one now
+	$local->safe_psql('postgres', q{INSERT INTO rekeyed (name, n) VALUES ('large', 100)});
+	settled(1, 'a row fails');
+	$local->safe_psql('postgres', 'ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey; ALTER TABLE rekeyed ADD PRIMARY KEY (name)');
+	$rests->('another primary key');
+	$local->safe_psql('postgres', q{SELECT synchro.remove_table('rekeyed')});
+	settled(0, 'remove_table() forgets it');
+
+	# tables that are watched no longer, or gone
+	foreach my $case ([ 'gone', q{SELECT synchro.remove_table('gone')} ], [ 'dropped', 'DROP TABLE dropped' ])
+	{
+		my ($table, $how) = @$case;
+
+		$local->safe_psql('postgres', "INSERT INTO $table (name, n) VALUES ('large', 100)");
+		settled(1, "a row of $table fails");
+		$local->safe_psql('postgres', $how);
+		settled(0, "$how: what has failed of it is forgotten");
+		is(rows($local, 'SELECT count(*) FROM synchro.parked'), 0, 'all of it');
+		$rests->($how);
+	}
+	$remote->safe_psql('postgres', 'ALTER TABLE stuck DROP n');
+	$local->safe_psql('postgres', q{UPDATE stuck SET n = 2});
+	settled(1, 'a table stalls');
+	$local->safe_psql('postgres', q{SELECT synchro.remove_table('stuck')});
+	settled(0, 'that is forgotten with it, too');
+}
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
