@@ -53,22 +53,35 @@ current_generation(void)
 }
 
 /*
- * Read what to connect with, in a local transaction of its own unless there is
- * one.
+ * Read who the remote runs as and what to connect with, in a local transaction
+ * of its own unless there is one.
+ *
+ * target: which remote; its server and owner are set to what they are now.
+ * missing_ok: return false where there is none, instead of an error.
  */
-static void
-read_conninfo(const SynchroTarget *target, MemoryContext context, const char ***keywords,
-			  const char ***values, bool *password_required)
+static bool
+read_conninfo(SynchroTarget *target, MemoryContext context, const char ***keywords,
+			  const char ***values, bool *password_required, bool missing_ok)
 {
 	bool		alone = !IsTransactionState();
+	SynchroTarget *current;
+	bool		found;
 
 	if (alone)
 		synchro_local_begin("synchro: looking up the remote");
 	MemoryContextSwitchTo(context);
-	synchro_target_conninfo(target, keywords, values, password_required);
+	current = synchro_target_get(target->name, missing_ok);
+	found = current != NULL;
+	if (found)
+	{
+		target->server = current->server;
+		target->owner = current->owner;
+		synchro_target_conninfo(target, keywords, values, password_required);
+	}
 	if (alone)
 		synchro_local_commit();
 	MemoryContextSwitchTo(context);
+	return found;
 }
 
 static bool
@@ -83,8 +96,8 @@ same_strings(const char **a, const char **b)
 }
 
 /*
- * Would we connect in another way now?  Not to be called in a local
- * transaction.
+ * Would we connect in another way now, or read as somebody else?  Not to be
+ * called in a local transaction.
  */
 bool
 synchro_link_is_outdated(SynchroLink *link)
@@ -95,6 +108,7 @@ synchro_link_is_outdated(SynchroLink *link)
 	const char **keywords;
 	const char **values;
 	bool		password_required;
+	SynchroTarget target = *link->target;
 
 	if (link->statement_timeout != synchro_statement_timeout)
 		return true;
@@ -104,8 +118,9 @@ synchro_link_is_outdated(SynchroLink *link)
 	/* some server or user mapping was altered; is it ours? */
 	context = AllocSetContextCreate(CurrentMemoryContext, "synchro conninfo", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
-	read_conninfo(link->target, context, &keywords, &values, &password_required);
-	if (same_strings(keywords, link->keywords) && same_strings(values, link->values) &&
+	if (read_conninfo(&target, context, &keywords, &values, &password_required, true) &&
+		target.server == link->target->server && target.owner == link->target->owner &&
+		same_strings(keywords, link->keywords) && same_strings(values, link->values) &&
 		password_required == link->password_required)
 		link->conninfo_generation = generation;
 	MemoryContextSwitchTo(old);
@@ -183,7 +198,7 @@ synchro_link_open(SynchroTarget *target)
 
 		link->conninfo_generation = current_generation();
 		link->statement_timeout = synchro_statement_timeout;
-		read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required);
+		(void) read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required, false);
 		link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
 										   link->password_required);
 		rows = synchro_remote_query(link->remote,

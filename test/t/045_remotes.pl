@@ -200,6 +200,48 @@ cmp_ok(rows($dead, q{SELECT coalesce(sum(rows), 0) FROM batches WHERE applicatio
 cmp_ok(rows($dead, q{SELECT coalesce(sum(rows), 0) FROM batches WHERE application <> 'altered'}), '>', 10000, 'of which some was over');
 
 #
+# a server that is given to another owner: rows are read by his rights, and pushed as his user there
+#
+$dead->safe_psql('postgres', <<'SQL');
+CREATE ROLE kept LOGIN PASSWORD 'secret too';
+CREATE TABLE pushers (name text, rows int);
+CREATE FUNCTION note_pusher() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	INSERT INTO public.pushers SELECT session_user, count(*) FROM updated;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_pusher AFTER UPDATE ON t REFERENCING NEW TABLE AS updated FOR EACH STATEMENT EXECUTE FUNCTION note_pusher();
+GRANT USAGE ON SCHEMA synchro_peer TO kept;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA synchro_peer TO kept;
+SQL
+grant_dml($dead, user => 'kept');
+$local->safe_psql('postgres', q{CREATE ROLE keeper; CREATE USER MAPPING FOR keeper SERVER dead OPTIONS (user 'kept', password 'secret too')});
+$local->safe_psql('postgres', q{UPDATE t SET n = 10 WHERE id = 1});
+wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '10', 'pushed as the first owner');
+wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes WHERE remote = 'dead'}, 'the connection is kept');
+$local->safe_psql('postgres', q{GRANT USAGE ON FOREIGN DATA WRAPPER synchro_fdw TO keeper; ALTER SERVER dead OWNER TO keeper; UPDATE t SET n = 11 WHERE id = 1});
+wait_for($local, q{SELECT message FROM synchro.failures WHERE remote = 'dead'}, 'another owner: the table may not be read', expected => 'permission denied for table t');
+is(rows($dead, 'SELECT n FROM t WHERE id = 1'), '10', 'nor is it');
+$local->safe_psql('postgres', q{GRANT SELECT ON t TO keeper; SELECT synchro.retry('dead')});
+wait_arrival($dead, 'SELECT n FROM t WHERE id = 1', '11', 'until he has the right');
+wait_for($dead, q{SELECT string_agg(DISTINCT usename, ' ') FROM pg_stat_activity WHERE application_name IN ('altered', 'synchro')}, 'and the session is his', expected => 'kept');
+wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes WHERE remote = 'dead'}, 'all is well');
+
+# in the middle of a pass
+$dead->safe_psql('postgres', 'TRUNCATE pushers');
+$holder = $dead->background_psql('postgres');
+$holder->query_safe(q{BEGIN; SELECT FROM t WHERE name = 'many 165555' FOR UPDATE});
+$local->safe_psql('postgres', q{UPDATE t SET n = 12 WHERE name LIKE 'many 16%'});
+wait_for($dead, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'kept' AND wait_event_type = 'Lock'}, 'in the middle of a pass');
+$local->safe_psql('postgres', 'ALTER SERVER dead OWNER TO CURRENT_USER');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+wait_arrival($dead, 'SELECT count(*) FROM t WHERE n = 12', rows($local, 'SELECT count(*) FROM t WHERE n = 12'), 'all arrives');
+is(rows($dead, q{SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM pushers WHERE rows > 0}), 'kept sync', 'the rest of it for the new owner');
+wait_for($local, q{SELECT pending = 0 FROM synchro.remotes WHERE remote = 'dead'}, 'nothing is pending');
+
+#
 # settings of the session over there follow a reload
 #
 $local->append_conf('postgresql.conf', 'synchro.statement_timeout = 300ms');
