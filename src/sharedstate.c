@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
@@ -198,35 +199,37 @@ restart_pushers(Oid database)
 static int64 commit_entries = 0;
 static bool commit_wake = false;
 static bool commit_retry = false;
-static bool commit_look = false;
-static Oid	commit_look_database = InvalidOid;
+static bool commit_look_here = false;
+static bool commit_look_for_databases = false;
 
-/* and at its end, however it ends */
-static Oid	stopped_database = InvalidOid;
+/* and at its end, however it ends; in the transaction's memory */
+static List *stopped_databases = NIL;
 
 static void
 at_transaction_event(XactEvent event, void *arg)
 {
 	bool		committed = event == XACT_EVENT_COMMIT;
+	ListCell   *cell;
 
 	if (!committed && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (committed && commit_wake)
 		wake_pushers(commit_entries, false);
-	if (committed && commit_look)
-	{
-		synchro_shared_look(commit_look_database);
+	if (committed && commit_look_for_databases)
+		synchro_shared_look(InvalidOid);
+	if (committed && commit_look_here)
+		synchro_shared_look(MyDatabaseId);
 
-		/* a pusher that is not wanted any more need not wait for the look */
+	/* a pusher that is not wanted any more need not wait for the look */
+	if (committed && (commit_look_here || commit_look_for_databases))
 		wake_pushers(0, true);
-	}
-	if (OidIsValid(stopped_database))
-		restart_pushers(stopped_database);
+	foreach(cell, stopped_databases)
+		restart_pushers(lfirst_oid(cell));
 	if (!committed)
 		commit_retry = false;
-	commit_wake = commit_look = false;
+	commit_wake = commit_look_here = commit_look_for_databases = false;
 	commit_entries = 0;
-	stopped_database = InvalidOid;
+	stopped_databases = NIL;
 }
 
 /*
@@ -284,17 +287,20 @@ synchro_shared_retry_at_commit(void)
 }
 
 /*
- * When this transaction commits, the launcher is to look into a database, or
- * for databases, see synchro_shared_look().
+ * When this transaction commits, the launcher is to look into our database, or,
+ * with InvalidOid, for databases, see synchro_shared_look().
  */
 void
 synchro_shared_look_at_commit(Oid database)
 {
+	Assert(database == MyDatabaseId || !OidIsValid(database));
 	if (synchro_shared == NULL)
 		return;
 	watch_transaction();
-	commit_look = true;
-	commit_look_database = database;
+	if (OidIsValid(database))
+		commit_look_here = true;
+	else
+		commit_look_for_databases = true;
 }
 
 /*
@@ -427,11 +433,14 @@ synchro_shared_stop(Oid database)
 	List	   *pids = NIL;
 	int			running[MAX_SLOTS];
 	int			n = 0;
+	MemoryContext old;
 
 	if (synchro_shared == NULL)
 		return NIL;
 	watch_transaction();
-	stopped_database = database;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	stopped_databases = list_append_unique_oid(stopped_databases, database);
+	MemoryContextSwitchTo(old);
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < synchro_shared->nslots; i++)
 	{

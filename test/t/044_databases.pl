@@ -103,6 +103,16 @@ is(state_of($local, 'c', 'remote', 'plain'), 'c', 'is shown by its new name');
 #
 within(5, 'ALTER DATABASE ... RENAME', sub { $local->safe_psql('postgres', 'ALTER DATABASE three RENAME TO drei') });
 arrives('drei', [ 'three_a', 'three_b' ], 'a renamed database is served at once');
+
+# one transaction may have several of them, or concern a database and the one that it runs in
+$local->safe_psql('postgres', 'BEGIN; ALTER DATABASE one RENAME TO eins; ALTER DATABASE two RENAME TO zwei; COMMIT');
+arrives($_->[0], [ "$_->[1]_a", "$_->[1]_b" ], 'two databases renamed in one transaction') foreach [ 'zwei', 'two' ], [ 'eins', 'one' ];
+$local->safe_psql('postgres', 'BEGIN; ALTER DATABASE zwei RENAME TO two; ALTER DATABASE eins RENAME TO one; COMMIT');
+arrives($_, [ "${_}_a", "${_}_b" ], 'and back again') foreach 'one', 'two';
+$local->safe_psql('one', q{SELECT synchro.pause('a')});
+wait_for($local, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'one' AND backend_type = 'synchro pusher'}, 'a paused remote has no pusher');
+$local->safe_psql('one', q{BEGIN; SELECT synchro.resume('a'); ALTER DATABASE plain CONNECTION LIMIT 50; COMMIT});
+arrives('one', [ 'one_a', 'one_b' ], 'a remote resumed together with a command on another database');
 within(5, 'CREATE DATABASE ... TEMPLATE', sub { $local->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE two') });
 arrives('two', [ 'two_a', 'two_b' ], 'a database that was copied is served at once');
 wait_for($local, q{SELECT count(*) = 2 FROM synchro.remotes WHERE state = 'waiting to try again' AND last_error LIKE '%is a copy%'},
