@@ -73,8 +73,10 @@ typedef struct Pusher
 	TimestampTz next_retry;		/* of what has failed; 0: nothing has */
 	Oid			suspect;		/* the table that the error was about */
 	int			nstalled;		/* how often that was so in a row */
-	uint64		ticket;			/* requests up to it are served by the pass */
-	int64		copy;			/* when copies up to this one are done */
+	uint64		ticket;			/* of the last request that was taken */
+	bool		all_due;		/* what has failed is to be tried for it */
+	bool		counts_copies;	/* the next pass says which copies it waits for */
+	int64		copy;			/* the newest of these */
 	SynchroPassResult sum;		/* of passes since requests were served last */
 	SynchroPreview *preview;	/* only that is made; else NULL */
 } Pusher;
@@ -316,7 +318,7 @@ is_over(TimestampTz time)
 static void
 wait_for_work(Pusher *pusher, TimestampTz until)
 {
-	uint64		ticket;
+	uint64		ticket = pusher->ticket;
 	int			rc = 0;
 
 	pgstat_report_stat(true);
@@ -447,6 +449,38 @@ wait_to_retry(Pusher *pusher)
 }
 
 /*
+ * Take requests that have come since the last ones, if any.
+ */
+static void
+take_requests(Pusher *pusher)
+{
+	uint64		taken = pusher->ticket;
+
+	pusher->all_due |= synchro_shared_take_request(&pusher->ticket);
+	pusher->counts_copies |= pusher->ticket > taken;
+}
+
+/*
+ * A pass has been made: are the requests that were taken served?  Not before
+ * the copies are done that the first pass for them knew of; each pass pushes a
+ * piece.
+ */
+static void
+serve_requests(Pusher *pusher, const SynchroPassResult *result)
+{
+	bool		served;
+
+	synchro_pass_add(&pusher->sum, result);
+	if (pusher->counts_copies)
+		pusher->copy = result->newest_copy;
+	pusher->all_due = pusher->counts_copies = false;
+	served = result->oldest_copy == 0 || result->oldest_copy > pusher->copy;
+	synchro_shared_serve(served ? pusher->ticket : 0, &pusher->sum.counts, pusher->sum.had_changes, NULL);
+	if (served)
+		memset(&pusher->sum, 0, sizeof(pusher->sum));
+}
+
+/*
  * The always-on worker.
  */
 static void
@@ -471,24 +505,24 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	for (;;)
 	{
 		SynchroPassResult result = {{0}};
-		bool		asked;
-		bool		served;
-
 		bool		stalled = failed && !pusher->retry_now && stall_suspect(pusher, &last_error);
 
+		/* what has failed is tried once for each request */
+		if (failed && !pusher->retry_now)
+			pusher->all_due = false;
 		if (failed && !pusher->retry_now && !stalled)
 		{
 			note_failure(pusher, &last_error);
 			wait_to_retry(pusher);
 		}
 		failed = pusher->retry_now = false;
-		asked = synchro_shared_take_request(&pusher->ticket);
+		take_requests(pusher);
 		if (!synchro_shared_wanted() || !still_wanted(pusher))
 			quit();
 
 		/* to connect may take long */
 		count_pending(pusher);
-		push(pusher, asked && !stalled, &result);
+		push(pusher, pusher->all_due, &result);
 		if (result.unfinished)
 			continue;
 		if (pusher->failures > 0)
@@ -496,15 +530,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 					(errmsg("remote \"%s\" is served again", pusher->server)));
 		pusher->failures = pusher->nstalled = 0;
 		pusher->last_code = 0;
-		synchro_pass_add(&pusher->sum, &result);
-		if (asked)
-			pusher->copy = result.newest_copy;
-		served = result.oldest_copy == 0 || result.oldest_copy > pusher->copy;
-		synchro_shared_serve(served ? pusher->ticket : 0, &pusher->sum.counts, pusher->sum.had_changes, NULL);
-		if (served)
-			memset(&pusher->sum, 0, sizeof(pusher->sum));
-
-		/* each pass has pushed a piece of a copy */
+		serve_requests(pusher, &result);
 		if (result.oldest_copy != 0)
 			continue;
 		say(SYNCHRO_IDLE);

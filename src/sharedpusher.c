@@ -274,17 +274,20 @@ synchro_shared_wanted(void)
 }
 
 /*
- * Is a pass asked for?  Sets the ticket that it will serve.  To be called
- * before the pass takes its snapshot.
+ * Has a pass been asked for since the request with that ticket?  Sets the
+ * ticket that it will serve.  To be called before the pass takes its snapshot.
+ *
+ * A request that takes many passes is taken once.
  */
 bool
 synchro_shared_take_request(uint64 *ticket)
 {
+	uint64		taken = *ticket;
 	bool		asked;
 
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
 	*ticket = my_slot->requested;
-	asked = my_slot->requested > my_slot->served || my_slot->retry;
+	asked = my_slot->requested > Max(my_slot->served, taken) || my_slot->retry;
 	my_slot->retry = false;
 	LWLockRelease(synchro_shared->lock);
 	return asked;

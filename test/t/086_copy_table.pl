@@ -260,6 +260,67 @@ $remote->safe_psql('postgres', 'DELETE FROM odd');
 sync($local, 'office');
 same($local, $remote, $contents{odd}, 'a copy whose primary key was altered begins anew');
 
+#
+# A worker that is always on makes many passes for one call: what has failed is tried in the first of them.
+#
+$local->append_conf('postgresql.conf', "shared_preload_libraries = 'synchro'");
+$local->restart;
+$remote->safe_psql('postgres', 'ALTER TABLE odd RENAME TO away');
+$local->safe_psql('postgres', q{UPDATE odd SET v = v || '!'});
+
+# then it is some 8 seconds until it is tried again by itself
+wait_for($local, q{SELECT attempts >= 4 FROM synchro.failures WHERE relation = 'odd'::regclass}, 'a table that is missing there has stalled');
+my $attempts = rows($local, 'SELECT attempts FROM synchro.failures');
+
+$remote->safe_psql('postgres', 'DELETE FROM twin; DELETE FROM remark; DELETE FROM town; DELETE FROM part');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'town'), synchro.copy_table('office', 'part')});
+sync($local, 'office');
+same($local, $remote, $contents{$_}, "others are copied, piece by piece: $_") foreach 'town', 'part';
+cmp_ok(rows($local, 'SELECT attempts FROM synchro.failures'), '<=', $attempts + 3, "it is not tried with each of 20 pieces, but once ($attempts before)");
+$remote->safe_psql('postgres', 'ALTER TABLE away RENAME TO odd');
+sync($local, 'office');
+same($local, $remote, $contents{odd}, 'and again with the next call');
+
+#
+# A call does not wait for copies that were queued after its first pass. The remote stops at three rows.
+#
+$remote->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(TG_ARGV[0]::int); RETURN NEW; END $$;
+CREATE TRIGGER stop_1 BEFORE INSERT ON town FOR EACH ROW WHEN (NEW.n = 300) EXECUTE FUNCTION stop_here(1);
+CREATE TRIGGER stop_2 BEFORE INSERT ON town FOR EACH ROW WHEN (NEW.n = 600) EXECUTE FUNCTION stop_here(2);
+CREATE TRIGGER stop_3 BEFORE INSERT ON part FOR EACH ROW WHEN (NEW.id = 300) EXECUTE FUNCTION stop_here(3);
+DELETE FROM town;
+DELETE FROM part;
+SQL
+my $gate = $remote->background_psql('postgres');
+my $call = $local->background_psql('postgres');
+my $calling = q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%synchronize(%' AND pid <> pg_backend_pid()};
+
+sub stops_at
+{
+	my ($row) = @_;
+
+	return wait_for($remote, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $row AND NOT granted", "the remote stops at row $row");
+}
+
+$gate->query_safe('SELECT pg_advisory_lock(g) FROM generate_series(1, 3) g');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'town')});
+stops_at(1);
+$call->query_until(qr/begun/, "\\echo begun\nSELECT FROM synchro.synchronize('office');\n");
+wait_for($local, $calling, 'somebody waits for the copy', expected => 1);
+$gate->query_safe('SELECT pg_advisory_unlock(1)');
+stops_at(2);
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'part')});
+$gate->query_safe('SELECT pg_advisory_unlock(2)');
+stops_at(3);
+wait_for($local, $calling, 'and no longer for another one', expected => 0);
+same($local, $remote, $contents{town}, 'when all of it is there');
+cmp_ok(rows($remote, 'SELECT count(*) FROM part'), '<', 300, 'and not all of the other one');
+$gate->quit;
+$call->quit;
+sync($local, 'office');
+same($local, $remote, $contents{part}, 'that one arrives, too');
+
 $local->stop('fast');
 $remote->stop('fast');
 $other->stop('fast');
