@@ -338,7 +338,9 @@ synchro_position_of_peer(const pg_uuid_t *node, char **named)
 
 /*
  * Let a remote's checkpoint be the active snapshot.  Part of the caller's
- * transaction; the remote learns of it at the next contact.
+ * transaction; the remote learns of it at the next contact.  A contact that is
+ * under way, perhaps because of another call, is to notice that it has come too
+ * late: so the attempted token is a new one each time.
  *
  * forget_names: also what rows were called when they were last pushed; else
  * changes of names that are pending still get there with the next batch.
@@ -357,7 +359,7 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot,"
 					" keys_snapshot = CASE WHEN $4 THEN $2::pg_snapshot ELSE keys_snapshot END,"
-					" checkpoint = clock_timestamp(), rebased = true, acknowledged = NULL, attempted = NULL,"
+					" checkpoint = clock_timestamp(), rebased = true, acknowledged = NULL, attempted = gen_random_uuid(),"
 					" forget_references = forget_references OR $3 WHERE server = $1::name",
 					lengthof(types), types, values, NULL);
 	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);

@@ -16,8 +16,10 @@
 
 typedef struct SynchroPosition
 {
-	char	   *acknowledged;	/* token of the last batch known to be there */
-	char	   *attempted;		/* token of the last batch that was sent */
+	char	   *acknowledged;	/* token of the last batch known to be there;
+								 * NULL: it is to be given a position first */
+	char	   *attempted;		/* token of the last batch that was sent, or a
+								 * random one: moved by hand since */
 	char	   *snapshot;		/* pushed up to here, as pg_snapshot's text */
 	char	   *keys_snapshot;	/* names on the remote are as of here */
 	bool		rebased;		/* moved here since the last pass ended */

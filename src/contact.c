@@ -127,7 +127,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 	bool		anew = link->previous_node != NULL && synchro_restored_is_new(link);
 
 	if (anew && !position->rebased)
-		synchro_restored_set_back(link, &position->snapshot, &position->keys_snapshot);
+		synchro_restored_set_back(link, position->attempted, &position->snapshot, &position->keys_snapshot);
 	if (anew)
 		synchro_restored_inherit(link, position->keys_snapshot);
 	if (link->preview == NULL)

@@ -254,12 +254,12 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 					" s.system_identifier, d.oid FROM pg_control_system() s, pg_database d"
 					" WHERE d.datname = current_database()",
 					0, NULL, NULL, NULL);
-	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = NULL",
+	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = gen_random_uuid()",
 					0, NULL, NULL, NULL);
 
 	/* of a database that was restored from a dump, only the remotes are there */
-	synchro_sql_run("INSERT INTO synchro.remote_state (server, snapshot, keys_snapshot, checkpoint)"
-					" SELECT server, '1:1:', '1:1:', now() FROM synchro.remote ON CONFLICT DO NOTHING",
+	synchro_sql_run("INSERT INTO synchro.remote_state (server, attempted, snapshot, keys_snapshot, checkpoint)"
+					" SELECT server, gen_random_uuid(), '1:1:', '1:1:', now() FROM synchro.remote ON CONFLICT DO NOTHING",
 					0, NULL, NULL, NULL);
 	synchro_sql_close(&scope);
 

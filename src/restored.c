@@ -153,17 +153,19 @@ synchro_restored_is_new(const SynchroLink *link)
  * transaction.
  *
  * Our own position goes back first: the log is kept for it.  A crash before the
- * remote has got the new one finds the same again.
+ * remote has got the new one finds the same again.  attempted: the token kept
+ * here; if it is another by now, somebody has moved the position by hand.
  */
 void
-synchro_restored_set_back(const SynchroLink *link, char **snapshot, char **keys_snapshot)
+synchro_restored_set_back(const SynchroLink *link, const char *attempted, char **snapshot, char **keys_snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroRows *rows = position_of(link, link->previous_node);
 	char	   *there = rows != NULL ? synchro_value(rows, 0, 0) : BEGINNING;
 	char	   *keys_there = rows != NULL ? synchro_value(rows, 0, 1) : BEGINNING;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
+	bool		nulls[] = {false, false, false, attempted == NULL};
 	SynchroSqlScope scope;
 
 	if (compare_positions(there, keys_there, *snapshot, *keys_snapshot) >= 0)
@@ -174,9 +176,11 @@ synchro_restored_set_back(const SynchroLink *link, char **snapshot, char **keys_
 		values[0] = CStringGetTextDatum(link->target->name);
 		values[1] = CStringGetTextDatum(there);
 		values[2] = CStringGetTextDatum(keys_there);
+		values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(attempted);
 		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 		synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot"
-						" WHERE server = $1::name AND acknowledged IS NULL", lengthof(types), types, values, NULL);
+						" WHERE server = $1::name AND acknowledged IS NULL AND attempted IS NOT DISTINCT FROM $4::uuid",
+						lengthof(types), types, values, nulls);
 		synchro_sql_close(&scope);
 		synchro_local_commit();
 		MemoryContextSwitchTo(context);

@@ -53,6 +53,16 @@ COMMENT ON COLUMN synchro.stalled.sent_with IS 'position token of the last batch
 COMMENT ON COLUMN synchro.stalled.sent_all IS 'that batch ends it; else it has only what rows were called before';
 
 --
+-- A position that is moved by hand while the remote is met anew
+--
+UPDATE synchro.remote_state SET attempted = pg_catalog.gen_random_uuid()
+	WHERE acknowledged IS NULL AND attempted IS NULL;
+COMMENT ON COLUMN synchro.remote_state.acknowledged IS
+	'position token of the last batch known to be committed on the remote; NULL: the remote is to be given the position first';
+COMMENT ON COLUMN synchro.remote_state.attempted IS
+	'position token of the last batch that was sent, or a random one: the position was moved by hand since';
+
+--
 -- Preview
 --
 CREATE FUNCTION synchro.preview(remote name DEFAULT NULL,

@@ -174,8 +174,8 @@ synchro_target_add(const char *name)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("server \"%s\" is already a remote", name),
 				 errhint("To begin anew with it, use synchro.remove_remote first.")));
-	write_remote("INSERT INTO synchro.remote_state (server, snapshot, keys_snapshot, checkpoint)"
-				 " VALUES ($1, '1:1:', '1:1:', now())", name, "");
+	write_remote("INSERT INTO synchro.remote_state (server, attempted, snapshot, keys_snapshot, checkpoint)"
+				 " VALUES ($1, gen_random_uuid(), '1:1:', '1:1:', now())", name, "");
 	synchro_target_adopt(name);
 }
 

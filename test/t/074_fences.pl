@@ -214,6 +214,44 @@ foreach my $testname ('late COMMIT', 'late and cut off')
 }
 
 #
+# A position that is moved while the remote is met for the first time, or anew after it was moved before: what counts is what
+# was said last. The remote is one that has all rows, of which the log still has each.
+#
+$remote->safe_psql('postgres', 'CREATE DATABASE copy');
+$remote->safe_psql('copy', 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int); CREATE TABLE plain (id serial PRIMARY KEY, label text, n int)');
+my $meeting = start_proxy($remote->port);
+my $meetings = 0;
+
+# The pusher has read the position, and has not yet told the remote.
+sub while_they_meet
+{
+	my ($testname, $begin, $move) = @_;
+
+	$meeting->command('hold at ' . unpack 'H*', "SELECT to_regclass('synchro_peer.position')");
+	$begin->();
+	sprung($meeting, $local, "$testname: a pusher meets the remote");
+	$meetings++;
+	$local->safe_psql('postgres', "INSERT INTO plain (label, n) VALUES ('before', -$meetings)");
+	$local->safe_psql('postgres', $move);
+	$local->safe_psql('postgres', "INSERT INTO plain (label, n) VALUES ('$testname', 0)");
+	$meeting->command('release');
+	wait_arrival($remote, "SELECT count(*) FROM plain WHERE label = '$testname'", '1', "$testname: what comes after that arrives", dbname => 'copy');
+	is(rows($remote, q{SELECT count(*) FROM plain WHERE label = 'before'}, 'copy'), $move =~ /confirm_node/ ? '1' : '0',
+		"$testname: and what comes before it, where that does not move the position");
+	return;
+}
+
+while_they_meet('first contact', sub {
+	connect_remote($local, $remote, name => 'copy', local_db => 'postgres', remote_db => 'copy', options => { port => $meeting->{port} });
+}, q{SELECT synchro.reset('copy')});
+is(rows($remote, 'SELECT count(*) FROM plain', 'copy'), '1', 'first contact: nor anything else');
+while_they_meet('reset', sub { $local->safe_psql('postgres', q{SELECT synchro.reset('copy')}) }, q{SELECT synchro.reset('copy')});
+while_they_meet('checkpoint', sub { $local->safe_psql('postgres', q{SELECT synchro.reset('copy')}) }, q{SELECT synchro.set_checkpoint('copy', clock_timestamp())});
+while_they_meet('another node', sub { $local->safe_psql('postgres', q{SELECT synchro.reset('copy')}) }, 'SELECT synchro.confirm_node()');
+$local->safe_psql('postgres', q{SELECT synchro.remove_remote('copy')});
+settled('moved positions');
+
+#
 # no connection to be had
 #
 sub refused
