@@ -25,6 +25,7 @@
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -160,21 +161,60 @@ may_add_foreign_key(AlterTableCmd *command)
 }
 
 /*
- * If a table's changes are not captured any more, say so, and have nothing of
- * it pushed.
+ * Does it switch all triggers of a table on or off?  That is what a restore of
+ * data does with --disable-triggers, and no other restore.
+ */
+static bool
+switches_all_triggers(const AlterTableStmt *alter)
+{
+	ListCell   *cell;
+
+	foreach(cell, alter->cmds)
+	{
+		switch (((AlterTableCmd *) lfirst(cell))->subtype)
+		{
+			case AT_EnableTrigAll:
+			case AT_EnableTrigUser:
+			case AT_DisableTrigAll:
+			case AT_DisableTrigUser:
+				return true;
+			default:
+				break;
+		}
+	}
+	return false;
+}
+
+/*
+ * If changes of a table, or of a partition of one, are not captured any more,
+ * say so, and have nothing of it pushed.
  */
 static void
 check_captured(Oid relid)
 {
 	const SynchroTable *table = OidIsValid(relid) ? synchro_table_get(relid, true) : NULL;
+	Oid			root;
+	bool		captured;
+	char	   *name;
 
-	if (table == NULL || !table->watched || table->captured)
+	if (table == NULL)
+		return;
+	captured = synchro_table_captured(table);
+	name = pstrdup(table->qualified);
+	root = synchro_table_root(relid);
+	if (root != relid)
+	{
+		/* what is known of the root's partitions */
+		CacheInvalidateRelcacheByRelid(root);
+		table = synchro_table_get(root, true);
+	}
+	if (captured || table == NULL || !table->watched)
 		return;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+			 errmsg(SYNCHRO_NOT_CAPTURED, name),
 			 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
-	synchro_stalled_uncaptured(relid, table->qualified);
+	synchro_stalled_uncaptured(root, table->qualified);
 }
 
 static void
@@ -217,6 +257,8 @@ after_alter_table(Node *statement)
 			synchro_watchtrigger_renew_partitions(partition);
 		synchro_watchtrigger_renew_partitions(relid);
 	}
+	if (switches_all_triggers(alter))
+		synchro_watchtrigger_fire_always(relid);
 	check_captured(relid);
 	if (keys_changed)
 		synchro_watchtrigger_renew(list_make1_oid(synchro_table_root(relid)), false);
@@ -327,7 +369,8 @@ after_ddl(Node *statement, CommandTag tag)
 				run_guarded(after_create_partition, statement, tag);
 			break;
 		case T_AlterTableStmt:
-			if (!restoring() && alter_table_concerns_us((AlterTableStmt *) statement))
+			if ((!restoring() || switches_all_triggers((AlterTableStmt *) statement)) &&
+				alter_table_concerns_us((AlterTableStmt *) statement))
 				run_guarded(after_alter_table, statement, tag);
 			break;
 		case T_DropStmt:

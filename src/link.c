@@ -328,7 +328,7 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 	{
 		const SynchroTable *table = synchro_table_get(relid, false);
 
-		if (for_rows && table->watched && !table->captured && !link->compares)
+		if (for_rows && table->watched && !synchro_table_captured(table) && !link->compares)
 		{
 			synchro_suspect(root);
 			ereport(ERROR,

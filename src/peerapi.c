@@ -56,7 +56,7 @@ pushed_table(Datum name)
 {
 	const SynchroTable *table = synchro_peersession_table(name);
 
-	if (table != NULL && !table->captured)
+	if (table != NULL && !synchro_table_captured(table))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),

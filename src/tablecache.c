@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -23,6 +24,8 @@ typedef struct TableEntry
 	Oid			relid;			/* hash key */
 	bool		valid;
 	SynchroTable *table;		/* NULL until first built */
+	bool		parts_known;	/* the partitions have been looked at */
+	bool		parts_captured;
 } TableEntry;
 
 static HTAB *table_cache = NULL;
@@ -111,6 +114,7 @@ synchro_table_get(Oid relid, bool missing_ok)
 		if (entry->table != NULL)
 			MemoryContextDelete(entry->table->context);
 		entry->table = table;
+		entry->parts_known = false;
 		if (table == NULL)
 			hash_search(table_cache, &relid, HASH_REMOVE, NULL);
 		if (table == NULL && missing_ok)
@@ -122,4 +126,31 @@ synchro_table_get(Oid relid, bool missing_ok)
 		return table;
 	}
 	return entry->table;
+}
+
+/*
+ * Are all changes of a table captured, those of its partitions included?
+ *
+ * That is known anew when the table's description is, so whoever switches a
+ * partition's trigger on or off invalidates the root.  Users' transactions,
+ * which do not ask, need not look at all partitions.
+ */
+bool
+synchro_table_captured(const SynchroTable *table)
+{
+	TableEntry *entry;
+
+	if (!table->captured || table->relkind != RELKIND_PARTITIONED_TABLE)
+		return table->captured;
+	entry = hash_search(table_cache, &table->relid, HASH_FIND, NULL);
+	if (entry == NULL || entry->table != table)
+		return synchro_table_parts_captured(table->relid);
+	if (!entry->parts_known)
+	{
+		bool		captured = synchro_table_parts_captured(table->relid);
+
+		entry->parts_captured = captured;
+		entry->parts_known = true;
+	}
+	return entry->parts_captured;
 }

@@ -22,6 +22,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -376,6 +377,12 @@ layout_of(const SynchroTable *table)
 		((uint32) (table->nkey - 1) & 0x1f);
 }
 
+static bool
+fires(char tgenabled)
+{
+	return tgenabled == TRIGGER_FIRES_ALWAYS || tgenabled == TRIGGER_FIRES_ON_ORIGIN;
+}
+
 /*
  * Describe a table, in a child of the memory context parent; NULL where there
  * is no such table.
@@ -409,7 +416,7 @@ synchro_table_build(Oid relid, MemoryContext parent)
 		if (strcmp(trigger->tgname, SYNCHRO_ROW_TRIGGER) != 0)
 			continue;
 		table->key_only = true;
-		table->captured = trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_ORIGIN;
+		table->captured = fires(trigger->tgenabled);
 	}
 
 	build_columns(table, rel);
@@ -423,6 +430,44 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	relation_close(rel, AccessShareLock);
 	MemoryContextSwitchTo(old);
 	return table;
+}
+
+static bool
+has_firing_trigger(Relation triggers, Oid relid)
+{
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result;
+
+	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(SYNCHRO_ROW_TRIGGER));
+	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 2, key);
+	tuple = systable_getnext(scan);
+	result = HeapTupleIsValid(tuple) && fires(((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled);
+	systable_endscan(scan);
+	return result;
+}
+
+/*
+ * Have all partitions of a table, at any depth, its trigger, enabled?  Takes no
+ * lock on them.
+ */
+bool
+synchro_table_parts_captured(Oid relid)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	bool		result = true;
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		/* rows are in the leaves, and their triggers fire */
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
+			result = result && has_firing_trigger(triggers, lfirst_oid(cell));
+	}
+	table_close(triggers, AccessShareLock);
+	return result;
 }
 
 /*

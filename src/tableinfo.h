@@ -55,7 +55,7 @@ typedef struct SynchroTable
 	bool		watched;
 	bool		key_only;		/* has our trigger only because it is inside a
 								 * natural key */
-	bool		captured;		/* its trigger is there, and enabled */
+	bool		captured;		/* its own trigger is there, and enabled */
 	bool		allow_many;
 	SynchroMode mode;
 
@@ -94,6 +94,7 @@ typedef struct SynchroTable
 
 extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
+extern bool synchro_table_parts_captured(Oid relid);
 extern Oid	synchro_table_by_name(const char *qualified);
 extern Oid	synchro_table_root(Oid relid);
 extern bool synchro_table_is_detaching(Oid relid);
@@ -109,5 +110,6 @@ extern const char *synchro_mode_name(SynchroMode mode);
 extern void synchro_table_init(void);
 extern uint64 synchro_table_generation(void);
 extern const SynchroTable *synchro_table_get(Oid relid, bool missing_ok);
+extern bool synchro_table_captured(const SynchroTable *table);
 
 #endif							/* SYNCHRO_TABLEINFO_H */

@@ -67,6 +67,7 @@ typedef struct WantedTable
 	bool		truncate;
 	bool		row_found;		/* it has it already, just so */
 	bool		truncate_found;
+	bool		part_differs;	/* a partition's copy of it does not always fire */
 } WantedTable;
 
 /* a trigger of ours that nothing asks for any more */
@@ -203,6 +204,24 @@ match_trigger(HTAB *wanted, Form_pg_trigger trigger, bool is_row)
 }
 
 /*
+ * A partition's copy of a row trigger comes and goes with the root's, but may
+ * have been switched off by itself.
+ */
+static void
+match_copy(HTAB *wanted, Form_pg_trigger trigger)
+{
+	Oid			root;
+	WantedTable *entry;
+
+	if (trigger->tgenabled == TRIGGER_FIRES_ALWAYS)
+		return;
+	root = synchro_table_root(trigger->tgrelid);
+	entry = hash_search(wanted, &root, HASH_FIND, NULL);
+	if (entry != NULL)
+		entry->part_differs = true;
+}
+
+/*
  * Mark in wanted what is there already; returns the triggers of ours that
  * nothing asks for.
  */
@@ -220,11 +239,11 @@ match_existing(HTAB *wanted)
 	{
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		/* those of partitions come and go with their root's */
-		if (OidIsValid(trigger->tgparentid) ||
-			(trigger->tgfoid != row_function && trigger->tgfoid != truncate_function))
+		if (trigger->tgfoid != row_function && trigger->tgfoid != truncate_function)
 			continue;
-		if (match_trigger(wanted, trigger, trigger->tgfoid == row_function))
+		if (OidIsValid(trigger->tgparentid))
+			match_copy(wanted, trigger);
+		else if (match_trigger(wanted, trigger, trigger->tgfoid == row_function))
 		{
 			SurplusTrigger *drop = palloc(sizeof(SurplusTrigger));
 
@@ -238,6 +257,18 @@ match_existing(HTAB *wanted)
 	return surplus;
 }
 
+static SysScanDesc
+begin_trigger_scan(Relation rel, Oid relid, const char *name)
+{
+	ScanKeyData key[2];
+
+	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum(name));
+	return systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
+}
+
 /*
  * The function that a table's trigger of the given name runs; InvalidOid if
  * there is no such trigger.  Needs no lock of the table.
@@ -246,22 +277,70 @@ static Oid
 function_of_trigger(Oid relid, const char *name)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	SysScanDesc scan = begin_trigger_scan(rel, relid, name);
+	HeapTuple	tuple = systable_getnext(scan);
 	Oid			function = InvalidOid;
 
-	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum(name));
-	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
-	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		function = ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid;
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return function;
+}
+
+static void
+enable_always(Oid relid, const char *name)
+{
+	SynchroSqlScope scope;
+	SynchroReader owner;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_reader_begin_as_owner(&owner, relid);
+	synchro_sql_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), name),
+					0, NULL, NULL, NULL);
+	synchro_reader_end(&owner);
+	synchro_sql_close(&scope);
+}
+
+static bool
+fires_on_origin_only(Oid relid, const char *name, const char *function)
+{
+	Oid			ours = trigger_function(function);
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = begin_trigger_scan(rel, relid, name);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		result;
+
+	result = HeapTupleIsValid(tuple) && OidIsValid(ours) &&
+		((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == ours &&
+		((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled == TRIGGER_FIRES_ON_ORIGIN;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Have our triggers of a table and its partitions fire for replicated rows,
+ * too, where all triggers have been switched on: that is less than they had
+ * before they were switched off.  Locks what the command has locked.
+ */
+void
+synchro_watchtrigger_fire_always(Oid relid)
+{
+	static const char *const triggers[][2] = {
+		{SYNCHRO_ROW_TRIGGER, ROW_FUNCTION}, {SYNCHRO_TRUNCATE_TRIGGER, TRUNCATE_FUNCTION}
+	};
+	bool		has_parts = get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE;
+	List	   *tables = has_parts ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		for (int i = 0; i < lengthof(triggers); i++)
+			if (fires_on_origin_only(lfirst_oid(cell), triggers[i][0], triggers[i][1]))
+				enable_always(lfirst_oid(cell), triggers[i][0]);
+	}
 }
 
 /*
@@ -375,7 +454,7 @@ make_missing(HTAB *wanted)
 	for (long i = 0; i < n; i++)
 	{
 		entry = entries[i];
-		if (entry->row_type != 0 && !entry->row_found)
+		if (entry->row_type != 0 && (!entry->row_found || entry->part_differs))
 			make_trigger(entry->relid, entry->row_type);
 		if (entry->truncate && !entry->truncate_found)
 			make_trigger(entry->relid, TYPE_TRUNCATE);

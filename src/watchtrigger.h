@@ -13,6 +13,7 @@
 
 extern void synchro_watchtrigger_renew(List *from, bool drop);
 extern void synchro_watchtrigger_renew_partitions(Oid relid);
+extern void synchro_watchtrigger_fire_always(Oid relid);
 extern bool synchro_watchtrigger_present(Oid relid);
 
 #endif							/* SYNCHRO_WATCHTRIGGER_H */

@@ -6,6 +6,7 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use PostgreSQL::Test::Utils qw(run_command);
 use SynchroTest;
 use Test::More;
 
@@ -102,6 +103,60 @@ foreach my $how ('ALTER TABLE items DISABLE TRIGGER synchro_capture', 'ALTER TAB
 	$local->safe_psql('postgres', q{SELECT synchro.alter_table('items'); UPDATE items SET cash = cash});
 	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'alter_table() mends it');
 	same($local, $remote, $items, 'what is changed then arrives');
+}
+
+# the same with one partition of several, and where a restore does it to load rows; what replication applies is logged after that, too
+both($local, $remote, <<'SQL');
+CREATE TABLE split (region text PRIMARY KEY, n int) PARTITION BY LIST (region);
+CREATE TABLE split_a PARTITION OF split FOR VALUES IN ('a', 'b');
+CREATE TABLE split_c PARTITION OF split FOR VALUES IN ('c') PARTITION BY LIST (region);
+CREATE TABLE split_c_1 PARTITION OF split_c FOR VALUES IN ('c');
+CREATE TABLE bulk (code text PRIMARY KEY, n int);
+INSERT INTO bulk VALUES ('x', 1);
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('split'), synchro.add_table('bulk'); INSERT INTO split VALUES ('a', 1), ('c', 1)});
+my $enabled = q{SELECT string_agg(DISTINCT tgenabled::text, ' ') FROM pg_trigger WHERE tgname LIKE 'synchro%' AND tgrelid::regclass::text ~ '^(split|bulk)'};
+
+sub stalls_alone
+{
+	my ($table, $testname) = @_;
+
+	wait_for($local, q{SELECT string_agg(concat_ws(' ', relation, sqlstate), ', ') FROM synchro.failures}, "$testname: the table stalls", expected => "$table 55000");
+	$local->safe_psql('postgres', 'UPDATE others SET n = n + 1');
+	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), "$testname: others go on");
+	wait_for($local, 'SELECT failed FROM synchro.remotes', "$testname: it has still stalled", expected => 1);
+	return;
+}
+
+wait_arrival($remote, 'SELECT count(*) FROM split', '2', 'rows of partitions arrive');
+foreach my $how ('ALTER TABLE split_a DISABLE TRIGGER ALL', 'ALTER TABLE split_c_1 DISABLE TRIGGER synchro_capture')
+{
+	my $partition = (split / /, $how)[2];
+	my (undef, undef, $stderr) = $local->psql('postgres', $how);
+
+	like($stderr, qr/WARNING:  changes of table public\.$partition are not captured.*HINT:  Run synchro\.alter_table\('public\.split'\)/s, "$how: a warning");
+	stalls_alone('split', $how);
+	$local->safe_psql('postgres', $how =~ /ALL/ ? "ALTER TABLE $partition ENABLE TRIGGER ALL" : q{SELECT synchro.alter_table('split')});
+	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', "$how: it heals");
+	is(rows($local, $enabled), 'A', "$how: all triggers are as they were");
+	$local->safe_psql('postgres', 'UPDATE split SET n = n + 1');
+	wait_arrival($remote, 'SELECT region, n FROM split ORDER BY 1', rows($local, 'SELECT region, n FROM split ORDER BY 1'), "$how: changes arrive");
+}
+{
+	my $dump = $local->basedir . '/bulk.dump';
+
+	$local->command_ok([ 'pg_dump', '-Fc', '-a', '-t', 'bulk', '-f', $dump, '-d', $local->connstr('postgres') ], 'rows are dumped');
+	$local->safe_psql('postgres', 'DELETE FROM bulk');
+	wait_arrival($remote, 'SELECT count(*) FROM bulk', '0', 'and deleted');
+	my ($stdout, $stderr) = run_command([ 'pg_restore', '--verbose', '--data-only', '--disable-triggers', '-d', $local->connstr('postgres'), $dump ]);
+
+	like($stderr, qr/WARNING:  changes of table public\.bulk are not captured/, 'pg_restore --disable-triggers: a warning');
+	is(rows($local, 'SELECT count(*) FROM bulk'), '1', 'pg_restore --disable-triggers: the row is there');
+	is(rows($local, $enabled), 'A', 'pg_restore --disable-triggers: all triggers are as they were');
+	$local->safe_psql('postgres', 'SET client_min_messages = error; SET check_function_bodies = off; ALTER TABLE bulk DISABLE TRIGGER ALL');
+	stalls_alone('bulk', 'while a restore goes on');
+	$local->safe_psql('postgres', 'SET check_function_bodies = off; ALTER TABLE bulk ENABLE TRIGGER ALL');
+	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', 'and heals after it');
 }
 
 # a type that takes only some of the values is the rows' matter
