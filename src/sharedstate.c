@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
@@ -18,6 +19,8 @@
 
 #include "compat.h"
 #include "sharedslot.h"
+
+static void wake_pushers(int64 entries, bool retry);
 
 Shared	   *synchro_shared = NULL;
 
@@ -65,11 +68,23 @@ set_up_memory(void)
 }
 
 /*
+ * A worker that applies changes of a subscription commits what is prepared by
+ * no utility command, and in a transaction that has no id.
+ */
+static void
+after_replicated_commit(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && IsLogicalWorker() && !TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		wake_pushers(1, false);
+}
+
+/*
  * Ask for shared memory; called when the postmaster preloads the library.
  */
 void
 synchro_shared_init(void)
 {
+	RegisterXactCallback(after_replicated_commit, NULL);
 	previous_request_hook = shmem_request_hook;
 	shmem_request_hook = request_memory;
 	previous_startup_hook = shmem_startup_hook;

@@ -222,6 +222,20 @@ wait_arrival($remote, q{SELECT string_agg(name, ' ') FROM t WHERE name IN ('prep
 $local->safe_psql('postgres', q{COMMIT PREPARED 'later'});
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'prepared'}, '1', 'a prepared transaction arrives when it is committed');
 
+# also where replication commits it: nothing else happens here that could wake anybody
+my $publisher = synchro_node('publisher', streaming => 'logical');
+
+$publisher->safe_psql('postgres', 'CREATE TABLE t (id int PRIMARY KEY, name text, sent timestamptz); CREATE PUBLICATION p FOR TABLE t');
+$local->safe_psql('postgres', "CREATE SUBSCRIPTION s CONNECTION '" . $publisher->connstr('postgres') =~ s/'/''/gr . "' PUBLICATION p WITH (two_phase = true, copy_data = false)");
+wait_for($local, q{SELECT subtwophasestate = 'e' FROM pg_subscription}, 'replication is there');
+$publisher->safe_psql('postgres', q{BEGIN; INSERT INTO t VALUES (1000000, 'replicated'); PREPARE TRANSACTION 'there'});
+wait_for($local, 'SELECT count(*) = 1 FROM pg_prepared_xacts', 'it prepares a transaction');
+wait_for($local, q{SELECT state = 'idle' FROM synchro.remotes}, 'of which there is nothing to push as yet');
+$publisher->safe_psql('postgres', q{COMMIT PREPARED 'there'});
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'replicated'}, '1', 'which arrives when replication commits it');
+$local->safe_psql('postgres', 'DROP SUBSCRIPTION s');
+$publisher->stop('fast');
+
 $local->stop('fast');
 $remote->stop('fast');
 unlike(slurp_file($local->logfile), qr/TRAP|PANIC|terminated by signal/, 'no worker has crashed');
