@@ -16,6 +16,16 @@
  * must survive its abort.  When these are written at last they bear a time
  * before what was written early, so that the reader sees the true order.
  *
+ * Many small subtransactions add to their parent's keys, which nobody could
+ * write while there is always another child.  So when one is about to commit
+ * and its keys and its parent's outgrow the buffer, both are written, under its
+ * xid: from then on it aborts if and only if its parent does, so these rows
+ * vanish just when the parent's keys would.  Should the child fail to commit
+ * after all, its rows vanish alone; so the keys stay in memory until it has,
+ * and if it aborts, its parent's are there as before.  Keys of grandparents
+ * stay: they must survive the parent's abort.  So each level keeps about
+ * synchro.buffer_size at most.
+ *
  * A key that the transaction logged a moment ago is not logged again: a
  * direct-mapped table of recent keys knows most of them.  It may forget, never
  * be wrong: an entry counts only if it is of the present epoch, and each cut
@@ -83,6 +93,16 @@ typedef struct RecentKey
 								 * without a look at the record */
 } RecentKey;
 
+/* what a subtransaction that is about to commit has written of the buffer */
+typedef struct WrittenPart
+{
+	int			level;			/* of the subtransaction; 0: nothing */
+	int			from;
+	int			to;
+	uint64		epoch;
+	TimestampTz time;			/* when */
+} WrittenPart;
+
 /* the record that is being appended */
 typedef struct CurrentRecord
 {
@@ -112,6 +132,7 @@ static int	tx_part = 0;
 static bool tx_flushed_early = false;
 static bool tx_closing = false; /* PRE_COMMIT has been through */
 static CurrentRecord current;
+static WrittenPart written;
 
 #define KEEP_BUFFER (64 * 1024) /* larger ones are freed at transaction end */
 
@@ -141,10 +162,10 @@ note_break(int offset, TimestampTz time)
 }
 
 /*
- * Write the buffer from offset on to the log, and cut it back to there.
+ * Write the buffer from offset on to the log.  Returns when.
  */
-static void
-flush_buffer(int offset)
+static TimestampTz
+write_buffer(int offset)
 {
 	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
 	TimestampTz now = synchro_log_stamp(writer);
@@ -180,20 +201,72 @@ flush_buffer(int offset)
 	if (tx_segment < 0)
 		tx_segment_level = GetCurrentTransactionNestLevel();
 	tx_segment = synchro_log_close(writer, &tx_part);
+	return now;
+}
+
+/*
+ * The same, and cut it back to there.
+ */
+static void
+flush_buffer(int offset)
+{
+	TimestampTz now = write_buffer(offset);
+
 	note_break(offset, now - 1);
 	buffer.len = offset;
 	epoch++;
 }
 
 /*
- * Where the current subtransaction's own records begin.
+ * Where the records of the subtransaction of that level begin.
  */
+static int
+mark_of(int level)
+{
+	return level > 1 && level <= nmarks ? marks[level - 1].len : 0;
+}
+
 static int
 current_mark(void)
 {
-	int			level = GetCurrentTransactionNestLevel();
+	return mark_of(GetCurrentTransactionNestLevel());
+}
 
-	return level > 1 && level <= nmarks ? marks[level - 1].len : 0;
+/*
+ * The current subtransaction is about to commit: its parent's records are
+ * written with its own if they are too many.
+ */
+static void
+write_with_parent(int level)
+{
+	int			from = mark_of(level - 1);
+
+	if (buffer.len - from <= synchro_buffer_size * 1024)
+		return;
+	tx_flushed_early = true;
+	written.time = write_buffer(from);
+	written.level = level;
+	written.from = from;
+	written.to = buffer.len;
+	written.epoch = epoch;
+}
+
+/*
+ * It has committed.  What another extension's callback has changed meanwhile
+ * stays in the buffer; if that was written, too, so does all, to be written
+ * once more.
+ */
+static void
+forget_written(void)
+{
+	if (written.epoch == epoch)
+	{
+		memmove(buffer.data + written.from, buffer.data + written.to, buffer.len - written.to);
+		buffer.len -= written.to - written.from;
+		note_break(written.from, written.time - 1);
+		epoch++;
+	}
+	written.level = 0;
 }
 
 static void
@@ -432,6 +505,7 @@ forget_transaction(void)
 	tx_part = 0;
 	tx_flushed_early = false;
 	tx_closing = false;
+	written.level = 0;
 	synchro_applied_forget();
 }
 
@@ -558,13 +632,21 @@ at_subtransaction_event(SubXactEvent event, SubTransactionId mySubid,
 		case SUBXACT_EVENT_START_SUB:
 			remember_mark(level);
 			break;
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			write_with_parent(level);
+			break;
 		case SUBXACT_EVENT_COMMIT_SUB:
+			if (written.level == level)
+				forget_written();
 			if (level <= nmarks)
 				disabled = Min(disabled, marks[level - 1].disabled);
 			nmarks = level - 1;
 			tx_segment_level = Min(tx_segment_level, level - 1);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
+
+			if (written.level == level)
+				written.level = 0;
 
 			/* the segment's lock goes, so it may be left and truncated */
 			if (tx_segment_level >= level)

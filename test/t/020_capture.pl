@@ -320,6 +320,37 @@ subtest 'savepoints, with a buffer that is written early' => sub {
 	same($local, $remote, q{SELECT name, cash FROM k WHERE name <> 'theirs' ORDER BY 1}, 'renamed: k');
 	is(there(q{SELECT name, cash FROM k WHERE id = 77}), 'theirs|7', 'a row that bore the name for a moment only is not taken for it');
 	is(there(q{SELECT count(*) FROM k WHERE name = 's1 renamed' AND id IN (} . join(',', split /\n/, $before) . ')'), 1, 'the renamed one is');
+	# Many small ones: what has been released is its parent's, is written with that, and goes with it.
+	here(q{INSERT INTO k (name, cash) VALUES ('small', 0)});
+	arrive('1/0/0', 'a row to be renamed', 't');
+	my $small = q{DO $$
+		BEGIN
+			FOR i IN 1 .. 6000 LOOP
+				BEGIN
+					INSERT INTO t (name) VALUES ('%s ' || i);
+					PERFORM 1 / (i %% 10);
+				EXCEPTION WHEN division_by_zero THEN NULL;
+				END;
+			END LOOP;
+		END $$;};
+	here(q{
+		SET synchro.buffer_size = '64kB';
+		BEGIN;
+		UPDATE k SET name = 'small, interim' WHERE name = 'small';
+		SAVEPOINT a;
+		UPDATE k SET name = 'small, gone' WHERE name = 'small, interim';
+		SAVEPOINT b;} . sprintf($small, 'gone') . q{
+		RELEASE b;
+		ROLLBACK TO a;} . sprintf($small, 'kept') . q{
+		SAVEPOINT c;
+		UPDATE k SET name = 'small, renamed' WHERE name = 'small, interim';
+		SAVEPOINT d;} . sprintf($small, 'gone, too') . q{
+		ROLLBACK TO d;
+		INSERT INTO t (name) VALUES ('in d');
+		RELEASE c;
+		COMMIT});
+	arrive('5401/1/0', 'many small ones', 't');
+	same($local, $remote, q{SELECT name, cash FROM k WHERE name <> 'theirs' ORDER BY 1}, 'many small ones: k');
 	here(q{TRUNCATE t; DELETE FROM k});
 	sync($local, 'office');
 	is(there('SELECT (SELECT count(*) FROM t), (SELECT string_agg(name, $$ $$) FROM k)'), '0|theirs', 'all are gone again');

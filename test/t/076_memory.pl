@@ -222,6 +222,31 @@ my $logged = taken_by_writer('SET synchro.log_changes = on', sprintf $million, '
 cmp_ok($logged - $bare, '<', $writer_bound, sprintf '%d changes in a transaction take %.1f MB, of which PostgreSQL\'s queue of triggers %.1f MB', $changes, $logged, $bare);
 is(rows($local, "SELECT pending >= $changes FROM synchro.remotes"), 't', 'all of them are logged');
 
+#
+# Each in a subtransaction of its own: what is released is its parent's, which writes nothing itself. Keys of 300 bytes.
+#
+$local->safe_psql('postgres', q{CREATE TABLE long_keys (name text PRIMARY KEY); SELECT synchro.add_table('long_keys')});
+sub taken_by_subtransactions
+{
+	my ($settings, $what) = @_;
+	my $session = $local->background_psql('postgres');
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	my $block = q{BEGIN; DO $$ BEGIN FOR i IN 1 .. %d LOOP BEGIN INSERT INTO long_keys VALUES (repeat('%s', 300 - length('%s')) || i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$; %s};
+
+	$session->query_safe("$settings; " . sprintf $block, 10, $what, $what, 'ROLLBACK');
+	my $before = peak($pid);
+
+	$session->query_safe(sprintf $block, 40_000, $what, $what, 'COMMIT');
+	my $taken = peak($pid) - $before;
+
+	$session->quit;
+	return $taken;
+}
+$bare = taken_by_subtransactions('SET synchro.log_changes = off', 'a');
+$logged = taken_by_subtransactions('SET synchro.log_changes = on', 'b');
+cmp_ok($logged - $bare, '<', $writer_bound, sprintf '40000 subtransactions take %.1f MB, without the log %.1f MB', $logged, $bare);
+is(rows($local, q{SELECT count(DISTINCT key) FROM synchro.changes WHERE relation = 'long_keys'::regclass}), '40000', 'all of them are logged');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
