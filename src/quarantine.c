@@ -553,14 +553,17 @@ static bool
 is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable *table, const SynchroRemoteError *error)
 {
 	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	List	   *named;
 	int			number;
 	ListCell   *cell;
 
 	/* what a row refers to is in the row */
-	if (strcmp(error->sqlstate, SYNCHRO_MISSING_PARENTS) == 0)
-		return refers_to(table, parse_named_row(pass, error->detail, NULL)->table->relid);
-	if (strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0)
-		return parse_named_row(pass, error->detail, NULL)->table->relid == table->relid;
+	named = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
+	if (named != NIL)
+		return refers_to(table, ((SynchroNamedRow *) linitial(named))->lt->table->relid);
+	named = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+	if (named != NIL)
+		return ((SynchroNamedRow *) linitial(named))->lt->table->relid == table->relid;
 	if (error->table != NULL && error->table[0] != '\0')
 		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
 	if (copy == NULL || sscanf(copy, "COPY s_%d", &number) != 1)
