@@ -289,8 +289,6 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	const Emitter *emitter = arg;
 	const SynchroBytes none = {0};
 	SynchroOrigin *origin = NULL;
-	bool		followed;
-	bool		told;
 	SynchroBytes name;
 	int64		nolds = changed->nolds;
 	ListCell   *cell;
@@ -300,26 +298,25 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	if (emitter->origins != NULL)
 		origin = synchro_moves_find(emitter->origins, group->identity);
 
-	/*
-	 * What was here is told of where it is now.  Whoever is here since is
-	 * another row: inserted, or arrived.  Only where the remote remembers what
-	 * was here by its identity it has to hear that this is over.
-	 */
-	followed = origin != NULL && origin->followed;
-	told = followed && changed->table->watched && changed->table->mode != SYNCHRO_MODE_REFERENCE;
 	if (origin != NULL && origin->arrived)
 	{
 		SynchroOrigin *from = synchro_moves_find(emitter->origins, origin->from);
 
 		if (from != NULL && from->known)
 			put_old(changed, group, 'o', from->name);
-		if (!told && name_of_before(changed, group, origin, &name))
+		if (name_of_before(changed, group, origin, &name))
 			put_old(changed, group, 'd', name);
 	}
-	else if (!told && name_of_before(changed, group, origin, &name))
+	else if (name_of_before(changed, group, origin, &name))
 	{
-		/* what is gone of a table that is not watched leaves no successor */
-		put_old(changed, group, followed || (group->removed && !changed->table->watched) ? 'd' : 'o', name);
+		/*
+		 * What is gone of a table that is not watched leaves no successor.
+		 * What has arrived elsewhere has it there: who is here since is
+		 * another row.
+		 */
+		bool		dead = (origin != NULL && origin->followed) || (group->removed && !changed->table->watched);
+
+		put_old(changed, group, dead ? 'd' : 'o', name);
 	}
 
 	if (!changed->table->watched)
@@ -344,7 +341,7 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 			put_key(changed, group, 0, gone->name, gone->stamp);
 			cell = lnext(group->gone_again, cell);
 		}
-		else if (emitter->for_peer && group->again && group->unnamed && group->has_old && !told)
+		else if (emitter->for_peer && group->again && group->unnamed && group->has_old)
 		{
 			/*
 			 * The row is new, and yet the remote has one of its first name, or
