@@ -128,10 +128,13 @@ extern char *synchro_sql_column_text(const SynchroTable *table, int column, cons
 extern char *synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value);
 extern char *synchro_sql_remote_value(const SynchroLinkTable *lt, int column, const char *text);
 extern char *synchro_sql_remote_column(const SynchroLinkTable *lt, int column, const char *alias);
+
+/* in translation.c */
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
 extern bool synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk);
+extern bool synchro_column_is_value_of_before(const SynchroLinkTable *lt, int column);
 extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
 extern bool synchro_identity_beside_sequence(const SynchroTable *table, int column);
 extern bool synchro_identity_is_value(const SynchroLinkTable *lt, int column);

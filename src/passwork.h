@@ -83,6 +83,8 @@ extern List *synchro_quarantine_named(SynchroLink *link, const SynchroRemoteErro
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);
 extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error);
+
+/* in parking.c */
 extern SynchroRemoteError *synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid,
 													 SynchroRemoteError *error);
 extern void synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,

@@ -132,62 +132,6 @@ receive_row(TupleTableSlot *slot, void *arg)
 	MemoryContextReset(stream->row_context);
 }
 
-/*
- * Is a name of before known by the value of that column, since a foreign key
- * references another column with it than the parent's identity?
- */
-static bool
-is_value_of_before(const SynchroLinkTable *lt, int column)
-{
-	int			fk = synchro_column_fk(lt, column);
-
-	return fk >= 0 && synchro_column_is_key(lt->table, column) &&
-		synchro_fk_beyond_identity(lt, fk);
-}
-
-/*
- * Such a value is the same on the remote, unless the referenced column is a
- * reference or a local id itself.
- */
-static void
-check_value_of_before(const SynchroLinkTable *lt, int column)
-{
-	const SynchroColumn *here = &lt->table->columns[column];
-	const SynchroTable *parent = lt->parents[here->fk]->table;
-	AttrNumber	refcol = lt->table->fks[here->fk].refcols[here->fk_pos];
-
-	for (int i = 0; i < parent->ncolumns; i++)
-		if (parent->columns[i].attnum == refcol &&
-			(parent->columns[i].fk >= 0 || parent->columns[i].from_sequence))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("renamed or deleted rows of table %s cannot be found on the remote",
-							lt->table->qualified),
-					 errdetail("Column \"%s\" of its natural key references column \"%s\" of table %s, which is a reference or an id itself.",
-							   here->name, parent->columns[i].name, parent->qualified),
-					 errhint("Let a foreign key in a natural key reference the primary key.")));
-}
-
-/*
- * A name of before has only columns of the natural key, of these values, and they
- * do not say which row a foreign key referenced: an error, unless it was none.
- */
-static void
-check_identity_of_before(const SynchroLinkTable *lt, int fk, char **key)
-{
-	const SynchroTable *table = lt->table;
-
-	for (int j = 0; j < table->nkey; j++)
-		if (key[j] != NULL && synchro_column_fk(lt, table->key[j]) == fk)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("renamed or deleted rows of table %s cannot be found on the remote", table->qualified),
-					 errdetail("Its natural key does not have all columns of foreign key \"%s\", which its column \"%s\" needs to say which row of table %s it references.",
-							   table->fks[fk].name, table->columns[table->key[j]].name, lt->parents[fk]->table->qualified),
-					 errhint("Put the columns into the natural key: SELECT synchro.alter_table(%s, ...).",
-							 quote_literal_cstr(table->qualified))));
-}
-
 static void
 begin_stream(RowStream *stream, SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, int max_columns)
 {
@@ -205,8 +149,8 @@ begin_stream(RowStream *stream, SynchroLink *link, SynchroLinkTable *lt, Synchro
 /*
  * The tables that the query which reads rows, or names, joins with.
  */
-static List *
-joined_parents(const SynchroLinkTable *lt, bool key_only)
+List *
+synchro_stream_joined(const SynchroLinkTable *lt, bool key_only)
 {
 	List	   *parents = NIL;
 
@@ -273,7 +217,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 		stream.request_fk[stream.ncolumns++] = -1;
 	}
 	for (int i = 0; key_only && i < table->ncolumns; i++)
-		if (is_value_of_before(lt, i))
+		if (synchro_column_is_value_of_before(lt, i))
 		{
 			appendStringInfoString(&sql, ", NULL");
 			stream.request_fk[stream.ncolumns++] = -1;
@@ -287,7 +231,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 		synchro_sql_from(&sql, lt, key_only);
 
 	stream.output = palloc0(sizeof(FmgrInfo) * stream.ncolumns);
-	synchro_reader_begin(&reader, link->target->owner, table, key_only, joined_parents(lt, key_only));
+	synchro_reader_begin(&reader, link->target->owner, table, key_only, synchro_stream_joined(lt, key_only));
 	if (in_range)
 		nparams = synchro_identities_bounds(identities, table, first, count, types, values);
 	else if (identities != NULL)
@@ -299,8 +243,11 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	return stream.nrows;
 }
 
-static SynchroSpool *
-make_spool(SynchroLink *link)
+/*
+ * A spool that lasts as long as the batch at hand.
+ */
+SynchroSpool *
+synchro_stream_spool(SynchroLink *link)
 {
 	MemoryContext old = MemoryContextSwitchTo(link->batch_context);
 	SynchroSpool *spool = synchro_spool_create();
@@ -333,7 +280,7 @@ synchro_stream_rows(SynchroLink *link, SynchroLinkTable *lt,
 	int64		nrows;
 
 	if (lt->rows == NULL)
-		lt->rows = make_spool(link);
+		lt->rows = synchro_stream_spool(link);
 	lt->involved = true;
 	nrows = run_stream(link, lt, lt->rows, NULL, identities, first, count, false,
 					   ensure ? "true" : "false", 1);
@@ -358,9 +305,9 @@ synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
 						const SynchroIdentities *identities, int first, int count, bool with_keys)
 {
 	if (lt->rows == NULL)
-		lt->rows = make_spool(link);
+		lt->rows = synchro_stream_spool(link);
 	if (lt->names == NULL && with_keys)
-		lt->names = make_spool(link);
+		lt->names = synchro_stream_spool(link);
 	lt->involved = true;
 	lt->nrows += run_stream(link, lt, lt->rows, lt->names, identities, first, count, false, NULL, 1);
 }
@@ -373,7 +320,7 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 					 const SynchroIdentities *identities, int first, int count)
 {
 	if (lt->names == NULL)
-		lt->names = make_spool(link);
+		lt->names = synchro_stream_spool(link);
 	lt->involved = true;
 	lt->nnames += run_stream(link, lt, lt->names, NULL, identities, first, count, true,
 							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL, NULL" :
@@ -391,202 +338,4 @@ synchro_stream_all_names(SynchroLink *link, SynchroLinkTable *lt)
 	(void) set_config_option("enable_seqscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	synchro_stream_names(link, lt, NULL, 0, 0);
 	AtEOXact_GUC(false, guc_level);
-}
-
-/*
- * Append a stamp: microseconds, and the node where the change was made; sources
- * is NULL if it has none.
- */
-static void
-put_stamp(StringInfo line, SynchroStamp stamp, const SynchroSources *sources)
-{
-	const SynchroSource *source = sources != NULL ? synchro_source_find(sources, stamp.source) : NULL;
-
-	synchro_copy_put(line, source == NULL ? NULL : psprintf(INT64_FORMAT, stamp.at));
-	synchro_copy_put(line, source == NULL ? NULL : DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&source->origin))));
-}
-
-/*
- * Add to the batch when rows were changed: columns as in
- * synchro_sql_fill_changes().
- */
-void
-synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
-					   const SynchroIdentities *identities, const SynchroSources *sources)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro changes line",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old;
-
-	if (identities->count == 0)
-		return;
-	if (lt->changes == NULL)
-		lt->changes = make_spool(link);
-	lt->involved = true;
-	old = MemoryContextSwitchTo(context);
-	for (int i = 0; i < identities->count; i++)
-	{
-		const SynchroRowStamp *stamp = &identities->stamps[i];
-		StringInfoData line;
-
-		initStringInfo(&line);
-		put_stamp(&line, stamp->changed, sources);
-		synchro_copy_put(&line, stamp->born != 0 ? psprintf(INT64_FORMAT, stamp->born) : NULL);
-		for (int x = 0; x < lt->table->nidentity; x++)
-			synchro_copy_put(&line, synchro_staged_value(lt->table, x, identities->values[i * identities->nidentity + x]));
-		appendStringInfoChar(&line, '\n');
-		synchro_spool_append(lt->changes, line.data, line.len);
-		MemoryContextReset(context);
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-}
-
-/* an identity as it is read */
-typedef struct Spelling
-{
-	const SynchroTable *table;
-	char	  **values;			/* as they are staged */
-	MemoryContext context;		/* of the values */
-} Spelling;
-
-static void
-receive_spelling(TupleTableSlot *slot, void *arg)
-{
-	Spelling   *spelling = arg;
-	MemoryContext old = MemoryContextSwitchTo(spelling->context);
-
-	slot_getallattrs(slot);
-	for (int i = 0; i < spelling->table->nidentity; i++)
-	{
-		Oid			output;
-		bool		is_varlena;
-		char	   *value = NULL;
-
-		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, i)->atttypid, &output, &is_varlena);
-		if (!slot->tts_isnull[i])
-			value = OidOutputFunctionCall(output, slot->tts_values[i]);
-		spelling->values[i] = synchro_staged_value(spelling->table, i, value);
-	}
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * The log has a reference as the referencing row spelled it: have it spelled as
- * the referenced row does, if that is still there.
- */
-static void
-respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **staged)
-{
-	const SynchroTable *table = parent->table;
-	SynchroIdentities *identities = synchro_identities_create(table);
-	Spelling	spelling = {table, staged, CurrentMemoryContext};
-	SynchroReader reader;
-	StringInfoData sql;
-	Datum		values[INDEX_MAX_KEYS];
-	Oid			types[INDEX_MAX_KEYS];
-	int			nparams;
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ");
-	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(&sql, "%st.%s", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
-	synchro_sql_from(&sql, parent, true);
-	synchro_identities_add(identities, raw);
-	synchro_reader_begin(&reader, link->target->owner, table, true, joined_parents(parent, true));
-	nparams = synchro_identities_params(identities, table, 0, 1, types, values);
-	synchro_sql_query(sql.data, nparams, types, values, NULL, synchro_sql_callback(receive_spelling, &spelling));
-	synchro_reader_end(&reader);
-
-	/* queries leave their own behind */
-	MemoryContextSwitchTo(spelling.context);
-}
-
-/*
- * Add a name of before, of synchro_changes_next_old() or synchro_parked_names().
- */
-void
-synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChangedKey *old,
-				   const SynchroSources *sources)
-{
-	const SynchroTable *table = lt->table;
-	char	  **here = synchro_identities_values(table, table->identity, table->nidentity, old->identity);
-	int			waits = old->kind == SYNCHRO_KIND_WAITING[0] ? 1 : 0;
-	StringInfoData line;
-
-	initStringInfo(&line);
-	synchro_suspect(lt->root);
-	appendStringInfoChar(&line, old->kind);
-	if (lt->decides)
-		put_stamp(&line, old->kind == SYNCHRO_KIND_OLD[0] ? old->changed : old->named, waits ? NULL : sources);
-	if (lt->decides)
-		synchro_copy_put(&line, waits ? NULL : psprintf(INT64_FORMAT, old->named.at));
-	for (int i = 0; i < table->nidentity; i++)
-		synchro_copy_put(&line, synchro_staged_value(table, i, here[i]));
-	if (table->mode == SYNCHRO_MODE_REFERENCE)
-	{
-		char	  **former = synchro_identities_values(table, table->identity, table->nidentity, old->name);
-
-		for (int i = 0; i < table->nidentity; i++)
-			synchro_copy_put(&line, former[i]);
-	}
-	else
-	{
-		char	  **key = synchro_identities_values(table, table->key, table->nkey, old->name);
-
-		for (int fk = 0; fk < table->nfks; fk++)
-		{
-			char	   *request[INDEX_MAX_KEYS];
-			char	   *raw[INDEX_MAX_KEYS];
-			const SynchroTable *parent = lt->parents[fk] != NULL ? lt->parents[fk]->table : NULL;
-
-			if (parent == NULL || !synchro_fk_names_key(lt, fk))
-				continue;
-			Assert(parent->nidentity > 0);
-			for (int x = 0; x < parent->nidentity; x++)
-			{
-				bool		known = synchro_fk_beyond_identity(lt, fk);
-
-				request[x] = raw[x] = NULL;
-				for (int i = 0; i < table->fks[fk].ncols; i++)
-					for (int j = 0; j < table->nkey; j++)
-					{
-						if (table->fks[fk].refcols[i] != parent->columns[parent->identity[x]].attnum ||
-							table->key[j] != table->fks[fk].cols[i])
-							continue;
-						known = true;
-						if (key[j] != NULL)
-							request[x] = synchro_staged_value(parent, x, raw[x] = key[j]);
-					}
-				if (!known)
-					check_identity_of_before(lt, fk, key);
-			}
-			if (raw[0] != NULL && !synchro_sql_is_direct(lt, fk) && !synchro_fk_beyond_identity(lt, fk))
-				respell(link, lt->parents[fk], raw, request);
-			for (int x = 0; x < parent->nidentity; x++)
-				synchro_copy_put(&line, request[x]);
-			if (request[0] != NULL)
-				synchro_request_name(link, lt->parents[fk], request);
-		}
-		for (int i = 0; i < table->ncolumns; i++)
-			for (int j = 0; j < table->nkey; j++)
-				if (table->key[j] == i && synchro_column_fk(lt, i) < 0)
-					synchro_copy_put(&line, key[j]);
-		for (int i = 0; i < table->ncolumns; i++)
-			for (int j = 0; j < table->nkey; j++)
-				if (table->key[j] == i && is_value_of_before(lt, i))
-				{
-					check_value_of_before(lt, i);
-					synchro_copy_put(&line, key[j]);
-				}
-	}
-	appendStringInfoChar(&line, '\n');
-	if (lt->names == NULL)
-		lt->names = make_spool(link);
-	lt->involved = true;
-	synchro_spool_append(lt->names, line.data, line.len);
-	lt->nnames++;
-	lt->nwaiting += waits;
-	lt->nolds += 1 - waits;
-	synchro_suspect(InvalidOid);
 }

@@ -22,6 +22,12 @@ extern void synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
 									const SynchroIdentities *identities, int first, int count, bool with_keys);
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
+
+/* for namestream.c */
+extern SynchroSpool *synchro_stream_spool(SynchroLink *link);
+extern List *synchro_stream_joined(const SynchroLinkTable *lt, bool key_only);
+
+/* in namestream.c */
 extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 								   const SynchroIdentities *identities,
 								   const SynchroSources *sources);

@@ -94,17 +94,20 @@ typedef struct SynchroTable
 
 extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
-extern bool synchro_table_parts_captured(Oid relid);
 extern Oid	synchro_table_by_name(const char *qualified);
-extern Oid	synchro_table_root(Oid relid);
-extern bool synchro_table_is_detaching(Oid relid);
-extern Oid	synchro_table_root_seen(Oid relid, bool *passing);
 extern int	synchro_table_column(const SynchroTable *table, const char *name);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);
 extern char *synchro_table_rows(const SynchroTable *table);
 extern char *synchro_table_keys_text(const SynchroTable *table);
 extern const char *synchro_mode_name(SynchroMode mode);
+extern bool synchro_trigger_fires(char tgenabled);
+
+/* in partitions.c */
+extern bool synchro_table_parts_captured(Oid relid);
+extern Oid	synchro_table_root(Oid relid);
+extern bool synchro_table_is_detaching(Oid relid);
+extern Oid	synchro_table_root_seen(Oid relid, bool *passing);
 
 /* in tablecache.c */
 extern void synchro_table_init(void);

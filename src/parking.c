@@ -1,0 +1,326 @@
+/*-------------------------------------------------------------------------
+ *
+ * parking.c
+ *	  Rows that the remote refuses, as they are parked: why, and by which name.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "applysql.h"
+#include "localsql.h"
+#include "passwork.h"
+
+/*
+ * A key as messages show it: without the braces of the array.
+ */
+static char *
+shown_key(const SynchroNamedRow *row)
+{
+	return pnstrdup(row->key + 1, strlen(row->key) - 2);
+}
+
+/*
+ * If the remote's type of a column has refused a value, name the column: its
+ * own message says only what was wrong with the value.
+ */
+static void
+describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	int			number;
+	int			column;
+	ListCell   *cell;
+
+	if (failure->detail != NULL || copy == NULL || sscanf(copy, "COPY s_%d, line %*u, column c%d", &number, &column) != 2)
+		return;
+	foreach(cell, pass->link->tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->number != number || lt->remote == NULL || column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
+			continue;
+		failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
+								   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
+		failure->hint = "Correct the value here, or make the column's type there the same as here.";
+	}
+}
+
+/*
+ * Say of which parent a row has failed.
+ */
+static void
+describe_missing(SynchroPass *pass, const SynchroNamedRow *parent, SynchroFailure *failure)
+{
+	const SynchroTable *table = parent->lt->table;
+
+	failure->sqlstate = "23503";
+	failure->detail = NULL;
+	failure->message = psprintf(synchro_parked_find_text(pass->parked, table, parent->key) != NULL ?
+								"row of table %s with key %s, which it references, could not be applied either" :
+								"row of table %s with key %s, which it references, does not exist",
+								table->qualified, shown_key(parent));
+}
+
+/*
+ * Say of which row the remote has several.
+ */
+static void
+describe_ambiguous(const SynchroNamedRow *row, SynchroFailure *failure)
+{
+	const char *table = row->lt->table->qualified;
+
+	failure->sqlstate = "21000";
+	failure->message = psprintf("natural key of a row of table %s matches several rows on the remote", table);
+	failure->detail = psprintf("The row's key here is %s.", shown_key(row));
+	failure->hint = psprintf("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
+							 quote_literal_cstr(table));
+}
+
+/*
+ * Say in a failure what the remote said.  Needs a transaction.
+ */
+static void
+describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
+	List	   *rows = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+
+	failure->sqlstate = error->sqlstate;
+	failure->message = error->message;
+	failure->detail = error->detail;
+	failure->hint = error->hint;
+	failure->constraint = error->constraint != NULL && error->constraint[0] != '\0' ? error->constraint : NULL;
+	if (parents != NIL)
+		describe_missing(pass, linitial(parents), failure);
+	else if (rows != NIL)
+		describe_ambiguous(linitial(rows), failure);
+	else
+		describe_column(pass, error, failure);
+}
+
+/*
+ * Park a change that the remote has refused.  In a local transaction.  What
+ * there is of it is in failure, but for the reason.  name: by which a preview
+ * shows it, or NULL.
+ */
+static void
+park(SynchroPass *pass, Oid relid, SynchroFailure *failure, const SynchroRemoteError *error, const char *name)
+{
+	const SynchroTable *table = synchro_table_get(relid, true);
+
+	if (table == NULL)
+		return;
+	failure->table = synchro_table_copy(table, CurrentMemoryContext);
+	failure->origin = &synchro_source_find(pass->changes->sources, failure->stamp.source)->origin;
+	describe(pass, error, failure);
+	if (pass->link->preview == NULL)
+		(void) synchro_parked_put(pass->parked, failure);
+	else
+	{
+		SynchroParked *parked = synchro_parked_keep(pass->parked, failure);
+		SynchroIdentities identity = {failure->table->nidentity, 1, 1, failure->identity};
+		MemoryContext old = MemoryContextSwitchTo(pass->parked->context);
+
+		parked->name = name != NULL ? pstrdup(name) : synchro_identities_text(&identity, 0);
+		parked->reason = synchro_preview_reason(failure->sqlstate, failure->message);
+		MemoryContextSwitchTo(old);
+	}
+	pass->counts.failed++;
+}
+
+/*
+ * What a preview calls a row that has failed: by its natural key, if it is
+ * here and the remote's tables can hold it; else NULL.  Waits for the network.
+ */
+static char *
+name_of(SynchroPass *pass, Oid relid, const SynchroIdentities *identities, int position)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext whole = pass->batch_context;
+	SynchroRowStamp unknown = {{0}};
+	SynchroIdentities one = {identities->nidentity, 1, 1, &identities->values[position * identities->nidentity], &unknown};
+	SynchroBatchKeys keys = {relid, &one};
+	SynchroBatch *batch;
+	char	   *name;
+	bool		more = true;
+
+	if (pass->link->preview == NULL)
+		return NULL;
+	pass->batch_context = AllocSetContextCreate(whole, "synchro name", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(pass->batch_context);
+	batch = synchro_pass_batch(pass);
+	batch->keys = list_make1(&keys);
+	batch->ensured = NIL;
+	batch->max_olds = 0;
+	synchro_pass_read(pass, batch, false, &more);
+	name = synchro_batch_name(batch);
+	if (name != NULL)
+		name = MemoryContextStrdup(context, name);
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(pass->batch_context);
+	pass->batch_context = whole;
+	return name;
+}
+
+/*
+ * The same of a row with a name of before.
+ */
+static char *
+name_of_old(SynchroPass *pass, const SynchroBatchOld *old)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const SynchroTable *table;
+	SynchroIdentities *identities = NULL;
+
+	if (pass->link->preview == NULL)
+		return NULL;
+	synchro_local_begin("synchro: looking up a name");
+	MemoryContextSwitchTo(context);
+	table = synchro_table_get(old->relid, true);
+	if (table != NULL)
+	{
+		identities = synchro_identities_create(table);
+		synchro_identities_decode(identities, table, old->key.identity);
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	return identities != NULL ? name_of(pass, old->relid, identities, 0) : NULL;
+}
+
+static bool
+refers_to(const SynchroTable *table, Oid parent)
+{
+	for (int i = 0; i < table->nfks; i++)
+		if (table->fks[i].parent == parent)
+			return true;
+	return false;
+}
+
+/*
+ * Is an error about a row of that table, as far as it can be told?
+ *
+ * Of a table's constraints the remote says whose they are, and of a staged value
+ * the COPY.  Any other error may be about what the batch has of other tables.
+ */
+static bool
+is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable *table, const SynchroRemoteError *error)
+{
+	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	List	   *named;
+	int			number;
+	ListCell   *cell;
+
+	/* what a row refers to is in the row */
+	named = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
+	if (named != NIL)
+		return refers_to(table, ((SynchroNamedRow *) linitial(named))->lt->table->relid);
+	named = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+	if (named != NIL)
+		return ((SynchroNamedRow *) linitial(named))->lt->table->relid == table->relid;
+	if (error->table != NULL && error->table[0] != '\0')
+		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
+	if (copy == NULL || sscanf(copy, "COPY s_%d", &number) != 1)
+		return batch->ensured == NIL;
+	foreach(cell, pass->link->tables)
+		if (((SynchroLinkTable *) lfirst(cell))->number == number)
+			return ((SynchroLinkTable *) lfirst(cell))->table->relid == table->relid;
+	return false;
+}
+
+/*
+ * The error that rows of a table are parked with which were not tried one by
+ * one.  Whoever may read that table is shown it, so it says nothing of rows of
+ * others.  In the current memory context.
+ */
+SynchroRemoteError *
+synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, SynchroRemoteError *error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const SynchroTable *table;
+	SynchroRemoteError *shared;
+	bool		own;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	table = synchro_table_get(relid, true);
+	own = table == NULL || is_about_table(pass, batch, table, error);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	if (own)
+		return error;
+	shared = palloc0(sizeof(SynchroRemoteError));
+
+	/* ours are said with what they name, see describe() */
+	strlcpy(shared->sqlstate, strcmp(error->sqlstate, SYNCHRO_AMBIGUOUS_KEY) == 0 ? "21000" :
+			strcmp(error->sqlstate, SYNCHRO_MISSING_PARENTS) == 0 ? "23503" : error->sqlstate, sizeof(shared->sqlstate));
+	shared->message = pstrdup("it was in a batch that failed because of a row of another table");
+	shared->hint = pstrdup("So much had failed that rows were not tried one by one. Mend what is shown for other rows, and run synchro.retry().");
+	return shared;
+}
+
+/*
+ * Park a row with a name of before that the remote has refused.
+ */
+void
+synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const SynchroTable *table;
+	bool		by_reference;
+	SynchroFailure failure = {0};
+	char	   *name = name_of_old(pass, old);
+
+	synchro_local_begin("synchro: parking what has failed");
+	table = synchro_table_get(old->relid, true);
+	if (table != NULL)
+	{
+		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
+		failure.identity = synchro_identities_values(table, table->identity, table->nidentity, old->key.identity);
+		failure.op = old->key.kind == SYNCHRO_KIND_OLD[0] && !by_reference ? SYNCHRO_OP_UPDATE : SYNCHRO_OP_DELETE;
+		failure.has_old = old->key.name.data != NULL && !by_reference;
+		failure.old = old->key.name;
+		failure.stamp = old->key.changed;
+		park(pass, old->relid, &failure, error, name);
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Park a change of a row that the remote has refused.  dead: the delete that is
+ * sent again with it, or NULL.
+ */
+void
+synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
+							const SynchroBatchDead *dead, const SynchroRemoteError *error)
+{
+	const SynchroIdentities *identities = keys->identities;
+	MemoryContext context = CurrentMemoryContext;
+	SynchroFailure failure = {0};
+	char	   *name = name_of(pass, keys->relid, identities, position);
+
+	failure.identity = &identities->values[position * identities->nidentity];
+	failure.op = SYNCHRO_OP_UPDATE;
+	if (identities->stamps != NULL)
+	{
+		failure.stamp = identities->stamps[position].changed;
+		if (identities->stamps[position].born > SYNCHRO_BORN_LONG_AGO)
+			failure.op = SYNCHRO_OP_INSERT;
+	}
+	if (failure.stamp.at == 0)
+		failure.stamp.at = GetCurrentTimestamp();
+	if (dead != NULL)
+	{
+		failure.op = SYNCHRO_OP_DELETE;
+		failure.has_old = true;
+		failure.old = dead->key.name;
+	}
+	synchro_local_begin("synchro: parking what has failed");
+	park(pass, keys->relid, &failure, error, name);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}

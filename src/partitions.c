@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.c
+ *	  Partitions: whose root they have, also while they are being detached, and
+ *	  whether their triggers fire.  (header: tableinfo.h)
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/partition.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "tableinfo.h"
+
+static bool
+has_firing_trigger(Relation triggers, Oid relid)
+{
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result;
+
+	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(SYNCHRO_ROW_TRIGGER));
+	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 2, key);
+	tuple = systable_getnext(scan);
+	result = HeapTupleIsValid(tuple) && synchro_trigger_fires(((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled);
+	systable_endscan(scan);
+	return result;
+}
+
+/*
+ * Have all partitions of a table, at any depth, its trigger, enabled?  Takes no
+ * lock on them.
+ */
+bool
+synchro_table_parts_captured(Oid relid)
+{
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	bool		result = true;
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		/* rows are in the leaves, and their triggers fire */
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
+			result = result && has_firing_trigger(triggers, lfirst_oid(cell));
+	}
+	table_close(triggers, AccessShareLock);
+	return result;
+}
+
+/*
+ * The partition root of a table, or the table itself.  A partition that is being
+ * detached concurrently has none any more, though it counts as one until that is
+ * done: it is a root itself.
+ */
+Oid
+synchro_table_root(Oid relid)
+{
+	List	   *ancestors;
+	Oid			root;
+
+	if (!get_rel_relispartition(relid))
+		return relid;
+	ancestors = get_partition_ancestors(relid);
+	root = ancestors != NIL ? llast_oid(ancestors) : relid;
+	list_free(ancestors);
+	return root;
+}
+
+/*
+ * Is it such a partition?
+ */
+bool
+synchro_table_is_detaching(Oid relid)
+{
+	return get_rel_relispartition(relid) && synchro_table_root(relid) == relid;
+}
+
+/*
+ * Does the statement at hand not see yet that the partition is being detached?
+ */
+static bool
+is_seen_attached(Oid relid)
+{
+	Relation	rel = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key[0], Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, InheritsRelidSeqnoIndexId, true, NULL, lengthof(key), key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) && ActiveSnapshotSet())
+		result = XidInMVCCSnapshot(HeapTupleHeaderGetXmin(tuple->t_data), GetActiveSnapshot());
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * The partition root as the statement at hand sees it: one with a snapshot of
+ * before the partition was being detached writes to it through the root, and is
+ * waited for by DETACH PARTITION.
+ *
+ * passing: set if the next statement may see it otherwise.
+ */
+Oid
+synchro_table_root_seen(Oid relid, bool *passing)
+{
+	Oid			root = synchro_table_root(relid);
+
+	*passing = false;
+	while (synchro_table_is_detaching(root))
+	{
+		*passing = true;
+		if (!is_seen_attached(root))
+			break;
+		root = synchro_table_root(get_partition_parent(root, true));
+	}
+	return root;
+}

@@ -1,0 +1,214 @@
+/*-------------------------------------------------------------------------
+ *
+ * translation.c
+ *	  Which columns foreign keys translate, and SQL text for their values on the
+ *	  remote.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "applysql.h"
+
+/* chains of references that are followed */
+#define MAX_REFERENCES	32
+
+bool
+synchro_column_is_key(const SynchroTable *table, int column)
+{
+	for (int i = 0; i < table->nkey; i++)
+		if (table->key[i] == column)
+			return true;
+	return false;
+}
+
+static int
+column_of_attnum(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return i;
+	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
+}
+
+/*
+ * Has a column that foreign keys reference the same value on the remote?  Rows
+ * are matched by their natural keys, and all else of a watched table is pushed;
+ * but ids are each server's own.
+ *
+ * depth: how many references it was reached by.  Those that go round in a circle
+ * say nothing against it.
+ */
+static bool
+is_same_there(const SynchroLinkTable *lt, int column, int depth)
+{
+	const SynchroColumn *c = &lt->table->columns[column];
+
+	/* parents that are in no key need not be known here */
+	if (!synchro_column_is_key(lt->table, column))
+		return lt->table->watched && !c->skipped && !c->from_sequence && c->fk < 0;
+	if (c->fk < 0 || lt->parents[c->fk] == NULL || depth > MAX_REFERENCES)
+		return true;
+	if (lt->table->fks[c->fk].ncols == 1)
+		return false;
+	return is_same_there(lt->parents[c->fk],
+						 column_of_attnum(lt->parents[c->fk]->table, lt->table->fks[c->fk].refcols[c->fk_pos]),
+						 depth + 1);
+}
+
+/*
+ * The foreign key that translates a column, or -1 where its value is taken
+ * as it is.
+ *
+ * The latter also where the referenced column, one of several or none of the
+ * parent's identity, is no id: the value is right by itself then, which it has to
+ * be where the reference does not tell it.  A reference of several columns that is
+ * NULL in part references no row; a name of before may have only some of them; and
+ * a parent that is written in the same statement has its new value only after it.
+ */
+int
+synchro_column_fk(const SynchroLinkTable *lt, int column)
+{
+	const SynchroColumn *c = &lt->table->columns[column];
+	const SynchroLinkTable *parent;
+	AttrNumber	refcol;
+
+	if (c->fk < 0 || lt->parents[c->fk] == NULL)
+		return -1;
+	parent = lt->parents[c->fk];
+	refcol = lt->table->fks[c->fk].refcols[c->fk_pos];
+	if (lt->table->fks[c->fk].ncols == 1 && synchro_identity_position(parent->table, refcol) >= 0)
+		return c->fk;
+	return is_same_there(parent, column_of_attnum(parent->table, refcol), 0) ? -1 : c->fk;
+}
+
+/*
+ * Does a foreign key translate a column of the natural key?
+ */
+bool
+synchro_fk_names_key(const SynchroLinkTable *lt, int fk)
+{
+	for (int i = 0; i < lt->table->nkey; i++)
+		if (synchro_column_fk(lt, lt->table->key[i]) == fk)
+			return true;
+	return false;
+}
+
+/*
+ * Position in the identity of the column with that attribute number, or -1.
+ */
+int
+synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->nidentity; i++)
+		if (table->columns[table->identity[i]].attnum == attnum)
+			return i;
+	return -1;
+}
+
+/*
+ * Is a column of the identity a value like any other, beside one that a
+ * sequence makes?  So is the partition key in a primary key.
+ */
+bool
+synchro_identity_beside_sequence(const SynchroTable *table, int column)
+{
+	if (table->columns[column].from_sequence)
+		return false;
+	for (int i = 0; i < table->nidentity; i++)
+		if (table->columns[table->identity[i]].from_sequence)
+			return true;
+	return false;
+}
+
+/*
+ * Does a column of the identity take the value that it has here?  Else it is
+ * the remote's own.
+ */
+bool
+synchro_identity_is_value(const SynchroLinkTable *lt, int column)
+{
+	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
+		(lt->pushed[column] && synchro_identity_beside_sequence(lt->table, column));
+}
+
+/*
+ * Does a foreign key translate columns that reference others than the parent's
+ * identity?
+ */
+bool
+synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk)
+{
+	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
+		if (synchro_column_fk(lt, lt->table->fks[fk].cols[i]) == fk &&
+			synchro_identity_position(lt->parents[fk]->table, lt->table->fks[fk].refcols[i]) < 0)
+			return true;
+	return false;
+}
+
+/*
+ * Append the value of a column on the remote.
+ *
+ * source: alias of the staged row.  part: "r" or "v", which identity of the
+ * parent's is meant.  The parents are joined by synchro_sql_join_parents().
+ */
+void
+synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
+				  const char *source, const char *part)
+{
+	int			fk = synchro_column_fk(lt, column);
+	AttrNumber	refcol;
+	int			position;
+
+	if (fk < 0)
+	{
+		appendStringInfo(sql, "%s.c%d", source, column);
+		return;
+	}
+	refcol = lt->table->fks[fk].refcols[lt->table->columns[column].fk_pos];
+	position = synchro_identity_position(lt->parents[fk]->table, refcol);
+	if (position >= 0)
+		appendStringInfo(sql, "p%d.%s%d", fk, part, position);
+	else
+		appendStringInfo(sql, "t%d.%s", fk,
+						 synchro_column_name(lt->parents[fk], column_of_attnum(lt->parents[fk]->table, refcol)));
+}
+
+/*
+ * Append joins that give the mapped parents of a staged row: alias p<fk>, and
+ * t<fk> for the remote row where more than its identity is referenced.
+ */
+void
+synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
+						 const char *source, bool key_only)
+{
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+	{
+		const SynchroLinkTable *parent = lt->parents[fk];
+
+		if (parent == NULL || (key_only && !synchro_fk_names_key(lt, fk)))
+			continue;
+		appendStringInfo(sql, " LEFT JOIN pg_temp.m_%d p%d ON p%d.kind = 'n' AND ",
+						 parent->number, fk, fk);
+		synchro_sql_equal(sql, psprintf("p%d.l", fk), psprintf("%s.f%d_", source, fk),
+						  parent->table->nidentity);
+		if (synchro_fk_beyond_identity(lt, fk))
+		{
+			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->remote->rows, fk);
+			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
+		}
+	}
+}
+
+/*
+ * Is a name of before known by the value of that column, since a foreign key
+ * references another column with it than the parent's identity?
+ */
+bool
+synchro_column_is_value_of_before(const SynchroLinkTable *lt, int column)
+{
+	int			fk = synchro_column_fk(lt, column);
+
+	return fk >= 0 && synchro_column_is_key(lt->table, column) &&
+		synchro_fk_beyond_identity(lt, fk);
+}
