@@ -174,7 +174,8 @@ wait_arrival($dead, 'SELECT count(*) FROM given WHERE n = -1', '0', 'set_checkpo
 #
 sub file_of_segment { return rows($local, "SELECT pg_relation_filenode('$segment')") }
 
-wait_arrival($_, $all, rows($local, $all), 'all is there before a table is locked') foreach $alive, $dead;
+wait_arrival($dead, $all, rows($local, $all), 'all is there before a table is locked');
+wait_for($local, 'SELECT bool_and(pending = 0) FROM synchro.remotes', 'on both');
 $dead->stop('immediate');
 $segment = 'synchro.log_' . rows($local, 'SELECT last_value FROM synchro.log_switch');
 my $txid = rows($local, q{BEGIN; UPDATE parent SET n = 5 WHERE name = 'new'; UPDATE parent SET name = 'newer' WHERE name = 'new'; COMMIT; SELECT xid FROM synchro.changes WHERE key = (SELECT id::text FROM parent WHERE name = 'newer') AND relation = 'parent'::regclass ORDER BY changed_at DESC LIMIT 1});
