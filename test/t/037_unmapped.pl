@@ -47,7 +47,7 @@ sub mapped
 	my $text = slurp_file($remote->logfile, $log);
 
 	$log = -s $remote->logfile;
-	my %named = reverse($text =~ /INSERT INTO pg_temp\.(m_\d+) [^;]*? FROM public\.(\w+) x /g);
+	my %named = reverse($text =~ /INSERT INTO pg_temp\.(m_\d+) [^;]*? FROM (?:ONLY )?public\.(\w+) x /g);
 	return join(' ', sort keys %named);
 }
 
