@@ -270,8 +270,8 @@ append_doomed_holders(StringInfo sql, const SynchroLink *link, const SynchroLink
 	synchro_sql_doomed(sql, lt);
 	appendStringInfoString(sql, ") c UNION SELECT ");
 	for (int i = 0; i < n; i++)
-		appendStringInfo(sql, "%su.remote_key[%d]::%s", i > 0 ? ", " : "", i + 1,
-						 lt->remote->columns[lt->table->identity[i]].base);
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("u.remote_key[%d]", i + 1)));
 	appendStringInfo(sql, " FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s) d JOIN pg_temp.m_%d m ON m.kind = 'n'",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), lt->number);
 	for (int i = 0; i < n; i++)

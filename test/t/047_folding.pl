@@ -184,7 +184,9 @@ $file = file_of_segment();
 $local->safe_psql('postgres', 'ANALYZE parent');
 $holder = $local->background_psql('postgres', on_error_stop => 1);
 $holder->query_safe('BEGIN; LOCK TABLE parent IN ACCESS EXCLUSIVE MODE');
-update_often($local, 'filler', 25);
+
+# more than what was folded before
+update_often($local, 'filler', 80);
 wait_for($local, "SELECT pg_relation_filenode('$segment') <> $file", 'the log is folded while a table is locked');
 $holder->query_safe('SELECT count(*) FROM synchro.changes');
 is(rows($local, join ' UNION ALL ', map { "SELECT renames FROM synchro.log_$_ WHERE txid = $txid" } 0 .. 2), 't', 'its names of before are known as such');
