@@ -439,6 +439,41 @@ foreach my $node ($a, $b)
 harmless('search_path', [], 'sync');
 
 #
+# a remote without the extension, where he may make schemas, and makes those that the extension would have
+#
+my $c = synchro_node('c');
+
+$c->safe_psql('postgres', <<'SQL2');
+CREATE TABLE public.swaps (name text PRIMARY KEY, i smallint NOT NULL UNIQUE, n numeric NOT NULL UNIQUE, t varchar(20) NOT NULL UNIQUE, u uuid NOT NULL UNIQUE,
+	d date NOT NULL UNIQUE, s timestamptz NOT NULL UNIQUE, parent text REFERENCES public.swaps ON UPDATE CASCADE);
+CREATE ROLE attacker;
+GRANT CREATE ON DATABASE postgres TO attacker;
+SET ROLE attacker;
+CREATE SCHEMA synchro;
+CREATE FUNCTION synchro.strike(how text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'strike by %, as %', how, current_user; END $$;
+CREATE FUNCTION synchro.peer_node() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_node'); RETURN NULL; END $$;
+CREATE FUNCTION synchro.peer_table(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_table'); RETURN NULL; END $$;
+CREATE FUNCTION synchro.peer_clock(uuid, uuid, integer, bigint, bigint, OUT own_node uuid, OUT own_reference uuid, OUT own_stratum integer,
+	OUT own_offset bigint, OUT own_uncertainty bigint) LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_clock'); END $$;
+SQL2
+connect_remote($a, $c, name => 'c');
+$a->safe_psql('postgres', q{SELECT synchro.copy_table('c', 'public.swaps')});
+foreach my $usage ('GRANT', 'REVOKE')
+{
+	my $whom = $usage eq 'GRANT' ? 'TO' : 'FROM';
+
+	$c->safe_psql('postgres', "$usage USAGE ON SCHEMA synchro $whom PUBLIC");
+	sync($a, 'c');
+	same($a, $c, 'SELECT * FROM public.swaps ORDER BY name', "$usage USAGE: what is pushed arrives");
+	is(rows($a, q{SELECT count(*) FROM synchro.check() WHERE problem LIKE '%runs synchro, too%'}), 0, 'it is not taken for a node');
+	$a->safe_psql('postgres', q{SELECT * FROM synchro.preview('c')});
+	$a->psql('postgres', q{SELECT * FROM synchro.verify('c', 'public.swaps')});
+	$a->safe_psql('postgres', q{UPDATE public.swaps SET i = i + 1000 WHERE name = 's3'});
+}
+unlike(slurp_file($c->logfile), qr/LOG:  strike by/, 'nothing of his is called');
+harmless('a schema of the same name', []);
+
+#
 # SQL that is made for administrators, who run it: what the attacker has called his things is in it
 #
 my $strike = 'ALTER ROLE attacker SUPERUSER; --';
@@ -508,41 +543,6 @@ foreach my $pattern (map { qr/^$_/ } '-- add a primary key.*\bn ', '-- add a pri
 }
 ($_->{fix} =~ /^-- on remote/ ? $b : $a)->psql('postgres', $_->{fix}, on_error_stop => 0) foreach @fixes;
 harmless('check()', [], 'sync');
-
-#
-# a remote without the extension, where he may make schemas, and makes those that the extension would have
-#
-my $c = synchro_node('c');
-
-$c->safe_psql('postgres', <<'SQL2');
-CREATE TABLE public.swaps (name text PRIMARY KEY, i smallint NOT NULL UNIQUE, n numeric NOT NULL UNIQUE, t varchar(20) NOT NULL UNIQUE, u uuid NOT NULL UNIQUE,
-	d date NOT NULL UNIQUE, s timestamptz NOT NULL UNIQUE, parent text REFERENCES public.swaps ON UPDATE CASCADE);
-CREATE ROLE attacker;
-GRANT CREATE ON DATABASE postgres TO attacker;
-SET ROLE attacker;
-CREATE SCHEMA synchro;
-CREATE FUNCTION synchro.strike(how text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'strike by %, as %', how, current_user; END $$;
-CREATE FUNCTION synchro.peer_node() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_node'); RETURN NULL; END $$;
-CREATE FUNCTION synchro.peer_table(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_table'); RETURN NULL; END $$;
-CREATE FUNCTION synchro.peer_clock(uuid, uuid, integer, bigint, bigint, OUT own_node uuid, OUT own_reference uuid, OUT own_stratum integer,
-	OUT own_offset bigint, OUT own_uncertainty bigint) LANGUAGE plpgsql AS $$ BEGIN PERFORM synchro.strike('peer_clock'); END $$;
-SQL2
-connect_remote($a, $c, name => 'c');
-$a->safe_psql('postgres', q{SELECT synchro.copy_table('c', 'public.swaps')});
-foreach my $usage ('GRANT', 'REVOKE')
-{
-	my $whom = $usage eq 'GRANT' ? 'TO' : 'FROM';
-
-	$c->safe_psql('postgres', "$usage USAGE ON SCHEMA synchro $whom PUBLIC");
-	sync($a, 'c');
-	same($a, $c, 'SELECT * FROM public.swaps ORDER BY name', "$usage USAGE: what is pushed arrives");
-	is(rows($a, q{SELECT count(*) FROM synchro.check() WHERE problem LIKE '%runs synchro, too%'}), 0, 'it is not taken for a node');
-	$a->safe_psql('postgres', q{SELECT * FROM synchro.preview('c')});
-	$a->psql('postgres', q{SELECT * FROM synchro.verify('c', 'public.swaps')});
-	$a->safe_psql('postgres', q{UPDATE public.swaps SET i = i + 1000 WHERE name = 's3'});
-}
-unlike(slurp_file($c->logfile), qr/LOG:  strike by/, 'nothing of his is called');
-harmless('a schema of the same name', []);
 
 $_->stop('fast') foreach $a, $b, $c;
 done_testing();
