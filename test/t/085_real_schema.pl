@@ -37,7 +37,7 @@ is(rows($there, 'SELECT count(*) FROM shop.product WHERE clicks <> 0'), '0', 'wh
 
 # and if something differs, deep down, both say so
 $there->safe_psql('postgres', q{SET synchro.log_changes = off; UPDATE shop.shipment_line SET quantity = 9 WHERE (shipment_id, line) = (SELECT min(shipment_id), min(line) FROM shop.shipment_line)});
-like(rows($here, $verify), qr/^shop\.shipment_line\|o\d+, \d, o\d+, \d\|different\|\{quantity\}$/, 'a quantity that differs is found, by its whole name');
+like(rows($here, $verify), qr/^shop\.shipment_line\|o\d+, \d, o\d+, \d, \d\|different\|\{quantity\}$/, 'a quantity that differs is found, by its whole name');
 my %manifests = map { my $node = $_; $node->name => { map { split /\|/, $_, 2 } split /\n/, rows($node, $manifest) } } $here, $there;
 is(join(' ', grep { $manifests{here}{$_} ne $manifests{there}{$_} } sort keys %{ $manifests{here} }), 'shop.shipment_line', 'in the manifest, too');
 is(rows($here, q{SELECT synchro.requeue('there')}), '1', 'it is queued again');
