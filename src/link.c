@@ -134,10 +134,15 @@ synchro_link_is_outdated(SynchroLink *link)
 static void
 find_peer(SynchroLink *link)
 {
-	SynchroRows *rows = synchro_remote_query(link->remote,
-											 "SELECT has_function_privilege(f.oid, 'EXECUTE'), quote_literal(current_user)"
-											 " FROM " SYNCHRO_PEER_NODE_FUNCTION " f", 0, NULL);
+	SynchroRows *rows;
 
+	/* most remotes are none, which takes a look at one row to see */
+	rows = synchro_remote_query(link->remote, "SELECT FROM pg_namespace WHERE nspname = '" SYNCHRO_SCHEMA "'", 0, NULL);
+	if (rows->nrows == 0)
+		return;
+	rows = synchro_remote_query(link->remote,
+								"SELECT has_function_privilege(f.oid, 'EXECUTE'), quote_literal(current_user)"
+								" FROM " SYNCHRO_PEER_NODE_FUNCTION " f", 0, NULL);
 	if (rows->nrows == 0)
 		return;
 	if (synchro_value(rows, 0, 0)[0] != 't')
