@@ -77,11 +77,8 @@ follow_parent(StringInfo sql, const SynchroLinkTable *lt, int fk)
 	}
 	appendStringInfo(sql, " AND (p.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind = 'n' AND NOT o.fresh",
 					 parent->number);
-	for (int i = 0; i < parent->table->nidentity; i++)
-	{
-		appendStringInfoString(sql, " AND ");
-		synchro_sql_value_equal(sql, parent, i, psprintf("o.w%d", i), psprintf("p.w%d", i));
-	}
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_same_row(sql, parent, "o.w", "p.w");
 	appendStringInfoString(sql, ")) AND ");
 	append_cascades(sql, lt, fk);
 	appendStringInfoChar(sql, ';');
@@ -153,11 +150,7 @@ synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt)
 					 " AND o.verdict IS NULL"
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		synchro_sql_value_equal(sql, lt, i, psprintf("n.r%d", i), psprintf("o.r%d", i));
-	}
+	synchro_sql_same_row(sql, lt, "n.r", "o.r");
 	appendStringInfoString(sql, ") GROUP BY ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);
 }

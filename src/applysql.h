@@ -121,6 +121,7 @@ extern const char *synchro_stage_type(const SynchroTable *table, int identity);
 extern void synchro_sql_list(StringInfo sql, const char *prefix, int count);
 extern void synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count);
 extern void synchro_sql_value_equal(StringInfo sql, const SynchroLinkTable *lt, int i, const char *left, const char *right);
+extern void synchro_sql_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
 extern char *synchro_sql_text(const char *value, bool builtin);
@@ -131,6 +132,7 @@ extern char *synchro_sql_remote_column(const SynchroLinkTable *lt, int column, c
 
 /* in translation.c */
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
+extern int	synchro_column_referenced(const SynchroLinkTable *lt, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
 extern bool synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk);

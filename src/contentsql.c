@@ -111,15 +111,6 @@ equality(const Builder *builder, const SynchroLinkTable *lt, int column)
 	return synchro_operator_name(entry->eq_opr);
 }
 
-static int
-column_of(const SynchroTable *table, AttrNumber attnum)
-{
-	for (int i = 0; i < table->ncolumns; i++)
-		if (table->columns[i].attnum == attnum)
-			return i;
-	elog(ERROR, "table %s has no column number %d", table->qualified, attnum);
-}
-
 /*
  * Does a value belong to a row's content?  What only this server has handed
  * out, or computes, does not.
@@ -195,7 +186,7 @@ append_joins(Builder *builder, StringInfo sql, const SynchroLinkTable *lt, const
 						 source(builder, parent, key->refcols, key->ncols), alias, fk);
 		for (int i = 0; i < key->ncols; i++)
 			appendStringInfo(sql, "%s%s_f%d.r%d %s %s.%s", i > 0 ? " AND " : "", alias, fk, i,
-							 equality(builder, parent, column_of(parent->table, key->refcols[i])),
+							 equality(builder, parent, synchro_table_attribute(parent->table, key->refcols[i])),
 							 alias, quote_identifier(lt->table->columns[key->cols[i]].name));
 	}
 }
@@ -423,7 +414,7 @@ append_columns(StringInfo sql, const SynchroLinkTable *lt, const char *alias, co
 {
 	for (int i = 0; i < ncolumns; i++)
 		appendStringInfo(sql, "%s.%s AS %s%d, ", alias,
-						 quote_identifier(lt->table->columns[column_of(lt->table, columns[i])].name), prefix, i);
+						 quote_identifier(lt->table->columns[synchro_table_attribute(lt->table, columns[i])].name), prefix, i);
 }
 
 /*
@@ -457,7 +448,7 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 	for (int i = 0; i < self->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.x%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[self->cols[i]].name),
-						 equality(builder, lt, column_of(lt->table, self->refcols[i])), i);
+						 equality(builder, lt, synchro_table_attribute(lt->table, self->refcols[i])), i);
 	appendStringInfo(&sql, "%s) SELECT * FROM w", joins.data);
 	return sql.data;
 }
@@ -494,7 +485,7 @@ self_source(Builder *builder, const SynchroLinkTable *lt, int self)
 	for (int i = 0; i < fk->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.r%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[fk->cols[i]].name),
-						 equality(builder, lt, column_of(lt->table, fk->refcols[i])), i);
+						 equality(builder, lt, synchro_table_attribute(lt->table, fk->refcols[i])), i);
 	appendStringInfo(&sql, "%s) SELECT w.*, w.k AS s FROM w", joins.data);
 	return sql.data;
 }

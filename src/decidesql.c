@@ -70,19 +70,6 @@ synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *
 }
 
 /*
- * Append "these two are the same row of the remote".
- */
-void
-synchro_decide_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right)
-{
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		synchro_sql_value_equal(sql, lt, i, psprintf("%s%d", left, i), psprintf("%s%d", right, i));
-	}
-}
-
-/*
  * Append "prefix0 = (identity)[1]::type, ..." or only the values.
  */
 void
@@ -207,7 +194,7 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfoString(sql, " WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND o.verdict IS NULL AND NOT (");
 		synchro_sql_equal(sql, "o.l", "m.l", n);
 		appendStringInfoString(sql, ") AND ");
-		synchro_decide_same_row(sql, lt, "o.r", "x.r");
+		synchro_sql_same_row(sql, lt, "o.r", "x.r");
 		appendStringInfoString(sql, ") AND (m.fresh OR ROW(");
 		synchro_sql_list(sql, "m.r", n);
 		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
@@ -215,7 +202,7 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 		/* one that is about to go gives its name up */
 		appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('"
 						 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND g.verdict IS NULL AND ", lt->number);
-		synchro_decide_same_row(sql, lt, "g.r", "x.r");
+		synchro_sql_same_row(sql, lt, "g.r", "x.r");
 		appendStringInfoString(sql, "));");
 		append_newest(sql, lt, "m.again");
 	}

@@ -40,6 +40,5 @@ extern void synchro_sql_restate(StringInfo sql, const SynchroLinkTable *lt);
 /* pieces that it shares */
 extern void synchro_decide_identity(StringInfo sql, const SynchroLinkTable *lt, const char *prefix);
 extern void synchro_decide_decoded(StringInfo sql, const SynchroLinkTable *lt, const char *prefix, const char *source);
-extern void synchro_decide_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right);
 
 #endif							/* SYNCHRO_DECIDESQL_H */

@@ -113,7 +113,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 						 lt->number, lt->number);
 		synchro_sql_equal(sql, "o.l", "m.l", n);
 		appendStringInfoString(sql, " WHERE m.kind = 'n' AND NOT m.fresh AND m.stamp IS NOT NULL AND o.verdict IS NULL AND NOT (");
-		synchro_decide_same_row(sql, lt, "o.r", "m.r");
+		synchro_sql_same_row(sql, lt, "o.r", "m.r");
 		appendStringInfoChar(sql, ')');
 	}
 	appendStringInfoString(sql, ") x HAVING count(*) > 0;");

@@ -194,11 +194,8 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	for (int i = 0; i < n; i++)
 		appendStringInfo(sql, "%sr%d = p.i%d", i > 0 ? ", " : "", i, i);
 	appendStringInfoString(sql, " FROM p WHERE NOT m.fresh");
-	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, " AND ");
-		synchro_sql_value_equal(sql, lt, i, psprintf("m.r%d", i), psprintf("p.h%d", i));
-	}
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_same_row(sql, lt, "m.r", "p.h");
 	appendStringInfoChar(sql, ';');
 }
 
@@ -274,19 +271,13 @@ append_doomed_holders(StringInfo sql, const SynchroLink *link, const SynchroLink
 						 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("u.remote_key[%d]", i + 1)));
 	appendStringInfo(sql, " FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s) d JOIN pg_temp.m_%d m ON m.kind = 'n'",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), lt->number);
-	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, " AND ");
-		synchro_sql_value_equal(sql, lt, i, psprintf("m.v%d", i), psprintf("d.r%d", i));
-	}
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_same_row(sql, lt, "m.v", "d.r");
 
 	/* not those that the batch wants again */
 	appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.m_%d k WHERE k.kind = 'n'", lt->number);
-	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, " AND ");
-		synchro_sql_value_equal(sql, lt, i, psprintf("k.r%d", i), psprintf("d.r%d", i));
-	}
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_same_row(sql, lt, "k.r", "d.r");
 	appendStringInfoChar(sql, ')');
 }
 

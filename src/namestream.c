@@ -30,18 +30,16 @@ check_value_of_before(const SynchroLinkTable *lt, int column)
 {
 	const SynchroColumn *here = &lt->table->columns[column];
 	const SynchroTable *parent = lt->parents[here->fk]->table;
-	AttrNumber	refcol = lt->table->fks[here->fk].refcols[here->fk_pos];
+	const SynchroColumn *referenced = &parent->columns[synchro_column_referenced(lt, column)];
 
-	for (int i = 0; i < parent->ncolumns; i++)
-		if (parent->columns[i].attnum == refcol &&
-			(parent->columns[i].fk >= 0 || parent->columns[i].from_sequence))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("renamed or deleted rows of table %s cannot be found on the remote",
-							lt->table->qualified),
-					 errdetail("Column \"%s\" of its natural key references column \"%s\" of table %s, which is a reference or an id itself.",
-							   here->name, parent->columns[i].name, parent->qualified),
-					 errhint("Let a foreign key in a natural key reference the primary key.")));
+	if (referenced->fk >= 0 || referenced->from_sequence)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("renamed or deleted rows of table %s cannot be found on the remote",
+						lt->table->qualified),
+				 errdetail("Column \"%s\" of its natural key references column \"%s\" of table %s, which is a reference or an id itself.",
+						   here->name, referenced->name, parent->qualified),
+				 errhint("Let a foreign key in a natural key reference the primary key.")));
 }
 
 /*
@@ -174,6 +172,22 @@ respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **st
 }
 
 /*
+ * Which value of the natural key references that column of a foreign key's
+ * parent?  -1: none.
+ */
+static int
+key_position(const SynchroTable *table, int fk, AttrNumber refcol)
+{
+	const SynchroForeignKey *key = &table->fks[fk];
+
+	for (int i = 0; i < key->ncols; i++)
+		for (int j = 0; key->refcols[i] == refcol && j < table->nkey; j++)
+			if (table->key[j] == key->cols[i])
+				return j;
+	return -1;
+}
+
+/*
  * Put which rows the foreign keys in a name of before referenced, and ask for
  * their names.  key: its values.
  */
@@ -187,29 +201,22 @@ put_parents_of_before(SynchroLink *link, SynchroLinkTable *lt, char **key, Strin
 		char	   *request[INDEX_MAX_KEYS];
 		char	   *raw[INDEX_MAX_KEYS];
 		const SynchroTable *parent = lt->parents[fk] != NULL ? lt->parents[fk]->table : NULL;
+		bool		beyond;
 
 		if (parent == NULL || !synchro_fk_names_key(lt, fk))
 			continue;
 		Assert(parent->nidentity > 0);
+		beyond = synchro_fk_beyond_identity(lt, fk);
 		for (int x = 0; x < parent->nidentity; x++)
 		{
-			bool		known = synchro_fk_beyond_identity(lt, fk);
+			int			j = key_position(table, fk, parent->columns[parent->identity[x]].attnum);
 
-			request[x] = raw[x] = NULL;
-			for (int i = 0; i < table->fks[fk].ncols; i++)
-				for (int j = 0; j < table->nkey; j++)
-				{
-					if (table->fks[fk].refcols[i] != parent->columns[parent->identity[x]].attnum ||
-						table->key[j] != table->fks[fk].cols[i])
-						continue;
-					known = true;
-					if (key[j] != NULL)
-						request[x] = synchro_staged_value(parent, x, raw[x] = key[j]);
-				}
-			if (!known)
+			if (j < 0 && !beyond)
 				check_identity_of_before(lt, fk, key);
+			raw[x] = j >= 0 ? key[j] : NULL;
+			request[x] = raw[x] != NULL ? synchro_staged_value(parent, x, raw[x]) : NULL;
 		}
-		if (raw[0] != NULL && !synchro_sql_is_direct(lt, fk) && !synchro_fk_beyond_identity(lt, fk))
+		if (raw[0] != NULL && !beyond && !synchro_sql_is_direct(lt, fk))
 			respell(link, lt->parents[fk], raw, request);
 		for (int x = 0; x < parent->nidentity; x++)
 			synchro_copy_put(line, request[x]);

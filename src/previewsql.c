@@ -306,11 +306,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 	append_name_join(sql, lt, "m.kind", "m.l");
 	appendStringInfo(sql, " WHERE m.kind IN " OLD_KINDS " AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
 					 " WHERE y.kind = 'n' AND y.verdict = 'l' AND ", lt->number);
-	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		synchro_sql_value_equal(sql, lt, i, psprintf("y.r%d", i), psprintf("m.r%d", i));
-	}
+	synchro_sql_same_row(sql, lt, "y.r", "m.r");
 	appendStringInfoString(sql, ");" SYNCHRO_SQL_AS_ROLE);
 }
 
@@ -407,11 +403,8 @@ synchro_sql_preview_gone(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, ", pg_catalog.max(x.name) FROM (");
 	synchro_sql_doomed(sql, lt);
 	appendStringInfo(sql, ") d JOIN pg_temp.m_%d o ON o.kind IN " OLD_KINDS, lt->number);
-	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, " AND ");
-		synchro_sql_value_equal(sql, lt, i, psprintf("o.r%d", i), psprintf("d.r%d", i));
-	}
+	appendStringInfoString(sql, " AND ");
+	synchro_sql_same_row(sql, lt, "o.r", "d.r");
 	appendStringInfo(sql, " JOIN pg_temp.x_%d x ON x.kind = o.kind AND ", lt->number);
 	synchro_sql_equal(sql, "x.l", "o.l", n);
 	appendStringInfoString(sql, " GROUP BY 2;");

@@ -178,6 +178,19 @@ synchro_sql_value_equal(StringInfo sql, const SynchroLinkTable *lt, int i,
 }
 
 /*
+ * Append "left0.. and right0.. are the same row of the remote".
+ */
+void
+synchro_sql_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		synchro_sql_value_equal(sql, lt, i, psprintf("%s%d", left, i), psprintf("%s%d", right, i));
+	}
+}
+
+/*
  * Append "the remote row alias is the one that mapped0.. names".
  */
 void

@@ -87,6 +87,19 @@ column_by_attnum(const SynchroTable *table, AttrNumber attnum)
 }
 
 /*
+ * The same of a column that must be there: one that a foreign key references.
+ */
+int
+synchro_table_attribute(const SynchroTable *table, AttrNumber attnum)
+{
+	int			column = column_by_attnum(table, attnum);
+
+	if (column < 0)
+		elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
+	return column;
+}
+
+/*
  * Index in table->columns of the column with that name, or -1.
  */
 int

@@ -22,13 +22,15 @@ synchro_column_is_key(const SynchroTable *table, int column)
 	return false;
 }
 
-static int
-column_of_attnum(const SynchroTable *table, AttrNumber attnum)
+/*
+ * The parent's column that a column references by its foreign key.
+ */
+int
+synchro_column_referenced(const SynchroLinkTable *lt, int column)
 {
-	for (int i = 0; i < table->ncolumns; i++)
-		if (table->columns[i].attnum == attnum)
-			return i;
-	elog(ERROR, "table %s has no attribute %d", table->qualified, attnum);
+	const SynchroColumn *c = &lt->table->columns[column];
+
+	return synchro_table_attribute(lt->parents[c->fk]->table, lt->table->fks[c->fk].refcols[c->fk_pos]);
 }
 
 /*
@@ -51,9 +53,7 @@ is_same_there(const SynchroLinkTable *lt, int column, int depth)
 		return true;
 	if (lt->table->fks[c->fk].ncols == 1)
 		return false;
-	return is_same_there(lt->parents[c->fk],
-						 column_of_attnum(lt->parents[c->fk]->table, lt->table->fks[c->fk].refcols[c->fk_pos]),
-						 depth + 1);
+	return is_same_there(lt->parents[c->fk], synchro_column_referenced(lt, column), depth + 1);
 }
 
 /*
@@ -70,16 +70,14 @@ int
 synchro_column_fk(const SynchroLinkTable *lt, int column)
 {
 	const SynchroColumn *c = &lt->table->columns[column];
-	const SynchroLinkTable *parent;
-	AttrNumber	refcol;
+	const SynchroForeignKey *key;
 
 	if (c->fk < 0 || lt->parents[c->fk] == NULL)
 		return -1;
-	parent = lt->parents[c->fk];
-	refcol = lt->table->fks[c->fk].refcols[c->fk_pos];
-	if (lt->table->fks[c->fk].ncols == 1 && synchro_identity_position(parent->table, refcol) >= 0)
+	key = &lt->table->fks[c->fk];
+	if (key->ncols == 1 && synchro_identity_position(lt->parents[c->fk]->table, key->refcols[0]) >= 0)
 		return c->fk;
-	return is_same_there(parent, column_of_attnum(parent->table, refcol), 0) ? -1 : c->fk;
+	return is_same_there(lt->parents[c->fk], synchro_column_referenced(lt, column), 0) ? -1 : c->fk;
 }
 
 /*
@@ -171,7 +169,7 @@ synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
 		appendStringInfo(sql, "p%d.%s%d", fk, part, position);
 	else
 		appendStringInfo(sql, "t%d.%s", fk,
-						 synchro_column_name(lt->parents[fk], column_of_attnum(lt->parents[fk]->table, refcol)));
+						 synchro_column_name(lt->parents[fk], synchro_column_referenced(lt, column)));
 }
 
 /*
