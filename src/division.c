@@ -207,7 +207,7 @@ park_first_old(Division *division, int64 count)
 		found = middle == bad && bad - good <= 1;
 		if (found && part.error != NULL)
 		{
-			synchro_quarantine_park_old(division->pass, &part.batch->last_old, part.error);
+			synchro_parking_old(division->pass, &part.batch->last_old, part.error);
 			division->nparked++;
 		}
 		else if (part.error != NULL)
@@ -250,7 +250,7 @@ park_key(Division *division, const SynchroBatchKeys *keys, int position, const S
 	List	   *one = list_make1(unconstify(SynchroBatchKeys *, keys));
 	List	   *dead = dead_of(division, slice_keys(one, position, 1));
 
-	synchro_quarantine_park_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
+	synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
 	division->nparked++;
 	if (synchro_error_may_need_others(error->sqlstate))
 	{
@@ -319,7 +319,7 @@ park_all(Division *division, const List *keys)
 		send_part(division, &part, true, false);
 		if (part.error != NULL)
 		{
-			error = synchro_quarantine_shared(division->pass, part.batch, table->relid, part.error);
+			error = synchro_parking_shared(division->pass, part.batch, table->relid, part.error);
 			for (int i = 0; i < table->identities->count; i++)
 				park_key(division, table, i, error);
 		}

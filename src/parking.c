@@ -32,22 +32,18 @@ static void
 describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
 {
 	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	const SynchroLinkTable *lt;
 	int			number;
 	int			column;
-	ListCell   *cell;
 
 	if (failure->detail != NULL || copy == NULL || sscanf(copy, "COPY s_%d, line %*u, column c%d", &number, &column) != 2)
 		return;
-	foreach(cell, pass->link->tables)
-	{
-		const SynchroLinkTable *lt = lfirst(cell);
-
-		if (lt->number != number || lt->remote == NULL || column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
-			continue;
-		failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
-								   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
-		failure->hint = "Correct the value here, or make the column's type there the same as here.";
-	}
+	lt = synchro_link_numbered(pass->link, number, true);
+	if (lt == NULL || lt->remote == NULL || column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
+		return;
+	failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
+							   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
+	failure->hint = "Correct the value here, or make the column's type there the same as here.";
 }
 
 /*
@@ -211,9 +207,9 @@ static bool
 is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable *table, const SynchroRemoteError *error)
 {
 	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	const SynchroLinkTable *lt;
 	List	   *named;
 	int			number;
-	ListCell   *cell;
 
 	/* what a row refers to is in the row */
 	named = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
@@ -226,10 +222,8 @@ is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable 
 		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
 	if (copy == NULL || sscanf(copy, "COPY s_%d", &number) != 1)
 		return batch->ensured == NIL;
-	foreach(cell, pass->link->tables)
-		if (((SynchroLinkTable *) lfirst(cell))->number == number)
-			return ((SynchroLinkTable *) lfirst(cell))->table->relid == table->relid;
-	return false;
+	lt = synchro_link_numbered(pass->link, number, true);
+	return lt != NULL && lt->table->relid == table->relid;
 }
 
 /*
@@ -238,7 +232,7 @@ is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable 
  * others.  In the current memory context.
  */
 SynchroRemoteError *
-synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, SynchroRemoteError *error)
+synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, SynchroRemoteError *error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const SynchroTable *table;
@@ -266,7 +260,7 @@ synchro_quarantine_shared(SynchroPass *pass, const SynchroBatch *batch, Oid reli
  * Park a row with a name of before that the remote has refused.
  */
 void
-synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
+synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const SynchroTable *table;
@@ -295,8 +289,8 @@ synchro_quarantine_park_old(SynchroPass *pass, const SynchroBatchOld *old, const
  * sent again with it, or NULL.
  */
 void
-synchro_quarantine_park_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
-							const SynchroBatchDead *dead, const SynchroRemoteError *error)
+synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
+					const SynchroBatchDead *dead, const SynchroRemoteError *error)
 {
 	const SynchroIdentities *identities = keys->identities;
 	MemoryContext context = CurrentMemoryContext;
