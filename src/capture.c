@@ -32,6 +32,7 @@
 #include "applied.h"
 #include "capture.h"
 #include "capturebuffer.h"
+#include "capturexact.h"
 #include "compat.h"
 #include "keycodec.h"
 #include "settings.h"
@@ -311,7 +312,7 @@ synchro_capture(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" must be fired AFTER ROW", "synchro.capture")));
-	if (!synchro_log_changes || synchro_buffer_is_disabled())
+	if (!synchro_log_changes || synchro_capturexact_disabled())
 		return PointerGetDatum(NULL);
 
 	table = get_capture_table(data->tg_relation);
@@ -350,7 +351,7 @@ synchro_capture_truncate(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" must be fired BEFORE TRUNCATE", "synchro.capture_truncate")));
-	if (!synchro_log_changes || synchro_buffer_is_disabled())
+	if (!synchro_log_changes || synchro_capturexact_disabled())
 		return PointerGetDatum(NULL);
 	table = get_capture_table(data->tg_relation);
 	if (table->ignore || data->tg_relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)

@@ -3,11 +3,8 @@
  * capturebuffer.c
  *	  The transaction's buffer of keys, from the triggers to the log.
  *
- * At PRE_COMMIT (PRE_PREPARE for two-phase commit) the buffer is written to
- * the log, in the same transaction.  That is after all deferred triggers and
- * holdable cursors (see CommitTransaction), so nothing that they write is
- * missed; should another extension's callback write rows still later, those
- * are written at once.
+ * It is written to the log when the transaction is about to commit
+ * (capturexact.c), or when it becomes too large.
  *
  * A subtransaction remembers the buffer's length at its start and cuts it
  * back when it aborts.  If the buffer outgrows synchro.buffer_size, what the
@@ -37,19 +34,14 @@
 
 #include "access/xact.h"
 #include "common/hashfn.h"
-#include "fmgr.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "applied.h"
 #include "capturebuffer.h"
 #include "changelog.h"
 #include "keycodec.h"
 #include "settings.h"
 #include "sharedstate.h"
-
-PG_FUNCTION_INFO_V1(synchro_disable_log);
-PG_FUNCTION_INFO_V1(synchro_enable_log);
 
 /* precedes each record in the buffer; unaligned there, so copied in and out */
 typedef struct BufferHeader
@@ -68,13 +60,6 @@ typedef struct TxTable
 	CommandId	moved;			/* that wrote its last moved record, or
 								 * InvalidCommandId */
 } TxTable;
-
-/* where a subtransaction began; level 1 is the transaction itself */
-typedef struct SubxactMark
-{
-	int			len;
-	int			disabled;
-} SubxactMark;
 
 /* what lies in the buffer before offset is older than time */
 typedef struct BufferBreak
@@ -120,12 +105,10 @@ static uint64 tx_epoch = 1;
 static TxTable *tx_tables = NULL;
 static int	tx_ntables = 0;
 static int	tx_maxtables = 0;
-static SubxactMark *marks = NULL;	/* by nest level */
-static int	nmarks = 0;
+static int	own_records = 0;	/* where those of the current subtransaction begin */
 static BufferBreak *breaks = NULL;	/* ascending, in both */
 static int	nbreaks = 0;
 static int	maxbreaks = 0;
-static int	disabled = 0;		/* depth of disable_log() */
 static int	tx_segment = -1;	/* the segment this transaction writes to */
 static int	tx_segment_level = 0;	/* of the subtransaction that locked it */
 static int	tx_part = 0;
@@ -215,58 +198,6 @@ flush_buffer(int offset)
 	note_break(offset, now - 1);
 	buffer.len = offset;
 	epoch++;
-}
-
-/*
- * Where the records of the subtransaction of that level begin.
- */
-static int
-mark_of(int level)
-{
-	return level > 1 && level <= nmarks ? marks[level - 1].len : 0;
-}
-
-static int
-current_mark(void)
-{
-	return mark_of(GetCurrentTransactionNestLevel());
-}
-
-/*
- * The current subtransaction is about to commit: its parent's records are
- * written with its own if they are too many.
- */
-static void
-write_with_parent(int level)
-{
-	int			from = mark_of(level - 1);
-
-	if (buffer.len - from <= synchro_buffer_size * 1024)
-		return;
-	tx_flushed_early = true;
-	written.time = write_buffer(from);
-	written.level = level;
-	written.from = from;
-	written.to = buffer.len;
-	written.epoch = epoch;
-}
-
-/*
- * It has committed.  What another extension's callback has changed meanwhile
- * stays in the buffer; if that was written, too, so does all, to be written
- * once more.
- */
-static void
-forget_written(void)
-{
-	if (written.epoch == epoch)
-	{
-		memmove(buffer.data + written.from, buffer.data + written.to, buffer.len - written.to);
-		buffer.len -= written.to - written.from;
-		note_break(written.from, written.time - 1);
-		epoch++;
-	}
-	written.level = 0;
 }
 
 static void
@@ -431,46 +362,11 @@ synchro_buffer_end(void)
 
 	if (tx_closing)
 		flush_buffer(0);
-	else if (buffer.len - current_mark() > synchro_buffer_size * 1024)
+	else if (buffer.len - own_records > synchro_buffer_size * 1024)
 	{
 		tx_flushed_early = true;
-		flush_buffer(current_mark());
+		flush_buffer(own_records);
 	}
-}
-
-/*
- * Are changes not to be logged just now?
- */
-bool
-synchro_buffer_is_disabled(void)
-{
-	return disabled > 0;
-}
-
-/*
- * disable_log(): until enable_log() or the (sub)transaction's end, changes
- * are not logged.
- */
-Datum
-synchro_disable_log(PG_FUNCTION_ARGS)
-{
-	disabled++;
-	PG_RETURN_VOID();
-}
-
-/*
- * enable_log(): take back one disable_log().
- */
-Datum
-synchro_enable_log(PG_FUNCTION_ARGS)
-{
-	if (disabled == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the log is not disabled"),
-				 errhint("Each call of synchro.enable_log() takes back one synchro.disable_log() of the same transaction.")));
-	disabled--;
-	PG_RETURN_VOID();
 }
 
 /*
@@ -480,33 +376,6 @@ bool
 synchro_buffer_pending(void)
 {
 	return buffer.len > 0 || tx_segment >= 0;
-}
-
-static void
-forget_transaction(void)
-{
-	if (buffer.data != NULL)
-	{
-		if (buffer.maxlen > KEEP_BUFFER)
-		{
-			pfree(buffer.data);
-			buffer.data = NULL;
-			buffer.maxlen = 0;
-		}
-		buffer.len = 0;
-	}
-	epoch++;
-	tx_epoch++;
-	tx_ntables = 0;
-	nmarks = 0;
-	nbreaks = 0;
-	disabled = 0;
-	tx_segment = -1;
-	tx_part = 0;
-	tx_flushed_early = false;
-	tx_closing = false;
-	written.level = 0;
-	synchro_applied_forget();
 }
 
 /*
@@ -523,161 +392,137 @@ synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity)
 		synchro_buffer_end();
 }
 
-static void
-log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
+/*
+ * What is logged from now on is not what was logged before, though it be of the
+ * same row.
+ */
+void
+synchro_buffer_repeat(void)
 {
-	SynchroBufferPlace place = {0};
-	StringInfo	record = synchro_buffer_begin(&place, applied->relation, applied->layout,
-											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED);
-
-	appendBinaryStringInfo(record, applied->identity.data, applied->identity.len);
-	if (synchro_buffer_needs_more())
-	{
-		synchro_key_put_stamp(record, stamp);
-		synchro_buffer_end();
-	}
-}
-
-static void
-log_refused(const SynchroRefused *refused)
-{
-	SynchroBufferPlace place = {0};
-	StringInfo	record = synchro_buffer_begin(&place, refused->relation, refused->layout,
-											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_REFUSED);
-
-	appendBinaryStringInfo(record, refused->identity.data, refused->identity.len);
-	if (!synchro_buffer_needs_more())
-		return;
-	appendBinaryStringInfo(record, refused->name.data, refused->name.len);
-	synchro_key_put_stamp(record, refused->stamp);
-	synchro_buffer_end();
+	epoch++;
 }
 
 /*
- * Log rows which another node has pushed and that were as it wants them
- * already: what it sent is newer than what the log has.  And names that were
- * refused it.
+ * The transaction is about to commit, or to be prepared: write all.  What comes
+ * after that is written at once.
+ */
+void
+synchro_buffer_close(void)
+{
+	tx_closing = true;
+	if (buffer.len > 0 || tx_flushed_early)
+		flush_buffer(0);
+}
+
+/*
+ * The transaction has ended.
+ */
+void
+synchro_buffer_forget(void)
+{
+	if (buffer.data != NULL)
+	{
+		if (buffer.maxlen > KEEP_BUFFER)
+		{
+			pfree(buffer.data);
+			buffer.data = NULL;
+			buffer.maxlen = 0;
+		}
+		buffer.len = 0;
+	}
+	epoch++;
+	tx_epoch++;
+	tx_ntables = 0;
+	own_records = 0;
+	nbreaks = 0;
+	tx_segment = -1;
+	tx_part = 0;
+	tx_flushed_early = false;
+	tx_closing = false;
+	written.level = 0;
+}
+
+/*
+ * A subtransaction begins, or is found to have begun.  Returns where its records
+ * begin.
+ */
+int
+synchro_buffer_begin_subxact(void)
+{
+	own_records = buffer.len;
+	return own_records;
+}
+
+/*
+ * The current subtransaction is about to commit: its parent's records, which
+ * begin at from, are written with its own if they are too many.
+ */
+void
+synchro_buffer_precommit_subxact(int from)
+{
+	if (buffer.len - from <= synchro_buffer_size * 1024)
+		return;
+	tx_flushed_early = true;
+	written.time = write_buffer(from);
+	written.level = GetCurrentTransactionNestLevel();
+	written.from = from;
+	written.to = buffer.len;
+	written.epoch = epoch;
+}
+
+/*
+ * It has committed.  What another extension's callback has changed meanwhile
+ * stays in the buffer; if that was written, too, so does all, to be written
+ * once more.
  */
 static void
-log_touched(void)
+forget_written(void)
 {
-	ListCell   *cell;
-
-	foreach(cell, synchro_applied_refused())
-		log_refused(lfirst(cell));
-	for (SynchroApplied *applied = synchro_applied_next(true); applied != NULL;
-		 applied = synchro_applied_next(false))
+	if (written.epoch == epoch)
 	{
-		if (applied->touch && !applied->logged)
-			log_stamped(applied, applied->stamp);
-		if (applied->restated.at != 0)
-		{
-			/* it says more than the record before it: another stamp */
-			epoch++;
-			log_stamped(applied, applied->restated);
-		}
+		memmove(buffer.data + written.from, buffer.data + written.to, buffer.len - written.to);
+		buffer.len -= written.to - written.from;
+		note_break(written.from, written.time - 1);
+		epoch++;
 	}
+	written.level = 0;
 }
 
-static void
-at_transaction_event(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-		case XACT_EVENT_PRE_PREPARE:
-			log_touched();
-			tx_closing = true;
-			if (buffer.len > 0 || tx_flushed_early)
-				flush_buffer(0);
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			forget_transaction();
-			break;
-		default:
-			/* parallel workers run no triggers */
-			break;
-	}
-}
-
-static void
-remember_mark(int level)
-{
-	static int	maxmarks = 0;
-
-	if (level > maxmarks)
-	{
-		int			newmax = Max(16, level * 2);
-
-		marks = marks == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(SubxactMark) * newmax) :
-			repalloc(marks, sizeof(SubxactMark) * newmax);
-		maxmarks = newmax;
-	}
-	marks[level - 1].len = buffer.len;
-	marks[level - 1].disabled = disabled;
-	nmarks = level;
-}
-
-static void
-at_subtransaction_event(SubXactEvent event, SubTransactionId mySubid,
-						SubTransactionId parentSubid, void *arg)
+/*
+ * The current subtransaction has committed.  parent: where its parent's records
+ * begin.
+ */
+void
+synchro_buffer_commit_subxact(int parent)
 {
 	int			level = GetCurrentTransactionNestLevel();
 
-	switch (event)
-	{
-		case SUBXACT_EVENT_START_SUB:
-			remember_mark(level);
-			break;
-		case SUBXACT_EVENT_PRE_COMMIT_SUB:
-			write_with_parent(level);
-			break;
-		case SUBXACT_EVENT_COMMIT_SUB:
-			if (written.level == level)
-				forget_written();
-			if (level <= nmarks)
-				disabled = Min(disabled, marks[level - 1].disabled);
-			nmarks = level - 1;
-			tx_segment_level = Min(tx_segment_level, level - 1);
-			break;
-		case SUBXACT_EVENT_ABORT_SUB:
-
-			if (written.level == level)
-				written.level = 0;
-
-			/* the segment's lock goes, so it may be left and truncated */
-			if (tx_segment_level >= level)
-				tx_segment = -1;
-			if (level <= nmarks)
-			{
-				disabled = marks[level - 1].disabled;
-				if (buffer.len > marks[level - 1].len)
-				{
-					buffer.len = marks[level - 1].len;
-					while (nbreaks > 0 && breaks[nbreaks - 1].offset > buffer.len)
-						nbreaks--;
-					epoch++;
-				}
-			}
-			nmarks = level - 1;
-			break;
-		default:
-			break;
-	}
+	if (written.level == level)
+		forget_written();
+	own_records = parent;
+	tx_segment_level = Min(tx_segment_level, level - 1);
 }
 
 /*
- * Follow transactions; called once per backend when the library is loaded,
- * which may be in the middle of one.
+ * It has aborted.  own: where its records begin.
  */
 void
-synchro_buffer_init(void)
+synchro_buffer_abort_subxact(int own, int parent)
 {
-	RegisterXactCallback(at_transaction_event, NULL);
-	RegisterSubXactCallback(at_subtransaction_event, NULL);
-	for (int level = 1; level <= GetCurrentTransactionNestLevel(); level++)
-		remember_mark(level);
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (written.level == level)
+		written.level = 0;
+
+	/* the segment's lock goes, so it may be left and truncated */
+	if (tx_segment_level >= level)
+		tx_segment = -1;
+	if (buffer.len > own)
+	{
+		buffer.len = own;
+		while (nbreaks > 0 && breaks[nbreaks - 1].offset > buffer.len)
+			nbreaks--;
+		epoch++;
+	}
+	own_records = parent;
 }

@@ -17,7 +17,6 @@ typedef struct SynchroBufferPlace
 	uint16		tx_index;
 } SynchroBufferPlace;
 
-extern void synchro_buffer_init(void);
 extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
 									   uint32 layout, uint8 flags);
 extern void synchro_buffer_set_flags(uint8 flags);
@@ -25,7 +24,15 @@ extern bool synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relatio
 extern bool synchro_buffer_needs_more(void);
 extern void synchro_buffer_end(void);
 extern void synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity);
-extern bool synchro_buffer_is_disabled(void);
 extern bool synchro_buffer_pending(void);
+
+/* for capturexact.c */
+extern void synchro_buffer_repeat(void);
+extern void synchro_buffer_close(void);
+extern void synchro_buffer_forget(void);
+extern int	synchro_buffer_begin_subxact(void);
+extern void synchro_buffer_precommit_subxact(int from);
+extern void synchro_buffer_commit_subxact(int parent);
+extern void synchro_buffer_abort_subxact(int own, int parent);
 
 #endif							/* SYNCHRO_CAPTUREBUFFER_H */

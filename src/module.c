@@ -11,7 +11,7 @@
 #include "miscadmin.h"
 
 #include "capture.h"
-#include "capturebuffer.h"
+#include "capturexact.h"
 #include "ddlhook.h"
 #include "launcher.h"
 #include "settings.h"
@@ -32,7 +32,7 @@ _PG_init(void)
 	synchro_settings_init();
 	synchro_table_init();
 	synchro_capture_init();
-	synchro_buffer_init();
+	synchro_capturexact_init();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		synchro_shared_init();

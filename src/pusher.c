@@ -14,249 +14,45 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "storage/condition_variable.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
-#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "changelog.h"
-#include "changestore.h"
-#include "clocklink.h"
 #include "compat.h"
 #include "localsql.h"
-#include "logindex.h"
 #include "logkeeper.h"
 #include "pending.h"
 #include "previewqueue.h"
 #include "pusher.h"
+#include "pushlink.h"
 #include "settings.h"
-#include "stalled.h"
-
-/*
- * Kind of the advisory lock that keeps two passes to a remote apart; SQL's
- * own advisory locks are of kinds 1 and 2.
- */
-#define PASS_LOCK_KIND 3
 
 #define FIRST_RETRY		200		/* ms; doubles */
-#define MAX_STALLED		1000	/* tables that stall one after the other */
 
 typedef struct Pusher
 {
-	char		server[NAMEDATALEN];
-	MemoryContext context;		/* of the pass at hand */
-	SynchroLink *link;			/* NULL: not connected */
-	bool		fresh;			/* no pass has gone over the link yet */
-	char	   *token;			/* the position that the link has seen */
-	bool		locked;
-	LOCKTAG		lock;
+	SynchroPushLink push;
 	int			failures;
 	int			last_code;		/* SQLSTATE of the last error logged */
 	bool		retry_now;		/* the error was only a stale connection */
 	bool		count_failed;	/* counting what is pending raises errors */
-	bool		littered;		/* temporary files could not be removed */
 	TimestampTz next_attempt;
-	TimestampTz next_retry;		/* of what has failed; 0: nothing has */
-	Oid			suspect;		/* the table that the error was about */
-	int			nstalled;		/* how often that was so in a row */
 	uint64		ticket;			/* of the last request that was taken */
 	bool		all_due;		/* what has failed is to be tried for it */
 	bool		counts_copies;	/* the next pass says which copies it waits for */
 	int64		copy;			/* the newest of these */
 	SynchroPassResult sum;		/* of passes since requests were served last */
-	SynchroPreview *preview;	/* only that is made; else NULL */
 } Pusher;
-
-/*
- * One pass to a remote at a time: a second one waits.
- */
-static void
-lock_remote(Pusher *pusher, const SynchroTarget *target)
-{
-	SET_LOCKTAG_ADVISORY(pusher->lock, MyDatabaseId, target->server, 0, PASS_LOCK_KIND);
-	(void) LockAcquire(&pusher->lock, ExclusiveLock, true, false);
-	pusher->locked = true;
-}
-
-static void
-unlock_remote(Pusher *pusher)
-{
-	if (pusher->locked)
-		LockRelease(&pusher->lock, ExclusiveLock, true);
-	pusher->locked = false;
-}
-
-/*
- * Publish what we are doing, also in pg_stat_activity.
- */
-static void
-say(SynchroPusherState state)
-{
-	static const char *const texts[] = {
-		[SYNCHRO_STARTING] = "synchro: starting",
-		[SYNCHRO_CONNECTING] = "synchro: connecting",
-		[SYNCHRO_PUSHING] = "synchro: pushing",
-		[SYNCHRO_IDLE] = "synchro: waiting for changes",
-		[SYNCHRO_WAITING] = "synchro: waiting to try again"
-	};
-	bool		waits = state == SYNCHRO_IDLE || state == SYNCHRO_WAITING;
-
-	synchro_shared_publish_state(state);
-	pgstat_report_activity(waits ? STATE_IDLE : STATE_RUNNING, texts[state]);
-}
-
-static void
-disconnect(Pusher *pusher)
-{
-	SynchroLink *link = pusher->link;
-
-	pusher->link = NULL;
-	if (link != NULL)
-		synchro_link_close(link);
-}
-
-static bool
-same_token(const char *a, const char *b)
-{
-	return a != NULL && b != NULL && strcmp(a, b) == 0;
-}
-
-/*
- * Get a link that knows where the remote is, the old one if it still does.
- * position: as it is kept here; on return, what counts.
- */
-static void
-connect_remote(Pusher *pusher, SynchroTarget *target, const char *node, const char *previous,
-			   SynchroPosition *position)
-{
-	if ((pusher->link != NULL && synchro_link_is_outdated(pusher->link)) ||
-		!same_token(pusher->token, position->acknowledged))
-		disconnect(pusher);
-	if (pusher->link != NULL)
-		return;
-
-	say(SYNCHRO_CONNECTING);
-	pusher->fresh = true;
-	pusher->link = synchro_link_open(target);
-	pusher->link->node = MemoryContextStrdup(pusher->link->context, node);
-	if (previous != NULL)
-		pusher->link->previous_node = MemoryContextStrdup(pusher->link->context, previous);
-	if (pusher->preview != NULL)
-		synchro_preview_begin(pusher->link, pusher->preview);
-	synchro_peer_open(pusher->link, position);
-	if (pusher->preview == NULL)
-		synchro_clocklink_measure(pusher->link);
-}
-
-/*
- * Push all that is pending: one pass, or more where the remote's connection
- * data change meanwhile.  all_due: somebody has asked for it, so try what has
- * failed, too.
- */
-static void
-push(Pusher *pusher, bool all_due, SynchroPassResult *result)
-{
-	SynchroTarget *target;
-	SynchroPosition *position;
-	char	   *node;
-	char	   *previous;
-	uint64		logged;
-
-	MemoryContextSwitchTo(pusher->context);
-	synchro_suspect(InvalidOid);
-	logged = synchro_shared_logged();
-	synchro_local_begin("synchro: starting a pass");
-	MemoryContextSwitchTo(pusher->context);
-	target = synchro_target_get(pusher->server, false);
-	lock_remote(pusher, target);
-	node = synchro_active_node(pusher->context, &previous);
-	synchro_local_commit();
-
-	/* anew: the snapshot above is from before we got the lock */
-	synchro_local_begin("synchro: reading the position");
-	MemoryContextSwitchTo(pusher->context);
-	position = synchro_position_read(pusher->server, false);
-	MemoryContextSwitchTo(pusher->context);
-	synchro_local_commit();
-	MemoryContextSwitchTo(pusher->context);
-
-	if (pusher->preview == NULL)
-		synchro_logindex_cover();
-	do
-	{
-		SynchroPassResult part;
-
-		connect_remote(pusher, target, node, previous, position);
-		say(SYNCHRO_PUSHING);
-		synchro_pass_run(pusher->link, position, all_due, &part);
-		pusher->fresh = false;
-		if (pusher->token != NULL)
-			pfree(pusher->token);
-		pusher->token = MemoryContextStrdup(TopMemoryContext, position->acknowledged);
-		synchro_pass_add(result, &part);
-	} while (result->unfinished && synchro_shared_wanted());
-	pusher->next_retry = result->next_retry;
-	if (!result->unfinished)
-		synchro_shared_publish_pushed(logged);
-	if (pusher->preview != NULL)
-		synchro_preview_end(pusher->link);
-	unlock_remote(pusher);
-	if (pusher->preview == NULL)
-		synchro_logkeeper_run(true, pusher->server);
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextReset(pusher->context);
-}
-
-/*
- * Leave the state that an error has left behind; keep the error.
- */
-static void
-recover(Pusher *pusher, SynchroKeptError *kept, bool *lost)
-{
-	ErrorData  *error;
-
-	error_context_stack = NULL;
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(pusher->context);
-	error = CopyErrorData();
-	FlushErrorState();
-	memset(kept, 0, sizeof(*kept));
-	kept->sqlerrcode = error->sqlerrcode;
-	strlcpy(kept->message, error->message != NULL ? error->message : "", sizeof(kept->message));
-	strlcpy(kept->detail, error->detail != NULL ? error->detail : "", sizeof(kept->detail));
-	strlcpy(kept->hint, error->hint != NULL ? error->hint : "", sizeof(kept->hint));
-	kept->at = GetCurrentTimestamp();
-
-	/* a connection that was idle may have been closed since: no real error */
-	*lost = pusher->link != NULL && !pusher->fresh &&
-		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION ||
-		 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN || error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
-	pusher->suspect = pusher->link != NULL ? synchro_suspect_take(error->sqlerrcode) : InvalidOid;
-	LWLockReleaseAll();
-	ConditionVariableCancelSleep();
-	AbortOutOfAnyTransaction();
-	unlock_remote(pusher);
-	disconnect(pusher);
-	pusher->littered = !synchro_changestore_end_all();
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextReset(pusher->context);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	RESUME_INTERRUPTS();
-}
 
 /*
  * When to try again: twice as long after each failure, a fifth more or less,
@@ -283,7 +79,7 @@ log_failure(Pusher *pusher, const SynchroKeptError *error)
 	pusher->last_code = error->sqlerrcode;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("could not push to remote \"%s\": %s", pusher->server, error->message),
+			 errmsg("could not push to remote \"%s\": %s", pusher->push.server, error->message),
 			 error->detail[0] != '\0' ? errdetail_internal("%s", error->detail) : 0,
 			 errhint("It is tried again; see view synchro.remotes.")));
 }
@@ -329,42 +125,17 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 			return;
 		if (ConfigReloadPending)
 			return;				/* the new settings may be what it takes */
-		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() || is_over(pusher->next_retry) :
+		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() || is_over(pusher->push.next_retry) :
 			is_over(until))
 			return;
 
 		/* a remote that is down for long shall not let the log grow */
 		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, NULL))
-			say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
+			synchro_pushlink_say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
 		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
-					   sleep_time(until != 0 ? until : pusher->next_retry), synchro_wait_work());
+					   sleep_time(until != 0 ? until : pusher->push.next_retry), synchro_wait_work());
 		ResetLatch(MyLatch);
 	}
-}
-
-/*
- * If a table is to blame for the last error, have the others go on without
- * it.
- */
-static bool
-stall_suspect(Pusher *pusher, const SynchroKeptError *error)
-{
-	if (!OidIsValid(pusher->suspect) || ++pusher->nstalled > MAX_STALLED)
-		return false;
-	if (pusher->preview != NULL)
-	{
-		synchro_preview_stall(pusher->preview, pusher->suspect, error);
-		return true;
-	}
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("could not push a table to remote \"%s\": %s", pusher->server, error->message),
-			 error->detail[0] != '\0' ? errdetail_internal("%s", error->detail) : 0,
-			 errhint("The others are pushed. It is tried again; see view synchro.failures.")));
-	synchro_local_begin("synchro: noting what has stalled");
-	synchro_stalled_note(pusher->server, pusher->suspect, error);
-	synchro_local_commit();
-	return true;
 }
 
 /*
@@ -378,7 +149,7 @@ still_wanted(Pusher *pusher)
 	synchro_local_begin("synchro: looking up the remote");
 	if (OidIsValid(get_extension_oid(SYNCHRO_EXTENSION, true)))
 	{
-		SynchroTarget *target = synchro_target_get(pusher->server, true);
+		SynchroTarget *target = synchro_target_get(pusher->push.server, true);
 
 		wanted = target != NULL && !target->paused;
 	}
@@ -411,7 +182,7 @@ note_failure(Pusher *pusher, const SynchroKeptError *error)
 	log_failure(pusher, error);
 	synchro_shared_serve(pusher->ticket, &none, true, error);
 	synchro_shared_publish_failure(error, pusher->failures, pusher->next_attempt);
-	if (pusher->littered)
+	if (pusher->push.littered)
 		proc_exit(0);			/* what is ours must not keep the disk full */
 }
 
@@ -431,7 +202,7 @@ count_pending(Pusher *pusher)
 	logged = synchro_shared_logged();
 	pusher->count_failed = true;
 	synchro_local_begin("synchro: counting what is pending");
-	synchro_pending_count(pusher->server, &pending);
+	synchro_pending_count(pusher->push.server, &pending);
 	synchro_local_commit();
 	synchro_shared_publish_pending(logged, pending.entries, pending.oldest);
 	pusher->count_failed = false;
@@ -444,7 +215,7 @@ static void
 wait_to_retry(Pusher *pusher)
 {
 	count_pending(pusher);
-	say(SYNCHRO_WAITING);
+	synchro_pushlink_say(SYNCHRO_WAITING);
 	wait_for_work(pusher, pusher->next_attempt);
 }
 
@@ -490,14 +261,14 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	sigjmp_buf	on_error;
 	volatile bool failed = false;
 
-	strlcpy(pusher->server, order->server, sizeof(pusher->server));
+	strlcpy(pusher->push.server, order->server, sizeof(pusher->push.server));
 	if (!synchro_shared_attach(order->database, order->server))
 		proc_exit(0);
 	synchro_worker_connect(order->database, psprintf("pusher: %s", order->server));
 
 	if (sigsetjmp(on_error, 1) != 0)
 	{
-		recover(pusher, &last_error, &pusher->retry_now);
+		synchro_pushlink_recover(&pusher->push, &last_error, &pusher->retry_now);
 		failed = true;
 	}
 	PG_exception_stack = &on_error;
@@ -505,7 +276,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 	for (;;)
 	{
 		SynchroPassResult result = {{0}};
-		bool		stalled = failed && !pusher->retry_now && stall_suspect(pusher, &last_error);
+		bool		stalled = failed && !pusher->retry_now && synchro_pushlink_stall(&pusher->push, &last_error);
 
 		/* what has failed is tried once for each request */
 		if (failed && !pusher->retry_now)
@@ -522,18 +293,18 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 
 		/* to connect may take long */
 		count_pending(pusher);
-		push(pusher, pusher->all_due, &result);
+		synchro_pushlink_push(&pusher->push, pusher->all_due, &result);
 		if (result.unfinished)
 			continue;
 		if (pusher->failures > 0)
 			ereport(LOG,
-					(errmsg("remote \"%s\" is served again", pusher->server)));
-		pusher->failures = pusher->nstalled = 0;
+					(errmsg("remote \"%s\" is served again", pusher->push.server)));
+		pusher->failures = pusher->push.nstalled = 0;
 		pusher->last_code = 0;
 		serve_requests(pusher, &result);
 		if (result.oldest_copy != 0)
 			continue;
-		say(SYNCHRO_IDLE);
+		synchro_pushlink_say(SYNCHRO_IDLE);
 		synchro_shared_gather(&result.counts);
 		wait_for_work(pusher, 0);
 	}
@@ -554,17 +325,17 @@ run_call(Pusher *pusher, dsm_handle handle)
 		return;					/* the caller is gone */
 	dsm_pin_mapping(segment);
 	call = dsm_segment_address(segment);
-	strlcpy(pusher->server, call->server, sizeof(pusher->server));
+	strlcpy(pusher->push.server, call->server, sizeof(pusher->push.server));
 	synchro_worker_connect(call->database, psprintf("pusher: %s", call->server));
 	if (call->preview)
-		pusher->preview = synchro_preview_create();
+		pusher->push.preview = synchro_preview_create();
 
 	if (sigsetjmp(on_error, 1) != 0)
 	{
 		bool		lost;
 
-		recover(pusher, &call->error, &lost);
-		if (!OidIsValid(pusher->suspect) || pusher->nstalled == MAX_STALLED)
+		synchro_pushlink_recover(&pusher->push, &call->error, &lost);
+		if (!OidIsValid(pusher->push.suspect) || pusher->push.nstalled == SYNCHRO_MAX_STALLED)
 		{
 			pg_write_barrier();
 			call->state = SYNCHRO_CALL_FAILED;
@@ -572,7 +343,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		}
 	}
 	PG_exception_stack = &on_error;
-	stalled = stall_suspect(pusher, &call->error);
+	stalled = synchro_pushlink_stall(&pusher->push, &call->error);
 	memset(&call->error, 0, sizeof(call->error));
 	memset(&call->result, 0, sizeof(call->result));
 	do
@@ -580,12 +351,12 @@ run_call(Pusher *pusher, dsm_handle handle)
 		SynchroPassResult result = {{0}};
 
 		/* what has failed is tried once */
-		push(pusher, (!stalled || call->preview) && call->result.newest_copy == 0, &result);
+		synchro_pushlink_push(&pusher->push, (!stalled || call->preview) && call->result.newest_copy == 0, &result);
 		synchro_pass_add(&call->result, &result);
 	} while (call->result.oldest_copy != 0 && !call->preview && still_wanted(pusher));
-	disconnect(pusher);
+	synchro_pushlink_close(&pusher->push);
 	if (call->preview)
-		synchro_previewqueue_send(segment, SYNCHRO_CALL_QUEUE(call), pusher->preview);
+		synchro_previewqueue_send(segment, SYNCHRO_CALL_QUEUE(call), pusher->push.preview);
 	pg_write_barrier();
 	call->state = SYNCHRO_CALL_DONE;
 }
@@ -604,7 +375,7 @@ synchro_pusher_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-	pusher->context = AllocSetContextCreate(TopMemoryContext, "synchro pusher",
+	pusher->push.context = AllocSetContextCreate(TopMemoryContext, "synchro pusher",
 											ALLOCSET_DEFAULT_SIZES);
 	if (DatumGetUInt32(main_arg) != 0)
 		run_call(pusher, DatumGetUInt32(main_arg));
