@@ -29,7 +29,9 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "copyqueue.h"
 #include "localsql.h"
+#include "parked.h"
 #include "registryrow.h"
 #include "stalled.h"
 #include "synchro.h"
@@ -426,6 +428,8 @@ static void
 forget_tables(Node *statement)
 {
 	synchro_registry_forget_dangling();
+	synchro_copyqueue_forget_unwatched();
+	synchro_parked_forget_unwatched();
 }
 
 static void

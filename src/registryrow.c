@@ -24,9 +24,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "copyqueue.h"
 #include "localsql.h"
-#include "parked.h"
 #include "registryrow.h"
 #include "synchro.h"
 
@@ -239,8 +237,6 @@ synchro_registry_forget_dangling(void)
 						   " LATERAL (SELECT coalesce(o.names, '{}') AS names) n"
 						   " WHERE w.relation = o.relation",
 						   InvalidOid, NIL, false);
-	synchro_copyqueue_forget_unwatched();
-	synchro_parked_forget_unwatched();
 }
 
 /*
