@@ -56,6 +56,10 @@ find_changed(Collector *collector, Oid relid)
 	}
 
 	table = synchro_table_get(relid, true);
+
+	/* to pass over what it has pending would be to forget it */
+	if (table != NULL && (table->watched || table->key_only))
+		synchro_suspect_keyless(table, relid);
 	old = MemoryContextSwitchTo(collector->changes->context);
 	changed = palloc0(sizeof(SynchroChangedTable));
 	changed->relid = relid;

@@ -439,12 +439,14 @@ forget_remotes(Node *statement)
 }
 
 /*
- * Warn of a natural key that lost a column.  It is not made shorter: that
- * would match other rows.
+ * Warn of a natural key that lost a column, and of a primary key that is gone
+ * where there is no other key.  A natural key is not made shorter: that would
+ * match other rows.
  */
 static void
-warn_of_lost_key_column(Node *statement)
+warn_of_lost_key(Node *statement)
 {
+	const SynchroTable *table;
 	Oid			relid;
 	char	   *column;
 
@@ -459,9 +461,16 @@ warn_of_lost_key_column(Node *statement)
 				(errcode(ERRCODE_WARNING),
 				 errmsg("natural key of table \"%s\" has lost its column \"%s\"",
 						get_rel_name(relid), column),
-				 errdetail("Nothing is pushed from the table until it has another key."),
+				 errdetail("Nothing is pushed from the table, nor from those that refer to it, until it has another key."),
 				 errhint("Name one with synchro.register_natural_key, "
 						 "or do without it by synchro.unregister_natural_key.")));
+	table = column == NULL ? synchro_table_get(relid, true) : NULL;
+	if (table != NULL && table->lost_key)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("table \"%s\" has lost its primary key", table->name),
+				 errdetail("Changes are not logged, and nothing is pushed from the table until it has a key."),
+				 errhint("Add a primary key, or name another key with synchro.register_natural_key.")));
 }
 
 /*
@@ -479,6 +488,6 @@ synchro_sql_drop(PG_FUNCTION_ARGS)
 		run_guarded(forget_remotes, data->parsetree, data->tag);
 	if (synchro_registry_has_dangling())
 		run_guarded(forget_tables, data->parsetree, data->tag);
-	warn_of_lost_key_column(data->parsetree);
+	warn_of_lost_key(data->parsetree);
 	PG_RETURN_NULL();
 }

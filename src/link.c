@@ -361,6 +361,10 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 		if (!used || lt->parents[fk] != NULL || (!for_rows && !synchro_table_fk_in_key(lt->table, fk)))
 			continue;
 		parent = synchro_table_get(lt->table->fks[fk].parent, false);
+
+		/* without it, ids of ours would be taken for the remote's */
+		if (!link->compares)
+			synchro_suspect_keyless(parent, root);
 		if (parent->mode != SYNCHRO_MODE_NONE)
 			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}

@@ -44,6 +44,23 @@ synchro_suspect(Oid relid)
 }
 
 /*
+ * Error, about the table relid, if a table has lost its key: neither are its
+ * rows found on the remote, nor those that others refer to.
+ */
+void
+synchro_suspect_keyless(const SynchroTable *table, Oid relid)
+{
+	if (!table->lost_key)
+		return;
+	synchro_suspect(relid);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table %s has lost its key", table->qualified),
+			 errdetail("Its rows, and whom others refer to, cannot be found on the remote without one."),
+			 errhint("Add a primary key, or name another key with synchro.register_natural_key, or do without the one that is named by synchro.unregister_natural_key.")));
+}
+
+/*
  * The table that an error with that code is about, and none from now on.
  * InvalidOid if it is one that no table's definition or rights are to blame
  * for.

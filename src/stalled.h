@@ -11,6 +11,7 @@
 #include "logsnapshot.h"
 #include "nodes/pg_list.h"
 #include "sharedstate.h"
+#include "tableinfo.h"
 
 typedef struct SynchroStalled
 {
@@ -26,6 +27,7 @@ typedef struct SynchroStalled
 #define SYNCHRO_CAPTURE_HINT	"Run synchro.alter_table(%s), which renews it. Rows that were changed meanwhile are pushed when they change again."
 
 extern void synchro_suspect(Oid relid);
+extern void synchro_suspect_keyless(const SynchroTable *table, Oid relid);
 extern Oid	synchro_suspect_take(int sqlerrcode);
 
 extern List *synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot);

@@ -329,6 +329,7 @@ build_mode(SynchroTable *table)
 		if (table->nkey < registered_columns(heap_getattr(tuple, 2, desc, &isnull)))
 		{
 			table->mode = SYNCHRO_MODE_NONE;
+			table->lost_key = true;
 			table->nkey = 0;
 			return;
 		}
@@ -354,6 +355,8 @@ build_mode(SynchroTable *table)
 			table->nkey = table->nidentity;
 		}
 	}
+	else
+		table->lost_key = table->watched;
 }
 
 static uint32

@@ -57,6 +57,7 @@ typedef struct SynchroTable
 								 * natural key */
 	bool		captured;		/* its own trigger is there, and enabled */
 	bool		allow_many;
+	bool		lost_key;		/* it had one, and mode none has come of that */
 	SynchroMode mode;
 
 	int			ncolumns;

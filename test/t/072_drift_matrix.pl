@@ -8,7 +8,7 @@
 #   dropped             "a column dropped here"         072_drift
 #   renamed             072_drift                       072_drift; "columns exchange their names there"
 #   retyped             "retyped here"                  "retyped there", 072_drift (smaller)
-#   of the key          "the key dropped here"          072_drift (renamed); "the key dropped there"
+#   of the key          "the key dropped here", "lost"  072_drift (renamed); "the key dropped there"
 #   table renamed       "renamed here", "exchange"      072_drift
 #   moved               "moved here"                    072_drift
 #   missing             "dropped here"                  072_drift (a parent); "dropped there"
@@ -228,6 +228,41 @@ same($local, $remote, $items, 'the key dropped there: all is there');
 	same($local, $remote, q{SELECT name, note FROM items WHERE note = 'mine' ORDER BY name}, 'the key dropped here, and named again: rows are pushed by it');
 	there(q{DELETE FROM items WHERE name NOT LIKE 'named %'});
 }
+
+# what is pending of a table waits for a key, and so does what refers to it: ids there are others
+both($local, $remote, <<'SQL');
+CREATE TABLE shelf (id serial PRIMARY KEY, code text NOT NULL UNIQUE, spare text NOT NULL UNIQUE);
+CREATE TABLE book (id serial PRIMARY KEY, title text NOT NULL UNIQUE, shelf_id int REFERENCES shelf);
+SQL
+there(q{INSERT INTO shelf (code, spare) VALUES ('own', 'own')});
+here(<<'SQL');
+SELECT synchro.add_table('shelf', '{code}'), synchro.add_table('book', '{title}');
+INSERT INTO shelf (code, spare) VALUES ('a', 'aa');
+SQL
+settled('two tables');
+foreach my $case ([ 'its column', 'ALTER TABLE shelf DROP code', q{SELECT synchro.alter_table('shelf', '{spare}')}, 1 ],
+	[ 'the primary key', 'ALTER TABLE book DROP CONSTRAINT book_pkey', 'ALTER TABLE book ADD PRIMARY KEY (id)', 0 ])
+{
+	my ($what, $lose, $name, $is_parent) = @$case;
+	my $table = $is_parent ? 'shelf' : 'book';
+
+	here(q{SELECT synchro.unregister_natural_key('book')}) if !$is_parent;
+	here(q{SELECT synchro.pause('office')});
+	wait_for($local, q{SELECT worker_pid IS NULL FROM synchro.remotes}, "$what lost here: the remote is paused");
+	here($is_parent ? q{INSERT INTO shelf (code, spare) VALUES ('b', 'bb')} : q{INSERT INTO book (title, shelf_id) VALUES ('pending', 2)});
+	my (undef, undef, $stderr) = $local->psql('postgres', $lose);
+	like($stderr, qr/WARNING:  .*"$table" has lost its /, "$what lost here: a warning");
+	here(q{INSERT INTO book (title, shelf_id) VALUES ('refers', 1)}) if $is_parent;
+	here(q{SELECT synchro.resume('office')});
+	fails_with("$what lost here", qr/^$table 55000: table public\.$table has lost its key Its rows, .* HINT: Add a primary key, or name another key/m);
+	like(rows($local, 'SELECT relation, message FROM synchro.failures'), qr/^book\|table public\.shelf has lost its key$/m, "$what lost here: what refers to it waits") if $is_parent;
+	others_go_on("$what lost here");
+	here($name);
+	settled("$what lost here, and named again");
+	same($local, $remote, q{SELECT spare FROM shelf WHERE spare <> 'own' ORDER BY 1}, "$what lost here, and named again: what was pending is there");
+	same($local, $remote, q{SELECT title, spare FROM book JOIN shelf ON shelf.id = shelf_id ORDER BY title}, "$what lost here, and named again: under the right parent");
+}
+both($local, $remote, 'DROP TABLE book, shelf');
 
 #
 # tables that are called otherwise, or elsewhere
