@@ -70,6 +70,16 @@ SELECT synchro.add_table('t', '{}');
 SELECT synchro.add_table('t', '{{name},{mail}}');
 SELECT synchro.add_table('t', ARRAY[NULL]::name[]);
 SELECT synchro.add_table('t', skip => ARRAY['name', NULL]::name[]);
+-- more columns than an index can have are more than a key is kept with
+SELECT format('CREATE TABLE wide (%s)', string_agg('c' || i || ' int DEFAULT 0 NOT NULL', ', ' ORDER BY i)) FROM generate_series(1, 33) i \gexec
+SELECT synchro.add_table('wide', ARRAY(SELECT 'c' || i FROM generate_series(1, 33) i)::name[]);
+SELECT synchro.register_natural_key('wide', ARRAY(SELECT 'c' || i FROM generate_series(1, 33) i)::name[]);
+SET client_min_messages = warning;
+SELECT synchro.add_table('wide', ARRAY(SELECT 'c' || i FROM generate_series(1, 32) i)::name[]);
+RESET client_min_messages;
+INSERT INTO wide VALUES (1);
+UPDATE wide SET c32 = 1;
+DROP TABLE wide;
 SELECT synchro.add_table('t', '{id}');
 SELECT synchro.add_table('t', '{name,id}');
 SELECT synchro.add_table('t', '{doc}');

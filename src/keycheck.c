@@ -318,6 +318,13 @@ synchro_keycheck_columns(const SynchroTable *table, List *key, List *skip)
 {
 	ListCell   *cell;
 
+	/* keys are kept in arrays of that size, and counted in five bits of a layout */
+	if (list_length(key) > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("natural key of table \"%s\" has %d columns", table->name, list_length(key)),
+				 errdetail("It cannot have more than %d.", INDEX_MAX_KEYS),
+				 errhint("Name fewer columns that identify a row.")));
 	foreach(cell, key)
 	{
 		char	   *name = lfirst(cell);
