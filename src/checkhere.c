@@ -94,6 +94,9 @@ synchro_check_here(SynchroFindings *findings, const char *remote)
 
 	/* catalogs are small, but that is not what the planner makes of such queries */
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+
+	/* names of types and all are compared with the remote's */
+	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	synchro_sql_run(synchro_check_tables_sql(), 0, NULL, NULL, NULL);
 	tables = MemoryContextStrdup(findings->context, value_of(0, 0));
 	values[0] = CStringGetTextDatum(tables);

@@ -114,8 +114,8 @@ synchro_sql_is_empty(const char *table)
 }
 
 /*
- * Make the settings that rows are read with: each value has one form as text,
- * and no row is hidden.
+ * Make the settings that rows are read with: each value and name has one form as
+ * text, and no row is hidden.
  *
  * session: for good; else until the scope that was opened last is closed.
  */
@@ -129,6 +129,8 @@ synchro_sql_settings(bool session)
 		{"extra_float_digits", "3"},
 		{"bytea_output", "hex"},
 		{"lc_monetary", "C"},
+		{"array_nulls", "on"},
+		{"quote_all_identifiers", "off"},
 		{"row_security", "off"},
 		{"jit", "off"}
 	};

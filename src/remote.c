@@ -102,6 +102,7 @@ pin_session(SynchroRemote *remote)
 							   "SET extra_float_digits = 3;"
 							   "SET bytea_output = hex;"
 							   "SET xmloption = content;"
+							   "SET array_nulls = on;"
 							   "SET quote_all_identifiers = off;"
 							   "SET lc_monetary = 'C';"
 							   "SET standard_conforming_strings = on;"

@@ -20,6 +20,8 @@ timezone = 'Europe/Paris'
 bytea_output = 'escape'
 extra_float_digits = -5
 xmloption = 'document'
+array_nulls = off
+quote_all_identifiers = on
 CONF
 my $remote = synchro_node('remote', conf => <<'CONF');
 datestyle = 'SQL, MDY'
@@ -28,6 +30,7 @@ timezone = 'Asia/Kathmandu'
 bytea_output = 'escape'
 extra_float_digits = -10
 xmloption = 'document'
+array_nulls = off
 quote_all_identifiers = on
 CONF
 
@@ -39,6 +42,7 @@ SET timezone = 'UTC';
 SET bytea_output = hex;
 SET extra_float_digits = 3;
 SET xmloption = content;
+SET array_nulls = on;
 SET quote_all_identifiers = off;
 SQL
 

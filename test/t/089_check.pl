@@ -118,6 +118,8 @@ INSERT INTO parts VALUES (1, 'a');
 INSERT INTO notes (body) VALUES ('a note');
 SQL
 healthy('before the first contact', found());
+is( $local->safe_psql($db, q{SET quote_all_identifiers = on; SELECT problem FROM synchro.check('office')}),
+	join("\n", map { $_->{problem} } found()), 'names are compared as they are, however the caller has them quoted');
 is(sync($local, 'office')->{inserted}, 6, 'all arrives');
 my $preload = "info: ALTER SYSTEM SET shared_preload_libraries = 'synchro';\n-- then restart the server";
 is_deeply([ map { "$_->{severity}: $_->{fix}" } found() ], [$preload], 'a healthy set-up: one thing to know, nothing else');
