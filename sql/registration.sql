@@ -250,6 +250,15 @@ SELECT synchro.unregister_natural_key('"Odd ""Schema"."Group"');
 SELECT synchro.alter_table('"Odd ""Schema"."Group"', '{select}', allow_many => true);
 SELECT * FROM synchro.tables WHERE relation::text ~ 'Group';
 SELECT * FROM our_triggers WHERE relation::text ~ 'Odd';
+-- columns of a typed table are renamed with the type's attributes
+CREATE TYPE kind AS (name text, label text);
+CREATE TABLE typed OF kind (PRIMARY KEY (name));
+SELECT synchro.add_table('typed', '{name}', skip => '{label}');
+ALTER TYPE kind RENAME ATTRIBUTE name TO name2 CASCADE;
+ALTER TYPE kind RENAME ATTRIBUTE label TO label2 CASCADE;
+SELECT * FROM synchro.tables WHERE relation = 'typed'::regclass;
+DROP TABLE typed;
+DROP TYPE kind;
 -- dropped tables leave the registry
 DROP SCHEMA "Odd ""Schema" CASCADE;
 SELECT relation::text FROM synchro.watched WHERE relation::text !~ '^[a-z_0-9.]+$' OR relation::text ~ '^\d+$'

@@ -15,19 +15,25 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 #include "copyqueue.h"
 #include "localsql.h"
@@ -275,20 +281,46 @@ alter_table_concerns_us(AlterTableStmt *alter)
 }
 
 /*
- * Does RENAME COLUMN concern the table, or one that inherits the column?
+ * The tables that are made OF a composite type.
+ */
+static List *
+typed_tables(Oid type)
+{
+	Relation	rel = table_open(RelationRelationId, AccessShareLock);
+	List	   *tables = NIL;
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key[0], Anum_pg_class_reloftype, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(type));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, lengthof(key), key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		tables = lappend_oid(tables, ((Form_pg_class) GETSTRUCT(tuple))->oid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return tables;
+}
+
+/*
+ * Tables with the column that RENAME COLUMN, or RENAME ATTRIBUTE ... CASCADE, is
+ * about in the registry: the table itself, or those that inherit the column.
  */
 static List *
 tables_that_name(RenameStmt *rename)
 {
 	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
+	List	   *tables;
 	List	   *concerned = NIL;
 	ListCell   *cell;
+	ListCell   *member;
 
 	if (!OidIsValid(relid))
 		return NIL;
-	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
-		if (synchro_registry_names_column(lfirst_oid(cell), rename->subname))
-			concerned = lappend_oid(concerned, lfirst_oid(cell));
+	tables = rename->renameType == OBJECT_ATTRIBUTE ? typed_tables(get_rel_type_id(relid)) : list_make1_oid(relid);
+	foreach(cell, tables)
+		foreach(member, find_all_inheritors(lfirst_oid(cell), NoLock, NULL))
+			if (synchro_registry_names_column(lfirst_oid(member), rename->subname))
+				concerned = list_append_unique_oid(concerned, lfirst_oid(member));
 	return concerned;
 }
 
@@ -337,8 +369,8 @@ after_grant(Node *statement)
 static void
 after_rename(RenameStmt *rename, CommandTag tag)
 {
-	if (rename->renameType == OBJECT_COLUMN && rename->relation != NULL &&
-		tables_that_name(rename) != NIL)
+	if ((rename->renameType == OBJECT_COLUMN || rename->renameType == OBJECT_ATTRIBUTE) &&
+		rename->relation != NULL && tables_that_name(rename) != NIL)
 		run_guarded(after_rename_column, (Node *) rename, tag);
 	else if (rename->renameType == OBJECT_FOREIGN_SERVER &&
 			 synchro_target_is_registered(strVal(rename->object)))

@@ -204,3 +204,14 @@ CREATE EVENT TRIGGER synchro_ddl_command_start ON ddl_command_start
 	EXECUTE FUNCTION synchro.on_ddl_command_start();
 COMMENT ON EVENT TRIGGER synchro_ddl_command_start IS 'lets synchro see whether a REVOKE has taken a view from somebody';
 ALTER EVENT TRIGGER synchro_ddl_command_start ENABLE ALWAYS;
+
+--
+-- Columns of typed tables are renamed with the attributes of their type
+--
+DROP EVENT TRIGGER synchro_ddl_command_end;
+CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
+	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER',
+				 'CREATE USER MAPPING', 'GRANT', 'REVOKE')
+	EXECUTE FUNCTION synchro.on_ddl_command_end();
+COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
+ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
