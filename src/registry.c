@@ -33,6 +33,7 @@
 #include "parked.h"
 #include "registry.h"
 #include "registryrow.h"
+#include "sequence.h"
 #include "synchro.h"
 #include "tableinfo.h"
 #include "watchtrigger.h"
@@ -146,6 +147,28 @@ skipped_names(const SynchroTable *table)
 }
 
 /*
+ * Note which columns of the primary key a sequence makes, if that is not noted
+ * of this primary key yet.
+ */
+static void
+store_sequences(const SynchroTable *table)
+{
+	List	   *names = NIL;
+
+	/* not in version 1.0 */
+	if (get_attnum(synchro_own_relation("watched"), "primary_key") == InvalidAttrNumber)
+		return;
+	for (int i = 0; i < table->nidentity && table->has_primary_key; i++)
+		if (table->columns[table->identity[i]].from_sequence)
+			names = lappend(names, table->columns[table->identity[i]].name);
+	synchro_registry_write("UPDATE synchro.watched w SET primary_key = c.conkey, from_sequence = ARRAY("
+						   " SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND a.attname = ANY ($2))"
+						   " FROM pg_constraint c WHERE w.relation = $1 AND c.conrelid = $1 AND c.contype = 'p'"
+						   " AND w.primary_key IS DISTINCT FROM c.conkey",
+						   table->relid, names, false);
+}
+
+/*
  * Error if one of a root's partitions is watched by itself: it cannot have
  * the trigger twice.
  */
@@ -192,6 +215,7 @@ add_row(const SynchroTable *table, List *key, List *skip, bool allow_many)
 		store_allow_many(table, true);
 	synchro_registry_write("INSERT INTO synchro.watched (relation, skip) VALUES ($1, $2)",
 						   table->relid, skip, false);
+	store_sequences(table);
 }
 
 /*
@@ -242,6 +266,7 @@ synchro_registry_alter(Oid relid, const SynchroAlteration *change)
 		store_allow_many(table, allow_many);
 	if (change->set_skip)
 		synchro_registry_write("UPDATE synchro.watched SET skip = $2 WHERE relation = $1", relid, skip, false);
+	store_sequences(table);
 	settle(relid);
 }
 
@@ -496,6 +521,7 @@ synchro_registry_renew(List *tables)
 		synchro_keycheck_columns(table, key_names(table), skipped_names(table));
 		if (table->mode == SYNCHRO_MODE_NONE)
 			synchro_keycheck_no_usable_key(table);
+		store_sequences(table);
 		CacheInvalidateRelcacheByRelid(table->relid);
 	}
 	CommandCounterIncrement();

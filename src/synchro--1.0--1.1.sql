@@ -215,3 +215,10 @@ CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
 	EXECUTE FUNCTION synchro.on_ddl_command_end();
 COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
 ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
+
+--
+-- How rows are found is decided when a table is added
+--
+ALTER TABLE synchro.watched ADD COLUMN primary_key int2[], ADD COLUMN from_sequence int2[];
+COMMENT ON COLUMN synchro.watched.primary_key IS 'attribute numbers of the primary key that from_sequence is about; NULL: not noted';
+COMMENT ON COLUMN synchro.watched.from_sequence IS 'those of its columns that a sequence made when the table was added';

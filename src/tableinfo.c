@@ -3,11 +3,8 @@
  * tableinfo.c
  *	  What a table looks like: columns, identity, natural key, foreign keys.
  *
- * Descriptions are built from the catalogs and from synchro.watched and
- * synchro.natural_key; tablecache.c keeps them.
- *
- * Our tables are read by a catalog scan, not by SPI: this runs inside row
- * triggers of users without any right on schema synchro.
+ * Descriptions are built from the catalogs and, in tablemode.c, from what is
+ * registered; tablecache.c keeps them.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,41 +35,6 @@
 
 #include "compat.h"
 #include "tableinfo.h"
-
-/*
- * Read the row of one of our tables that is keyed by relation.
- *
- * Returns a copy of the tuple, with *desc the table's descriptor copied, or
- * NULL where there is none.
- */
-static HeapTuple
-fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc)
-{
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-	Oid			our_table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-	Oid			our_index = OidIsValid(schema) ? get_relname_relid(index, schema) : InvalidOid;
-	Relation	rel;
-	ScanKeyData key[1];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	/* the extension may be on its way out */
-	if (!OidIsValid(our_table) || !OidIsValid(our_index))
-		return NULL;
-
-	rel = table_open(our_table, AccessShareLock);
-	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, our_index, true, NULL, 1, key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		tuple = heap_copytuple(tuple);
-		*desc = CreateTupleDescCopy(RelationGetDescr(rel));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return tuple;
-}
 
 /*
  * Index in columns of the column with that attribute number, or -1.
@@ -151,39 +113,6 @@ build_columns(SynchroTable *table, Relation rel)
 			 calls_nextval(build_column_default(rel, att->attnum), NULL));
 		column->fk = -1;
 	}
-}
-
-/*
- * Mark the columns that a name[] of ours lists; returns their indexes.
- * Names that are gone are left out: the registry refuses them when given.
- */
-static int *
-columns_of_names(const SynchroTable *table, Datum names, int *count)
-{
-	Datum	   *elements;
-	int			n;
-	int		   *result;
-
-	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
-					  TYPALIGN_CHAR, &elements, NULL, &n);
-	result = palloc(sizeof(int) * Max(n, 1));
-	*count = 0;
-	for (int i = 0; i < n; i++)
-	{
-		int			column = synchro_table_column(table, NameStr(*DatumGetName(elements[i])));
-
-		if (column >= 0)
-			result[(*count)++] = column;
-	}
-	return result;
-}
-
-static int
-registered_columns(Datum names)
-{
-	ArrayType  *array = DatumGetArrayTypeP(names);
-
-	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 }
 
 static void
@@ -294,71 +223,6 @@ build_foreign_keys(SynchroTable *table)
 	}
 }
 
-/*
- * Read registered key and skipped columns, and decide how rows are matched.
- */
-static void
-build_mode(SynchroTable *table)
-{
-	TupleDesc	desc;
-	HeapTuple	tuple;
-	bool		isnull;
-
-	tuple = fetch_registered("watched", "watched_pkey", table->relid, &desc);
-	if (tuple != NULL)
-	{
-		Datum		names = heap_getattr(tuple, 2, desc, &isnull);
-		int			n;
-		int		   *columns = columns_of_names(table, names, &n);
-
-		table->watched = true;
-		for (int i = 0; i < n; i++)
-			table->columns[columns[i]].skipped = true;
-	}
-
-	table->mode = SYNCHRO_MODE_NONE;
-	tuple = fetch_registered("natural_key", "natural_key_pkey", table->relid, &desc);
-	if (tuple != NULL)
-	{
-		table->key = columns_of_names(table, heap_getattr(tuple, 2, desc, &isnull),
-									  &table->nkey);
-		table->allow_many = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
-		table->mode = SYNCHRO_MODE_NATURAL_KEY;
-
-		/* without a column that was dropped it would match other rows */
-		if (table->nkey < registered_columns(heap_getattr(tuple, 2, desc, &isnull)))
-		{
-			table->mode = SYNCHRO_MODE_NONE;
-			table->lost_key = true;
-			table->nkey = 0;
-			return;
-		}
-		if (!table->has_primary_key)
-		{
-			table->identity = table->key;
-			table->nidentity = table->nkey;
-		}
-	}
-	else if (table->has_primary_key)
-	{
-		table->mode = SYNCHRO_MODE_PRIMARY_KEY;
-		for (int i = 0; i < table->nidentity; i++)
-		{
-			SynchroColumn *column = &table->columns[table->identity[i]];
-
-			if (column->from_sequence && column->fk < 0)
-				table->mode = SYNCHRO_MODE_REFERENCE;
-		}
-		if (table->mode == SYNCHRO_MODE_PRIMARY_KEY)
-		{
-			table->key = table->identity;
-			table->nkey = table->nidentity;
-		}
-	}
-	else
-		table->lost_key = table->watched;
-}
-
 static uint32
 columns_hash(const SynchroTable *table, const int *columns, int ncolumns)
 {
@@ -435,7 +299,7 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	build_columns(table, rel);
 	build_primary_key(table, rel);
 	build_foreign_keys(table);
-	build_mode(table);
+	synchro_table_build_mode(table);
 	if (table->watched)
 		table->key_only = false;
 	table->layout = layout_of(table);

@@ -28,7 +28,8 @@ typedef struct SynchroColumn
 	bool		not_null;
 	bool		generated;		/* GENERATED ALWAYS AS (expression) */
 	char		identity;		/* attidentity: '\0', 'a' or 'd' */
-	bool		from_sequence;	/* identity, or default draws from a sequence */
+	bool		from_sequence;	/* identity, or default draws from a sequence; in a
+								 * primary key: did so when the table was added */
 	bool		skipped;		/* registered as skipped */
 	int			fk;				/* index into fks of the foreign key that
 								 * translates it, or -1 */
@@ -104,6 +105,9 @@ extern char *synchro_table_rows(const SynchroTable *table);
 extern char *synchro_table_keys_text(const SynchroTable *table);
 extern const char *synchro_mode_name(SynchroMode mode);
 extern bool synchro_trigger_fires(char tgenabled);
+
+/* in tablemode.c */
+extern void synchro_table_build_mode(SynchroTable *table);
 
 /* in partitions.c */
 extern bool synchro_table_parts_captured(Oid relid);

@@ -85,6 +85,8 @@ wait_arrival($remote, q{SELECT string_agg(t.name || t.n || ' ' || coalesce(what,
 $local->safe_psql('postgres', q{UPDATE t SET n = 20 WHERE name = 'b'});
 wait_arrival($remote, q{SELECT n FROM t WHERE name = 'b'}, '20', 'what had failed, too, once it is mended');
 is(rows($local, q{SET synchro.verify_wait = '10min'; SELECT count(*) FROM synchro.verify('office')}), '0', 'what is new in 1.1 works on it');
+is(rows($local, q{SELECT synchro.alter_table('note'); ALTER TABLE note ALTER id DROP DEFAULT; SELECT mode FROM synchro.tables WHERE relation = 'note'::regclass}),
+	"\nreference", 'how rows are found is decided when a table is altered');
 
 $_->stop('fast') foreach $local, $remote;
 done_testing();

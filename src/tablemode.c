@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ *
+ * tablemode.c
+ *	  How rows of a table are found on a remote: what is registered of it, read.
+ *	  (header: tableinfo.h)
+ *
+ * Our tables are read by a catalog scan, not by SPI: this runs inside row
+ * triggers of users without any right on schema synchro.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "tableinfo.h"
+
+/* columns of synchro.watched */
+#define WATCHED_PRIMARY_KEY		3
+#define WATCHED_FROM_SEQUENCE	4
+
+/*
+ * Read the row of one of our tables that is keyed by relation.
+ *
+ * Returns a copy of the tuple, with *desc the table's descriptor copied, or
+ * NULL where there is none.
+ */
+static HeapTuple
+fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+	Oid			our_table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+	Oid			our_index = OidIsValid(schema) ? get_relname_relid(index, schema) : InvalidOid;
+	Relation	rel;
+	ScanKeyData key[1];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* the extension may be on its way out */
+	if (!OidIsValid(our_table) || !OidIsValid(our_index))
+		return NULL;
+
+	rel = table_open(our_table, AccessShareLock);
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, our_index, true, NULL, 1, key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		tuple = heap_copytuple(tuple);
+		*desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return tuple;
+}
+
+/*
+ * Mark the columns that a name[] of ours lists; returns their indexes.
+ * Names that are gone are left out: the registry refuses them when given.
+ */
+static int *
+columns_of_names(const SynchroTable *table, Datum names, int *count)
+{
+	Datum	   *elements;
+	int			n;
+	int		   *result;
+
+	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
+					  TYPALIGN_CHAR, &elements, NULL, &n);
+	result = palloc(sizeof(int) * Max(n, 1));
+	*count = 0;
+	for (int i = 0; i < n; i++)
+	{
+		int			column = synchro_table_column(table, NameStr(*DatumGetName(elements[i])));
+
+		if (column >= 0)
+			result[(*count)++] = column;
+	}
+	return result;
+}
+
+static int
+registered_columns(Datum names)
+{
+	ArrayType  *array = DatumGetArrayTypeP(names);
+
+	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+}
+
+/*
+ * The attribute numbers that an int2[] of ours lists, or NULL.
+ */
+static const int16 *
+attributes_of(HeapTuple tuple, int column, TupleDesc desc, int *count)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, desc, &isnull);
+	ArrayType  *array = isnull ? NULL : DatumGetArrayTypeP(value);
+
+	*count = array != NULL ? ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) : 0;
+	return array != NULL ? (const int16 *) ARR_DATA_PTR(array) : NULL;
+}
+
+/*
+ * Which columns of the primary key a sequence makes was decided when the table
+ * was added, since the mode follows from it: a default that is dropped, be it to
+ * make an identity column of it, does not have rows be found in another way.
+ * With another primary key it is as the columns say.
+ */
+static void
+keep_sequences(SynchroTable *table, HeapTuple tuple, TupleDesc desc)
+{
+	int			nkey;
+	int			nsequences;
+	const int16 *key;
+	const int16 *sequences;
+
+	/* version 1.0 has not noted it */
+	if (desc->natts < WATCHED_FROM_SEQUENCE || !table->has_primary_key)
+		return;
+	key = attributes_of(tuple, WATCHED_PRIMARY_KEY, desc, &nkey);
+	sequences = attributes_of(tuple, WATCHED_FROM_SEQUENCE, desc, &nsequences);
+	if (key == NULL || sequences == NULL || nkey != table->nidentity)
+		return;
+	for (int i = 0; i < nkey; i++)
+		if (table->columns[table->identity[i]].attnum != key[i])
+			return;
+	for (int i = 0; i < nkey; i++)
+	{
+		SynchroColumn *column = &table->columns[table->identity[i]];
+
+		column->from_sequence = false;
+		for (int j = 0; j < nsequences; j++)
+			column->from_sequence |= sequences[j] == column->attnum;
+	}
+}
+
+/*
+ * Read registered key and skipped columns, and decide how rows are matched.
+ */
+void
+synchro_table_build_mode(SynchroTable *table)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	tuple = fetch_registered("watched", "watched_pkey", table->relid, &desc);
+	if (tuple != NULL)
+	{
+		Datum		names = heap_getattr(tuple, 2, desc, &isnull);
+		int			n;
+		int		   *columns = columns_of_names(table, names, &n);
+
+		table->watched = true;
+		for (int i = 0; i < n; i++)
+			table->columns[columns[i]].skipped = true;
+		keep_sequences(table, tuple, desc);
+	}
+
+	table->mode = SYNCHRO_MODE_NONE;
+	tuple = fetch_registered("natural_key", "natural_key_pkey", table->relid, &desc);
+	if (tuple != NULL)
+	{
+		table->key = columns_of_names(table, heap_getattr(tuple, 2, desc, &isnull),
+									  &table->nkey);
+		table->allow_many = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
+		table->mode = SYNCHRO_MODE_NATURAL_KEY;
+
+		/* without a column that was dropped it would match other rows */
+		if (table->nkey < registered_columns(heap_getattr(tuple, 2, desc, &isnull)))
+		{
+			table->mode = SYNCHRO_MODE_NONE;
+			table->lost_key = true;
+			table->nkey = 0;
+			return;
+		}
+		if (!table->has_primary_key)
+		{
+			table->identity = table->key;
+			table->nidentity = table->nkey;
+		}
+	}
+	else if (table->has_primary_key)
+	{
+		table->mode = SYNCHRO_MODE_PRIMARY_KEY;
+		for (int i = 0; i < table->nidentity; i++)
+		{
+			SynchroColumn *column = &table->columns[table->identity[i]];
+
+			if (column->from_sequence && column->fk < 0)
+				table->mode = SYNCHRO_MODE_REFERENCE;
+		}
+		if (table->mode == SYNCHRO_MODE_PRIMARY_KEY)
+		{
+			table->key = table->identity;
+			table->nkey = table->nidentity;
+		}
+	}
+	else
+		table->lost_key = table->watched;
+}
