@@ -67,6 +67,18 @@ hash_of(const SynchroComparison *comparison, const char *expression)
 }
 
 /*
+ * The hash that is added up for a row.  Where its name is not made of its values,
+ * that counts, too: rows of one bucket may have exchanged what is in them.
+ */
+static char *
+hash_of_row(const SynchroComparison *comparison, const SynchroContent *content)
+{
+	if (comparison->lt->table->mode == SYNCHRO_MODE_REFERENCE)
+		return hash_of(comparison, psprintf("%s || %s", content->key, content->all));
+	return hash_of(comparison, content->all);
+}
+
+/*
  * Do both servers hash text alike?  Another byte order, or encoding, makes a
  * difference.
  */
@@ -247,7 +259,7 @@ buckets_query(const SynchroComparison *comparison, const SynchroContent *content
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s::text, count(*)::text, sum(v)::text FROM (SELECT %s AS h, %s AS v %s) x",
-					 bits_of(bits), hash_of(comparison, content->key), hash_of(comparison, content->all), content->from);
+					 bits_of(bits), hash_of(comparison, content->key), hash_of_row(comparison, content), content->from);
 	append_filter(&sql, before, within);
 	appendStringInfo(&sql, " GROUP BY %s", bits_of(bits));
 	return sql.data;
@@ -485,7 +497,7 @@ hashes_query(const SynchroComparison *comparison, const SynchroContent *content,
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT h::text, v::text FROM (SELECT %s AS h, %s AS v %s) x",
-					 hash_of(comparison, content->key), hash_of(comparison, content->all), content->from);
+					 hash_of(comparison, content->key), hash_of_row(comparison, content), content->from);
 	append_filter(&sql, bits, within);
 	appendStringInfoString(&sql, " ORDER BY x.h, x.v");
 	return sql.data;
