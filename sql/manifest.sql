@@ -105,7 +105,21 @@ SELECT shows('UPDATE region SET name = ''tirol'' WHERE id = 12') AS a_branch,
 SELECT shows('UPDATE types SET at_zoned = at_zoned + interval ''1 us'' WHERE code = ''a''') AS microsecond, shows('UPDATE types SET double = 0.1::float8 + 1e-18 WHERE code = ''a''') AS nothing,
 	shows('UPDATE types SET double = 0.1::float8 + 2e-17 WHERE code = ''a''') AS last_bit;
 
+-- no column but ids, and more columns than a function takes arguments
+CREATE SCHEMA sizes;
+CREATE TABLE sizes.ids (id serial PRIMARY KEY);
+DO $$
+BEGIN
+	EXECUTE (SELECT format('CREATE TABLE sizes.wide (id int PRIMARY KEY, %s)', string_agg(format('c%s int DEFAULT %1$s', i), ', ' ORDER BY i)) FROM generate_series(1, 250) i);
+END $$;
+INSERT INTO sizes.ids DEFAULT VALUES;
+INSERT INTO sizes.wide (id) VALUES (1), (2);
+SELECT * FROM synchro.manifest('sizes') ORDER BY relation::text COLLATE "C";
+UPDATE sizes.wide SET c250 = 0 WHERE id = 2;
+UPDATE sizes.ids SET id = 7;
+SELECT * FROM synchro.manifest('sizes') ORDER BY relation::text COLLATE "C";
+
 SET client_min_messages = error;
 DROP EXTENSION synchro;
-DROP SCHEMA data CASCADE;
+DROP SCHEMA data, sizes CASCADE;
 DROP TABLE public.before;

@@ -32,6 +32,9 @@
 /* names may go through that many tables */
 #define MAX_DEPTH	32
 
+/* values that are put together by one call: a function takes 100 arguments, if no server was built otherwise */
+#define CALL_VALUES	90
+
 typedef struct Builder
 {
 	const SynchroContentSide *side;
@@ -354,6 +357,20 @@ by_name(const void *a, const void *b, void *table)
 }
 
 /*
+ * All values of a row in one text; list: SQL for each, after a comma, in calls of
+ * their own where they are too many for one.
+ */
+static char *
+all_values(const char *list, int nvalues)
+{
+	if (nvalues == 0)
+		return pstrdup("''::text");
+	if (nvalues <= CALL_VALUES)
+		return psprintf("concat_ws(','%s)", list);
+	return psprintf("concat_ws(',', concat_ws(','%s))", list);
+}
+
+/*
  * Fill the lists of a row's values, in the order of the columns' names.
  */
 static void
@@ -395,6 +412,11 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 				}
 			if (!first)
 				continue;
+		}
+		if (n > 0 && n % CALL_VALUES == 0)
+			appendStringInfoString(&all, "), concat_ws(','");
+		if (fk >= 0)
+		{
 			append_parent(builder, &all, &unused, lt, fk, alias, false, NULL);
 			content->values[n] = is_followed(builder, lt, fk) ? psprintf("%s_f%d.k", alias, fk) : pstrdup("NULL::text");
 		}
@@ -405,7 +427,7 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 		}
 		content->nvalues++;
 	}
-	content->all = psprintf("concat_ws(','%s)", all.data);
+	content->all = all_values(all.data, content->nvalues);
 }
 
 static void

@@ -97,6 +97,16 @@ is(rows($local, q{SELECT synchro.requeue('remote', 'note')}), '2', 'and are queu
 sync($local, 'remote');
 is(differences($local, q{'remote', 'note'}), '', 'then each has its own');
 
+# no column but ids, and more of them than a function takes arguments
+my $columns = join ', ', map { "c$_ int DEFAULT $_" } 1 .. 250;
+both($local, $remote, "CREATE TABLE ids (id serial PRIMARY KEY); CREATE TABLE wide (id int PRIMARY KEY, $columns)");
+$local->safe_psql('postgres', q{SELECT synchro.add_table('ids'), synchro.add_table('wide'); INSERT INTO ids DEFAULT VALUES; INSERT INTO wide (id) VALUES (1), (2), (3)});
+sync($local, 'remote');
+is(differences($local, q{'remote', 'ids'}) . differences($local, q{'remote', 'wide'}), '', 'tables without columns but ids, and with very many, are equal');
+$remote->safe_psql('postgres', q{DELETE FROM ids; UPDATE wide SET c99 = NULL, c1 = 0 WHERE id = 2; UPDATE wide SET c250 = NULL WHERE id = 3});
+is(differences($local, q{'remote', 'ids'}) . "\n" . differences($local, q{'remote', 'wide'}), "ids|1|missing|\nwide|2|different|{c1,c99}\nwide|3|different|{c250}", 'or are not');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table(t) FROM unnest('{ids,wide}'::regclass[]) t});
+
 # who, and when
 my ($rc, $stdout, $stderr) = $local->psql('postgres', q{CREATE ROLE looker; GRANT EXECUTE ON FUNCTION synchro.verify(name, regclass) TO looker; SET ROLE looker; SELECT * FROM synchro.verify('remote')});
 like($stderr, qr/permission denied for table/, 'who may not read a table is not told its keys');
