@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "applysql.h"
 #include "compare.h"
 #include "comparepairs.h"
 #include "localsql.h"
@@ -533,10 +534,14 @@ synchro_compare_first(const SynchroComparison *comparison, SynchroSuspects *susp
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * The rows of one name come in the order of their values, so that equal ones meet;
+ * where a name means the first of many rows of the remote, in that of identities.
+ */
 static char *
 rows_query(const SynchroComparison *comparison, const SynchroContent *content, const int64 *hashes, int count)
 {
-	int			nidentity = comparison->lt->table->nidentity;
+	const SynchroTable *table = comparison->lt->table;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -545,15 +550,20 @@ rows_query(const SynchroComparison *comparison, const SynchroContent *content, c
 		appendStringInfo(&sql, ", v%d", i);
 	appendStringInfo(&sql, " FROM (SELECT %s AS h, %s AS s, format('%%s %%s %%s', t.tableoid, t.ctid, t.xmin) AS version, ARRAY[",
 					 hash_of(comparison, content->key), content->shown);
-	for (int i = 0; i < nidentity; i++)
+	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "", content->identity[i]);
 	appendStringInfo(&sql, "]::text[]::text AS identity, %s AS v", hash_of(comparison, content->all));
+	for (int i = 0; table->allow_many && i < table->nidentity; i++)
+		appendStringInfo(&sql, ", t.%s AS o%d", synchro_column_name(comparison->lt, table->identity[i]), i);
 	for (int i = 0; i < content->nvalues; i++)
 		appendStringInfo(&sql, ", %s AS v%d", content->values[i], i);
 	appendStringInfo(&sql, " %s) x WHERE h = ANY ('{", content->from);
 	for (int i = 0; i < count; i++)
 		appendStringInfo(&sql, "%s" INT64_FORMAT, i > 0 ? "," : "", hashes[i]);
-	appendStringInfoString(&sql, "}'::bigint[]) ORDER BY x.h, x.v");
+	appendStringInfoString(&sql, "}'::bigint[]) ORDER BY x.h");
+	for (int i = 0; table->allow_many && i < table->nidentity; i++)
+		appendStringInfo(&sql, ", x.o%d", i);
+	appendStringInfoString(&sql, ", x.v");
 	return sql.data;
 }
 

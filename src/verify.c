@@ -79,6 +79,7 @@ typedef struct Verifier
 	/* the key that is being looked at: there may be several rows of it */
 	Suspect    *suspect;
 	uint64		version;
+	bool		here;			/* one of them is here */
 	List	   *differences;	/* of SynchroDifference */
 	MemoryContext key_context;	/* holds those */
 } Verifier;
@@ -163,6 +164,7 @@ end_key(Verifier *verifier)
 	}
 	verifier->suspect = NULL;
 	verifier->version = 0;
+	verifier->here = false;
 	verifier->differences = NIL;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(verifier->key_context);
@@ -183,6 +185,11 @@ look_at(int64 hash, const SynchroComparedRow *here, const SynchroComparedRow *th
 		if (verifier->suspect == NULL)
 			return;
 	}
+
+	/* a key that may match many rows there means the first of them */
+	verifier->here |= here != NULL;
+	if (here == NULL && verifier->here && verifier->comparison->lt->table->allow_many)
+		return;
 	old = MemoryContextSwitchTo(verifier->key_context);
 	difference = palloc0(sizeof(SynchroDifference));
 	difference->kind = here == NULL ? SYNCHRO_EXTRA : there == NULL ? SYNCHRO_MISSING : SYNCHRO_DIFFERENT;

@@ -97,6 +97,17 @@ is(rows($local, q{SELECT synchro.requeue('remote', 'note')}), '2', 'and are queu
 sync($local, 'remote');
 is(differences($local, q{'remote', 'note'}), '', 'then each has its own');
 
+# a key that may match many rows there means the first of them
+both($local, $remote, 'CREATE TABLE several (id serial PRIMARY KEY, parent_id int REFERENCES parent, name text, n int)');
+$remote->safe_psql('postgres', q{INSERT INTO several (parent_id, name, n) SELECT p.id, v, i FROM parent p, generate_series(1, 5) i, unnest('{a,NULL}'::text[]) v WHERE p.name = 'p1';
+	INSERT INTO several (name, n) VALUES ('only there', 1), ('only there', 2)});
+$local->safe_psql('postgres', q{SET client_min_messages = warning; SELECT synchro.add_table('several', '{parent_id,name}', allow_many => true);
+	INSERT INTO several (parent_id, name, n) SELECT p.id, v, 7 FROM parent p, unnest('{a,NULL,b}'::text[]) v WHERE p.name = 'p1'});
+sync($local, 'remote');
+is(differences($local, q{'remote', 'several'}), "several|only there|extra|\nseveral|only there|extra|", 'of several rows there that a key may match, others than the first are none of ours');
+$remote->safe_psql('postgres', q{UPDATE several SET n = 8 WHERE n = 7 AND name = 'a'; UPDATE several SET n = 7 WHERE n = 3 AND name = 'a'; DELETE FROM several WHERE name = 'b'});
+is(differences($local, q{'remote', 'several'}), "several|only there|extra|\nseveral|only there|extra|\nseveral|p1, a|different|{n}\nseveral|p1, b|missing|", 'and the first is compared');
+
 # no column but ids, and more of them than a function takes arguments
 my $columns = join ', ', map { "c$_ int DEFAULT $_" } 1 .. 250;
 both($local, $remote, "CREATE TABLE ids (id serial PRIMARY KEY); CREATE TABLE wide (id int PRIMARY KEY, $columns)");
@@ -105,7 +116,7 @@ sync($local, 'remote');
 is(differences($local, q{'remote', 'ids'}) . differences($local, q{'remote', 'wide'}), '', 'tables without columns but ids, and with very many, are equal');
 $remote->safe_psql('postgres', q{DELETE FROM ids; UPDATE wide SET c99 = NULL, c1 = 0 WHERE id = 2; UPDATE wide SET c250 = NULL WHERE id = 3});
 is(differences($local, q{'remote', 'ids'}) . "\n" . differences($local, q{'remote', 'wide'}), "ids|1|missing|\nwide|2|different|{c1,c99}\nwide|3|different|{c250}", 'or are not');
-$local->safe_psql('postgres', q{SELECT synchro.remove_table(t) FROM unnest('{ids,wide}'::regclass[]) t});
+$local->safe_psql('postgres', q{SELECT synchro.remove_table(t) FROM unnest('{several,ids,wide}'::regclass[]) t});
 
 # who, and when
 my ($rc, $stdout, $stderr) = $local->psql('postgres', q{CREATE ROLE looker; GRANT EXECUTE ON FUNCTION synchro.verify(name, regclass) TO looker; SET ROLE looker; SELECT * FROM synchro.verify('remote')});
