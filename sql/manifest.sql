@@ -119,6 +119,16 @@ UPDATE sizes.wide SET c250 = 0 WHERE id = 2;
 UPDATE sizes.ids SET id = 7;
 SELECT * FROM synchro.manifest('sizes') ORDER BY relation::text COLLATE "C";
 
+-- ids that each server makes for itself, by whatever default; such a column is a value like any other beside one from a sequence
+CREATE TABLE sizes.made (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE sizes.of_made (made_id uuid REFERENCES sizes.made, n int, day date DEFAULT 'today', no serial, PRIMARY KEY (no, day));
+SELECT synchro.add_table('sizes.made', '{name}'), synchro.add_table('sizes.of_made');
+INSERT INTO sizes.made (name) VALUES ('a'), ('b');
+INSERT INTO sizes.of_made SELECT id, 1, '2024-02-29' FROM sizes.made;
+SELECT * FROM synchro.manifest() WHERE relation::text LIKE '%made' ORDER BY relation::text COLLATE "C";
+UPDATE sizes.of_made SET day = '2024-03-01' WHERE made_id = (SELECT id FROM sizes.made WHERE name = 'b');
+SELECT * FROM synchro.manifest() WHERE relation::text LIKE '%made' ORDER BY relation::text COLLATE "C";
+
 SET client_min_messages = error;
 DROP EXTENSION synchro;
 DROP SCHEMA data, sizes CASCADE;

@@ -128,7 +128,8 @@ is_content(const SynchroLinkTable *lt, int column)
 	if (c->skipped || c->generated)
 		return false;
 	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
-		synchro_identity_position(lt->table, c->attnum) < 0 || !c->from_sequence;
+		synchro_identity_position(lt->table, c->attnum) < 0 || !(c->from_sequence || c->has_default) ||
+		synchro_identity_beside_sequence(lt->table, column);
 }
 
 /*

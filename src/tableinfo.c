@@ -111,6 +111,7 @@ build_columns(SynchroTable *table, Relation rel)
 		column->from_sequence = att->attidentity != '\0' ||
 			(att->atthasdef && !column->generated &&
 			 calls_nextval(build_column_default(rel, att->attnum), NULL));
+		column->has_default = att->atthasdef && !column->generated;
 		column->fk = -1;
 	}
 }
