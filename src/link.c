@@ -25,6 +25,7 @@
 
 #include "link.h"
 #include "localsql.h"
+#include "samevalue.h"
 #include "settings.h"
 #include "stalled.h"
 
@@ -348,6 +349,7 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 		lt->number = lt->staging->number;
 		lt->root = root;
 		lt->parents = palloc0(sizeof(SynchroLinkTable *) * Max(lt->table->nfks, 1));
+		lt->same_references = synchro_same_references(lt->table);
 		link->tables = lappend(link->tables, lt);
 	}
 	lt->for_rows |= for_rows;

@@ -59,6 +59,7 @@ typedef struct SynchroLinkTable
 
 	/* which foreign keys are translated: their parents have an identity */
 	struct SynchroLinkTable **parents;	/* by foreign key; NULL: as it is */
+	bool	   *same_references;	/* by column, see samevalue.c */
 	bool	   *pushed;			/* by column: staged and written */
 	List	   *placeholders;	/* of SynchroPlaceholder, in a preview */
 

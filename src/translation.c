@@ -10,9 +10,6 @@
 
 #include "applysql.h"
 
-/* chains of references that are followed */
-#define MAX_REFERENCES	32
-
 bool
 synchro_column_is_key(const SynchroTable *table, int column)
 {
@@ -31,29 +28,6 @@ synchro_column_referenced(const SynchroLinkTable *lt, int column)
 	const SynchroColumn *c = &lt->table->columns[column];
 
 	return synchro_table_attribute(lt->parents[c->fk]->table, lt->table->fks[c->fk].refcols[c->fk_pos]);
-}
-
-/*
- * Has a column that foreign keys reference the same value on the remote?  Rows
- * are matched by their natural keys, and all else of a watched table is pushed;
- * but ids are each server's own.
- *
- * depth: how many references it was reached by.  Those that go round in a circle
- * say nothing against it.
- */
-static bool
-is_same_there(const SynchroLinkTable *lt, int column, int depth)
-{
-	const SynchroColumn *c = &lt->table->columns[column];
-
-	/* parents that are in no key need not be known here */
-	if (!synchro_column_is_key(lt->table, column))
-		return lt->table->watched && !c->skipped && !c->from_sequence && c->fk < 0;
-	if (c->fk < 0 || lt->parents[c->fk] == NULL || depth > MAX_REFERENCES)
-		return true;
-	if (lt->table->fks[c->fk].ncols == 1)
-		return false;
-	return is_same_there(lt->parents[c->fk], synchro_column_referenced(lt, column), depth + 1);
 }
 
 /*
@@ -77,7 +51,7 @@ synchro_column_fk(const SynchroLinkTable *lt, int column)
 	key = &lt->table->fks[c->fk];
 	if (key->ncols == 1 && synchro_identity_position(lt->parents[c->fk]->table, key->refcols[0]) >= 0)
 		return c->fk;
-	return is_same_there(lt->parents[c->fk], synchro_column_referenced(lt, column), 0) ? -1 : c->fk;
+	return lt->same_references[column] ? -1 : c->fk;
 }
 
 /*

@@ -149,4 +149,36 @@ SQL
 	same($local, $remote, 'SELECT * FROM tag ORDER BY 1, 2', 'also of a row without one');
 }
 
+#
+# Tenants that are in no natural key, and that all refer to by what they belong to
+#
+{
+	my $rows = q{SELECT 'room', tenant, note, (SELECT note FROM room a WHERE (a.tenant, a.id) = (r.tenant, r.above)) FROM room r
+		UNION ALL SELECT 'desk', tenant, note, (SELECT note FROM room a WHERE (a.tenant, a.id) = (d.tenant, d.room)) FROM desk d
+		UNION ALL SELECT 'lamp', tenant, note, (SELECT note FROM desk a WHERE (a.tenant, a.id) = (l.tenant, l.desk)) FROM lamp l
+		UNION ALL SELECT 'part', tenant, code, (SELECT code FROM part a WHERE (a.tenant, a.id) = (p.tenant, p.above)) FROM part p ORDER BY 1, 3};
+
+	tables(<<'SQL', room => undef, desk => undef, lamp => undef, part => '{code}');
+CREATE TABLE room (tenant text, id serial, above int, note text, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, above) REFERENCES room ON UPDATE CASCADE);
+CREATE TABLE desk (tenant text, id serial, room int, note text, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, room) REFERENCES room ON UPDATE CASCADE);
+CREATE TABLE lamp (tenant text, id serial, desk int, note text, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, desk) REFERENCES desk ON UPDATE CASCADE);
+CREATE TABLE part (tenant text, id serial, above int, code text NOT NULL UNIQUE, PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, above) REFERENCES part ON UPDATE CASCADE);
+SQL
+	$remote->safe_psql('postgres', "ALTER SEQUENCE ${_}_id_seq RESTART 500") foreach qw(room desk lamp part);
+	on_local(<<'SQL');
+INSERT INTO room (tenant, above, note) VALUES ('a', NULL, 'house'), ('a', 1, 'floor'), ('a', 2, 'room'), ('b', NULL, 'hut');
+INSERT INTO desk (tenant, room, note) VALUES ('a', 3, 'in room'), ('a', NULL, 'nowhere'), ('b', 4, 'in hut');
+INSERT INTO lamp (tenant, desk, note) VALUES ('a', 1, 'on desk'), ('a', 2, 'on the other'), ('a', NULL, 'on nothing'), ('b', 3, 'of b');
+INSERT INTO part (tenant, above, code) VALUES ('a', NULL, 'p'), ('a', 1, 'q'), ('a', 2, 'r'), ('b', NULL, 's');
+SQL
+	arrives($rows, 'rows at the top have their tenant, and so have those that belong to nothing');
+	on_local(<<'SQL');
+UPDATE room SET above = NULL, note = 'of its own' WHERE id = 3; UPDATE desk SET room = NULL WHERE id = 1; UPDATE lamp SET desk = 2 WHERE note = 'on nothing';
+UPDATE part SET above = 1 WHERE code = 'r'; UPDATE part SET code = 'pp' WHERE code = 'p'; DELETE FROM lamp WHERE tenant = 'b'; DELETE FROM desk WHERE tenant = 'b'; DELETE FROM room WHERE tenant = 'b';
+SQL
+	arrives($rows, 'changed, renamed and deleted');
+	on_local(q{UPDATE room SET tenant = 'c' WHERE id = 1; UPDATE part SET tenant = 'c' WHERE code = 'pp'});
+	arrives($rows, 'and moved to another tenant, with all that belongs to them');
+}
+
 done_testing();
