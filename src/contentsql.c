@@ -32,8 +32,11 @@
 /* names may go through that many tables */
 #define MAX_DEPTH	32
 
-/* values that are put together by one call: a function takes 100 arguments, if no server was built otherwise */
-#define CALL_VALUES	90
+/*
+ * Values that are put together by one call, of two arguments at most: a function
+ * takes 100, if no server was built otherwise.
+ */
+#define CALL_VALUES	45
 
 typedef struct Builder
 {
@@ -358,6 +361,34 @@ by_name(const void *a, const void *b, void *table)
 }
 
 /*
+ * SQL for which columns that a foreign key of several translates have a value though
+ * it references no row, since it is NULL in part: such a value is not pushed.  NULL
+ * in all other rows; and if there is no such foreign key.
+ */
+static char *
+value_without_row(const Builder *builder, const SynchroLinkTable *lt, int fk, const char *alias)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+	StringInfoData columns;
+	StringInfoData signs;
+
+	if (key->ncols == 1 || !is_followed(builder, lt, fk) || list_member_ptr(builder->path, lt->parents[fk]))
+		return NULL;
+	initStringInfo(&columns);
+	initStringInfo(&signs);
+	for (int i = 0; i < key->ncols; i++)
+	{
+		const char *name = quote_identifier(lt->table->columns[key->cols[i]].name);
+
+		if (synchro_column_fk(lt, key->cols[i]) != fk)
+			continue;
+		appendStringInfo(&columns, "%s%s.%s", columns.len > 0 ? ", " : "", alias, name);
+		appendStringInfo(&signs, " || CASE WHEN %s.%s IS NULL THEN '-' ELSE '+' END", alias, name);
+	}
+	return psprintf("CASE WHEN %s_f%d.k IS NULL AND num_nonnulls(%s) > 0 THEN 'PART'%s END", alias, fk, columns.data, signs.data);
+}
+
+/*
  * All values of a row in one text; list: SQL for each, after a comma, in calls of
  * their own where they are too many for one.
  */
@@ -418,8 +449,15 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 			appendStringInfoString(&all, "), concat_ws(','");
 		if (fk >= 0)
 		{
+			char	   *without_row = value_without_row(builder, lt, fk, alias);
+
 			append_parent(builder, &all, &unused, lt, fk, alias, false, NULL);
 			content->values[n] = is_followed(builder, lt, fk) ? psprintf("%s_f%d.k", alias, fk) : pstrdup("NULL::text");
+			if (without_row != NULL)
+			{
+				appendStringInfo(&all, ", %s", without_row);
+				content->values[n] = psprintf("coalesce(%s, %s)", content->values[n], without_row);
+			}
 		}
 		else
 		{

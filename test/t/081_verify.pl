@@ -108,6 +108,20 @@ is(differences($local, q{'remote', 'several'}), "several|only there|extra|\nseve
 $remote->safe_psql('postgres', q{UPDATE several SET n = 8 WHERE n = 7 AND name = 'a'; UPDATE several SET n = 7 WHERE n = 3 AND name = 'a'; DELETE FROM several WHERE name = 'b'});
 is(differences($local, q{'remote', 'several'}), "several|only there|extra|\nseveral|only there|extra|\nseveral|p1, a|different|{n}\nseveral|p1, b|missing|", 'and the first is compared');
 
+# a foreign key that is NULL in part references no row: an id in it is not pushed, and that shows
+both($local, $remote, <<'SQL');
+CREATE TABLE client (parent_id int REFERENCES parent, no int, PRIMARY KEY (parent_id, no));
+CREATE TABLE bill (id serial PRIMARY KEY, number text UNIQUE NOT NULL, parent_id int, no int, FOREIGN KEY (parent_id, no) REFERENCES client);
+SQL
+$local->safe_psql('postgres', q{SET client_min_messages = warning; SELECT synchro.add_table('client'), synchro.add_table('bill', '{number}');
+	INSERT INTO client SELECT id, 1 FROM parent WHERE name < 'p2'; INSERT INTO bill (number, parent_id, no) SELECT name, id, 1 FROM parent WHERE name < 'p2'; INSERT INTO bill (number, no) VALUES ('only a number', 1)});
+sync($local, 'remote');
+is(differences($local, q{'remote', 'client'}) . differences($local, q{'remote', 'bill'}), '', 'a foreign key of several columns, of which one is a value of its own, is equal');
+$local->safe_psql('postgres', q{UPDATE bill SET no = NULL WHERE number IN ('p1', 'p10')});
+is(differences($local, q{'remote', 'bill'}), "bill|p1|different|{parent_id}\nbill|p10|different|{parent_id}", 'or not, where it says what no row says there');
+$remote->safe_psql('postgres', q{UPDATE bill SET parent_id = (SELECT id FROM parent WHERE name = number) WHERE number = 'p1'});
+is(differences($local, q{'remote', 'bill'}), 'bill|p10|different|{parent_id}', 'until it does');
+
 # no column but ids, and more of them than a function takes arguments
 my $columns = join ', ', map { "c$_ int DEFAULT $_" } 1 .. 250;
 both($local, $remote, "CREATE TABLE ids (id serial PRIMARY KEY); CREATE TABLE wide (id int PRIMARY KEY, $columns)");
@@ -116,7 +130,7 @@ sync($local, 'remote');
 is(differences($local, q{'remote', 'ids'}) . differences($local, q{'remote', 'wide'}), '', 'tables without columns but ids, and with very many, are equal');
 $remote->safe_psql('postgres', q{DELETE FROM ids; UPDATE wide SET c99 = NULL, c1 = 0 WHERE id = 2; UPDATE wide SET c250 = NULL WHERE id = 3});
 is(differences($local, q{'remote', 'ids'}) . "\n" . differences($local, q{'remote', 'wide'}), "ids|1|missing|\nwide|2|different|{c1,c99}\nwide|3|different|{c250}", 'or are not');
-$local->safe_psql('postgres', q{SELECT synchro.remove_table(t) FROM unnest('{several,ids,wide}'::regclass[]) t});
+$local->safe_psql('postgres', q{SELECT synchro.remove_table(t) FROM unnest('{several,bill,client,ids,wide}'::regclass[]) t});
 
 # who, and when
 my ($rc, $stdout, $stderr) = $local->psql('postgres', q{CREATE ROLE looker; GRANT EXECUTE ON FUNCTION synchro.verify(name, regclass) TO looker; SET ROLE looker; SELECT * FROM synchro.verify('remote')});
