@@ -10,23 +10,18 @@
  * parentheses and commas, so no two are the same by chance.  Ids that a server
  * has handed out itself appear nowhere.
  *
- * Values are compared as text, which settings of the session see to that it
- * is the same everywhere.  Where equal values may look different it is made
- * the same as far as SQL can do that at little cost: whoever finds a
- * difference has to ask the type (see verifyvalue.c).
+ * Values are compared as text, see contentvalue.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 #include "applysql.h"
 #include "contentsql.h"
+#include "contentvalue.h"
 #include "localsql.h"
 
 /* names may go through that many tables */
@@ -48,92 +43,6 @@ typedef struct Builder
 
 static char *source(Builder *builder, const SynchroLinkTable *lt, const AttrNumber *columns, int ncolumns);
 static char *self_source(Builder *builder, const SynchroLinkTable *lt, int self);
-
-/*
- * A column's type on the side in question, without modifier and domain.  Not
- * one that only bears the name of the server's own.
- */
-static const char *
-base_type(const Builder *builder, const SynchroLinkTable *lt, int column)
-{
-	Oid			type = getBaseType(lt->table->columns[column].type);
-
-	if (builder->side->there)
-		return lt->remote->columns[column].base;
-	return type < FirstNormalObjectId ? format_type_be(type) : "";
-}
-
-/*
- * A column as its type writes it.
- */
-static char *
-plain_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
-{
-	if (builder->side->there)
-		return synchro_sql_remote_column(lt, column, alias);
-	return synchro_sql_column_text(lt->table, column, alias);
-}
-
-/*
- * A column's value as text.
- */
-static char *
-value_text(const Builder *builder, const SynchroLinkTable *lt, int column, const char *alias)
-{
-	const char *type = base_type(builder, lt, column);
-	const char *name = synchro_column_name(lt, column);
-
-	if (strcmp(type, "numeric") == 0)
-		return psprintf("trim_scale(%s.%s)::text", alias, name);
-	if (strcmp(type, "money") == 0)
-		return psprintf("%s.%s::numeric::text", alias, name);
-
-	/* PostgreSQL 19 writes more zeros */
-	if (strcmp(type, "pg_lsn") == 0)
-		return psprintf("(%s.%s - '0/0'::pg_lsn)::text", alias, name);
-
-	/* there is a zero below zero */
-	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
-		return psprintf("(%s.%s + 0)::text", alias, name);
-	return plain_text(builder, lt, column, alias);
-}
-
-/*
- * The equality operator of a column's type.
- */
-static char *
-equality(const Builder *builder, const SynchroLinkTable *lt, int column)
-{
-	TypeCacheEntry *entry;
-
-	if (builder->side->there)
-		return lt->remote->columns[column].equals;
-	entry = lookup_type_cache(lt->table->columns[column].type, TYPECACHE_EQ_OPR);
-	if (!OidIsValid(entry->eq_opr))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s",
-						format_type_be(lt->table->columns[column].type))));
-	return synchro_operator_name(entry->eq_opr);
-}
-
-/*
- * Does a value belong to a row's content?  What only this server has handed
- * out, or computes, does not.
- */
-static bool
-is_content(const SynchroLinkTable *lt, int column)
-{
-	const SynchroColumn *c = &lt->table->columns[column];
-
-	if (lt->pushed != NULL)
-		return lt->pushed[column];
-	if (c->skipped || c->generated)
-		return false;
-	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
-		synchro_identity_position(lt->table, c->attnum) < 0 || !(c->from_sequence || c->has_default) ||
-		synchro_identity_beside_sequence(lt->table, column);
-}
 
 /*
  * The foreign key by which a row's name contains that of another row of the
@@ -193,7 +102,8 @@ append_joins(Builder *builder, StringInfo sql, const SynchroLinkTable *lt, const
 						 source(builder, parent, key->refcols, key->ncols), alias, fk);
 		for (int i = 0; i < key->ncols; i++)
 			appendStringInfo(sql, "%s%s_f%d.r%d %s %s.%s", i > 0 ? " AND " : "", alias, fk, i,
-							 equality(builder, parent, synchro_table_attribute(parent->table, key->refcols[i])),
+							 synchro_content_equality(parent, builder->side->there,
+													  synchro_table_attribute(parent->table, key->refcols[i])),
 							 alias, quote_identifier(lt->table->columns[key->cols[i]].name));
 	}
 }
@@ -273,7 +183,7 @@ natural_key(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 				append_parent(builder, &k, &s, lt, fk, alias, fk == tree, above);
 			continue;
 		}
-		value = value_text(builder, lt, table->key[i], alias);
+		value = synchro_content_value(lt, builder->side->there, table->key[i], alias);
 		appendStringInfo(&k, ", quote_nullable(%s)", value);
 		appendStringInfo(&s, ", coalesce(%s, 'NULL')", value);
 	}
@@ -289,7 +199,8 @@ identity_array(const Builder *builder, const SynchroLinkTable *lt, const char *a
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "ARRAY[");
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "", plain_text(builder, lt, lt->table->identity[i], alias));
+		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "",
+						 synchro_content_plain(lt, builder->side->there, lt->table->identity[i], alias));
 	appendStringInfoString(&sql, "]::text[]");
 	return sql.data;
 }
@@ -428,7 +339,7 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 		int			fk = synchro_column_fk(lt, i);
 		int			n = content->nvalues;
 
-		if (!is_content(lt, i))
+		if (!synchro_content_counts(lt, i))
 			continue;
 		content->columns[n] = i;
 		content->names[n] = table->columns[i].name;
@@ -461,7 +372,7 @@ make_values(const Builder *builder, const SynchroLinkTable *lt, const char *alia
 		}
 		else
 		{
-			content->values[n] = value_text(builder, lt, i, alias);
+			content->values[n] = synchro_content_value(lt, builder->side->there, i, alias);
 			appendStringInfo(&all, ", quote_nullable(%s)", content->values[n]);
 		}
 		content->nvalues++;
@@ -509,7 +420,8 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 	for (int i = 0; i < self->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.x%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[self->cols[i]].name),
-						 equality(builder, lt, synchro_table_attribute(lt->table, self->refcols[i])), i);
+						 synchro_content_equality(lt, builder->side->there,
+												  synchro_table_attribute(lt->table, self->refcols[i])), i);
 	appendStringInfo(&sql, "%s) SELECT * FROM w", joins.data);
 	return sql.data;
 }
@@ -546,7 +458,8 @@ self_source(Builder *builder, const SynchroLinkTable *lt, int self)
 	for (int i = 0; i < fk->ncols; i++)
 		appendStringInfo(&sql, "%sp.%s %s w.r%d", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[fk->cols[i]].name),
-						 equality(builder, lt, synchro_table_attribute(lt->table, fk->refcols[i])), i);
+						 synchro_content_equality(lt, builder->side->there,
+												  synchro_table_attribute(lt->table, fk->refcols[i])), i);
 	appendStringInfo(&sql, "%s) SELECT w.*, w.k AS s FROM w", joins.data);
 	return sql.data;
 }
@@ -616,7 +529,7 @@ synchro_content_sql(const SynchroLinkTable *lt, const SynchroContentSide *side)
 	appendStringInfo(&from, "FROM %s t", rows_of(&builder, lt));
 	content->identity = palloc(sizeof(char *) * Max(lt->table->nidentity, 1));
 	for (int i = 0; i < lt->table->nidentity; i++)
-		content->identity[i] = plain_text(&builder, lt, lt->table->identity[i], "t");
+		content->identity[i] = synchro_content_plain(lt, side->there, lt->table->identity[i], "t");
 	if (lt->table->mode == SYNCHRO_MODE_NONE || (lt->table->mode == SYNCHRO_MODE_REFERENCE && !side->by_reference))
 	{
 		builder.path = list_make1(unconstify(SynchroLinkTable *, lt));

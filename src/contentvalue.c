@@ -1,0 +1,108 @@
+/*-------------------------------------------------------------------------
+ *
+ * contentvalue.c
+ *	  SQL text for a column's value, the same on every server.
+ *
+ * Values are compared as text, which settings of the session see to that it
+ * is the same everywhere.  Where equal values may look different it is made
+ * the same as far as SQL can do that at little cost: whoever finds a
+ * difference has to ask the type (see verifyvalue.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "applysql.h"
+#include "contentvalue.h"
+#include "localsql.h"
+
+/*
+ * A column's type on the side in question, without modifier and domain.  Not
+ * one that only bears the name of the server's own.
+ */
+static const char *
+base_type(const SynchroLinkTable *lt, bool there, int column)
+{
+	Oid			type = getBaseType(lt->table->columns[column].type);
+
+	if (there)
+		return lt->remote->columns[column].base;
+	return type < FirstNormalObjectId ? format_type_be(type) : "";
+}
+
+/*
+ * A column as its type writes it.
+ */
+char *
+synchro_content_plain(const SynchroLinkTable *lt, bool there, int column, const char *alias)
+{
+	if (there)
+		return synchro_sql_remote_column(lt, column, alias);
+	return synchro_sql_column_text(lt->table, column, alias);
+}
+
+/*
+ * A column's value as text.
+ */
+char *
+synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const char *alias)
+{
+	const char *type = base_type(lt, there, column);
+	const char *name = synchro_column_name(lt, column);
+
+	if (strcmp(type, "numeric") == 0)
+		return psprintf("trim_scale(%s.%s)::text", alias, name);
+	if (strcmp(type, "money") == 0)
+		return psprintf("%s.%s::numeric::text", alias, name);
+
+	/* PostgreSQL 19 writes more zeros */
+	if (strcmp(type, "pg_lsn") == 0)
+		return psprintf("(%s.%s - '0/0'::pg_lsn)::text", alias, name);
+
+	/* there is a zero below zero */
+	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
+		return psprintf("(%s.%s + 0)::text", alias, name);
+	return synchro_content_plain(lt, there, column, alias);
+}
+
+/*
+ * The equality operator of a column's type.
+ */
+char *
+synchro_content_equality(const SynchroLinkTable *lt, bool there, int column)
+{
+	TypeCacheEntry *entry;
+
+	if (there)
+		return lt->remote->columns[column].equals;
+	entry = lookup_type_cache(lt->table->columns[column].type, TYPECACHE_EQ_OPR);
+	if (!OidIsValid(entry->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s",
+						format_type_be(lt->table->columns[column].type))));
+	return synchro_operator_name(entry->eq_opr);
+}
+
+/*
+ * Does a value belong to a row's content?  What only this server has handed
+ * out, or computes, does not.
+ */
+bool
+synchro_content_counts(const SynchroLinkTable *lt, int column)
+{
+	const SynchroColumn *c = &lt->table->columns[column];
+
+	if (lt->pushed != NULL)
+		return lt->pushed[column];
+	if (c->skipped || c->generated)
+		return false;
+	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
+		synchro_identity_position(lt->table, c->attnum) < 0 || !(c->from_sequence || c->has_default) ||
+		synchro_identity_beside_sequence(lt->table, column);
+}
