@@ -86,9 +86,13 @@ append_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 		synchro_sql_equal(sql, "o.l", "n.l", lt->table->nidentity);
 		appendStringInfoChar(sql, ')');
 	}
-	appendStringInfo(sql, "), q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM "
-					 "(SELECT %s FROM pg_temp.n_%d WHERE kind = 'p' UNION SELECT %s FROM pg_temp.s_%d) n WHERE NOT EXISTS (SELECT FROM old WHERE kind <> 'g' AND ",
-					 columns, columns, columns, lt->number, columns, lt->number);
+	appendStringInfo(sql, "), q AS (SELECT kind, %s FROM old UNION ALL SELECT 'x', %s FROM (SELECT %s FROM pg_temp.n_%d WHERE kind = 'p'",
+					 columns, columns, columns, lt->number);
+
+	/* of a tree that is only referred to there may be no staging table for rows */
+	if (lt->rows != NULL)
+		appendStringInfo(sql, " UNION SELECT %s FROM pg_temp.s_%d", columns, lt->number);
+	appendStringInfoString(sql, ") n WHERE NOT EXISTS (SELECT FROM old WHERE kind <> 'g' AND ");
 	synchro_sql_equal(sql, "old.l", "n.l", lt->table->nidentity);
 	appendStringInfoChar(sql, ')');
 	if (lt->nwaiting > 0)

@@ -360,6 +360,9 @@ SQL
 	change(q{UPDATE dir SET name = 'newer' WHERE id = 103; INSERT INTO dir (name, parent_id) VALUES ('new', 101)});
 	is_deeply(counts(), [ 1, 1, 0 ], 'below a root, too');
 	same($local, $remote, $paths, 'both are there');
+	change(q{INSERT INTO file (name, dir_id) VALUES ('readme', 101)});
+	is_deeply(counts(), [ 1, 0, 0 ], 'a file alone is pushed, in a directory that is there');
+	same($local, $remote, $paths, 'and is where it belongs');
 }
 
 #
