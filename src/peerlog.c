@@ -20,6 +20,7 @@
 #include "identities.h"
 #include "localsql.h"
 #include "logsearch.h"
+#include "nametable.h"
 #include "peerlog.h"
 
 /* a log entry of one of the rows that are asked for */
@@ -39,6 +40,7 @@ typedef struct Search
 	int			nentries;
 	int			maxentries;
 	MemoryContext row_context;
+	SynchroNameTable *names;	/* of SynchroBearer */
 } Search;
 
 static void
@@ -153,6 +155,24 @@ synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count
 }
 
 static void
+note_bearer(Search *search, SynchroBearer *bearer, const SynchroLogRow *row, const SynchroKeyRecord *record, int position)
+{
+	MemoryContext old;
+
+	if (bearer->found && !is_later(row, position, bearer->logged_at, bearer->txid, bearer->part, bearer->position))
+		return;
+	bearer->found = true;
+	bearer->txid = row->txid;
+	bearer->logged_at = row->changed_at;
+	bearer->part = row->part;
+	bearer->position = position;
+	bearer->given = record->stamp;
+	old = MemoryContextSwitchTo(search->log.context);
+	bearer->bytes = synchro_key_copy(record->identity);
+	MemoryContextSwitchTo(old);
+}
+
+static void
 search_bearers(const SynchroLogRow *row, void *arg)
 {
 	Search	   *search = arg;
@@ -168,29 +188,12 @@ search_bearers(const SynchroLogRow *row, void *arg)
 	for (int position = 0; pos < end; position++)
 	{
 		SynchroKeyRecord record;
-		SynchroBytes name;
-		SynchroNamed *named;
-		SynchroBearer *bearer;
 
 		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		if (!record.has_old)
 			continue;
-		name.data = synchro_identities_array_text(table, table->key, table->nkey, record.old_key);
-		name.len = strlen(name.data);
-		named = hash_search(search->log.wanted, &name, HASH_FIND, NULL);
-		bearer = named != NULL ? named->what : NULL;
-		if (bearer == NULL ||
-			(bearer->found && !is_later(row, position, bearer->logged_at, bearer->txid, bearer->part, bearer->position)))
-			continue;
-		bearer->found = true;
-		bearer->txid = row->txid;
-		bearer->logged_at = row->changed_at;
-		bearer->part = row->part;
-		bearer->position = position;
-		bearer->given = record.stamp;
-		MemoryContextSwitchTo(search->log.context);
-		bearer->bytes = synchro_key_copy(record.identity);
-		MemoryContextSwitchTo(search->row_context);
+		for (SynchroBearer *bearer = synchro_nametable_find(search->names, record.old_key); bearer != NULL; bearer = bearer->same)
+			note_bearer(search, bearer, row, &record, position);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(search->row_context);
@@ -214,12 +217,14 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 	SynchroStamps *stamps;
 
 	begin_search(&search, table, count);
+	search.names = synchro_nametable_create(table, count);
 	for (int i = 0; i < count; i++)
 	{
-		SynchroBytes name = {names[i].name, strlen(names[i].name)};
-		SynchroNamed *named = hash_search(search.log.wanted, &name, HASH_ENTER, NULL);
+		SynchroBytes name = synchro_identities_encode_text(table, table->key, table->nkey, names[i].name);
+		void	  **first_same = synchro_nametable_enter(search.names, name);
 
-		named->what = &names[i];
+		names[i].same = *first_same;
+		*first_same = &names[i];
 	}
 	synchro_logsearch_latest(since, NULL, search_bearers, &search);
 	for (int i = 0; i < count; i++)

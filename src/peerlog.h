@@ -41,6 +41,7 @@ typedef struct SynchroBearer
 	int32		position;
 	SynchroStamp given;
 	SynchroBytes bytes;
+	struct SynchroBearer *same; /* the next one whose name is equal, though it looks different */
 } SynchroBearer;
 
 extern SynchroStamps *synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count,

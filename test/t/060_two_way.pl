@@ -125,6 +125,25 @@ is(rows($a, $told), $before, 'and only once');
 on($a, q{DELETE FROM tag WHERE name LIKE 'many%'});
 settle($a, $b);
 
+# names that are equal and look different: a row that was made anew under such a one is older than the delete of the other
+{
+	my $names = q{SELECT tag::text, n FROM folded UNION ALL SELECT code::text, n FROM scaled UNION ALL SELECT p.tag || '/' || b.code, b.n FROM below b JOIN folded p ON p.id = b.folded_id ORDER BY 1};
+
+	both($a, $b, q{CREATE EXTENSION citext; CREATE TABLE folded (id serial PRIMARY KEY, tag citext UNIQUE, n int); CREATE TABLE scaled (code numeric PRIMARY KEY, n int);
+		CREATE TABLE below (id serial PRIMARY KEY, folded_id int REFERENCES folded ON DELETE CASCADE, code numeric, n int, UNIQUE (folded_id, code))});
+	watch([$a, $b], folded => '{tag}', scaled => undef, below => '{folded_id,code}');
+	on($a, q{INSERT INTO folded (tag, n) VALUES ('Red', 1), ('Blue', 1); INSERT INTO scaled VALUES (1.0, 1), (2.0, 1); INSERT INTO below (folded_id, code, n) SELECT id, 1.0, 1 FROM folded});
+	settle($a, $b);
+	on($b, q{DELETE FROM folded WHERE tag = 'Red'; DELETE FROM scaled WHERE code = 1; INSERT INTO folded (tag, n) VALUES ('RED', 2); INSERT INTO scaled VALUES (1.00, 2);
+		DELETE FROM below; INSERT INTO below (folded_id, code, n) SELECT id, 1.00, 2 FROM folded});
+	on($a, q{DELETE FROM folded WHERE tag = 'Red'; DELETE FROM scaled WHERE code = 1; DELETE FROM below});
+	sync($b, 'a');
+	is(rows($a, $names), "2.0|1\nBlue|1", 'what is older than the delete of a name that is equal has lost');
+	settle($a, $b);
+	same($a, $b, $names, 'names that look different: both are the same');
+	is(rows($a, $names), "2.0|1\nBlue|1", 'deleted');
+}
+
 # Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
 # node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
 foreach my $order ([$a, $b], [$b, $a])
