@@ -222,6 +222,9 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
  * each other by it: each takes all of its turns at once, by ascending oid, and
  * has locked nothing by then but its own position.  A preview's later batches
  * have, so that one may have to try again.
+ *
+ * Likewise where nodes push what may be one row that only stored references
+ * tell: see refpairs.c.
  */
 static void
 append_turns(StringInfo sql, List *tables)
@@ -233,7 +236,7 @@ append_turns(StringInfo sql, List *tables)
 	{
 		const SynchroLinkTable *lt = lfirst(cell);
 
-		if (lt->rows == NULL || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->remote->key_is_unique)
+		if (lt->rows == NULL || (lt->table->mode == SYNCHRO_MODE_REFERENCE ? !lt->decides : lt->remote->key_is_unique))
 			continue;
 		appendStringInfo(sql, "%s%s", any ? ", " : "SELECT pg_catalog.pg_advisory_xact_lock(" TURN_LOCK ", o) FROM (SELECT u.o::oid::int AS o FROM pg_catalog.unnest(ARRAY[",
 						 quote_literal_cstr(lt->table->qualified));
@@ -475,7 +478,10 @@ append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, boo
 	if (link->peer_node != NULL && link->preview == NULL)
 		synchro_sql_recheck(sql);
 	foreach(cell, tables)
+	{
 		synchro_sql_references(sql, link, lfirst(cell), made_before(batch));
+		synchro_sql_refpairs_of_others(sql, link, lfirst(cell));
+	}
 }
 
 /*

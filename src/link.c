@@ -418,6 +418,7 @@ clear_table(SynchroLinkTable *lt)
 {
 	lt->rows = lt->names = lt->changes = NULL;
 	lt->pairs = NULL;
+	lt->pairs_of_others = NULL;
 	lt->requests = NULL;
 	lt->nrows = lt->nensured = lt->nnames = lt->nolds = lt->nrenamed = lt->nwaiting = 0;
 	lt->involved = lt->all_names = false;

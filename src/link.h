@@ -71,6 +71,7 @@ typedef struct SynchroLinkTable
 	SynchroSpool *names;		/* natural keys to be looked up */
 	SynchroSpool *changes;		/* when rows were changed */
 	StringInfo	pairs;			/* references that the remote has left here */
+	StringInfo	pairs_of_others;	/* likewise, other nodes */
 	int64		nrows;
 	int64		nensured;		/* of them, only to be there */
 	int64		nnames;

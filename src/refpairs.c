@@ -10,6 +10,12 @@
  * that has to do with the row.  Without it, the remote would take our row for a
  * new one.
  *
+ * Of more than two nodes any two may push to a third what is one row, which has
+ * made it of the one that came first.  So what others have left of a row here is
+ * told as well: if the remote knows one of these, ours is the same row; and if
+ * not, it will know them when they come.  Nodes that push at the same time take
+ * turns for that, see append_turns().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -54,21 +60,38 @@ tables_are_known(void)
 	return OidIsValid(schema) && OidIsValid(get_relname_relid("known_table", schema));
 }
 
+static void
+add_pairs(SynchroLink *link, StringInfo *list, int column)
+{
+	char	   *pairs = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+	MemoryContext old;
+
+	if (pairs == NULL)
+		return;
+	old = MemoryContextSwitchTo(link->batch_context);
+	if (*list == NULL)
+		*list = makeStringInfo();
+	else
+		appendStringInfoString(*list, ", ");
+	appendStringInfoString(*list, pairs);
+	MemoryContextSwitchTo(old);
+}
+
 /*
- * Note, for the batch, the references that the remote has left of rows with
- * these identities.
+ * Note, for the batch, the references that the remote and others have left of
+ * rows with these identities.
  */
 void
 synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 					  const SynchroIdentities *identities, int first, int count)
 {
 	int			n = lt->table->nidentity;
+	bool		known = tables_are_known();
 	Oid			types[INDEX_MAX_KEYS + 2];
 	Datum		values[INDEX_MAX_KEYS + 2];
 	SynchroSqlScope scope;
 	StringInfoData sql;
 	Oid			owner;
-	char	   *pairs;
 
 	if (link->peer_node == NULL || lt->table->mode != SYNCHRO_MODE_REFERENCE || count == 0 ||
 		!OidIsValid(synchro_refpairs_table(&owner)))
@@ -78,7 +101,9 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	types[1] = TEXTOID;
 	values[1] = CStringGetTextDatum(lt->table->qualified);
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT string_agg(format('(%L::text[], %L::text[])', x.remote_key, x.local_key), ', ') FROM unnest(");
+	appendStringInfoString(&sql, "SELECT string_agg(format('(%L::text[], %L::text[])', x.remote_key, x.local_key), ', ') FILTER (WHERE x.node = $1),"
+						   " string_agg(format('(%L::uuid, %L::text[], %L::text[], %L::int8)', x.node, x.local_key, x.remote_key, x.made), ', ') FILTER (WHERE x.node <> $1)"
+						   " FROM unnest(");
 	for (int i = 0; i < n; i++)
 	{
 		types[i + 2] = TEXTARRAYOID;
@@ -88,42 +113,69 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	appendStringInfoString(&sql, ") u(");
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%sk%d", i > 0 ? ", " : "", i);
-	appendStringInfoString(&sql, ") CROSS JOIN LATERAL (SELECT y.local_key, y.remote_key FROM " SYNCHRO_PEER_SCHEMA ".reference y"
-						   " WHERE y.node = $1 AND y.relation = ");
-	appendStringInfoString(&sql, tables_are_known() ?
-						   "coalesce((SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
-						   " WHERE k.node = $1 AND k.own_table = to_regclass($2)), $2)" : "$2");
-	appendStringInfoString(&sql, " AND y.remote_key = ARRAY[");
+	appendStringInfoString(&sql, ") JOIN " SYNCHRO_PEER_SCHEMA ".reference x ON ");
+
+	/* each node by the name that the table had there */
+	appendStringInfoString(&sql, known ?
+						   "x.relation = ANY (ARRAY(SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k WHERE k.own_table = to_regclass($2) UNION SELECT $2))"
+						   " AND x.relation = coalesce((SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
+						   " WHERE k.node = x.node AND k.own_table = to_regclass($2) LIMIT 1), $2)" : "x.relation = $2");
+	appendStringInfoString(&sql, " AND x.remote_key = ARRAY[");
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%su.k%d", i > 0 ? ", " : "", i);
-	appendStringInfoString(&sql, "] LIMIT 1) x");
+	appendStringInfoChar(&sql, ']');
 
 	synchro_sql_open(&scope, owner);
 	synchro_sql_run(sql.data, n + 2, types, values, NULL);
-	pairs = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (pairs != NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(link->batch_context);
-
-		if (lt->pairs == NULL)
-			lt->pairs = makeStringInfo();
-		else
-			appendStringInfoString(lt->pairs, ", ");
-		appendStringInfoString(lt->pairs, pairs);
-		MemoryContextSwitchTo(old);
-	}
+	add_pairs(link, &lt->pairs, 1);
+	add_pairs(link, &lt->pairs_of_others, 2);
 	synchro_sql_close(&scope);
 }
 
 /*
- * Append the statement that tells them to the remote; before it resolves.
+ * The name by which another node, v.node, knows the table, on the remote.
+ */
+static char *
+others_name(const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	if (!link->knows_tables)
+		return psprintf("%s::text", relation);
+	return psprintf("coalesce((SELECT k.relation FROM %s.known_table k WHERE k.node = v.node AND k.own_table::oid = %s::oid LIMIT 1), %s::text)",
+					link->peer, lt->remote->oid, relation);
+}
+
+/*
+ * Append the statements that tell them to the remote; before it resolves.
  */
 void
 synchro_sql_refpairs(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
 {
-	if (lt->pairs == NULL)
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	if (lt->pairs != NULL)
+		appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", v.l, v.r FROM (VALUES %s) v(l, r)"
+						 " ON CONFLICT DO NOTHING;",
+						 link->peer, link->node, relation, made, lt->pairs->data);
+	if (lt->pairs_of_others != NULL)
+		appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", v.l, y.remote_key"
+						 " FROM (VALUES %s) v(node, k, l, made) JOIN %s.reference y ON y.node = v.node AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) v.k"
+						 " ON CONFLICT DO NOTHING;",
+						 link->peer, link->node, relation, made, lt->pairs_of_others->data, link->peer, others_name(link, lt));
+}
+
+/*
+ * Append the statement that has the remote know the rows as those of the other
+ * nodes, too; when it knows them as ours.
+ */
+void
+synchro_sql_refpairs_of_others(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	if (lt->pairs_of_others == NULL)
 		return;
-	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT '%s', %s, " UINT64_FORMAT ", v.l, v.r FROM (VALUES %s) v(l, r)"
+	appendStringInfo(sql, "INSERT INTO %s.reference (node, relation, made, local_key, remote_key) SELECT v.node, %s, v.made, v.k, y.remote_key"
+					 " FROM (VALUES %s) v(node, k, l, made) JOIN %s.reference y ON y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) v.l"
 					 " ON CONFLICT DO NOTHING;",
-					 link->peer, link->node, quote_literal_cstr(lt->table->qualified), made, lt->pairs->data);
+					 link->peer, others_name(link, lt), lt->pairs_of_others->data, link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 }

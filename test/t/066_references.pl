@@ -123,5 +123,42 @@ settle($a, $b);
 same($a, $b, $events, 'and deletes are of the right rows');
 is(rows($b, $counts), '9|9', 'of one each');
 
+# three of which each pushes to both others: what has come by two ways is one row
+{
+	my $c = synchro_node('c');
+	my @all = ($a, $b, $c);
+	my $tasks = q{SELECT 'task', what, n::text FROM task UNION ALL SELECT 'step', t.what, s.what FROM step s JOIN task t ON t.id = s.task_id ORDER BY 1, 2, 3};
+	my $equal = sub
+	{
+		my ($testname, $expected) = @_;
+
+		local $Test::Builder::Level = $Test::Builder::Level + 1;
+		settle(@all);
+		is(rows($a, $tasks), $expected, "$testname: a");
+		same($a, $_, $tasks, "$testname: " . $_->name) foreach $b, $c;
+	};
+
+	$c->safe_psql('postgres', 'CREATE EXTENSION synchro');
+	foreach my $i (0 .. 2)
+	{
+		on($all[$i], qq{CREATE TABLE task (id serial PRIMARY KEY, what text, n int); CREATE TABLE step (id serial PRIMARY KEY, task_id int NOT NULL REFERENCES task ON DELETE CASCADE, what text);
+			SELECT setval('task_id_seq', 1000 + 10 * $i), setval('step_id_seq', 2000 + 10 * $i)});
+	}
+	on($_, 'DROP TABLE line, note, event, span') foreach $a, $b;
+	link_nodes(@$_) foreach [ $a, $c ], [ $c, $a ], [ $b, $c ], [ $c, $b ];
+	watch(\@all, task => undef, step => undef);
+	on($_, sprintf q{WITH t AS (INSERT INTO task (what, n) VALUES ('of %1$s', 1) RETURNING id) INSERT INTO step (task_id, what) SELECT id, 'by %1$s' FROM t}, $_->name) foreach @all;
+	$equal->('a mesh', join "\n", (map { "step|of $_|by $_" } qw(a b c)), (map { "task|of $_|1" } qw(a b c)));
+	on($b, q{UPDATE task SET n = 2 WHERE what IN ('of a', 'of c')});
+	on($c, q{UPDATE task SET n = 3 WHERE what IN ('of a', 'of b'); DELETE FROM step WHERE what = 'by a'});
+	on($a, q{DELETE FROM task WHERE what = 'of b'});
+	$equal->('changed and deleted by others', "step|of c|by c\ntask|of a|3\ntask|of c|2");
+	on($a, q{INSERT INTO step (task_id, what) SELECT id, 'new' FROM task WHERE what = 'of c'});
+	on($b, q{UPDATE task SET n = 4});
+	$equal->('a new row refers to one of another', "step|of c|by c\nstep|of c|new\ntask|of a|4\ntask|of c|4");
+	is(rows($_, q{SELECT count(*) FROM synchro.failures}), '0', 'nothing is refused by ' . $_->name) foreach @all;
+	$c->stop('fast');
+}
+
 $_->stop('fast') foreach $a, $b;
 done_testing();
