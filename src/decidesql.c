@@ -294,7 +294,7 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 {
 	bool		any = false;
 
-	appendStringInfoString(sql, "(SELECT pg_catalog.to_jsonb(z) FROM (SELECT ");
+	appendStringInfoString(sql, "(SELECT pg_catalog.to_jsonb(z.*) FROM (SELECT ");
 	for (int i = 0; i < lt->table->ncolumns; i++)
 	{
 		if (!lt->pushed[i])
@@ -492,7 +492,7 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 
 	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x) AS loser FROM %s x WHERE ",
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x.*) AS loser FROM %s x WHERE ",
 					 lt->number, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",

@@ -226,6 +226,27 @@ subtest 'what has become of the table' => sub {
 	settle($a, $b);
 };
 
+subtest 'columns of whatever name are recorded' => sub {
+	both($a, $b, 'CREATE TABLE point (id serial PRIMARY KEY, name text UNIQUE, x int, y int, z int, m int, s int, t int)');
+	$b->safe_psql('postgres', 'ALTER SEQUENCE point_id_seq RESTART 1000');
+	watch([$a, $b], point => '{name}');
+	on($_, 'TRUNCATE synchro.conflict') foreach $a, $b;
+	on($a, q{INSERT INTO point (name, x, y, z, m, s, t) VALUES ('lost', 0, 0, 0, 0, 0, 0), ('overwritten', 0, 0, 0, 0, 0, 0)});
+	settle($a, $b);
+	on($a, q{UPDATE point SET x = 1, y = 2, z = 3, m = 4, s = 5, t = 6 WHERE name = 'lost'});
+	on($b, q{UPDATE point SET x = -1 WHERE name = 'lost'; UPDATE point SET x = 6, y = 5, z = 4, m = 3, s = 2, t = 1 WHERE name = 'overwritten'});
+	on($a, q{UPDATE point SET z = -1 WHERE name = 'overwritten'});
+	settle($a, $b);
+	my $points = 'SELECT name, x, y, z, m, s, t FROM point ORDER BY 1';
+
+	same($a, $b, $points, 'both are the same');
+	is(rows($b, q{SELECT winner, loser ->> 'name', concat_ws(' ', loser ->> 'x', loser ->> 'y', loser ->> 'z', loser ->> 'm', loser ->> 's', loser ->> 't') FROM synchro.conflicts ORDER BY 1}),
+		"local|lost|1 2 3 4 5 6\nremote|overwritten|6 5 4 3 2 1", 'the losers are recorded');
+	on($b, 'SELECT synchro.undo(id) FROM synchro.conflicts');
+	settle($a, $b);
+	is(rows($a, $points), "lost|1|2|3|4|5|6\noverwritten|6|5|4|3|2|1", 'and are written back');
+};
+
 subtest 'the record is bounded' => sub {
 	# a parameter of a library that is not loaded beforehand
 	on($b, q{LOAD 'synchro'; ALTER SYSTEM SET synchro.conflicts_kept = 150});
