@@ -252,6 +252,13 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	}
 
 	append_newest(sql, lt, "m.stamp IS NOT NULL AND NOT m.fresh");
+
+	/*
+	 * A row that waits for its delete may have been renamed together with what it refers to, by an earlier batch: that
+	 * was logged with the delete's stamp, and is not the delete.
+	 */
+	if (leftovers)
+		appendStringInfo(sql, "UPDATE pg_temp.m_%d SET verdict = NULL WHERE kind = '" SYNCHRO_KIND_GONE "' AND verdict = 's' AND l0 IS NULL;", lt->number);
 	if (careful && has_names(lt) && lt->rows != NULL && synchro_resolve_self_fk_in_key(lt) < 0)
 		append_second_look(sql, lt);
 	synchro_sql_ghosts(sql, link, lt);

@@ -144,6 +144,26 @@ settle($a, $b);
 	is(rows($a, $names), "2.0|1\nBlue|1", 'deleted');
 }
 
+# a row that is deleted after what it refers to was renamed, where deletes wait for the pass's last batch
+{
+	my $rooms = q{SELECT code, 0, n FROM place UNION ALL SELECT place, no, n FROM room ORDER BY 1, 2};
+
+	both($a, $b, q{CREATE TABLE place (id serial PRIMARY KEY, code text UNIQUE NOT NULL, n int);
+		CREATE TABLE room (id serial PRIMARY KEY, place text NOT NULL REFERENCES place (code) ON UPDATE CASCADE, no int NOT NULL, n int, UNIQUE (place, no))});
+	watch([$a, $b], place => '{code}', room => '{place,no}');
+	on($a, q{INSERT INTO place (code, n) SELECT 'p' || i, 1 FROM generate_series(1, 5) i; INSERT INTO room (place, no, n) VALUES ('p1', 1, 1), ('p1', 2, 1)});
+	settle($a, $b);
+	on($a, q{LOAD 'synchro'; ALTER SYSTEM SET synchro.batch_size = 2});
+	$a->reload;
+	$a->poll_query_until('postgres', 'SHOW synchro.batch_size', '2') or die;
+	on($a, q{UPDATE place SET code = 'p0' WHERE code = 'p1'; DELETE FROM room WHERE no = 2; UPDATE place SET n = 2; UPDATE room SET n = 2});
+	settle($a, $b);
+	same($a, $b, $rooms, 'deleted below a row that was renamed: both are the same');
+	is(rows($b, 'SELECT place, no, n FROM room'), 'p0|1|2', 'without the deleted one');
+	on($a, 'ALTER SYSTEM RESET synchro.batch_size');
+	$a->reload;
+}
+
 # Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
 # node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
 foreach my $order ([$a, $b], [$b, $a])
