@@ -262,6 +262,10 @@ synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	if (careful && has_names(lt) && lt->rows != NULL && synchro_resolve_self_fk_in_key(lt) < 0)
 		append_second_look(sql, lt);
 	synchro_sql_ghosts(sql, link, lt);
+
+	/* what was found below ghosts */
+	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+		append_newest(sql, lt, "m.again AND m.stamp IS NOT NULL AND NOT m.fresh");
 }
 
 /*
@@ -417,6 +421,34 @@ append_lost_deletes(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the removal of rows that were only to be there for others, and are
+ * gone there, if all who needed them have lost.  In a tree these may be of the
+ * same table.
+ */
+static void
+append_needless(StringInfo sql, const SynchroLinkTable *lt, List *tables)
+{
+	int			n = lt->table->nidentity;
+	StringInfoData needless;
+	StringInfoData needed;
+
+	initStringInfo(&needed);
+	initStringInfo(&needless);
+	appendStringInfo(&needless, "DELETE FROM pg_temp.s_%d s USING pg_temp.m_%d m, pg_temp.m_%d h WHERE s.ensure AND m.kind = 'n' AND m.fresh AND m.stamp IS NULL"
+					 " AND h.kind = '" SYNCHRO_KIND_GHOST "' AND ", lt->number, lt->number, lt->number);
+	synchro_sql_equal(&needless, "m.l", "s.l", n);
+	appendStringInfoString(&needless, " AND ");
+	synchro_sql_equal(&needless, "h.l", "s.l", n);
+	if (append_is_referenced(&needed, lt, tables))
+		appendStringInfo(&needless, " AND NOT %s", needed.data);
+	appendStringInfo(sql, "SELECT pg_temp.synchro_repeat(%s);", quote_literal_cstr(needless.data));
+	appendStringInfo(sql, "DELETE FROM pg_temp.m_%d m WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "s.l", "m.l", n);
+	appendStringInfoString(sql, ");");
+}
+
+/*
  * Append the removal of what has lost: it is recorded, the winner queued for
  * the sender, and the row taken out of the batch.  tables: of the batch;
  * those that refer to this one come before it.
@@ -460,6 +492,8 @@ synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 		synchro_sql_equal(sql, "s.l", "m.l", n);
 		appendStringInfoString(sql, ");");
 	}
+	if (lt->rows != NULL && ensured)
+		append_needless(sql, lt, tables);
 	if (link->preview == NULL)
 		append_lost_deletes(sql, lt);
 }

@@ -7,6 +7,9 @@
  * since, or be gone: the remote's log tells.  What decidesql.c's banner says of
  * ghosts is done here.
  *
+ * In a tree the parent may be a ghost of the same table: there all this is done
+ * level by level, from the root down.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,6 +19,10 @@
 #include "applysql.h"
 #include "decidesql.h"
 #include "resolvejoin.h"
+#include "resolvetree.h"
+
+/* of names that are looked for: that of a row which is only to be there */
+#define KIND_ENSURED	"e"
 
 /* a stamp before all others */
 #define BEFORE_ALL "'-9223372036854775808'::int8"
@@ -66,6 +73,7 @@ append_unknown_names(StringInfo sql, const SynchroLinkTable *lt, const char *kin
 					 const char *from, const char *where, SynchroParentView view)
 {
 	const SynchroTable *table = lt->table;
+	int			self = synchro_resolve_self_fk_in_key(lt);
 
 	appendStringInfo(sql, "INSERT INTO pg_temp.g_%d (named, kind, born, ", lt->number);
 	synchro_sql_list(sql, "l", table->nidentity);
@@ -90,17 +98,25 @@ append_unknown_names(StringInfo sql, const SynchroLinkTable *lt, const char *kin
 		if (fk >= 0)
 			appendStringInfo(sql, " AND (q.f%d_0 IS NULL OR %s IS NOT NULL)", fk, name_value(lt, table->key[i], view));
 	}
-	appendStringInfoChar(sql, ';');
+	if (self < 0)
+		return;
+
+	/* once for each, when it is known what is above it; below a row that is new there is nothing */
+	appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.g_%d a WHERE a.kind = %s AND a.named = q.ctid)", lt->number, kind);
+	if (view == SYNCHRO_PARENT_NOW)
+		appendStringInfo(sql, " AND (q.f%d_0 IS NULL OR h%d.kind IS NOT NULL OR NOT p%d.fresh)", self, self, self);
 }
 
 /*
- * Append the search for names that no row of the remote bears in the log of
- * the remote: who bore them last.
+ * The statements that search for names that no row of the remote bears in the
+ * log of the remote: who bore them last.
  */
-static void
-append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+static List *
+ghost_statements(const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
+	List	   *statements = NIL;
+	StringInfo	sql;
 	StringInfoData where;
 
 	if (lt->rows != NULL)
@@ -111,29 +127,44 @@ append_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfo(&from, "pg_temp.s_%d q JOIN pg_temp.m_%d m ON m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND ",
 						 lt->number, lt->number);
 		synchro_sql_equal(&from, "m.l", "q.l", n);
+		sql = makeStringInfo();
 		append_unknown_names(sql, lt, "'n'", "m.born", from.data, "NOT q.ensure", SYNCHRO_PARENT_NOW);
+		statements = lappend(statements, sql->data);
+
+		/* what others need: may be there by another name, and whatever it named may be gone with it */
+		initStringInfo(&from);
+		appendStringInfo(&from, "pg_temp.s_%d q JOIN pg_temp.m_%d m ON m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number, lt->number);
+		synchro_sql_equal(&from, "m.l", "q.l", n);
+		sql = makeStringInfo();
+		append_unknown_names(sql, lt, "'" KIND_ENSURED "'", "NULL", from.data, "q.ensure", SYNCHRO_PARENT_NOW);
+		statements = lappend(statements, sql->data);
 	}
 	if (lt->nolds > 0)
 	{
 		initStringInfo(&where);
 		appendStringInfoString(&where, "q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
 		synchro_resolve_not_mapped(&where, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
+		sql = makeStringInfo();
 		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
 							 where.data, SYNCHRO_PARENT_BEFORE);
+		statements = lappend(statements, sql->data);
 	}
 	if (lt->nnames > lt->nolds)
 	{
 		initStringInfo(&where);
 		appendStringInfoString(&where, "q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
 		synchro_resolve_not_mapped(&where, lt, "q", "'n'");
+		sql = makeStringInfo();
 		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),
 							 where.data, SYNCHRO_PARENT_NOW);
+		statements = lappend(statements, sql->data);
 	}
-	appendStringInfo(sql, "UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
-					 " FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d),"
-					 " (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d)) w"
-					 " WHERE w.name = g.name AND (g.born IS NULL OR w.lost > g.born);",
-					 lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number);
+	return lappend(statements,
+				   psprintf("UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
+							" FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d WHERE identity IS NULL),"
+							" (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d WHERE identity IS NULL)) w"
+							" WHERE w.name = g.name AND g.identity IS NULL AND (g.born IS NULL OR w.lost > g.born)",
+							lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number));
 }
 
 /*
@@ -145,14 +176,16 @@ append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, concurrent, stamp, origin, there, there_origin, verdict, ",
+	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, concurrent, named, stamp, origin, there, there_origin, verdict, ",
 					 lt->number);
 	synchro_sql_list(sql, "l", n);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "r", n);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "v", n);
-	appendStringInfoString(sql, ") SELECT g.kind, false, true, true, q.stamp, q.origin, g.stamp, g.origin, " SYNCHRO_VERDICT("q", "g") ", ");
+	appendStringInfoString(sql, ") SELECT g.kind, false, true, true, ");
+	appendStringInfoString(sql, synchro_resolve_self_fk_in_key(lt) >= 0 ? "g.named" : "NULL");
+	appendStringInfoString(sql, ", q.stamp, q.origin, g.stamp, g.origin, " SYNCHRO_VERDICT("q", "g") ", ");
 	synchro_sql_list(sql, "g.l", n);
 	appendStringInfoString(sql, ", ");
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
@@ -160,7 +193,10 @@ append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
 	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND q.ctid = g.named AND ", lt->number, lt->number);
 	synchro_sql_equal(sql, "q.l", "g.l", n);
-	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "';");
+	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "'");
+	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d a WHERE a.ghost AND a.kind = g.kind AND a.named = g.named)", lt->number);
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -194,8 +230,18 @@ append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_equal(sql, "m.l", "g.l", n);
 	appendStringInfoChar(sql, ';');
 
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ", lt->number);
+	synchro_decide_decoded(sql, lt, "r", "g.identity");
+	for (int i = 0; i < n; i++)
+		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
+			appendStringInfo(sql, ", v%d = %s", i,
+							 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(g.identity)[%d]", i + 1)));
+	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.kind = '" KIND_ENSURED "' AND g.live AND m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number);
+	synchro_sql_equal(sql, "m.l", "g.l", n);
+	appendStringInfoChar(sql, ';');
+
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET concurrent = true, there = g.stamp, there_origin = g.origin, verdict = " SYNCHRO_VERDICT("m", "g")
-					 " FROM pg_temp.g_%d g WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND NOT g.live"
+					 " FROM pg_temp.g_%d g WHERE m.kind = 'n' AND m.fresh AND m.stamp IS NOT NULL AND m.there IS NULL AND NOT g.live"
 					 " AND g.kind IN ('n', '" SYNCHRO_KIND_OLD "') AND ", lt->number, lt->number);
 	synchro_sql_equal(sql, "g.l", "m.l", n);
 	appendStringInfoChar(sql, ';');
@@ -210,19 +256,63 @@ append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
-	appendStringInfoString(sql, "SELECT DISTINCT ON (");
+	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, ", lt->number);
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "v", n);
+	appendStringInfoString(sql, ") SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, ");
+	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, true, ");
 	synchro_sql_list(sql, "g.l", n);
 	appendStringInfoString(sql, ", ");
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
 	appendStringInfoString(sql, ", ");
 	synchro_decide_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "') ORDER BY ",
-					 lt->number);
+	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "')", lt->number);
+	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_resolve_not_mapped(sql, lt, "g", "CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END");
+	}
+	appendStringInfoString(sql, " ORDER BY ");
 	synchro_sql_list(sql, "g.l", n);
 	appendStringInfoString(sql, ", g.kind DESC;");
+}
+
+/*
+ * Append what follows from the search.
+ */
+static void
+append_found_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	if (lt->nolds > 0)
+		append_old_ghosts(sql, lt);
+	if (lt->rows != NULL)
+		append_row_ghosts(sql, lt);
+	append_name_ghosts(sql, lt);
+}
+
+/*
+ * Append the search for ghosts in a tree, and what follows from it.  Each level
+ * of ghosts makes names of the next one, and one that has another name now has
+ * rows below it that bear theirs still.
+ */
+static void
+append_tree_ghosts(StringInfo sql, const SynchroLinkTable *lt)
+{
+	List	   *statements = ghost_statements(lt);
+	StringInfoData found;
+	ListCell   *cell;
+
+	initStringInfo(&found);
+	append_found_ghosts(&found, lt);
+	statements = list_concat(lappend(statements, found.data), synchro_resolve_tree_below(lt));
+	appendStringInfoString(sql, "SELECT pg_temp.synchro_repeat(");
+	foreach(cell, statements)
+		appendStringInfo(sql, "%s%s", foreach_current_index(cell) > 0 ? ", " : "", quote_literal_cstr(lfirst(cell)));
+	appendStringInfoString(sql, ");");
 }
 
 /*
@@ -256,16 +346,20 @@ append_gone_references(StringInfo sql, const SynchroLink *link, const SynchroLin
 void
 synchro_sql_ghosts(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
+	ListCell   *cell;
+
 	if (lt->table->nkey == 0)
 	{
 		if (lt->rows != NULL)
 			append_gone_references(sql, link, lt);
 		return;
 	}
-	append_ghosts(sql, lt);
-	if (lt->nolds > 0)
-		append_old_ghosts(sql, lt);
-	if (lt->rows != NULL)
-		append_row_ghosts(sql, lt);
-	append_name_ghosts(sql, lt);
+	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+	{
+		append_tree_ghosts(sql, lt);
+		return;
+	}
+	foreach(cell, ghost_statements(lt))
+		appendStringInfo(sql, "%s;", (char *) lfirst(cell));
+	append_found_ghosts(sql, lt);
 }

@@ -220,3 +220,109 @@ synchro_resolve_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_equal(sql, "m.l", "q.l", n);
 	appendStringInfoString(sql, ");");
 }
+
+/*
+ * Append "FROM a staging table q, the rows x above its rows or names, which
+ * have been found by a name that they have lost, and the remote's rows t below
+ * these".
+ */
+static void
+append_below(StringInfo sql, const SynchroLinkTable *lt, char from)
+{
+	int			self = synchro_resolve_self_fk_in_key(lt);
+
+	appendStringInfo(sql, " FROM pg_temp.%c_%d q JOIN pg_temp.m_%d x ON x.kind IN ('n', '" SYNCHRO_KIND_OLD "') AND NOT x.fresh AND (x.ghost OR x.again) AND ",
+					 from, lt->number, lt->number);
+	synchro_sql_equal(sql, psprintf("q.f%d_", self), "x.l", lt->table->nidentity);
+	append_tree_join(sql, lt, self, false);
+}
+
+static void
+append_found(StringInfo sql, const SynchroLinkTable *lt)
+{
+	for (int twice = 0; twice < 2; twice++)
+		for (int i = 0; i < lt->table->nidentity; i++)
+			appendStringInfo(sql, ", t.%s", synchro_column_name(lt, lt->table->identity[i]));
+}
+
+static void
+append_take(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, again = true", lt->number);
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfo(sql, ", r%d = z.r%d", i, i);
+		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
+			appendStringInfo(sql, ", v%d = z.r%d", i, i);
+	}
+}
+
+/*
+ * The statements that find rows and names, which have not been found, below
+ * those that bear another name there: one level further down each time.  Their
+ * newest changes are still to be looked for (again).
+ */
+List *
+synchro_resolve_tree_below(const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+	List	   *statements = NIL;
+	StringInfo	sql;
+
+	if (lt->nolds > 0)
+	{
+		sql = makeStringInfo();
+		appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, again, named, stamp, origin, ", lt->number);
+		synchro_sql_list(sql, "l", n);
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "r", n);
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "v", n);
+		appendStringInfoString(sql, ") SELECT DISTINCT ON (q.ctid) q.kind, false, true, q.ctid, q.stamp, q.origin, ");
+		synchro_sql_list(sql, "q.l", n);
+		append_found(sql, lt);
+		append_below(sql, lt, 'n');
+		appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
+		synchro_resolve_not_mapped(sql, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
+		statements = lappend(statements, sql->data);
+	}
+	if (lt->nolds > 0 && lt->rows != NULL)
+	{
+		sql = makeStringInfo();
+		append_take(sql, lt);
+		appendStringInfo(sql, " FROM pg_temp.m_%d z WHERE z.kind = '" SYNCHRO_KIND_OLD "' AND z.again AND m.kind = 'n' AND m.fresh AND ", lt->number);
+		synchro_sql_equal(sql, "m.l", "z.l", n);
+		statements = lappend(statements, sql->data);
+	}
+	if (lt->rows != NULL)
+	{
+		sql = makeStringInfo();
+		append_take(sql, lt);
+		appendStringInfoString(sql, " FROM (SELECT ");
+		synchro_sql_list(sql, "q.l", n);
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, ", t.%s AS r%d", synchro_column_name(lt, lt->table->identity[i]), i);
+		append_below(sql, lt, 's');
+		appendStringInfoString(sql, ") z WHERE m.kind = 'n' AND m.fresh AND ");
+		synchro_sql_equal(sql, "m.l", "z.l", n);
+		statements = lappend(statements, sql->data);
+	}
+	if (lt->nnames > lt->nolds)
+	{
+		sql = makeStringInfo();
+		appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, again, ", lt->number);
+		synchro_sql_list(sql, "l", n);
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "r", n);
+		appendStringInfoString(sql, ", ");
+		synchro_sql_list(sql, "v", n);
+		appendStringInfoString(sql, ") SELECT DISTINCT ON (q.ctid) 'n', false, true, ");
+		synchro_sql_list(sql, "q.l", n);
+		append_found(sql, lt);
+		append_below(sql, lt, 'n');
+		appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
+		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
+		statements = lappend(statements, sql->data);
+	}
+	return statements;
+}

@@ -219,7 +219,10 @@ synchro_sql_session(StringInfo sql, const char *mark)
 					 "CREATE FUNCTION pg_temp.synchro_raise(state text, message text, detail text) RETURNS void "
 					 "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, SCHEMA = %s; END$$;"
 					 "CREATE FUNCTION pg_temp.synchro_read(value text, INOUT result anyelement) LANGUAGE plpgsql STABLE AS $$BEGIN IF value IS NOT NULL THEN"
-					 " EXECUTE pg_catalog.format('SELECT %%L::%%s', value, pg_catalog.format_type(pg_catalog.pg_typeof(result), NULL)) INTO result; END IF; END$$;",
+					 " EXECUTE pg_catalog.format('SELECT %%L::%%s', value, pg_catalog.format_type(pg_catalog.pg_typeof(result), NULL)) INTO result; END IF; END$$;"
+					 "CREATE FUNCTION pg_temp.synchro_repeat(VARIADIC statements text[]) RETURNS void LANGUAGE plpgsql AS $$DECLARE statement text; done int8; total int8;"
+					 " BEGIN LOOP total := 0; FOREACH statement IN ARRAY statements LOOP EXECUTE statement; GET DIAGNOSTICS done = ROW_COUNT; total := total + done; END LOOP;"
+					 " EXIT WHEN total = 0; END LOOP; END$$;",
 					 quote_literal_cstr(mark));
 }
 

@@ -164,6 +164,49 @@ settle($a, $b);
 	$a->reload;
 }
 
+# Of two parents that are deleted there, one has a child that is changed here later: the other one is not made anew with it, nor
+# one that has only been renamed there
+on($a, q{INSERT INTO parent (name, n) VALUES ('older', 1), ('newer', 1), ('called so', 1); INSERT INTO child (parent_id, name, n) SELECT id, 'k', 1 FROM parent WHERE n = 1 AND name IN ('older', 'newer', 'called so')});
+settle($a, $b);
+on($b, q{UPDATE child SET n = 2 WHERE name = 'k'});
+on($a, q{DELETE FROM parent WHERE name IN ('older', 'newer'); UPDATE parent SET name = 'called otherwise' WHERE name = 'called so'});
+on($b, q{UPDATE child SET n = 3 WHERE parent_id = (SELECT id FROM parent WHERE name = 'newer')});
+settle($b, $a);
+same($a, $b, $all, 'parents deleted and renamed: both are the same');
+is(rows($a, q{SELECT p.name, c.n FROM parent p LEFT JOIN child c ON c.parent_id = p.id WHERE p.name IN ('older', 'newer', 'called so', 'called otherwise') ORDER BY 1}),
+	"called otherwise|2\nnewer|3", 'only what is needed is made anew');
+
+# a subtree that is deleted, after something below it was changed elsewhere, or before
+{
+	my $paths = q{WITH RECURSIVE d AS (SELECT id, name AS path, n FROM dir WHERE up IS NULL UNION ALL SELECT c.id, path || '/' || name, c.n FROM d JOIN dir c ON c.up = d.id)
+		SELECT path, n FROM d ORDER BY 1};
+
+	both($a, $b, 'CREATE TABLE dir (id serial PRIMARY KEY, up int REFERENCES dir ON DELETE CASCADE, name text, n int, UNIQUE NULLS NOT DISTINCT (up, name))');
+	watch([$a, $b], dir => '{up,name}');
+	foreach my $root (qw(old new))
+	{
+		on($a, qq{WITH r AS (INSERT INTO dir (name, n) VALUES ('$root', 1) RETURNING id), s AS (INSERT INTO dir (up, name, n) SELECT id, 'sub', 1 FROM r RETURNING id)
+			INSERT INTO dir (up, name, n) SELECT id, name, 1 FROM s, (VALUES ('x'), ('y')) v(name)});
+	}
+	settle($a, $b);
+	on($b, q{UPDATE dir SET n = 2 WHERE name = 'x' AND up = (SELECT d.id FROM dir d JOIN dir r ON r.id = d.up WHERE r.name = 'old')});
+	on($a, q{DELETE FROM dir WHERE name IN ('old', 'new')});
+	on($b, q{UPDATE dir SET n = 3 WHERE name = 'x' AND up = (SELECT d.id FROM dir d JOIN dir r ON r.id = d.up WHERE r.name = 'new')});
+	settle($b, $a);
+	same($a, $b, $paths, 'a subtree deleted: both are the same');
+	is(rows($a, $paths), "new|1\nnew/sub|1\nnew/sub/x|3", 'what was changed before is gone, what was changed later is there, with what is above it');
+	on($b, q{UPDATE dir SET n = 4 WHERE name = 'x'});
+	on($a, q{UPDATE dir SET name = 'renamed' WHERE name = 'new'});
+	settle($b, $a);
+	same($a, $b, $paths, 'a root renamed: both are the same');
+	is(rows($a, $paths), "renamed|1\nrenamed/sub|1\nrenamed/sub/x|4", 'with what was changed below it');
+	on($b, q{DELETE FROM dir WHERE name = 'x'});
+	on($a, q{UPDATE dir SET name = 'other' WHERE name = 'sub'});
+	settle($b, $a);
+	same($a, $b, $paths, 'a directory renamed: both are the same');
+	is(rows($a, $paths), "renamed|1\nrenamed/other|1", 'without what was deleted below it');
+}
+
 # Stamps that are equal to the microsecond: both sides give the next one after what they are told to have seen. Then the
 # node's id decides, the same way on both. This is the last of all, as it leaves their time in the future.
 foreach my $order ([$a, $b], [$b, $a])
