@@ -267,6 +267,7 @@ foreach my $case ([ 'its column', 'ALTER TABLE shelf DROP code', q{SELECT synchr
 	fails_with("$what lost here", qr/^$table 55000: table public\.$table has lost its key Its rows, .* HINT: Add a primary key, or name another key/m);
 	like(rows($local, 'SELECT relation, message FROM synchro.failures'), qr/^book\|table public\.shelf has lost its key$/m, "$what lost here: what refers to it waits") if $is_parent;
 	others_go_on("$what lost here");
+	there('ALTER TABLE shelf DROP code') if $is_parent;
 	here($name);
 	settled("$what lost here, and named again");
 	same($local, $remote, q{SELECT spare FROM shelf WHERE spare <> 'own' ORDER BY 1}, "$what lost here, and named again: what was pending is there");
