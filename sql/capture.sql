@@ -385,6 +385,10 @@ BEGIN
 END$$;
 SELECT count(*), count(DISTINCT relation), count(DISTINCT (relation, key)), max(tx) FROM news();
 
+-- what is written before is nobody's any more
+BEGIN;
+INSERT INTO many_0 VALUES (1000);
 DROP EXTENSION synchro;
+COMMIT;
 SET client_min_messages = warning;
 DROP SCHEMA capture CASCADE;

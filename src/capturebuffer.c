@@ -410,7 +410,7 @@ void
 synchro_buffer_close(void)
 {
 	tx_closing = true;
-	if (buffer.len > 0 || tx_flushed_early)
+	if ((buffer.len > 0 || tx_flushed_early) && synchro_log_exists())
 		flush_buffer(0);
 }
 
@@ -460,7 +460,7 @@ synchro_buffer_begin_subxact(void)
 void
 synchro_buffer_precommit_subxact(int from)
 {
-	if (buffer.len - from <= synchro_buffer_size * 1024)
+	if (buffer.len - from <= synchro_buffer_size * 1024 || !synchro_log_exists())
 		return;
 	tx_flushed_early = true;
 	written.time = write_buffer(from);

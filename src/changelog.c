@@ -14,11 +14,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -34,6 +36,17 @@ int
 synchro_log_live(void)
 {
 	return (int) synchro_sequence_read("log_switch");
+}
+
+/*
+ * Is there a log?  Not if this transaction has dropped the extension.
+ */
+bool
+synchro_log_exists(void)
+{
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("log_switch", schema));
 }
 
 /*

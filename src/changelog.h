@@ -13,6 +13,7 @@
 #define SYNCHRO_LOG_SEGMENTS	3
 
 extern int	synchro_log_live(void);
+extern bool synchro_log_exists(void);
 extern Oid	synchro_log_segment(int segment);
 extern Oid	synchro_log_index(int segment);
 extern Oid	synchro_log_renames_index(int segment);
