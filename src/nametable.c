@@ -139,7 +139,7 @@ synchro_nametable_enter(SynchroNameTable *names, SynchroBytes name)
 {
 	MemoryContext old = MemoryContextSwitchTo(names->context);
 	NameKey		key = take_apart(names, name);
-	EnteredName  *entry;
+	EnteredName *entry;
 	bool		found;
 
 	entry = hash_search(names->entries, &key, HASH_ENTER, &found);
@@ -157,7 +157,7 @@ void *
 synchro_nametable_find(SynchroNameTable *names, SynchroBytes name)
 {
 	NameKey		key = take_apart(names, name);
-	EnteredName  *entry = hash_search(names->entries, &key, HASH_FIND, NULL);
+	EnteredName *entry = hash_search(names->entries, &key, HASH_FIND, NULL);
 
 	return entry != NULL ? entry->what : NULL;
 }
