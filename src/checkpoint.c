@@ -148,6 +148,15 @@ synchro_position_token(void)
 }
 
 /*
+ * Are there two tokens, and the same?
+ */
+bool
+synchro_position_same(const char *a, const char *b)
+{
+	return a != NULL && b != NULL && strcmp(a, b) == 0;
+}
+
+/*
  * Keep the token of a batch about to be committed, and flush WAL.  A
  * transaction of its own.
  *

@@ -37,6 +37,7 @@ typedef struct SynchroSettled
 extern char *synchro_active_node(MemoryContext context, char **previous);
 extern SynchroPosition *synchro_position_read(const char *server, bool missing_ok);
 extern char *synchro_position_token(void);
+extern bool synchro_position_same(const char *a, const char *b);
 extern void synchro_position_attempt(const char *server, const char *previous, const char *token,
 									 const SynchroSettled *settled);
 extern void synchro_position_acknowledge(const char *server, const char *token,

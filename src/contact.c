@@ -163,12 +163,6 @@ calling_off(const char *attempted)
 	return token;
 }
 
-static bool
-same_token(const char *a, const char *b)
-{
-	return a != NULL && b != NULL && strcmp(a, b) == 0;
-}
-
 /*
  * The remote's position, so that nothing that was sent before can move it any
  * more; NULL if there is none.
@@ -194,8 +188,8 @@ settle_position(const SynchroLink *link, const SynchroPosition *position)
 		if (rows->nrows != 1)
 			return NULL;
 		if (link->preview != NULL || position->attempted == NULL ||
-			same_token(position->attempted, position->acknowledged) ||
-			!same_token(synchro_value(rows, 0, 0), position->acknowledged))
+			synchro_position_same(position->attempted, position->acknowledged) ||
+			!synchro_position_same(synchro_value(rows, 0, 0), position->acknowledged))
 			return rows;
 
 		/* if it has got there since, it is found out in the next round */
@@ -257,16 +251,16 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 
 	rows = settle_position(link, position);
 	token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
-	if (!same_token(token, position->acknowledged) && !same_token(token, position->attempted) &&
-		(position->attempted == NULL || !same_token(token, calling_off(position->attempted))))
+	if (!synchro_position_same(token, position->acknowledged) && !synchro_position_same(token, position->attempted) &&
+		(position->attempted == NULL || !synchro_position_same(token, calling_off(position->attempted))))
 		synchro_restored_report(link, position->snapshot, position->keys_snapshot,
 								token != NULL ? synchro_value(rows, 0, 1) : NULL,
 								token != NULL ? synchro_value(rows, 0, 2) : NULL,
 								token != NULL ? synchro_value(rows, 0, 3) : NULL);
-	arrived = !same_token(token, position->acknowledged) && same_token(token, position->attempted);
+	arrived = !synchro_position_same(token, position->acknowledged) && synchro_position_same(token, position->attempted);
 	if (arrived)
 		position->forget_references = false;
-	if (link->preview == NULL && !same_token(token, position->acknowledged))
+	if (link->preview == NULL && !synchro_position_same(token, position->acknowledged))
 	{
 		acknowledge_attempted(link->target->name, position->attempted, token,
 							  arrived ? synchro_value(rows, 0, 1) : NULL, arrived ? synchro_value(rows, 0, 2) : NULL);

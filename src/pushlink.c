@@ -84,12 +84,6 @@ synchro_pushlink_close(SynchroPushLink *push)
 		synchro_link_close(link);
 }
 
-static bool
-same_token(const char *a, const char *b)
-{
-	return a != NULL && b != NULL && strcmp(a, b) == 0;
-}
-
 /*
  * Get a link that knows where the remote is, the old one if it still does.
  * position: as it is kept here; on return, what counts.
@@ -99,7 +93,7 @@ connect_remote(SynchroPushLink *push, SynchroTarget *target, const char *node, c
 			   SynchroPosition *position)
 {
 	if ((push->link != NULL && synchro_link_is_outdated(push->link)) ||
-		!same_token(push->token, position->acknowledged))
+		!synchro_position_same(push->token, position->acknowledged))
 		synchro_pushlink_close(push);
 	if (push->link != NULL)
 		return;
