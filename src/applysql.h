@@ -131,7 +131,6 @@ extern char *synchro_sql_remote_value(const SynchroLinkTable *lt, int column, co
 extern char *synchro_sql_remote_column(const SynchroLinkTable *lt, int column, const char *alias);
 
 /* in translation.c */
-extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_column_referenced(const SynchroLinkTable *lt, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);

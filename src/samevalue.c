@@ -31,14 +31,11 @@ is_same_there(Oid relid, AttrNumber attnum, int depth)
 	const SynchroTable *table = synchro_table_get(relid, false);
 	int			column = synchro_table_attribute(table, attnum);
 	const SynchroColumn *c = &table->columns[column];
-	bool		is_key = false;
 	int			ncols;
 	Oid			parent;
 	AttrNumber	referenced;
 
-	for (int i = 0; i < table->nkey; i++)
-		is_key |= table->key[i] == column;
-	if (!is_key && (!table->watched || c->skipped || c->from_sequence))
+	if (!synchro_column_is_key(table, column) && (!table->watched || c->skipped || c->from_sequence))
 		return false;
 	if (c->fk < 0 || depth > MAX_REFERENCES)
 		return true;

@@ -37,6 +37,18 @@
 #include "tableinfo.h"
 
 /*
+ * Is a column part of the natural key?
+ */
+bool
+synchro_column_is_key(const SynchroTable *table, int column)
+{
+	for (int i = 0; i < table->nkey; i++)
+		if (table->key[i] == column)
+			return true;
+	return false;
+}
+
+/*
  * Index in columns of the column with that attribute number, or -1.
  */
 static int

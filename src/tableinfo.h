@@ -99,6 +99,7 @@ extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
 extern Oid	synchro_table_by_name(const char *qualified);
 extern int	synchro_table_attribute(const SynchroTable *table, AttrNumber attnum);
+extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_table_column(const SynchroTable *table, const char *name);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);

@@ -10,15 +10,6 @@
 
 #include "applysql.h"
 
-bool
-synchro_column_is_key(const SynchroTable *table, int column)
-{
-	for (int i = 0; i < table->nkey; i++)
-		if (table->key[i] == column)
-			return true;
-	return false;
-}
-
 /*
  * The parent's column that a column references by its foreign key.
  */
