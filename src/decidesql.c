@@ -103,7 +103,7 @@ synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
 	if (!lt->decides)
 		return;
 	appendStringInfo(sql, "CREATE TEMPORARY TABLE g_%d (kind \"char\", name text, born int8, identity text[],"
-					 " live boolean, stamp int8, origin uuid, named tid", lt->number);
+					 " live boolean, stamp int8, origin uuid, named tid, searched boolean NOT NULL DEFAULT false", lt->number);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(lt->table, i));
 	appendStringInfoString(sql, ") ON COMMIT DELETE ROWS;");
@@ -164,12 +164,8 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 	for (int i = 0; i < SECOND_LOOKS; i++)
 	{
 		appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, again = true, there = NULL, there_origin = NULL,"
-						 " concurrent = NULL, verdict = NULL, ", lt->number);
-		for (int j = 0; j < n; j++)
-			appendStringInfo(sql, "%sr%d = x.r%d", j > 0 ? ", " : "", j, j);
-		for (int j = 0; j < n; j++)
-			if (!synchro_identity_is_value(lt, lt->table->identity[j]))
-				appendStringInfo(sql, ", v%d = x.r%d", j, j);
+						 " concurrent = NULL, verdict = NULL", lt->number);
+		synchro_resolve_take(sql, lt, "x");
 		appendStringInfoString(sql, " FROM (SELECT ");
 		synchro_sql_list(sql, "q.l", n);
 		for (int j = 0; j < n; j++)

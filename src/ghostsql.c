@@ -161,10 +161,39 @@ ghost_statements(const SynchroLinkTable *lt)
 	}
 	return lappend(statements,
 				   psprintf("UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
-							" FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d WHERE identity IS NULL),"
-							" (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d WHERE identity IS NULL)) w"
+							" FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d WHERE NOT searched),"
+							" (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d WHERE NOT searched)) w"
 							" WHERE w.name = g.name AND g.identity IS NULL AND (g.born IS NULL OR w.lost > g.born)",
 							lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number));
+}
+
+/*
+ * Append the local identity of a name that was found, and the remote one that
+ * bore it last, twice; see synchro_resolve_insert_head().
+ */
+static void
+append_decoded_ghost(StringInfo sql, const SynchroLinkTable *lt)
+{
+	synchro_sql_list(sql, "g.l", lt->table->nidentity);
+	for (int twice = 0; twice < 2; twice++)
+	{
+		appendStringInfoString(sql, ", ");
+		synchro_decide_decoded(sql, lt, NULL, "g.identity");
+	}
+}
+
+/*
+ * Append "r0 = ..., v0 = ...": a row of the map is the one which bore the name g
+ * last; values that are pushed stay what it will be.
+ */
+static void
+append_take_ghost(StringInfo sql, const SynchroLinkTable *lt)
+{
+	synchro_decide_decoded(sql, lt, "r", "g.identity");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
+			appendStringInfo(sql, ", v%d = %s", i,
+							 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(g.identity)[%d]", i + 1)));
 }
 
 /*
@@ -174,27 +203,16 @@ ghost_statements(const SynchroLinkTable *lt)
 static void
 append_old_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 {
-	int			n = lt->table->nidentity;
+	bool		is_tree = synchro_resolve_self_fk_in_key(lt) >= 0;
 
-	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, concurrent, named, stamp, origin, there, there_origin, verdict, ",
-					 lt->number);
-	synchro_sql_list(sql, "l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "v", n);
-	appendStringInfoString(sql, ") SELECT g.kind, false, true, true, ");
-	appendStringInfoString(sql, synchro_resolve_self_fk_in_key(lt) >= 0 ? "g.named" : "NULL");
-	appendStringInfoString(sql, ", q.stamp, q.origin, g.stamp, g.origin, " SYNCHRO_VERDICT("q", "g") ", ");
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_decide_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfoString(sql, ", ");
-	synchro_decide_decoded(sql, lt, NULL, "g.identity");
+	synchro_resolve_insert_head(sql, lt, ", ghost, concurrent, named, stamp, origin, there, there_origin, verdict");
+	appendStringInfoString(sql, "SELECT g.kind, false, ");
+	append_decoded_ghost(sql, lt);
+	appendStringInfo(sql, ", true, true, %s, q.stamp, q.origin, g.stamp, g.origin, " SYNCHRO_VERDICT("q", "g"), is_tree ? "g.named" : "NULL");
 	appendStringInfo(sql, " FROM pg_temp.g_%d g JOIN pg_temp.n_%d q ON q.kind = g.kind AND q.ctid = g.named AND ", lt->number, lt->number);
-	synchro_sql_equal(sql, "q.l", "g.l", n);
+	synchro_sql_equal(sql, "q.l", "g.l", lt->table->nidentity);
 	appendStringInfoString(sql, " WHERE g.live AND g.kind <> '" SYNCHRO_KIND_PRESENT "'");
-	if (synchro_resolve_self_fk_in_key(lt) >= 0)
+	if (is_tree)
 		appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.m_%d a WHERE a.ghost AND a.kind = g.kind AND a.named = g.named)", lt->number);
 	appendStringInfoChar(sql, ';');
 }
@@ -211,11 +229,7 @@ append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	/* of several that take one row, the newest gets it */
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ghost = true, concurrent = true, there = g.stamp, there_origin = g.origin,"
 					 " verdict = " SYNCHRO_VERDICT("m", "g") ", ", lt->number);
-	synchro_decide_decoded(sql, lt, "r", "g.identity");
-	for (int i = 0; i < n; i++)
-		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
-			appendStringInfo(sql, ", v%d = %s", i,
-							 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(g.identity)[%d]", i + 1)));
+	append_take_ghost(sql, lt);
 	appendStringInfoString(sql, " FROM (SELECT DISTINCT ON (b.identity) b.* FROM (SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "a.l", n);
 	appendStringInfo(sql, ") a.*, f.stamp AS fact FROM pg_temp.g_%d a JOIN pg_temp.m_%d f ON f.kind = 'n' AND f.fresh AND f.stamp IS NOT NULL AND ",
@@ -231,11 +245,7 @@ append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoChar(sql, ';');
 
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ", lt->number);
-	synchro_decide_decoded(sql, lt, "r", "g.identity");
-	for (int i = 0; i < n; i++)
-		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
-			appendStringInfo(sql, ", v%d = %s", i,
-							 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("(g.identity)[%d]", i + 1)));
+	append_take_ghost(sql, lt);
 	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.kind = '" KIND_ENSURED "' AND g.live AND m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number);
 	synchro_sql_equal(sql, "m.l", "g.l", n);
 	appendStringInfoChar(sql, ';');
@@ -256,21 +266,12 @@ append_name_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ghost, ", lt->number);
-	synchro_sql_list(sql, "l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "r", n);
-	appendStringInfoString(sql, ", ");
-	synchro_sql_list(sql, "v", n);
-	appendStringInfoString(sql, ") SELECT DISTINCT ON (");
+	synchro_resolve_insert_head(sql, lt, ", ghost");
+	appendStringInfoString(sql, "SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, true, ");
-	synchro_sql_list(sql, "g.l", n);
-	appendStringInfoString(sql, ", ");
-	synchro_decide_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfoString(sql, ", ");
-	synchro_decide_decoded(sql, lt, NULL, "g.identity");
-	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "')", lt->number);
+	appendStringInfoString(sql, ") CASE WHEN g.live THEN 'n' ELSE '" SYNCHRO_KIND_GHOST "' END::\"char\", false, ");
+	append_decoded_ghost(sql, lt);
+	appendStringInfo(sql, ", true FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND (NOT g.live OR g.kind = '" SYNCHRO_KIND_PRESENT "')", lt->number);
 	if (synchro_resolve_self_fk_in_key(lt) >= 0)
 	{
 		appendStringInfoString(sql, " AND ");
@@ -306,6 +307,8 @@ append_tree_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 	StringInfoData found;
 	ListCell   *cell;
 
+	/* each name once: all of the log may be read for it */
+	statements = lappend(statements, psprintf("UPDATE pg_temp.g_%d SET searched = true WHERE NOT searched", lt->number));
 	initStringInfo(&found);
 	append_found_ghosts(&found, lt);
 	statements = list_concat(lappend(statements, found.data), synchro_resolve_tree_below(lt));

@@ -252,8 +252,14 @@ synchro_resolve_is_lateral(const SynchroLinkTable *lt)
 	return nullable || (lt->remote->key_is_indexed && (lt->remote->key_is_unique || !table->allow_many));
 }
 
+/*
+ * Append the head of an INSERT into the map: kind, fresh, local identity,
+ * remote identity as it is and as it will be, and whatever columns says.
+ *
+ * columns: further ones, ", named", or "".
+ */
 void
-synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, bool named)
+synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, const char *columns)
 {
 	appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, ", lt->number);
 	synchro_sql_list(sql, "l", lt->table->nidentity);
@@ -261,7 +267,22 @@ synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, bool nam
 	synchro_sql_list(sql, "r", lt->table->nidentity);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "v", lt->table->nidentity);
-	appendStringInfoString(sql, named ? ", named) " : ") ");
+	appendStringInfo(sql, "%s) ", columns);
+}
+
+/*
+ * Append ", r0 = from.r0, ..., v0 = from.r0, ...": a row of the map is that
+ * remote row; values that are pushed stay what it will be.
+ */
+void
+synchro_resolve_take(StringInfo sql, const SynchroLinkTable *lt, const char *from)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfo(sql, ", r%d = %s.r%d", i, from, i);
+		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
+			appendStringInfo(sql, ", v%d = %s.r%d", i, from, i);
+	}
 }
 
 /*
@@ -339,7 +360,7 @@ synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT DISTINCT ON (");
 	synchro_sql_list(sql, "q.l", table->nidentity);
 	appendStringInfoString(sql, ") 'n', false, ");

@@ -27,7 +27,8 @@ extern char *synchro_resolve_key_value(const SynchroLinkTable *lt, int column, c
 extern void synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source, SynchroParentView view, bool outer);
 extern void synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *source, const char *key);
 extern bool synchro_resolve_is_lateral(const SynchroLinkTable *lt);
-extern void synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, bool named);
+extern void synchro_resolve_insert_head(StringInfo sql, const SynchroLinkTable *lt, const char *columns);
+extern void synchro_resolve_take(StringInfo sql, const SynchroLinkTable *lt, const char *from);
 extern void synchro_resolve_found(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_resolve_may_be_renamed_there(const SynchroLinkTable *lt);
 extern void synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt);

@@ -36,7 +36,7 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 
 	if (lt->nolds > 0 || lt->nnames > 0)
 	{
-		synchro_resolve_insert_head(sql, lt, false);
+		synchro_resolve_insert_head(sql, lt, "");
 		appendStringInfo(sql, "SELECT CASE q.kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE q.kind END, false, ");
 		synchro_sql_list(sql, "q.l", n);
 		synchro_resolve_found(sql, lt);
@@ -49,7 +49,7 @@ resolve_remembered(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	}
 	if (lt->rows != NULL)
 	{
-		synchro_resolve_insert_head(sql, lt, false);
+		synchro_resolve_insert_head(sql, lt, "");
 		appendStringInfoString(sql, "SELECT 'n', false, ");
 		synchro_sql_list(sql, "q.l", n);
 		synchro_resolve_found(sql, lt);
@@ -89,7 +89,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 	bool		first_of_many = lt->table->allow_many && !lt->remote->key_is_unique;
 
 	/* a row may have several names that are gone: each is decided by itself */
-	synchro_resolve_insert_head(sql, lt, true);
+	synchro_resolve_insert_head(sql, lt, ", named");
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -140,7 +140,7 @@ resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "w.l", n);
 	appendStringInfoString(sql, ", ");
@@ -231,7 +231,7 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'n', z.fresh, ");
 	synchro_sql_list(sql, "z.l", n);
 	appendStringInfoString(sql, ", ");
@@ -317,7 +317,7 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 static void
 resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
 {
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", lt->table->nidentity);
 	synchro_resolve_found(sql, lt);
@@ -408,7 +408,7 @@ resolve_rows_moved(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 	int			n = table->nidentity;
 
 	/* the others' references are looked up as names of before, too */
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'x', false, ");
 	synchro_sql_list(sql, "q.l", n);
 	synchro_resolve_found(sql, lt);
@@ -469,7 +469,7 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 	int			n = table->nidentity;
 	bool		first_of_many = table->allow_many && !lt->remote->key_is_unique;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT ");
 	if (first_of_many)
 	{
@@ -518,7 +518,7 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "o.l", n);
 	appendStringInfoString(sql, ", ");

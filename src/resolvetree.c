@@ -175,7 +175,7 @@ synchro_resolve_tree(StringInfo sql, const SynchroLinkTable *lt, int self)
 	const SynchroTable *table = lt->table;
 	int			n = table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	append_tree_names(sql, lt);
 	appendStringInfoString(sql, "x AS (SELECT q.kind, ");
 	for (int i = 0; i < n; i++)
@@ -206,7 +206,7 @@ synchro_resolve_tree_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	synchro_resolve_insert_head(sql, lt, false);
+	synchro_resolve_insert_head(sql, lt, "");
 	appendStringInfoString(sql, "SELECT 'n', false, ");
 	synchro_sql_list(sql, "q.l", n);
 	appendStringInfoString(sql, ", ");
@@ -249,12 +249,7 @@ static void
 append_take(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, again = true", lt->number);
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		appendStringInfo(sql, ", r%d = z.r%d", i, i);
-		if (!synchro_identity_is_value(lt, lt->table->identity[i]))
-			appendStringInfo(sql, ", v%d = z.r%d", i, i);
-	}
+	synchro_resolve_take(sql, lt, "z");
 }
 
 /*
@@ -272,15 +267,11 @@ synchro_resolve_tree_below(const SynchroLinkTable *lt)
 	if (lt->nolds > 0)
 	{
 		sql = makeStringInfo();
-		appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, again, named, stamp, origin, ", lt->number);
-		synchro_sql_list(sql, "l", n);
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "r", n);
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "v", n);
-		appendStringInfoString(sql, ") SELECT DISTINCT ON (q.ctid) q.kind, false, true, q.ctid, q.stamp, q.origin, ");
+		synchro_resolve_insert_head(sql, lt, ", again, named, stamp, origin");
+		appendStringInfoString(sql, "SELECT DISTINCT ON (q.ctid) q.kind, false, ");
 		synchro_sql_list(sql, "q.l", n);
 		append_found(sql, lt);
+		appendStringInfoString(sql, ", true, q.ctid, q.stamp, q.origin");
 		append_below(sql, lt, 'n');
 		appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
 		synchro_resolve_not_mapped(sql, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
@@ -310,15 +301,11 @@ synchro_resolve_tree_below(const SynchroLinkTable *lt)
 	if (lt->nnames > lt->nolds)
 	{
 		sql = makeStringInfo();
-		appendStringInfo(sql, "INSERT INTO pg_temp.m_%d (kind, fresh, again, ", lt->number);
-		synchro_sql_list(sql, "l", n);
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "r", n);
-		appendStringInfoString(sql, ", ");
-		synchro_sql_list(sql, "v", n);
-		appendStringInfoString(sql, ") SELECT DISTINCT ON (q.ctid) 'n', false, true, ");
+		synchro_resolve_insert_head(sql, lt, ", again");
+		appendStringInfoString(sql, "SELECT DISTINCT ON (q.ctid) 'n', false, ");
 		synchro_sql_list(sql, "q.l", n);
 		append_found(sql, lt);
+		appendStringInfoString(sql, ", true");
 		append_below(sql, lt, 'n');
 		appendStringInfoString(sql, " WHERE q.kind = '" SYNCHRO_KIND_PRESENT "' AND ");
 		synchro_resolve_not_mapped(sql, lt, "q", "'n'");
