@@ -40,6 +40,7 @@ typedef struct AppliedEntry
 
 static MemoryContext context = NULL;
 static HTAB *entries = NULL;
+static HTAB *taken_along = NULL;	/* of AppliedKey */
 static List *refused = NIL;		/* of SynchroRefused */
 
 static uint32
@@ -77,6 +78,35 @@ synchro_applied_any(void)
 	return entries != NULL;
 }
 
+static HTAB *
+make_table(const char *name, Size entrysize)
+{
+	HASHCTL		ctl = {0};
+
+	make_context();
+	ctl.keysize = sizeof(AppliedKey);
+	ctl.entrysize = entrysize;
+	ctl.hash = hash_key;
+	ctl.match = match_key;
+	ctl.hcxt = context;
+	return hash_create(name, 1024, &ctl, HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * Find a row in one of our tables, or put it there, with bytes of its own.
+ */
+static void *
+find_or_enter(HTAB *table, Oid relation, SynchroBytes identity, bool *found)
+{
+	AppliedKey	key = {relation, identity};
+	void	   *entry = hash_search(table, &key, HASH_FIND, found);
+
+	if (*found)
+		return entry;
+	key.identity.data = memcpy(MemoryContextAlloc(context, Max(identity.len, 1)), identity.data, identity.len);
+	return hash_search(table, &key, HASH_ENTER, NULL);
+}
+
 /*
  * The row with that identity is going to be written for another node.
  *
@@ -87,31 +117,14 @@ void
 synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 					SynchroStamp stamp, bool derived, bool touch)
 {
-	AppliedKey	key = {table->relid, identity};
 	AppliedEntry *entry;
 	bool		found;
 
 	if (entries == NULL)
-	{
-		HASHCTL		ctl = {0};
-
-		make_context();
-		ctl.keysize = sizeof(AppliedKey);
-		ctl.entrysize = sizeof(AppliedEntry);
-		ctl.hash = hash_key;
-		ctl.match = match_key;
-		ctl.hcxt = context;
-		entries = hash_create("synchro applied", 1024, &ctl,
-							  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-	}
-	entry = hash_search(entries, &key, HASH_FIND, &found);
+		entries = make_table("synchro applied", sizeof(AppliedEntry));
+	entry = find_or_enter(entries, table->relid, identity, &found);
 	if (!found)
-	{
-		key.identity.data = memcpy(MemoryContextAlloc(context, Max(identity.len, 1)),
-								   identity.data, identity.len);
-		entry = hash_search(entries, &key, HASH_ENTER, &found);
 		memset(&entry->applied, 0, sizeof(entry->applied));
-	}
 	entry->applied.relation = table->relid;
 	entry->applied.layout = table->layout;
 	entry->applied.identity = entry->key.identity;
@@ -170,6 +183,31 @@ synchro_applied_find(Oid relation, SynchroBytes identity)
 }
 
 /*
+ * A row is deleted that the other node has not asked for: it goes along with one
+ * that is.
+ */
+void
+synchro_applied_take_along(Oid relation, SynchroBytes identity)
+{
+	bool		found;
+
+	if (taken_along == NULL)
+		taken_along = make_table("synchro taken along", sizeof(AppliedKey));
+	(void) find_or_enter(taken_along, relation, identity, &found);
+}
+
+/*
+ * Has such a row been deleted?
+ */
+bool
+synchro_applied_took_along(Oid relation, SynchroBytes identity)
+{
+	AppliedKey	key = {relation, identity};
+
+	return taken_along != NULL && hash_search(taken_along, &key, HASH_FIND, NULL) != NULL;
+}
+
+/*
  * One row after the other; NULL after the last, to which the caller must go.
  */
 SynchroApplied *
@@ -224,6 +262,7 @@ synchro_applied_forget(void)
 	if (context != NULL)
 		MemoryContextDelete(context);
 	entries = NULL;
+	taken_along = NULL;
 	refused = NIL;
 	context = NULL;
 }

@@ -20,9 +20,6 @@
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 #define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
 
-/* tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
-#define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
-
 /*
  * While a batch is applied the role's own settings hold: for what is to look as it
  * does otherwise, whoever pushes, they are put aside.
@@ -136,7 +133,6 @@ extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
 extern bool synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk);
 extern bool synchro_column_is_value_of_before(const SynchroLinkTable *lt, int column);
-extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
 extern bool synchro_identity_beside_sequence(const SynchroTable *table, int column);
 extern bool synchro_identity_is_value(const SynchroLinkTable *lt, int column);
 extern void synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,

@@ -191,6 +191,9 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 {
 	ListCell   *cell;
 
+	/* deletes are for the last batch: until then they are only put on a list */
+	if (batch->snapshot != NULL)
+		synchro_sql_referred(sql, tables, leftovers);
 	for (int i = list_length(components) - 1; i >= 0; i--)
 		foreach(cell, (List *) list_nth(components, i))
 		{

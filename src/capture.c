@@ -191,7 +191,11 @@ find_applied(const CaptureTable *table, StringInfo record, int start, uint8 *fla
 	SynchroApplied *applied = synchro_applied_find(table->root, identity);
 
 	if (applied == NULL)
+	{
+		if ((*flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_DELETE)
+			synchro_applied_take_along(table->root, identity);
 		return NULL;
+	}
 	applied->logged = true;
 	*flags |= SYNCHRO_KEY_STAMPED;
 	if (applied->derived)

@@ -32,6 +32,9 @@ extern void synchro_sql_recheck(StringInfo sql);
 /* in ghostsql.c */
 extern void synchro_sql_ghosts(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
+/* in referredsql.c */
+extern void synchro_sql_referred(StringInfo sql, List *tables, bool leftovers);
+
 /* in crosssql.c */
 extern void synchro_sql_crossed(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_crossed_references(StringInfo sql, const SynchroLinkTable *lt);

@@ -19,6 +19,7 @@
 #include "utils/typcache.h"
 
 #include "keyarray.h"
+#include "localsql.h"
 
 static Oid
 type_of(const SynchroTable *table, int identity)
@@ -117,6 +118,39 @@ synchro_keyarray_params(const SynchroTable *table, Datum *const *values, bool *c
 }
 
 /*
+ * The same for identities as the log has them.  any_null: set, for each column
+ * of the identity, to whether one of them is NULL in it.
+ */
+int
+synchro_keyarray_of_bytes(const SynchroTable *table, const SynchroBytes *identities, int count,
+						  Oid *types, Datum *params, bool *any_null)
+{
+	Datum	   *values[INDEX_MAX_KEYS];
+	bool	   *nulls[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		values[i] = palloc(sizeof(Datum) * Max(count, 1));
+		nulls[i] = palloc(sizeof(bool) * Max(count, 1));
+		any_null[i] = false;
+	}
+	for (int row = 0; row < count; row++)
+	{
+		Datum		value[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		synchro_key_values(identities[row], table, table->identity, table->nidentity, value, isnull);
+		for (int i = 0; i < table->nidentity; i++)
+		{
+			values[i][row] = value[i];
+			nulls[i][row] = isnull[i];
+			any_null[i] |= isnull[i];
+		}
+	}
+	return synchro_keyarray_params(table, values, nulls, count, types, params);
+}
+
+/*
  * Append what makes rows of these parameters, alias k, for FROM.
  */
 void
@@ -145,4 +179,28 @@ synchro_keyarray_value(const SynchroTable *table, int identity)
 	if (synchro_keyarray_of_rows(table))
 		return psprintf("k.%s", quote_identifier(table->columns[table->identity[identity]].name));
 	return psprintf("k.k%d", identity);
+}
+
+/*
+ * Append FROM: the table's rows, alias t, that have those identities.
+ * may_be_null: for each column of the identity, whether one may be NULL in it.
+ */
+void
+synchro_keyarray_join(StringInfo sql, const SynchroTable *table, const bool *may_be_null)
+{
+	appendStringInfoString(sql, " FROM ");
+	synchro_keyarray_from(sql, table);
+	appendStringInfo(sql, " JOIN %s t ON ", synchro_table_rows(table));
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		const SynchroColumn *column = &table->columns[table->identity[i]];
+		const char *name = quote_identifier(column->name);
+		const char *value = synchro_keyarray_value(table, i);
+
+		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name,
+						 synchro_operator_name(lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr), value);
+		if (may_be_null[i])
+			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")", name, value);
+		appendStringInfoChar(sql, ')');
+	}
 }

@@ -17,38 +17,13 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 #include "applied.h"
 #include "keyarray.h"
 #include "localsql.h"
 #include "peerlock.h"
 #include "reader.h"
-
-/*
- * Append the condition that a row has one of the identities in the parameters.
- */
-static void
-append_identities(StringInfo sql, const SynchroTable *table, const bool *any_null)
-{
-	appendStringInfoString(sql, " FROM ");
-	synchro_keyarray_from(sql, table);
-	appendStringInfo(sql, " JOIN %s t ON ", synchro_table_rows(table));
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		const SynchroColumn *column = &table->columns[table->identity[i]];
-		const char *name = quote_identifier(column->name);
-		const char *value = synchro_keyarray_value(table, i);
-
-		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name,
-						 synchro_operator_name(lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr), value);
-		if (any_null[i])
-			appendStringInfo(sql, " OR t.%s IS NULL AND %s IS NULL", name, value);
-		appendStringInfoChar(sql, ')');
-	}
-}
 
 /*
  * Lock rows of a table, unless its owner has taken the right to update it from
@@ -61,9 +36,8 @@ lock_rows(Oid relation, const List *rows)
 	const SynchroTable *table;
 	SynchroReader reader;
 	StringInfoData sql;
-	Datum	   *values[INDEX_MAX_KEYS];
-	bool	   *nulls[INDEX_MAX_KEYS];
-	bool		any_null[INDEX_MAX_KEYS] = {0};
+	SynchroBytes *identities;
+	bool		any_null[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
 	Datum		params[INDEX_MAX_KEYS];
 	int			nparams;
@@ -73,34 +47,20 @@ lock_rows(Oid relation, const List *rows)
 	if (found == NULL)
 		return;
 	table = synchro_table_copy(found, CurrentMemoryContext);
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		values[i] = palloc(sizeof(Datum) * list_length(rows));
-		nulls[i] = palloc(sizeof(bool) * list_length(rows));
-	}
+	identities = palloc(sizeof(SynchroBytes) * list_length(rows));
 	foreach(cell, rows)
 	{
 		const SynchroApplied *applied = lfirst(cell);
-		Datum		row[INDEX_MAX_KEYS];
-		bool		isnull[INDEX_MAX_KEYS];
 
-		if (applied->relation != relation || SYNCHRO_LAYOUT_IDENTITY(applied->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
-			continue;
-		synchro_key_values(applied->identity, table, table->identity, table->nidentity, row, isnull);
-		for (int i = 0; i < table->nidentity; i++)
-		{
-			values[i][count] = row[i];
-			nulls[i][count] = isnull[i];
-			any_null[i] |= isnull[i];
-		}
-		count++;
+		if (applied->relation == relation && SYNCHRO_LAYOUT_IDENTITY(applied->layout) == SYNCHRO_LAYOUT_IDENTITY(table->layout))
+			identities[count++] = applied->identity;
 	}
+	LockRelationOid(relation, AccessShareLock);
+	nparams = synchro_keyarray_of_bytes(table, identities, count, types, params, any_null);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT");
-	append_identities(&sql, table, any_null);
+	synchro_keyarray_join(&sql, table, any_null);
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
-	LockRelationOid(relation, AccessShareLock);
-	nparams = synchro_keyarray_params(table, values, nulls, count, types, params);
 	synchro_reader_begin_as_owner(&reader, relation);
 	if (pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
 		pg_class_aclcheck(relation, GetUserId(), ACL_UPDATE) == ACLCHECK_OK)

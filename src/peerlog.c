@@ -116,6 +116,28 @@ search_newest(const SynchroLogRow *row, void *arg)
 }
 
 /*
+ * Of each row that was found: its newest change.  All stamps of transactions
+ * have been read by now.
+ */
+static void
+settle_stamps(Search *search)
+{
+	for (int i = 0; i < search->nentries; i++)
+	{
+		Entry	   *entry = &search->entries[i];
+		SynchroStamp stamp = synchro_stamps_of(search->log.stamps, entry->txid, entry->logged_at, entry->stamp);
+
+		if (entry->row->stamp.at != 0 &&
+			synchro_stamps_compare(search->log.stamps, stamp, entry->row->stamp) < (entry->refused ? 1 : 0))
+			continue;
+		entry->row->stamp = stamp;
+
+		/* a name that was refused is no change, so nothing that the other node has not seen */
+		entry->row->txid = entry->refused ? 0 : entry->txid;
+	}
+}
+
+/*
  * Find the newest changes of rows that were logged at a given time or later,
  * or were not seen by a snapshot if there is one.
  *
@@ -138,20 +160,84 @@ synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count
 		rows[i].stamp.at = 0;
 	}
 	synchro_logsearch_latest(since, unseen_by, search_newest, &search);
-	for (int i = 0; i < search.nentries; i++)
-	{
-		Entry	   *entry = &search.entries[i];
-		SynchroStamp stamp = synchro_stamps_of(search.log.stamps, entry->txid, entry->logged_at, entry->stamp);
-
-		if (entry->row->stamp.at != 0 &&
-			synchro_stamps_compare(search.log.stamps, stamp, entry->row->stamp) < (entry->refused ? 1 : 0))
-			continue;
-		entry->row->stamp = stamp;
-
-		/* a name that was refused is no change, so nothing that the other node has not seen */
-		entry->row->txid = entry->refused ? 0 : entry->txid;
-	}
+	settle_stamps(&search);
 	return search.log.stamps;
+}
+
+static void
+search_changed(const SynchroLogRow *row, void *arg)
+{
+	Search	   *search = NULL;
+	const char *pos = row->keys.data;
+	const char *end = row->keys.data + row->keys.len;
+	ListCell   *cell;
+
+	foreach(cell, (List *) arg)
+		if (synchro_logsearch_is_of_table(&((Search *) lfirst(cell))->log, row))
+			search = lfirst(cell);
+	if (search == NULL)
+		return;
+	for (int position = 0; pos < end; position++)
+	{
+		SynchroKeyRecord record;
+		SynchroNamed *named;
+		bool		known;
+
+		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
+		named = hash_search(search->log.wanted, &record.identity, HASH_ENTER, &known);
+		if (!known)
+		{
+			MemoryContext old = MemoryContextSwitchTo(search->log.context);
+			SynchroNewest *newest = palloc0(sizeof(SynchroNewest));
+
+			newest->bytes = named->bytes = synchro_key_copy(record.identity);
+			named->what = newest;
+			MemoryContextSwitchTo(old);
+		}
+		note_entry(search, named->what, row, &record, position);
+	}
+}
+
+/*
+ * Find all rows of some tables that were changed at a given time or later, or
+ * were logged then: their newest changes.
+ *
+ * tables: of SynchroTable.  rows: set, for each table, to a list of
+ * SynchroNewest, whose identity as text is not set.  Returns what their stamps
+ * mean.
+ */
+SynchroStamps *
+synchro_peerlog_changed(List *tables, TimestampTz since, List **rows)
+{
+	List	   *searches = NIL;
+	SynchroStamps *stamps = NULL;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		Search	   *search = palloc(sizeof(Search));
+
+		begin_search(search, lfirst(cell), 0);
+		if (stamps == NULL)
+			stamps = search->log.stamps;
+		search->log.stamps = stamps;
+		searches = lappend(searches, search);
+	}
+	synchro_logsearch_latest(since, NULL, search_changed, searches);
+	foreach(cell, searches)
+	{
+		Search	   *search = lfirst(cell);
+		HASH_SEQ_STATUS status;
+		SynchroNamed *named;
+		List	  **changed = &rows[foreach_current_index(cell)];
+
+		settle_stamps(search);
+		*changed = NIL;
+		hash_seq_init(&status, search->log.wanted);
+		while ((named = hash_seq_search(&status)) != NULL)
+			*changed = lappend(*changed, named->what);
+	}
+	return stamps;
 }
 
 static void
@@ -274,13 +360,14 @@ search_applied(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 
 		pos = synchro_key_next(pos, end, table, row->layout, &record);
-		*changed = synchro_applied_find(row->relation, record.identity) != NULL;
+		*changed = synchro_applied_find(row->relation, record.identity) != NULL ||
+			synchro_applied_took_along(row->relation, record.identity);
 	}
 }
 
 /*
  * Has anybody else changed a row that this transaction writes for another
- * node, that the snapshot did not see?
+ * node, or deletes along with one, that the snapshot did not see?
  */
 bool
 synchro_peerlog_changed_since(const SynchroSnapshot *snapshot)

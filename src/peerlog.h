@@ -46,6 +46,7 @@ typedef struct SynchroBearer
 
 extern SynchroStamps *synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count,
 											 TimestampTz since, const SynchroSnapshot *unseen_by);
+extern SynchroStamps *synchro_peerlog_changed(List *tables, TimestampTz since, List **rows);
 extern SynchroStamps *synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int count,
 											  TimestampTz since);
 extern bool synchro_peerlog_changed_since(const SynchroSnapshot *snapshot);

@@ -133,14 +133,14 @@ all_can_be(Oid role, Oid owner, List *parents)
 
 /*
  * Who may run the code of a table and of parents in one query: an owner whose
- * rights all the others have, too, so that nobody gains any.
+ * rights all the others have, too, so that nobody gains any.  InvalidOid if
+ * there is none.
  */
 static Oid
-common_owner(const SynchroTable *table, List *parents)
+find_common_owner(const SynchroTable *table, List *parents)
 {
 	Oid			owner = owner_of(table->qualified, table->relid);
 	Oid			runner = all_can_be(owner, owner, parents) ? owner : InvalidOid;
-	const SynchroTable *other = NULL;
 	ListCell   *cell;
 
 	foreach(cell, parents)
@@ -148,22 +148,39 @@ common_owner(const SynchroTable *table, List *parents)
 		const SynchroTable *parent = lfirst(cell);
 		Oid			parent_owner = owner_of(parent->qualified, parent->relid);
 
-		if (parent_owner != owner)
-			other = parent;
 		if (!OidIsValid(runner) && all_can_be(parent_owner, owner, parents))
 			runner = parent_owner;
 	}
-	if (!OidIsValid(runner))
-	{
-		/* one owner of all would do */
-		Assert(other != NULL);
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables %s and %s have different owners and cannot be read together", table->qualified, other->qualified),
-				 errdetail("Which row a foreign key of that type means is found by a join, which runs code of both owners as one of them."),
-				 errhint("Give both tables the same owner, or make one owner a member of the other.")));
-	}
 	return runner;
+}
+
+/*
+ * The same, or an error that names one of the parents with another owner.
+ */
+static Oid
+common_owner(const SynchroTable *table, List *parents)
+{
+	Oid			runner = find_common_owner(table, parents);
+	const SynchroTable *other = NULL;
+	ListCell   *cell;
+
+	if (OidIsValid(runner))
+		return runner;
+	foreach(cell, parents)
+	{
+		const SynchroTable *parent = lfirst(cell);
+
+		if (owner_of(parent->qualified, parent->relid) != owner_of(table->qualified, table->relid))
+			other = parent;
+	}
+
+	/* one owner of all would do */
+	Assert(other != NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("tables %s and %s have different owners and cannot be read together", table->qualified, other->qualified),
+			 errdetail("Which row a foreign key of that type means is found by a join, which runs code of both owners as one of them."),
+			 errhint("Give both tables the same owner, or make one owner a member of the other.")));
 }
 
 static void
@@ -213,7 +230,22 @@ synchro_reader_begin_as_owner(SynchroReader *reader, Oid relid)
 }
 
 /*
- * End what either of them began.  After an error, the transaction's abort
+ * The same for a table that is read together with a parent.  False, and nothing
+ * is begun, if nobody may run the code of both.  The tables must be locked.
+ */
+bool
+synchro_reader_begin_as_common_owner(SynchroReader *reader, const SynchroTable *table, const SynchroTable *parent)
+{
+	Oid			owner = find_common_owner(table, list_make1(unconstify(SynchroTable *, parent)));
+
+	if (!OidIsValid(owner))
+		return false;
+	become(reader, owner);
+	return true;
+}
+
+/*
+ * End what any of them began.  After an error, the transaction's abort
  * does.
  */
 void

@@ -23,6 +23,8 @@ extern void synchro_reader_require(Oid role, const SynchroTable *table, bool nam
 extern void synchro_reader_begin(SynchroReader *reader, Oid role, const SynchroTable *table,
 								 bool names_only, List *parents);
 extern void synchro_reader_begin_as_owner(SynchroReader *reader, Oid relid);
+extern bool synchro_reader_begin_as_common_owner(SynchroReader *reader, const SynchroTable *table,
+												 const SynchroTable *parent);
 extern void synchro_reader_end(const SynchroReader *reader);
 extern bool synchro_reader_may_see(Oid role, Oid relid);
 extern bool synchro_reader_may_see_all(Oid role);

@@ -8,15 +8,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "applysql.h"
+#include "fksql.h"
 #include "keyarray.h"
 #include "localsql.h"
 #include "readsql.h"
@@ -34,67 +33,12 @@ synchro_sql_staged(const SynchroTable *table, int identity, const char *value)
 }
 
 /*
- * The collation of a column.
- */
-static Oid
-collation_of(Oid relid, AttrNumber attnum)
-{
-	Oid			type;
-	int32		typmod;
-	Oid			collation;
-
-	get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
-	return collation;
-}
-
-/*
- * Do texts in a column differ wherever they look different?
- */
-static bool
-looks_tell(Oid relid, AttrNumber attnum)
-{
-	Oid			collation = collation_of(relid, attnum);
-
-	return !OidIsValid(collation) || get_collation_isdeterministic(collation);
-}
-
-/*
  * Can a referencing value be compared with the parent's identity as text?
- * Only if equal values always look the same.
  */
 bool
 synchro_sql_is_direct(const SynchroLinkTable *lt, int fk)
 {
-	const SynchroTable *parent = lt->parents[fk]->table;
-
-	if (!synchro_table_fk_to_identity(&lt->table->fks[fk], parent))
-	{
-		/* the same columns in another order will do, too */
-		if (lt->table->fks[fk].ncols != parent->nidentity)
-			return false;
-		for (int i = 0; i < parent->nidentity; i++)
-			if (synchro_identity_position(parent, lt->table->fks[fk].refcols[i]) < 0)
-				return false;
-	}
-	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
-	{
-		Oid			here = lt->table->columns[lt->table->fks[fk].cols[i]].type;
-		Oid			there = get_atttype(parent->relid, lt->table->fks[fk].refcols[i]);
-		bool		integers = (here == INT2OID || here == INT4OID || here == INT8OID) &&
-			(there == INT2OID || there == INT4OID || there == INT8OID);
-
-		if (integers)
-			continue;
-		if (here != there || (get_typtype(here) != TYPTYPE_ENUM &&
-							  here != TEXTOID && here != VARCHAROID && here != UUIDOID &&
-							  here != DATEOID && here != TIMESTAMPOID &&
-							  here != TIMESTAMPTZOID && here != OIDOID && here != BYTEAOID))
-			return false;
-		if (!looks_tell(lt->table->relid, lt->table->columns[lt->table->fks[fk].cols[i]].attnum) ||
-			!looks_tell(parent->relid, lt->table->fks[fk].refcols[i]))
-			return false;
-	}
-	return true;
+	return synchro_sql_fk_is_direct(lt->table, &lt->table->fks[fk], lt->parents[fk]->table);
 }
 
 /*
@@ -144,22 +88,6 @@ synchro_sql_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk)
 }
 
 /*
- * The equality operator of a type, qualified.
- */
-static char *
-equality_of(Oid type)
-{
-	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
-
-	if (!OidIsValid(entry->eq_opr))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s",
-						format_type_be(type))));
-	return synchro_operator_name(entry->eq_opr);
-}
-
-/*
  * Does reading rows, or names, take a join with the parent?
  */
 bool
@@ -169,44 +97,15 @@ synchro_sql_joins(const SynchroLinkTable *lt, int fk, bool key_only)
 		!synchro_sql_is_direct(lt, fk);
 }
 
-/*
- * The collation by which two columns of a foreign key are compared, as SQL: the
- * referenced one's, as the server does it.  Nothing where both have it.
- */
-static char *
-collate_clause(const SynchroLinkTable *lt, const SynchroForeignKey *key, int i)
-{
-	Oid			there = collation_of(key->parent, key->refcols[i]);
-	HeapTuple	tuple;
-	char	   *result;
-
-	if (!OidIsValid(there) || there == collation_of(lt->table->relid, lt->table->columns[key->cols[i]].attnum))
-		return "";
-	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(there));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for collation %u", there);
-	result = psprintf(" COLLATE %s",
-					  quote_qualified_identifier(get_namespace_name(((Form_pg_collation) GETSTRUCT(tuple))->collnamespace),
-												 NameStr(((Form_pg_collation) GETSTRUCT(tuple))->collname)));
-	ReleaseSysCache(tuple);
-	return result;
-}
-
 static void
 append_parent_joins(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	for (int fk = 0; fk < lt->table->nfks; fk++)
 	{
-		const SynchroForeignKey *key = &lt->table->fks[fk];
-
 		if (!synchro_sql_joins(lt, fk, key_only))
 			continue;
 		appendStringInfo(sql, " LEFT JOIN %s t%d ON ", synchro_table_rows(lt->parents[fk]->table), fk);
-		for (int i = 0; i < key->ncols; i++)
-			appendStringInfo(sql, "%st%d.%s%s %s t.%s", i > 0 ? " AND " : "", fk,
-							 quote_identifier(get_attname(key->parent, key->refcols[i], false)), collate_clause(lt, key, i),
-							 equality_of(get_atttype(key->parent, key->refcols[i])),
-							 quote_identifier(lt->table->columns[key->cols[i]].name));
+		synchro_sql_fk_equal(sql, lt->table, &lt->table->fks[fk], psprintf("t%d", fk), "t");
 	}
 }
 
@@ -248,6 +147,7 @@ void
 synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 {
 	const SynchroTable *table = lt->table;
+	bool		may_be_null[INDEX_MAX_KEYS];
 
 	if (table->nidentity == 1 && !synchro_keyarray_of_rows(table))
 	{
@@ -255,26 +155,15 @@ synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 
 		appendStringInfo(sql, " FROM %s t", synchro_table_rows(table));
 		append_parent_joins(sql, lt, key_only);
-		appendStringInfo(sql, " WHERE t.%s %s ANY ($1)", quote_identifier(column->name), equality_of(column->type));
+		appendStringInfo(sql, " WHERE t.%s %s ANY ($1)", quote_identifier(column->name), synchro_sql_equality(column->type));
 		if (!column->not_null)
 			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
 							 quote_identifier(column->name));
 		return;
 	}
-	appendStringInfoString(sql, " FROM ");
-	synchro_keyarray_from(sql, table);
-	appendStringInfo(sql, " JOIN %s t ON ", synchro_table_rows(table));
 	for (int i = 0; i < table->nidentity; i++)
-	{
-		const SynchroColumn *column = &table->columns[table->identity[i]];
-		const char *name = quote_identifier(column->name);
-		const char *value = synchro_keyarray_value(table, i);
-
-		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name, equality_of(column->type), value);
-		if (!column->not_null)
-			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")", name, value);
-		appendStringInfoChar(sql, ')');
-	}
+		may_be_null[i] = !table->columns[table->identity[i]].not_null;
+	synchro_keyarray_join(sql, table, may_be_null);
 	append_parent_joins(sql, lt, key_only);
 }
 

@@ -35,6 +35,9 @@
 	" JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid" \
 	" WHERE n.nspname = '" SYNCHRO_SCHEMA "' AND p.proname = 'peer_node' AND p.pronargs = 0 AND e.extname = '" SYNCHRO_EXTENSION "')"
 
+/* in SQL, tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
+#define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
+
 /* triggers on watched tables, and on tables inside a natural key */
 #define SYNCHRO_ROW_TRIGGER		 "synchro_capture"
 #define SYNCHRO_TRUNCATE_TRIGGER "synchro_truncate"

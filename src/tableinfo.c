@@ -362,6 +362,18 @@ synchro_table_fk_in_key(const SynchroTable *table, int fk)
 }
 
 /*
+ * Position in the identity of the column with that attribute number, or -1.
+ */
+int
+synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->nidentity; i++)
+		if (table->columns[table->identity[i]].attnum == attnum)
+			return i;
+	return -1;
+}
+
+/*
  * Are a foreign key's referenced columns the parent's identity, in the
  * identity's order?
  */

@@ -102,6 +102,7 @@ extern int	synchro_table_attribute(const SynchroTable *table, AttrNumber attnum)
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_table_column(const SynchroTable *table, const char *name);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
+extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);
 extern char *synchro_table_rows(const SynchroTable *table);
 extern char *synchro_table_keys_text(const SynchroTable *table);

@@ -58,18 +58,6 @@ synchro_fk_names_key(const SynchroLinkTable *lt, int fk)
 }
 
 /*
- * Position in the identity of the column with that attribute number, or -1.
- */
-int
-synchro_identity_position(const SynchroTable *table, AttrNumber attnum)
-{
-	for (int i = 0; i < table->nidentity; i++)
-		if (table->columns[table->identity[i]].attnum == attnum)
-			return i;
-	return -1;
-}
-
-/*
  * Is a column of the identity a value like any other, beside one that a
  * sequence makes?  So is the partition key in a primary key.
  */

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
-use Nodes;
+use Nodes qw(:DEFAULT push_against);
 use SynchroTest;
 use Test::More;
 
@@ -33,34 +33,6 @@ sub state_in
 	return rows($node, "SELECT n FROM t WHERE name = '$name'");
 }
 
-# Pushes from A to B while $held, SQL that B has run but not committed, has a row locked; $release is run on B as soon as the
-# pusher waits for it. Returns how the push ended.
-sub push_against
-{
-	my ($held, $change, $release) = @_;
-	my $session = $b->background_psql('postgres');
-	my $pushing;
-
-	# what is prepared is no session's any more, so it can be released from any
-	$session->query_safe($held);
-	$a->safe_psql('postgres', $change);
-	$pushing = $a->background_psql('postgres', on_error_stop => 0);
-	$pushing->query_until(qr/begun/, "\\echo begun\nSELECT message FROM synchro.synchronize('b');\n\\echo ended\n");
-	my $waits = $b->poll_query_until('postgres', <<'SQL');
-SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND pg_blocking_pids(pid) <> '{}'
-SQL
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok($waits, 'the pusher waits for the row');
-	$session->query_safe($release);
-	my $ended = $pushing->query('\echo all');
-	my $errors = $pushing->{stderr};
-
-	diag("the push ended with: $errors") if $errors ne '';
-	$pushing->quit;
-	$session->quit;
-	return $errors;
-}
-
 my %operation = (
 	update => sub { my ($name, $n) = @_; return "UPDATE t SET n = $n WHERE name = '$name'" },
 	delete => sub { my ($name) = @_; return "DELETE FROM t WHERE name = '$name'" },
@@ -81,12 +53,12 @@ sub race
 	if ($age eq 'newer')
 	{
 		# begun before, committed after A's
-		$errors = push_against("BEGIN; " . $operation{$held}->($name, 2), $operation{$pushed}->($name, 1), 'COMMIT');
+		$errors = push_against($a, $b, "BEGIN; " . $operation{$held}->($name, 2), $operation{$pushed}->($name, 1), 'COMMIT');
 	}
 	else
 	{
 		# the stamp is given by PREPARE, before A's
-		$errors = push_against(
+		$errors = push_against($a, $b,
 			'BEGIN; ' . $operation{$held}->($name, 2) . "; PREPARE TRANSACTION '$name'",
 			$operation{$pushed}->($name, 1),
 			"COMMIT PREPARED '$name'");
@@ -121,7 +93,7 @@ foreach my $age ('newer', 'older')
 	subtest "B's $age rename commits while A's update is pushed" => sub {
 		$a->safe_psql('postgres', "INSERT INTO t (name, n) VALUES ('$age name', 0)");
 		settle($a, $b);
-		push_against(
+		push_against($a, $b,
 			"BEGIN; UPDATE t SET name = '$age other' WHERE name = '$age name'" . ($age eq 'older' ? "; PREPARE TRANSACTION 'name'" : ''),
 			"UPDATE t SET n = 1 WHERE name = '$age name'",
 			$age eq 'older' ? "COMMIT PREPARED 'name'" : 'COMMIT');
@@ -138,7 +110,7 @@ foreach my $age ('newer', 'older')
 subtest q{B deletes a row while A pushes one that refers to it} => sub {
 	$a->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('parent', 0)});
 	settle($a, $b);
-	push_against(q{BEGIN; DELETE FROM t WHERE name = 'parent'},
+	push_against($a, $b, q{BEGIN; DELETE FROM t WHERE name = 'parent'},
 		q{INSERT INTO child (t_id, name) SELECT id, 'child' FROM t WHERE name = 'parent'}, 'COMMIT');
 	settle($a, $b);
 	same($a, $b, $all, 'both are the same');
@@ -272,7 +244,8 @@ SQL
 		"peer_newest('public.t', '{\"{1}\"}', 0)", "peer_names('public.t', '{\"{first}\"}', 0)", 'peer_node()', "peer_table('public.t')",
 		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
 		'peer_recheck()', "peer_lost_names('public.t')", "peer_renamed('public.t', '{1}')", "peer_renames('public.t', '{0}')",
-		"peer_restate('public.t', '{\"{1}\"}', '{9000000000000000}')", "peer_gone('public.t', '{1}', '{first}', 0)", "allow_peer('writer')")
+		"peer_restate('public.t', '{\"{1}\"}', '{9000000000000000}')", "peer_gone('public.t', '{1}', '{first}', 0)",
+		"peer_referred('{public.t}', '{\"{1}\"}', 0)", "allow_peer('writer')")
 	{
 		my ($status, undef, $stderr) = $b->psql('postgres', "SET ROLE writer; SELECT synchro.$call");
 
@@ -319,7 +292,7 @@ subtest 'the last look is what makes the difference' => sub {
 	$b->safe_psql('postgres', q{CREATE OR REPLACE FUNCTION synchro.peer_recheck() RETURNS void LANGUAGE sql AS ''});
 	$a->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('blind', 0)});
 	settle($a, $b);
-	push_against(q{BEGIN; UPDATE t SET n = 2 WHERE name = 'blind'}, q{UPDATE t SET n = 1 WHERE name = 'blind'}, 'COMMIT');
+	push_against($a, $b, q{BEGIN; UPDATE t SET n = 2 WHERE name = 'blind'}, q{UPDATE t SET n = 1 WHERE name = 'blind'}, 'COMMIT');
 	is(state_in($b, 'blind'), '1', 'without it a newer change is overwritten');
 };
 

@@ -32,7 +32,7 @@ our @EXPORT = qw(
   settle
   watch
 );
-our @EXPORT_OK = qw(on);
+our @EXPORT_OK = qw(on push_against);
 
 =head1 FUNCTIONS
 
@@ -121,6 +121,40 @@ sub on
 
 	$node->safe_psql('postgres', $_) foreach @statements;
 	return;
+}
+
+=head2 push_against($from, $to, $held, $change, $release)
+
+Runs $change on $from and pushes it to $to, where a session has run $held, which has locked what the push needs;
+$release is run there as soon as the pusher waits for it. Returns what the push has said on its standard error. Only
+exported on request.
+
+=cut
+
+sub push_against
+{
+	my ($from, $to, $held, $change, $release) = @_;
+	my $session = $to->background_psql('postgres');
+	my $pushing;
+
+	# what is prepared is no session's any more, so it can be released from any
+	$session->query_safe($held);
+	$from->safe_psql('postgres', $change);
+	$pushing = $from->background_psql('postgres', on_error_stop => 0);
+	$pushing->query_until(qr/begun/, "\\echo begun\nSELECT message FROM synchro.synchronize('" . $to->name . "');\n\\echo ended\n");
+	my $waits = $to->poll_query_until('postgres', <<'SQL');
+SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND pg_blocking_pids(pid) <> '{}'
+SQL
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($waits, 'the pusher waits for the row');
+	$session->query_safe($release);
+	my $ended = $pushing->query('\echo all');
+	my $errors = $pushing->{stderr};
+
+	diag("the push ended with: $errors") if $errors ne '';
+	$pushing->quit;
+	$session->quit;
+	return $errors;
 }
 
 =head2 settle(@nodes)

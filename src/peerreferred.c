@@ -1,0 +1,449 @@
+/*-------------------------------------------------------------------------
+ *
+ * peerreferred.c
+ *	  SQL-callable function: what has been changed here of rows that refer to
+ *	  rows which another node deletes.
+ *
+ * A row that is deleted takes along what refers to it by ON DELETE CASCADE, and
+ * is held by it otherwise, or is forgotten by it.  Where such a row was changed
+ * after the delete, by somebody who did not know of it, the newer change has to
+ * win: if it had come to the other node first, that one would have got it with
+ * the row which it refers to (see the Parents in README).  So its parent is as
+ * new as it is, and so is the parent's parent.
+ *
+ * Rows that were changed lately are few, so the way goes up: from what the log
+ * has of all tables that refer to the deletes' tables, be it by way of others,
+ * to the rows that they refer to.  Whatever the other node itself says of such
+ * rows is no newer than its delete: there, the reference was given up before.
+ *
+ * Only watched tables are looked at.  Of others nothing is logged.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "fksql.h"
+#include "identities.h"
+#include "keyarray.h"
+#include "localsql.h"
+#include "peerlog.h"
+#include "peersession.h"
+#include "reader.h"
+#include "registryrow.h"
+
+PG_FUNCTION_INFO_V1(synchro_peer_referred);
+
+/* a row that is to be deleted, was changed, or that one which was refers to */
+typedef struct Row
+{
+	SynchroBytes identity;		/* hash key */
+	Datum		text;			/* as the caller gave it, if it is to be deleted, else 0 */
+	SynchroStamp newest;		/* change of it, or of what refers to it; at 0: none */
+	bool		pending;		/* what it refers to does not know of that yet */
+} Row;
+
+/* a table with rows to be deleted, or one that refers to such a table */
+typedef struct Place
+{
+	const SynchroTable *table;
+	Datum		name;			/* as the caller gave it, or 0 */
+	bool		refers;			/* to one of the places */
+	HTAB	   *rows;			/* of Row */
+	List	   *pending;		/* of Row */
+} Place;
+
+typedef struct Search
+{
+	MemoryContext context;
+	List	   *places;
+	SynchroStamps *stamps;
+} Search;
+
+/* what the callback of a query for references needs */
+typedef struct References
+{
+	Search	   *search;
+	Place	   *from;
+	Place	   *to;
+	StringInfoData bytes;
+} References;
+
+static Place *
+find_place(const Search *search, Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, search->places)
+		if (((Place *) lfirst(cell))->table->relid == relid)
+			return lfirst(cell);
+	return NULL;
+}
+
+static Place *
+add_place(Search *search, const SynchroTable *table)
+{
+	Place	   *place = palloc0(sizeof(Place));
+
+	place->table = table;
+	place->rows = synchro_bytes_table("synchro referring rows", sizeof(Row), 256);
+	search->places = lappend(search->places, place);
+	return place;
+}
+
+static Row *
+get_row(Search *search, Place *place, SynchroBytes identity)
+{
+	bool		known;
+	Row		   *row = hash_search(place->rows, &identity, HASH_ENTER, &known);
+
+	if (!known)
+	{
+		MemoryContext old = MemoryContextSwitchTo(search->context);
+
+		memset(row, 0, sizeof(Row));
+		row->identity = synchro_key_copy(identity);
+		MemoryContextSwitchTo(old);
+	}
+	return row;
+}
+
+/*
+ * A row, or what refers to it, was changed then.
+ */
+static void
+note_newer(Search *search, Place *place, SynchroBytes identity, SynchroStamp stamp)
+{
+	Row		   *row = place->refers ? get_row(search, place, identity) : hash_search(place->rows, &identity, HASH_FIND, NULL);
+
+	if (row == NULL || (row->newest.at != 0 && synchro_stamps_compare(search->stamps, stamp, row->newest) <= 0))
+		return;
+	row->newest = stamp;
+	if (place->refers && !row->pending)
+	{
+		MemoryContext old = MemoryContextSwitchTo(search->context);
+
+		row->pending = true;
+		place->pending = lappend(place->pending, row);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * Which watched tables refer to the deletes' ones, or to such a table?  Returns
+ * whether any does.
+ */
+static bool
+find_referring(Search *search)
+{
+	List	   *watched = synchro_registry_watched();
+	bool		any = false;
+	bool		found;
+
+	do
+	{
+		ListCell   *cell;
+
+		found = false;
+		foreach(cell, watched)
+		{
+			const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+			Place	   *place;
+			bool		refers = false;
+
+			if (table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
+				continue;
+			place = find_place(search, table->relid);
+			if (place != NULL && place->refers)
+				continue;
+			for (int fk = 0; fk < table->nfks; fk++)
+				refers |= find_place(search, table->fks[fk].parent) != NULL;
+			if (!refers)
+				continue;
+			if (place == NULL)
+				place = add_place(search, synchro_table_copy(table, search->context));
+			place->refers = true;
+			any = found = true;
+		}
+	} while (found);
+	return any;
+}
+
+/*
+ * The newest changes of rows of these tables.
+ */
+static void
+find_changed(Search *search, TimestampTz since)
+{
+	List	   *tables = NIL;
+	List	  **rows = palloc(sizeof(List *) * list_length(search->places));
+	int			next = 0;
+	ListCell   *cell;
+	ListCell   *changed;
+
+	foreach(cell, search->places)
+		if (((Place *) lfirst(cell))->refers)
+			tables = lappend(tables, unconstify(SynchroTable *, ((Place *) lfirst(cell))->table));
+	search->stamps = synchro_peerlog_changed(tables, since, rows);
+	foreach(cell, search->places)
+	{
+		Place	   *place = lfirst(cell);
+
+		if (!place->refers)
+			continue;
+		foreach(changed, rows[next])
+		{
+			const SynchroNewest *newest = lfirst(changed);
+
+			if (newest->live)
+				note_newer(search, place, newest->bytes, newest->stamp);
+		}
+		next++;
+	}
+}
+
+static SynchroBytes
+put_identity(StringInfo buf, const SynchroTable *table, TupleTableSlot *slot, int first)
+{
+	SynchroBytes result;
+
+	resetStringInfo(buf);
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		const SynchroColumn *column = &table->columns[table->identity[i]];
+
+		synchro_key_put(buf, slot->tts_values[first + i], slot->tts_isnull[first + i], column->typlen, column->typbyval);
+	}
+	result.data = buf->data;
+	result.len = buf->len;
+	return result;
+}
+
+static void
+note_reference(TupleTableSlot *slot, void *arg)
+{
+	References *references = arg;
+	const SynchroTable *table = references->from->table;
+	SynchroBytes identity;
+	Row		   *row;
+
+	slot_getallattrs(slot);
+	identity = put_identity(&references->bytes, table, slot, 0);
+	row = hash_search(references->from->rows, &identity, HASH_FIND, NULL);
+	if (row == NULL)
+		return;
+	identity = put_identity(&references->bytes, references->to->table, slot, table->nidentity);
+	note_newer(references->search, references->to, identity, row->newest);
+}
+
+/*
+ * Are what a foreign key says and the parent's identity the same bytes?
+ */
+static bool
+is_identity(const SynchroTable *table, const SynchroForeignKey *key, const SynchroTable *parent)
+{
+	if (!synchro_table_fk_to_identity(key, parent) || !synchro_sql_fk_is_direct(table, key, parent))
+		return false;
+	for (int i = 0; i < key->ncols; i++)
+		if (table->columns[key->cols[i]].type != parent->columns[parent->identity[i]].type)
+			return false;
+	return true;
+}
+
+/*
+ * Append the query for what rows with given identities refer to.
+ */
+static void
+append_query(StringInfo sql, const SynchroTable *table, const SynchroForeignKey *key, const SynchroTable *parent,
+			 bool joins, const bool *any_null)
+{
+	appendStringInfoString(sql, "SELECT ");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, "%st.%s", i > 0 ? ", " : "", quote_identifier(table->columns[table->identity[i]].name));
+	for (int i = 0; i < parent->nidentity; i++)
+		appendStringInfo(sql, ", %s.%s", joins ? "p" : "t",
+						 quote_identifier(joins ? parent->columns[parent->identity[i]].name : table->columns[key->cols[i]].name));
+	synchro_keyarray_join(sql, table, any_null);
+	if (joins)
+	{
+		appendStringInfo(sql, " JOIN %s p ON ", synchro_table_rows(parent));
+		synchro_sql_fk_equal(sql, table, key, "p", "t");
+		return;
+	}
+	appendStringInfoString(sql, " WHERE ");
+	for (int i = 0; i < key->ncols; i++)
+		appendStringInfo(sql, "%st.%s IS NOT NULL", i > 0 ? " AND " : "", quote_identifier(table->columns[key->cols[i]].name));
+}
+
+/*
+ * What rows refer to by one foreign key is as new as they are.  rows: of Row.
+ *
+ * It is read as the server reads it to enforce the foreign key, with the rights
+ * of the owners.  Where these may not read their own tables, or no one of two
+ * may see both, such rows do not count.
+ */
+static void
+follow(Search *search, Place *from, const SynchroForeignKey *key, Place *to, List *rows)
+{
+	References	references = {search, from, to};
+	const SynchroTable *table = from->table;
+	bool		joins = !is_identity(table, key, to->table);
+	SynchroBytes *identities = palloc(sizeof(SynchroBytes) * list_length(rows));
+	bool		any_null[INDEX_MAX_KEYS];
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		params[INDEX_MAX_KEYS];
+	int			nparams;
+	SynchroReader reader;
+	StringInfoData sql;
+	ListCell   *cell;
+
+	foreach(cell, rows)
+		identities[foreach_current_index(cell)] = ((Row *) lfirst(cell))->identity;
+	initStringInfo(&references.bytes);
+	initStringInfo(&sql);
+	LockRelationOid(table->relid, AccessShareLock);
+	LockRelationOid(to->table->relid, AccessShareLock);
+	nparams = synchro_keyarray_of_bytes(table, identities, list_length(rows), types, params, any_null);
+	append_query(&sql, table, key, to->table, joins, any_null);
+	if (!joins)
+		synchro_reader_begin_as_owner(&reader, table->relid);
+	else if (!synchro_reader_begin_as_common_owner(&reader, table, to->table))
+		return;
+	if (pg_class_aclcheck(table->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		(!joins || pg_class_aclcheck(to->table->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK))
+		synchro_sql_query(sql.data, nparams, types, params, NULL, synchro_sql_callback(note_reference, &references));
+	synchro_reader_end(&reader);
+}
+
+/*
+ * Carry what is new upwards until nothing is.  A row is followed again only if
+ * something newer was found below it, so this comes to an end in circles, too.
+ */
+static void
+follow_all(Search *search)
+{
+	SynchroSqlScope scope;
+	bool		any;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	do
+	{
+		ListCell   *cell;
+
+		any = false;
+		foreach(cell, search->places)
+		{
+			Place	   *place = lfirst(cell);
+			List	   *rows = place->pending;
+			ListCell   *row;
+
+			CHECK_FOR_INTERRUPTS();
+			if (rows == NIL)
+				continue;
+			any = true;
+			place->pending = NIL;
+			foreach(row, rows)
+				((Row *) lfirst(row))->pending = false;
+			for (int fk = 0; fk < place->table->nfks; fk++)
+			{
+				Place	   *to = find_place(search, place->table->fks[fk].parent);
+
+				if (to != NULL)
+					follow(search, place, &place->table->fks[fk], to, rows);
+			}
+		}
+	} while (any);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * The tables of rows that are to be deleted, with the rows.
+ */
+static void
+put_deletes(Search *search, Datum relations, Datum identities)
+{
+	Datum	   *names;
+	Datum	   *elements;
+	int			count = synchro_text_elements(relations, &names);
+	Place	   *place = NULL;
+
+	if (synchro_text_elements(identities, &elements) != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays of different lengths")));
+	for (int i = 0; i < count; i++)
+	{
+		SynchroBytes bytes;
+
+		if (i == 0 || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, names[i], names[i - 1])))
+		{
+			const SynchroTable *table = synchro_peersession_table(names[i]);
+
+			place = table == NULL ? NULL : find_place(search, table->relid);
+			if (table != NULL && place == NULL)
+				place = add_place(search, table);
+			if (place != NULL)
+				place->name = names[i];
+		}
+		if (place == NULL)
+			continue;
+		bytes = synchro_identities_encode_text(place->table, place->table->identity, place->table->nidentity,
+											   TextDatumGetCString(elements[i]));
+		get_row(search, place, bytes)->text = elements[i];
+	}
+}
+
+/*
+ * peer_referred(relations, identities, since): the newest changes of rows that
+ * refer to these rows here, be it by way of others, as far as they were made
+ * since then.  relations: one for each identity.
+ */
+Datum
+synchro_peer_referred(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Search		search = {CurrentMemoryContext};
+	ListCell   *cell;
+
+	(void) synchro_peersession();
+	InitMaterializedSRF(fcinfo, 0);
+	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1));
+	if (!find_referring(&search))
+		return (Datum) 0;
+	find_changed(&search, PG_GETARG_INT64(2));
+	follow_all(&search);
+	foreach(cell, search.places)
+	{
+		const Place *place = lfirst(cell);
+		HASH_SEQ_STATUS status;
+		Row		   *row;
+
+		hash_seq_init(&status, place->rows);
+		while ((row = hash_seq_search(&status)) != NULL)
+		{
+			Datum		values[4];
+			bool		nulls[4] = {0};
+
+			if (row->text == (Datum) 0 || row->newest.at == 0)
+				continue;
+			values[0] = place->name;
+			values[1] = row->text;
+			values[2] = Int64GetDatum(row->newest.at);
+			values[3] = UUIDPGetDatum(&synchro_stamps_source(search.stamps, row->newest)->origin);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
+	}
+	return (Datum) 0;
+}
