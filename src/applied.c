@@ -42,6 +42,7 @@ static MemoryContext context = NULL;
 static HTAB *entries = NULL;
 static HTAB *taken_along = NULL;	/* of AppliedKey */
 static List *refused = NIL;		/* of SynchroRefused */
+static List *referring = NIL;	/* tables whose rows may go along */
 
 static uint32
 hash_key(const void *key, Size size)
@@ -183,14 +184,31 @@ synchro_applied_find(Oid relation, SynchroBytes identity)
 }
 
 /*
- * A row is deleted that the other node has not asked for: it goes along with one
- * that is.
+ * Rows of a table refer to some that are going to be deleted for the other node,
+ * be it by way of others.
+ */
+void
+synchro_applied_refers(Oid relation)
+{
+	MemoryContext old;
+
+	make_context();
+	old = MemoryContextSwitchTo(context);
+	referring = list_append_unique_oid(referring, relation);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A row is deleted that the other node has not asked for.  Of tables that refer
+ * to what is deleted for it, it may go along with that.
  */
 void
 synchro_applied_take_along(Oid relation, SynchroBytes identity)
 {
 	bool		found;
 
+	if (!list_member_oid(referring, relation))
+		return;
 	if (taken_along == NULL)
 		taken_along = make_table("synchro taken along", sizeof(AppliedKey));
 	(void) find_or_enter(taken_along, relation, identity, &found);
@@ -263,6 +281,7 @@ synchro_applied_forget(void)
 		MemoryContextDelete(context);
 	entries = NULL;
 	taken_along = NULL;
+	referring = NIL;
 	refused = NIL;
 	context = NULL;
 }

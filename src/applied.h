@@ -38,6 +38,7 @@ extern void synchro_applied_put(const SynchroTable *table, SynchroBytes identity
 								SynchroStamp stamp, bool derived, bool touch);
 extern void synchro_applied_restate(const SynchroTable *table, SynchroBytes identity, TimestampTz after);
 extern SynchroApplied *synchro_applied_find(Oid relation, SynchroBytes identity);
+extern void synchro_applied_refers(Oid relation);
 extern void synchro_applied_take_along(Oid relation, SynchroBytes identity);
 extern bool synchro_applied_took_along(Oid relation, SynchroBytes identity);
 extern SynchroApplied *synchro_applied_next(bool first);

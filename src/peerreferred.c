@@ -30,10 +30,14 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 
+#include "applied.h"
 #include "compat.h"
 #include "fksql.h"
 #include "identities.h"
@@ -175,6 +179,7 @@ find_referring(Search *search)
 			if (place == NULL)
 				place = add_place(search, synchro_table_copy(table, search->context));
 			place->refers = true;
+			synchro_applied_refers(place->table->relid);
 			any = found = true;
 		}
 	} while (found);
@@ -182,14 +187,15 @@ find_referring(Search *search)
 }
 
 /*
- * The newest changes of rows of these tables.
+ * The newest changes of rows of these tables.  Returns whether there are any.
  */
-static void
+static bool
 find_changed(Search *search, TimestampTz since)
 {
 	List	   *tables = NIL;
 	List	  **rows = palloc(sizeof(List *) * list_length(search->places));
 	int			next = 0;
+	bool		any = false;
 	ListCell   *cell;
 	ListCell   *changed;
 
@@ -210,8 +216,10 @@ find_changed(Search *search, TimestampTz since)
 			if (newest->live)
 				note_newer(search, place, newest->bytes, newest->stamp);
 		}
+		any |= place->pending != NIL;
 		next++;
 	}
+	return any;
 }
 
 static SynchroBytes
@@ -288,11 +296,22 @@ append_query(StringInfo sql, const SynchroTable *table, const SynchroForeignKey 
 }
 
 /*
+ * May the present user read all rows of a table?
+ */
+static bool
+may_read(Oid relid)
+{
+	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		synchro_namespace_aclcheck(get_rel_namespace(relid), GetUserId(), ACL_USAGE) == ACLCHECK_OK &&
+		check_enable_rls(relid, GetUserId(), true) != RLS_ENABLED;
+}
+
+/*
  * What rows refer to by one foreign key is as new as they are.  rows: of Row.
  *
- * It is read as the server reads it to enforce the foreign key, with the rights
- * of the owners.  Where these may not read their own tables, or no one of two
- * may see both, such rows do not count.
+ * It is read with the rights of the tables' owners.  Where these may not read
+ * their own tables, or it takes a join and neither may see both, such rows do not
+ * count.
  */
 static void
 follow(Search *search, Place *from, const SynchroForeignKey *key, Place *to, List *rows)
@@ -321,8 +340,7 @@ follow(Search *search, Place *from, const SynchroForeignKey *key, Place *to, Lis
 		synchro_reader_begin_as_owner(&reader, table->relid);
 	else if (!synchro_reader_begin_as_common_owner(&reader, table, to->table))
 		return;
-	if (pg_class_aclcheck(table->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		(!joins || pg_class_aclcheck(to->table->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK))
+	if (may_read(table->relid) && (!joins || may_read(to->table->relid)))
 		synchro_sql_query(sql.data, nparams, types, params, NULL, synchro_sql_callback(note_reference, &references));
 	synchro_reader_end(&reader);
 }
@@ -338,6 +356,9 @@ follow_all(Search *search)
 	bool		any;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+
+	/* the batch has it off while it decides: that would read all of our tables; the scope takes it back */
+	(void) set_config_option("enable_nestloop", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	do
 	{
 		ListCell   *cell;
@@ -369,10 +390,11 @@ follow_all(Search *search)
 }
 
 /*
- * The tables of rows that are to be deleted, with the rows.
+ * The tables of rows that are to be deleted; with_rows: and the rows, which
+ * takes longer.
  */
 static void
-put_deletes(Search *search, Datum relations, Datum identities)
+put_deletes(Search *search, Datum relations, Datum identities, bool with_rows)
 {
 	Datum	   *names;
 	Datum	   *elements;
@@ -397,7 +419,7 @@ put_deletes(Search *search, Datum relations, Datum identities)
 			if (place != NULL)
 				place->name = names[i];
 		}
-		if (place == NULL)
+		if (place == NULL || !with_rows)
 			continue;
 		bytes = synchro_identities_encode_text(place->table, place->table->identity, place->table->nidentity,
 											   TextDatumGetCString(elements[i]));
@@ -419,10 +441,10 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 
 	(void) synchro_peersession();
 	InitMaterializedSRF(fcinfo, 0);
-	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1));
-	if (!find_referring(&search))
+	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), false);
+	if (!find_referring(&search) || !find_changed(&search, PG_GETARG_INT64(2)))
 		return (Datum) 0;
-	find_changed(&search, PG_GETARG_INT64(2));
+	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), true);
 	follow_all(&search);
 	foreach(cell, search.places)
 	{
