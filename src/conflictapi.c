@@ -21,7 +21,6 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 #include "localsql.h"
 #include "reader.h"
@@ -155,10 +154,9 @@ static void
 append_equal(StringInfo sql, const SynchroColumn *column, const char *value)
 {
 	const char *name = quote_identifier(column->name);
-	TypeCacheEntry *entry = lookup_type_cache(column->type, TYPECACHE_EQ_OPR);
 
 	appendStringInfo(sql, "(t.%s %s %s OR (t.%s IS NULL AND %s IS NULL))", name,
-					 synchro_operator_name(entry->eq_opr), value, name, value);
+					 synchro_equality_name(column->type), value, name, value);
 }
 
 /*

@@ -15,7 +15,6 @@
 #include "access/transam.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 #include "applysql.h"
 #include "contentvalue.h"
@@ -76,17 +75,9 @@ synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const 
 char *
 synchro_content_equality(const SynchroLinkTable *lt, bool there, int column)
 {
-	TypeCacheEntry *entry;
-
 	if (there)
 		return lt->remote->columns[column].equals;
-	entry = lookup_type_cache(lt->table->columns[column].type, TYPECACHE_EQ_OPR);
-	if (!OidIsValid(entry->eq_opr))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s",
-						format_type_be(lt->table->columns[column].type))));
-	return synchro_operator_name(entry->eq_opr);
+	return synchro_equality_name(lt->table->columns[column].type);
 }
 
 /*

@@ -14,7 +14,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/typcache.h"
 
 #include "fksql.h"
 #include "localsql.h"
@@ -42,22 +41,6 @@ looks_tell(Oid relid, AttrNumber attnum)
 	Oid			collation = collation_of(relid, attnum);
 
 	return !OidIsValid(collation) || get_collation_isdeterministic(collation);
-}
-
-/*
- * The equality operator of a type, qualified.
- */
-char *
-synchro_sql_equality(Oid type)
-{
-	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
-
-	if (!OidIsValid(entry->eq_opr))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s",
-						format_type_be(type))));
-	return synchro_operator_name(entry->eq_opr);
 }
 
 /*
@@ -131,6 +114,6 @@ synchro_sql_fk_equal(StringInfo sql, const SynchroTable *table, const SynchroFor
 	for (int i = 0; i < key->ncols; i++)
 		appendStringInfo(sql, "%s%s.%s%s %s %s.%s", i > 0 ? " AND " : "", parent,
 						 quote_identifier(get_attname(key->parent, key->refcols[i], false)), collate_clause(table, key, i),
-						 synchro_sql_equality(get_atttype(key->parent, key->refcols[i])), child,
+						 synchro_equality_name(get_atttype(key->parent, key->refcols[i])), child,
 						 quote_identifier(table->columns[key->cols[i]].name));
 }

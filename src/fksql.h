@@ -11,7 +11,6 @@
 #include "lib/stringinfo.h"
 #include "tableinfo.h"
 
-extern char *synchro_sql_equality(Oid type);
 extern bool synchro_sql_fk_is_direct(const SynchroTable *table, const SynchroForeignKey *key, const SynchroTable *parent);
 extern void synchro_sql_fk_equal(StringInfo sql, const SynchroTable *table, const SynchroForeignKey *key,
 								 const char *parent, const char *child);

@@ -136,18 +136,6 @@ note_follower(TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Is a foreign key part of the table's natural key?
- */
-static bool
-names_row(const SynchroTable *table, int fk)
-{
-	for (int i = 0; i < table->nkey; i++)
-		if (table->columns[table->key[i]].fk == fk)
-			return true;
-	return false;
-}
-
-/*
  * Append the rows that were made anew, alias u: identity, stamp, origin, and
  * where with_values, the identity's values as k0...  These are literals, since
  * a cast of text may be a function of the type's owner.
@@ -381,7 +369,7 @@ synchro_followers_touch(const SynchroLink *link, List *anew)
 				const SynchroAnew *rows = lfirst(other);
 				Following	following = {link, table, fk, NULL, rows};
 
-				if (rows->relid != table->fks[fk].parent || !names_row(table, fk))
+				if (rows->relid != table->fks[fk].parent || !synchro_table_fk_in_key(table, fk))
 					continue;
 				following.parent = synchro_table_get(rows->relid, true);
 				if (following.parent == NULL)

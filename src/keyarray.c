@@ -198,7 +198,7 @@ synchro_keyarray_join(StringInfo sql, const SynchroTable *table, const bool *may
 		const char *value = synchro_keyarray_value(table, i);
 
 		appendStringInfo(sql, "%s(t.%s %s %s", i > 0 ? " AND " : "", name,
-						 synchro_operator_name(lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr), value);
+						 synchro_equality_name(column->type), value);
 		if (may_be_null[i])
 			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL ")", name, value);
 		appendStringInfoChar(sql, ')');

@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "localsql.h"
 #include "synchro.h"
@@ -420,6 +421,22 @@ synchro_operator_name(Oid operator)
 	if (name == NULL || !OidIsValid(schema))
 		elog(ERROR, "cache lookup failed for operator %u", operator);
 	return psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(schema)), name);
+}
+
+/*
+ * The equality operator of a type, likewise.  Error if it has none.
+ */
+char *
+synchro_equality_name(Oid type)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR);
+
+	if (!OidIsValid(entry->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s",
+						format_type_be(type))));
+	return synchro_operator_name(entry->eq_opr);
 }
 
 /* a receiver that calls a function for each row */

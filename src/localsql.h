@@ -48,6 +48,7 @@ typedef void (*SynchroRowCallback) (TupleTableSlot *slot, void *arg);
 
 extern DestReceiver *synchro_sql_callback(SynchroRowCallback callback, void *arg);
 extern char *synchro_operator_name(Oid operator);
+extern char *synchro_equality_name(Oid type);
 extern Oid	synchro_extension_owner(void);
 extern bool synchro_sql_is_empty(const char *table);
 extern Oid	synchro_extension_oid(void);

@@ -28,12 +28,13 @@ synchro_logsearch_table(int size)
 
 /*
  * Begin a search, in the current memory context.  size: how many are wanted.
+ * stamps: where the stamps of transactions are noted.
  */
 void
-synchro_logsearch_begin(SynchroLogSearch *search, const SynchroTable *table, int size)
+synchro_logsearch_begin(SynchroLogSearch *search, const SynchroTable *table, int size, SynchroStamps *stamps)
 {
 	search->table = table;
-	search->stamps = synchro_stamps_create();
+	search->stamps = stamps;
 	search->wanted = synchro_logsearch_table(size);
 	search->own = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
 	search->context = CurrentMemoryContext;

@@ -29,7 +29,8 @@ typedef struct SynchroLogSearch
 } SynchroLogSearch;
 
 extern HTAB *synchro_logsearch_table(int size);
-extern void synchro_logsearch_begin(SynchroLogSearch *search, const SynchroTable *table, int size);
+extern void synchro_logsearch_begin(SynchroLogSearch *search, const SynchroTable *table, int size,
+									SynchroStamps *stamps);
 extern bool synchro_logsearch_is_of_table(SynchroLogSearch *search, const SynchroLogRow *row);
 extern void synchro_logsearch_latest(TimestampTz since, const SynchroSnapshot *unseen_by,
 									 SynchroLogCallback callback, void *arg);

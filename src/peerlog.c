@@ -44,10 +44,10 @@ typedef struct Search
 } Search;
 
 static void
-begin_search(Search *search, const SynchroTable *table, int size)
+begin_search(Search *search, const SynchroTable *table, int size, SynchroStamps *stamps)
 {
 	memset(search, 0, sizeof(*search));
-	synchro_logsearch_begin(&search->log, table, size);
+	synchro_logsearch_begin(&search->log, table, size, stamps);
 	search->row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro peer row",
 												ALLOCSET_DEFAULT_SIZES);
 }
@@ -150,7 +150,7 @@ synchro_peerlog_newest(const SynchroTable *table, SynchroNewest *rows, int count
 {
 	Search		search;
 
-	begin_search(&search, table, count);
+	begin_search(&search, table, count, synchro_stamps_create());
 	for (int i = 0; i < count; i++)
 	{
 		SynchroNamed *named = hash_search(search.log.wanted, &rows[i].bytes, HASH_ENTER, NULL);
@@ -173,8 +173,15 @@ search_changed(const SynchroLogRow *row, void *arg)
 	ListCell   *cell;
 
 	foreach(cell, (List *) arg)
-		if (synchro_logsearch_is_of_table(&((Search *) lfirst(cell))->log, row))
-			search = lfirst(cell);
+	{
+		Search	   *candidate = lfirst(cell);
+
+		/* it notes a stamp row in what all of them share */
+		if (synchro_logsearch_is_of_table(&candidate->log, row))
+			search = candidate;
+		if (search != NULL || row->relation == SYNCHRO_STAMP_RELATION)
+			break;
+	}
 	if (search == NULL)
 		return;
 	for (int position = 0; pos < end; position++)
@@ -210,17 +217,14 @@ SynchroStamps *
 synchro_peerlog_changed(List *tables, TimestampTz since, List **rows)
 {
 	List	   *searches = NIL;
-	SynchroStamps *stamps = NULL;
+	SynchroStamps *stamps = synchro_stamps_create();
 	ListCell   *cell;
 
 	foreach(cell, tables)
 	{
 		Search	   *search = palloc(sizeof(Search));
 
-		begin_search(search, lfirst(cell), 0);
-		if (stamps == NULL)
-			stamps = search->log.stamps;
-		search->log.stamps = stamps;
+		begin_search(search, lfirst(cell), 0, stamps);
 		searches = lappend(searches, search);
 	}
 	synchro_logsearch_latest(since, NULL, search_changed, searches);
@@ -302,7 +306,7 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 	int			nrows = 0;
 	SynchroStamps *stamps;
 
-	begin_search(&search, table, count);
+	begin_search(&search, table, count, synchro_stamps_create());
 	search.names = synchro_nametable_create(table, count);
 	for (int i = 0; i < count; i++)
 	{

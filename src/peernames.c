@@ -141,7 +141,7 @@ synchro_peernames_renamed(const SynchroTable *table, const SynchroBytes *rows, i
 	const NameEntry *bore = NULL;
 	ListCell   *cell;
 
-	synchro_logsearch_begin(&names.log, table, count);
+	synchro_logsearch_begin(&names.log, table, count, synchro_stamps_create());
 	for (int i = 0; i < count; i++)
 		((SynchroNamed *) hash_search(names.log.wanted, &rows[i], HASH_ENTER, NULL))->what = (void *) (intptr_t) i;
 	synchro_logsearch_unseen(named, search_names, &names);
@@ -285,7 +285,7 @@ synchro_peernames_renames(const SynchroTable *table, const TimestampTz *lost, in
 
 	if (count == 0)
 		return NIL;
-	synchro_logsearch_begin(&names.log, table, 16);
+	synchro_logsearch_begin(&names.log, table, 16, synchro_stamps_create());
 	synchro_logsearch_latest(lost[0], NULL, search_renames, &names);
 	foreach(cell, names.entries)
 	{

@@ -8,7 +8,7 @@
  * is held by it otherwise, or is forgotten by it.  Where such a row was changed
  * after the delete, by somebody who did not know of it, the newer change has to
  * win: if it had come to the other node first, that one would have got it with
- * the row which it refers to (see the Parents in README).  So its parent is as
+ * the row which it refers to (README, Parents).  So its parent is as
  * new as it is, and so is the parent's parent.
  *
  * Rows that were changed lately are few, so the way goes up: from what the log
@@ -390,40 +390,50 @@ follow_all(Search *search)
 }
 
 /*
- * The tables of rows that are to be deleted; with_rows: and the rows, which
- * takes longer.
+ * The tables of rows that are to be deleted.  Returns for each row its place,
+ * NULL if the table is not watched.
  */
-static void
-put_deletes(Search *search, Datum relations, Datum identities, bool with_rows)
+static Place **
+put_tables(Search *search, Datum *names, int count)
 {
-	Datum	   *names;
-	Datum	   *elements;
-	int			count = synchro_text_elements(relations, &names);
-	Place	   *place = NULL;
+	Place	  **places = palloc0(sizeof(Place *) * Max(count, 1));
 
-	if (synchro_text_elements(identities, &elements) != count)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("arrays of different lengths")));
 	for (int i = 0; i < count; i++)
 	{
+		const SynchroTable *table;
+
+		if (i > 0 && DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, names[i], names[i - 1])))
+		{
+			places[i] = places[i - 1];
+			continue;
+		}
+		table = synchro_peersession_table(names[i]);
+		if (table == NULL)
+			continue;
+		places[i] = find_place(search, table->relid);
+		if (places[i] == NULL)
+			places[i] = add_place(search, table);
+		places[i]->name = names[i];
+	}
+	return places;
+}
+
+/*
+ * The rows that are to be deleted.
+ */
+static void
+put_rows(Search *search, Place **places, Datum *identities, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		const SynchroTable *table;
 		SynchroBytes bytes;
 
-		if (i == 0 || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, names[i], names[i - 1])))
-		{
-			const SynchroTable *table = synchro_peersession_table(names[i]);
-
-			place = table == NULL ? NULL : find_place(search, table->relid);
-			if (table != NULL && place == NULL)
-				place = add_place(search, table);
-			if (place != NULL)
-				place->name = names[i];
-		}
-		if (place == NULL || !with_rows)
+		if (places[i] == NULL)
 			continue;
-		bytes = synchro_identities_encode_text(place->table, place->table->identity, place->table->nidentity,
-											   TextDatumGetCString(elements[i]));
-		get_row(search, place, bytes)->text = elements[i];
+		table = places[i]->table;
+		bytes = synchro_identities_encode_text(table, table->identity, table->nidentity, TextDatumGetCString(identities[i]));
+		get_row(search, places[i], bytes)->text = identities[i];
 	}
 }
 
@@ -437,14 +447,24 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Search		search = {CurrentMemoryContext};
+	Datum	   *relations;
+	Datum	   *identities;
+	int			count = synchro_text_elements(PG_GETARG_DATUM(0), &relations);
+	Place	  **places;
 	ListCell   *cell;
 
 	(void) synchro_peersession();
 	InitMaterializedSRF(fcinfo, 0);
-	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), false);
+	if (synchro_text_elements(PG_GETARG_DATUM(1), &identities) != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays of different lengths")));
+	places = put_tables(&search, relations, count);
+
+	/* as a rule there is nothing newer: then the rows need not be looked at */
 	if (!find_referring(&search) || !find_changed(&search, PG_GETARG_INT64(2)))
 		return (Datum) 0;
-	put_deletes(&search, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), true);
+	put_rows(&search, places, identities, count);
 	follow_all(&search);
 	foreach(cell, search.places)
 	{

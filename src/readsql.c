@@ -155,7 +155,7 @@ synchro_sql_from(StringInfo sql, const SynchroLinkTable *lt, bool key_only)
 
 		appendStringInfo(sql, " FROM %s t", synchro_table_rows(table));
 		append_parent_joins(sql, lt, key_only);
-		appendStringInfo(sql, " WHERE t.%s %s ANY ($1)", quote_identifier(column->name), synchro_sql_equality(column->type));
+		appendStringInfo(sql, " WHERE t.%s %s ANY ($1)", quote_identifier(column->name), synchro_equality_name(column->type));
 		if (!column->not_null)
 			appendStringInfo(sql, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND array_position($1, NULL) IS NOT NULL)",
 							 quote_identifier(column->name));

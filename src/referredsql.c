@@ -30,7 +30,7 @@ append_verdict(StringInfo sql, const SynchroLinkTable *lt)
 					 " AND m.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict IS NULL AND "
 					 SYNCHRO_VERDICT("m", "w") " = 'l' AND w.identity = ", lt->number, quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfoString(sql, " RETURNING 1)");
+	appendStringInfoChar(sql, ')');
 }
 
 /*

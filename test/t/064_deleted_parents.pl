@@ -90,7 +90,7 @@ on($b, q{UPDATE child SET n = 1 WHERE name = 'p2'});
 is(rows($a, q{SELECT relation::text, action FROM synchro.preview('b') ORDER BY 1, 2}), "child|delete\nchild|skip\ngrandchild|delete\nparent|skip", 'a preview tells');
 my $id = rows($b, q{SELECT id FROM child WHERE name = 'p2'});
 sync($a, 'b');
-is(rows($b, $all . ' LIMIT 20'), "child|p2|p|1\nparent|p||0", 'a parent stays with the child that was changed later, and the other child goes');
+is(rows($b, $all), "child|p2|p|1\nparent|p||0", 'a parent stays with the child that was changed later, and the other child goes');
 is(rows($b, q{SELECT id FROM child WHERE name = 'p2'}), $id, 'it is the same row');
 is(rows($b, q{SELECT relation, winner, loser FROM synchro.conflicts ORDER BY id}), "child|local|\nparent|local|", 'both conflicts are recorded');
 ends_as('p', 'child|p2|p|1 parent|p||0', 'the parent comes back');

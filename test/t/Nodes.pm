@@ -148,7 +148,7 @@ SQL
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok($waits, 'the pusher waits for the row');
 	$session->query_safe($release);
-	my $ended = $pushing->query('\echo all');
+	$pushing->query('\echo all');
 	my $errors = $pushing->{stderr};
 
 	diag("the push ended with: $errors") if $errors ne '';
