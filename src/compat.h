@@ -90,6 +90,8 @@ static inline uint32 synchro_wait_worker(void) SYNCHRO_WAIT_EVENT("SynchroWorker
 
 /* one function asks for owner or rights of any object since 16 */
 #if PG_VERSION_NUM >= 160000
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
 #define synchro_database_ownercheck(oid, role) object_ownercheck(DatabaseRelationId, oid, role)
 #define synchro_extension_ownercheck(oid, role) object_ownercheck(ExtensionRelationId, oid, role)
 #define synchro_namespace_aclcheck(oid, role, mode) object_aclcheck(NamespaceRelationId, oid, role, mode)
