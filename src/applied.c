@@ -40,9 +40,9 @@ typedef struct AppliedEntry
 
 static MemoryContext context = NULL;
 static HTAB *entries = NULL;
-static HTAB *taken_along = NULL;	/* of AppliedKey */
+static HTAB *affected = NULL;	/* of AppliedKey */
 static List *refused = NIL;		/* of SynchroRefused */
-static List *referring = NIL;	/* tables whose rows may go along */
+static List *referring = NIL;	/* tables whose rows deletes may affect */
 
 static uint32
 hash_key(const void *key, Size size)
@@ -135,6 +135,18 @@ synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 }
 
 /*
+ * The row with that identity is not written after all.
+ */
+void
+synchro_applied_take_out(const SynchroTable *table, SynchroBytes identity)
+{
+	AppliedKey	key = {table->relid, identity};
+
+	if (entries != NULL)
+		(void) hash_search(entries, &key, HASH_REMOVE, NULL);
+}
+
+/*
  * The row with that identity is this node's own change, newer than a given
  * time, and than what is applied to it for another node.
  *
@@ -199,30 +211,40 @@ synchro_applied_refers(Oid relation)
 }
 
 /*
- * A row is deleted that the other node has not asked for.  Of tables that refer
- * to what is deleted for it, it may go along with that.
+ * May rows of that table be changed by what is deleted for the other node?
+ */
+bool
+synchro_applied_is_referring(Oid relation)
+{
+	return list_member_oid(referring, relation);
+}
+
+/*
+ * A row is deleted that the other node has not asked for, or loses a reference.
+ * Of tables that refer to what is deleted for it, that may come of a foreign
+ * key, by ON DELETE CASCADE, SET NULL or SET DEFAULT.
  */
 void
-synchro_applied_take_along(Oid relation, SynchroBytes identity)
+synchro_applied_note_affected(Oid relation, SynchroBytes identity)
 {
 	bool		found;
 
 	if (!list_member_oid(referring, relation))
 		return;
-	if (taken_along == NULL)
-		taken_along = make_table("synchro taken along", sizeof(AppliedKey));
-	(void) find_or_enter(taken_along, relation, identity, &found);
+	if (affected == NULL)
+		affected = make_table("synchro affected", sizeof(AppliedKey));
+	(void) find_or_enter(affected, relation, identity, &found);
 }
 
 /*
- * Has such a row been deleted?
+ * Has that become of a row?
  */
 bool
-synchro_applied_took_along(Oid relation, SynchroBytes identity)
+synchro_applied_is_affected(Oid relation, SynchroBytes identity)
 {
 	AppliedKey	key = {relation, identity};
 
-	return taken_along != NULL && hash_search(taken_along, &key, HASH_FIND, NULL) != NULL;
+	return affected != NULL && hash_search(affected, &key, HASH_FIND, NULL) != NULL;
 }
 
 /*
@@ -280,7 +302,7 @@ synchro_applied_forget(void)
 	if (context != NULL)
 		MemoryContextDelete(context);
 	entries = NULL;
-	taken_along = NULL;
+	affected = NULL;
 	referring = NIL;
 	refused = NIL;
 	context = NULL;

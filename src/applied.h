@@ -36,11 +36,13 @@ typedef struct SynchroRefused
 extern bool synchro_applied_any(void);
 extern void synchro_applied_put(const SynchroTable *table, SynchroBytes identity,
 								SynchroStamp stamp, bool derived, bool touch);
+extern void synchro_applied_take_out(const SynchroTable *table, SynchroBytes identity);
 extern void synchro_applied_restate(const SynchroTable *table, SynchroBytes identity, TimestampTz after);
 extern SynchroApplied *synchro_applied_find(Oid relation, SynchroBytes identity);
 extern void synchro_applied_refers(Oid relation);
-extern void synchro_applied_take_along(Oid relation, SynchroBytes identity);
-extern bool synchro_applied_took_along(Oid relation, SynchroBytes identity);
+extern bool synchro_applied_is_referring(Oid relation);
+extern void synchro_applied_note_affected(Oid relation, SynchroBytes identity);
+extern bool synchro_applied_is_affected(Oid relation, SynchroBytes identity);
 extern SynchroApplied *synchro_applied_next(bool first);
 extern void synchro_applied_refuse(const SynchroTable *table, SynchroBytes identity,
 								   SynchroBytes name, SynchroStamp stamp);

@@ -37,6 +37,7 @@
 #define SYNCHRO_KIND_OLD		"o" /* name that the row bore before */
 #define SYNCHRO_KIND_DEAD		"d" /* name of a row that was there before */
 #define SYNCHRO_KIND_GONE		"g" /* name that nobody bears any more */
+#define SYNCHRO_KIND_ENSURED	"e" /* name of a row that is only to be there */
 #define SYNCHRO_KIND_GHOST		"h" /* row that is gone on the remote */
 #define SYNCHRO_KIND_WAITING	"w" /* name that a row keeps there, as its new
 									 * one has been refused */

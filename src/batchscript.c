@@ -191,9 +191,13 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 {
 	ListCell   *cell;
 
+	if (batch->link->preview == NULL || batch->snapshot != NULL)
+		foreach(cell, tables)
+			synchro_sql_apply(sql, lfirst(cell), leftovers);
+
 	/* deletes are for the last batch: until then they are only put on a list */
 	if (batch->snapshot != NULL)
-		synchro_sql_referred(sql, tables, leftovers);
+		synchro_sql_referred(sql, tables, leftovers, batch->link->preview != NULL);
 	for (int i = list_length(components) - 1; i >= 0; i--)
 		foreach(cell, (List *) list_nth(components, i))
 		{
@@ -206,6 +210,7 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 	foreach(cell, tables)
 	{
 		synchro_sql_winners(sql, lfirst(cell), leftovers);
+		synchro_sql_returning(sql, lfirst(cell));
 		if (looks_for_crossings(batch))
 			synchro_sql_restate(sql, lfirst(cell));
 	}

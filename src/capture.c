@@ -193,7 +193,7 @@ find_applied(const CaptureTable *table, StringInfo record, int start, uint8 *fla
 	if (applied == NULL)
 	{
 		if ((*flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_DELETE)
-			synchro_applied_take_along(table->root, identity);
+			synchro_applied_note_affected(table->root, identity);
 		return NULL;
 	}
 	applied->logged = true;
@@ -281,12 +281,50 @@ columns_differ(const CaptureColumn *columns, int ncolumns,
 	return false;
 }
 
+/*
+ * Does the row refer to something else than before?
+ */
+static bool
+reference_differs(const CaptureTable *table, TupleTableSlot *old, TupleTableSlot *new)
+{
+	const SynchroTable *root = synchro_table_get(table->root, false);
+
+	for (int i = 0; i < root->nfks; i++)
+	{
+		CaptureColumn columns[INDEX_MAX_KEYS];
+
+		map_columns(root, root->fks[i].cols, root->fks[i].ncols, table->relid, columns);
+		if (columns_differ(columns, root->fks[i].ncols, old, new))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * While deletes are applied for another node: has the row, of which that one has
+ * said nothing, lost a reference by them?
+ */
+static void
+note_reference_lost(const CaptureTable *table, TupleTableSlot *old, TupleTableSlot *new)
+{
+	StringInfoData identity;
+
+	if (!reference_differs(table, old, new))
+		return;
+	initStringInfo(&identity);
+	put_columns(&identity, table->identity, table->nidentity, new);
+	synchro_applied_note_affected(table->root, (SynchroBytes) {identity.data, identity.len});
+	pfree(identity.data);
+}
+
 static void
 log_update(CaptureTable *table, TupleTableSlot *old, TupleTableSlot *new)
 {
 	bool		moved = columns_differ(table->identity, table->nidentity, old, new);
 	bool		renamed;
 
+	if (synchro_applied_is_referring(table->root))
+		note_reference_lost(table, old, new);
 	renamed = table->key_is_identity ? moved :
 		columns_differ(table->key, table->nkey, old, new);
 	if (moved)

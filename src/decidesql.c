@@ -18,8 +18,9 @@
  *							remote row
  *	  concurrent			whoever made the change had not seen that one
  *	  ghost					found by a name that the remote's row has lost
- *	  verdict				l: the fact has lost.  s: the remote has it already.
- *							NULL: it is applied
+ *	  verdict				l: the fact has lost.  k: it is a delete that has lost
+ *							against newer rows which refer to the row.  s: the
+ *							remote has it already.  NULL: it is applied
  *
  * A name that no row of the remote bears may have been borne by one that was
  * renamed there since, or is gone.  The remote's log tells (g_N): a row that
@@ -494,46 +495,63 @@ synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTab
 		append_lost_deletes(sql, lt);
 }
 
+/* of rows, only those that are staged have a stamp */
+#define CHOSEN "m.stamp IS NOT NULL AND m.verdict IS NULL"
+
+static bool
+says_anything(const SynchroLinkTable *lt, bool leftovers)
+{
+	return lt->decides && (lt->rows != NULL || lt->nolds > 0 || leftovers);
+}
+
 /*
  * Append what is said to the remote's log about a table's rows that are going
- * to be written or deleted: with which stamp; and the record of those that had
- * been changed there by somebody who did not know of it.
+ * to be written or deleted: with which stamp.
  */
 void
-synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
+synchro_sql_apply(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 {
-	const char *relation = quote_literal_cstr(lt->table->qualified);
-	/* of rows, only those that are staged have a stamp */
-	const char *chosen = "m.stamp IS NOT NULL AND m.verdict IS NULL";
-
-	if (!lt->decides || (lt->rows == NULL && lt->nolds == 0 && !leftovers))
+	if (!says_anything(lt, leftovers))
 		return;
 
 	/* where both a row and a name say something of one remote row, the row counts */
 	appendStringInfo(sql, "SELECT synchro.peer_apply(%s, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.stamp), pg_catalog.array_agg(x.origin),"
-					 " pg_catalog.array_agg(x.ghost), pg_catalog.array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", relation);
+					 " pg_catalog.array_agg(x.ghost), pg_catalog.array_agg(x.touch)) FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoString(sql, " AS identity, m.stamp, m.origin, coalesce(m.ghost, false) AS ghost, m.kind = 'n' AND NOT m.fresh AS touch, m.kind");
-	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, chosen);
+	appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE %s", lt->number, CHOSEN);
 	if (lt->rows != NULL)
 	{
 		appendStringInfoString(sql, " UNION ALL SELECT ");
 		synchro_decide_identity(sql, lt, "m.v");
 		appendStringInfo(sql, ", m.stamp, m.origin, coalesce(m.ghost, false), false, 'v' FROM pg_temp.m_%d m WHERE m.kind = 'n' AND %s AND ",
-						 lt->number, chosen);
+						 lt->number, CHOSEN);
 		synchro_decide_identity(sql, lt, "m.v");
 		appendStringInfoString(sql, " IS DISTINCT FROM ");
 		synchro_decide_identity(sql, lt, "m.r");
 	}
 	appendStringInfoString(sql, ") y ORDER BY y.identity, y.kind = 'n' DESC, y.stamp DESC) x HAVING count(*) > 0;");
 
+}
+
+/*
+ * Append the record of those that had been changed there by somebody who did
+ * not know of what is going to be written.
+ */
+void
+synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
+{
+	const char *relation = quote_literal_cstr(lt->table->qualified);
+
+	if (!says_anything(lt, leftovers))
+		return;
 	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x.*) AS loser FROM %s x WHERE ",
 					 lt->number, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
 	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
-					 chosen, lt->number);
+					 CHOSEN, lt->number);
 	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");
 	synchro_decide_identity(sql, lt, "m.r");
@@ -545,7 +563,7 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.v");
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL)) FROM pg_temp.m_%d m"
-					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, chosen);
+					 " WHERE m.concurrent AND m.fresh AND m.kind = 'n' AND %s;", lt->number, CHOSEN);
 }
 
 /*

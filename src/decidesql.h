@@ -26,6 +26,7 @@ extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, 
 extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,
 							   bool leftovers, bool careful);
 extern void synchro_sql_losers(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, List *tables, bool ensured);
+extern void synchro_sql_apply(StringInfo sql, const SynchroLinkTable *lt, bool leftovers);
 extern void synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers);
 extern void synchro_sql_recheck(StringInfo sql);
 
@@ -33,7 +34,8 @@ extern void synchro_sql_recheck(StringInfo sql);
 extern void synchro_sql_ghosts(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in referredsql.c */
-extern void synchro_sql_referred(StringInfo sql, List *tables, bool leftovers);
+extern void synchro_sql_referred(StringInfo sql, List *tables, bool leftovers, bool preview);
+extern void synchro_sql_returning(StringInfo sql, const SynchroLinkTable *lt);
 
 /* in crosssql.c */
 extern void synchro_sql_crossed(StringInfo sql, const SynchroLinkTable *lt);

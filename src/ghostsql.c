@@ -21,9 +21,6 @@
 #include "resolvejoin.h"
 #include "resolvetree.h"
 
-/* of names that are looked for: that of a row which is only to be there */
-#define KIND_ENSURED	"e"
-
 /* a stamp before all others */
 #define BEFORE_ALL "'-9223372036854775808'::int8"
 
@@ -136,7 +133,7 @@ ghost_statements(const SynchroLinkTable *lt)
 		appendStringInfo(&from, "pg_temp.s_%d q JOIN pg_temp.m_%d m ON m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number, lt->number);
 		synchro_sql_equal(&from, "m.l", "q.l", n);
 		sql = makeStringInfo();
-		append_unknown_names(sql, lt, "'" KIND_ENSURED "'", "NULL", from.data, "q.ensure", SYNCHRO_PARENT_NOW);
+		append_unknown_names(sql, lt, "'" SYNCHRO_KIND_ENSURED "'", "NULL", from.data, "q.ensure", SYNCHRO_PARENT_NOW);
 		statements = lappend(statements, sql->data);
 	}
 	if (lt->nolds > 0)
@@ -246,7 +243,7 @@ append_row_ghosts(StringInfo sql, const SynchroLinkTable *lt)
 
 	appendStringInfo(sql, "UPDATE pg_temp.m_%d m SET fresh = false, ", lt->number);
 	append_take_ghost(sql, lt);
-	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.kind = '" KIND_ENSURED "' AND g.live AND m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number);
+	appendStringInfo(sql, " FROM pg_temp.g_%d g WHERE g.kind = '" SYNCHRO_KIND_ENSURED "' AND g.live AND m.kind = 'n' AND m.fresh AND m.stamp IS NULL AND ", lt->number);
 	synchro_sql_equal(sql, "m.l", "g.l", n);
 	appendStringInfoChar(sql, ';');
 

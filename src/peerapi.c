@@ -44,6 +44,7 @@ PG_FUNCTION_INFO_V1(synchro_peer_newest);
 PG_FUNCTION_INFO_V1(synchro_peer_names);
 PG_FUNCTION_INFO_V1(synchro_peer_apply);
 PG_FUNCTION_INFO_V1(synchro_peer_lost);
+PG_FUNCTION_INFO_V1(synchro_peer_kept);
 PG_FUNCTION_INFO_V1(synchro_peer_won);
 PG_FUNCTION_INFO_V1(synchro_peer_recheck);
 
@@ -314,8 +315,8 @@ refuse_name(const SynchroTable *table, const char *identity, const char *name, S
 }
 
 /*
- * What a conflict was about, as far as peer_lost() and peer_won() have the
- * same arguments.
+ * What a conflict was about, as far as peer_lost(), peer_kept() and peer_won()
+ * have the same arguments.
  */
 static void
 fill_conflict(FunctionCallInfo fcinfo, const SynchroPeerSession *peer, const SynchroTable *table, SynchroConflict *conflict)
@@ -327,10 +328,10 @@ fill_conflict(FunctionCallInfo fcinfo, const SynchroPeerSession *peer, const Syn
 	conflict->local_at = PG_GETARG_INT64(2);
 	conflict->remote_at = PG_GETARG_INT64(4);
 	conflict->ambiguous = i64abs(conflict->local_at - conflict->remote_at) <= peer->uncertainty;
-	conflict->loser = PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
+	conflict->loser = fcinfo->nargs <= 6 || PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
 
 	/* undo() takes it for a row */
-	if (!PG_ARGISNULL(6) && !JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(6)))
+	if (conflict->loser != (Datum) 0 && !JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(6)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("loser must be a JSON object"),
@@ -370,6 +371,29 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 		(name != NULL || PG_ARGISNULL(9) || !PG_GETARG_BOOL(9)))
 		synchro_peersession_queue(peer, table, conflict.identity != NULL ? conflict.identity : former, name,
 								  conflict.local_at, PG_GETARG_UUID_P(3));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * peer_kept(relation, identity, there, there_origin, stamp, origin): the other
+ * node's delete has lost against a row changed then and there that refers to
+ * this one, see referredsql.c.  It is recorded, and the row queued for that
+ * node, as changed just after its delete.
+ */
+Datum
+synchro_peer_kept(PG_FUNCTION_ARGS)
+{
+	SynchroPeerSession *peer = synchro_peersession();
+	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
+	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
+	SynchroConflict conflict;
+
+	if (table == NULL)
+		PG_RETURN_NULL();
+	fill_conflict(fcinfo, peer, table, &conflict);
+	synchro_conflict_record(&conflict);
+	synchro_applied_take_out(table, synchro_identities_encode_text(table, table->identity, table->nidentity, conflict.identity));
+	synchro_peersession_queue(peer, table, conflict.identity, NULL, conflict.remote_at + 1, &own);
 	PG_RETURN_BOOL(true);
 }
 

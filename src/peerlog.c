@@ -365,7 +365,7 @@ search_applied(const SynchroLogRow *row, void *arg)
 
 		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		*changed = synchro_applied_find(row->relation, record.identity) != NULL ||
-			synchro_applied_took_along(row->relation, record.identity);
+			synchro_applied_is_affected(row->relation, record.identity);
 	}
 }
 

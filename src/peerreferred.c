@@ -13,7 +13,8 @@
  *
  * Rows that were changed lately are few, so the way goes up: from what the log
  * has of all tables that refer to the deletes' tables, be it by way of others,
- * to the rows that they refer to.  Whatever the other node itself says of such
+ * to the rows that they refer to.  Not from those of which the same batch has
+ * something newer still, as synchro_applied_put() was told before.  Whatever the other node itself says of such
  * rows is no newer than its delete: there, the reference was given up before.
  *
  * Only watched tables are looked at.  Of others nothing is logged.
@@ -55,8 +56,10 @@ typedef struct Row
 {
 	SynchroBytes identity;		/* hash key */
 	Datum		text;			/* as the caller gave it, if it is to be deleted, else 0 */
-	SynchroStamp newest;		/* change of it, or of what refers to it; at 0: none */
-	bool		pending;		/* what it refers to does not know of that yet */
+	SynchroStamp newest;		/* change of it, or of what refers to it, if it is reached */
+	List	   *refers;			/* to these: of Row */
+	bool		listed;			/* what it refers to has been read, or will be */
+	bool		reached;		/* newest is what it will be */
 } Row;
 
 /* a table with rows to be deleted, or one that refers to such a table */
@@ -66,13 +69,15 @@ typedef struct Place
 	Datum		name;			/* as the caller gave it, or 0 */
 	bool		refers;			/* to one of the places */
 	HTAB	   *rows;			/* of Row */
-	List	   *pending;		/* of Row */
+	List	   *changed;		/* of SynchroNewest */
+	List	   *unread;			/* of Row: what they refer to is not known yet */
 } Place;
 
 typedef struct Search
 {
 	MemoryContext context;
 	List	   *places;
+	List	   *changed;		/* of Row */
 	SynchroStamps *stamps;
 } Search;
 
@@ -125,24 +130,19 @@ get_row(Search *search, Place *place, SynchroBytes identity)
 }
 
 /*
- * A row, or what refers to it, was changed then.
+ * What that row refers to is to be read, once.
  */
 static void
-note_newer(Search *search, Place *place, SynchroBytes identity, SynchroStamp stamp)
+list_unread(Search *search, Place *place, Row *row)
 {
-	Row		   *row = place->refers ? get_row(search, place, identity) : hash_search(place->rows, &identity, HASH_FIND, NULL);
+	MemoryContext old;
 
-	if (row == NULL || (row->newest.at != 0 && synchro_stamps_compare(search->stamps, stamp, row->newest) <= 0))
+	if (row->listed)
 		return;
-	row->newest = stamp;
-	if (place->refers && !row->pending)
-	{
-		MemoryContext old = MemoryContextSwitchTo(search->context);
-
-		row->pending = true;
-		place->pending = lappend(place->pending, row);
-		MemoryContextSwitchTo(old);
-	}
+	row->listed = true;
+	old = MemoryContextSwitchTo(search->context);
+	place->unread = lappend(place->unread, row);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -187,7 +187,7 @@ find_referring(Search *search)
 }
 
 /*
- * The newest changes of rows of these tables.  Returns whether there are any.
+ * Look for changes of rows of these tables.  Returns whether there are any.
  */
 static bool
 find_changed(Search *search, TimestampTz since)
@@ -197,7 +197,6 @@ find_changed(Search *search, TimestampTz since)
 	int			next = 0;
 	bool		any = false;
 	ListCell   *cell;
-	ListCell   *changed;
 
 	foreach(cell, search->places)
 		if (((Place *) lfirst(cell))->refers)
@@ -209,17 +208,40 @@ find_changed(Search *search, TimestampTz since)
 
 		if (!place->refers)
 			continue;
-		foreach(changed, rows[next])
-		{
-			const SynchroNewest *newest = lfirst(changed);
-
-			if (newest->live)
-				note_newer(search, place, newest->bytes, newest->stamp);
-		}
-		any |= place->pending != NIL;
-		next++;
+		place->changed = rows[next++];
+		any |= place->changed != NIL;
 	}
 	return any;
+}
+
+/*
+ * These are what the way starts from: all rows that were changed and are there,
+ * but those of which the other node has something newer, which is what they
+ * will be when its deletes are done.
+ */
+static void
+put_changed(Search *search)
+{
+	ListCell   *cell;
+	ListCell   *changed;
+
+	foreach(cell, search->places)
+	{
+		Place	   *place = lfirst(cell);
+
+		foreach(changed, place->changed)
+		{
+			const SynchroNewest *newest = lfirst(changed);
+			Row		   *row;
+
+			if (!newest->live || synchro_applied_find(place->table->relid, newest->bytes) != NULL)
+				continue;
+			row = get_row(search, place, newest->bytes);
+			row->newest = newest->stamp;
+			search->changed = lappend(search->changed, row);
+			list_unread(search, place, row);
+		}
+	}
 }
 
 static SynchroBytes
@@ -244,16 +266,26 @@ note_reference(TupleTableSlot *slot, void *arg)
 {
 	References *references = arg;
 	const SynchroTable *table = references->from->table;
+	Place	   *to = references->to;
 	SynchroBytes identity;
+	MemoryContext old;
 	Row		   *row;
+	Row		   *parent;
 
 	slot_getallattrs(slot);
 	identity = put_identity(&references->bytes, table, slot, 0);
 	row = hash_search(references->from->rows, &identity, HASH_FIND, NULL);
 	if (row == NULL)
 		return;
-	identity = put_identity(&references->bytes, references->to->table, slot, table->nidentity);
-	note_newer(references->search, references->to, identity, row->newest);
+	identity = put_identity(&references->bytes, to->table, slot, table->nidentity);
+	parent = to->refers ? get_row(references->search, to, identity) : hash_search(to->rows, &identity, HASH_FIND, NULL);
+	if (parent == NULL)
+		return;
+	old = MemoryContextSwitchTo(references->search->context);
+	row->refers = lappend(row->refers, parent);
+	MemoryContextSwitchTo(old);
+	if (to->refers)
+		list_unread(references->search, to, parent);
 }
 
 /*
@@ -307,14 +339,14 @@ may_read(Oid relid)
 }
 
 /*
- * What rows refer to by one foreign key is as new as they are.  rows: of Row.
+ * Note what rows refer to by one foreign key.  rows: of Row.
  *
  * It is read with the rights of the tables' owners.  Where these may not read
  * their own tables, or it takes a join and neither may see both, such rows do not
  * count.
  */
 static void
-follow(Search *search, Place *from, const SynchroForeignKey *key, Place *to, List *rows)
+read_references(Search *search, Place *from, const SynchroForeignKey *key, Place *to, List *rows)
 {
 	References	references = {search, from, to};
 	const SynchroTable *table = from->table;
@@ -346,11 +378,11 @@ follow(Search *search, Place *from, const SynchroForeignKey *key, Place *to, Lis
 }
 
 /*
- * Carry what is new upwards until nothing is.  A row is followed again only if
- * something newer was found below it, so this comes to an end in circles, too.
+ * Read what the rows that were changed refer to, and what that refers to.  What
+ * a row refers to is read once, so this comes to an end in circles, too.
  */
 static void
-follow_all(Search *search)
+read_all_references(Search *search)
 {
 	SynchroSqlScope scope;
 	bool		any;
@@ -367,26 +399,67 @@ follow_all(Search *search)
 		foreach(cell, search->places)
 		{
 			Place	   *place = lfirst(cell);
-			List	   *rows = place->pending;
-			ListCell   *row;
+			List	   *rows = place->unread;
 
 			CHECK_FOR_INTERRUPTS();
 			if (rows == NIL)
 				continue;
 			any = true;
-			place->pending = NIL;
-			foreach(row, rows)
-				((Row *) lfirst(row))->pending = false;
+			place->unread = NIL;
 			for (int fk = 0; fk < place->table->nfks; fk++)
 			{
 				Place	   *to = find_place(search, place->table->fks[fk].parent);
 
 				if (to != NULL)
-					follow(search, place, &place->table->fks[fk], to, rows);
+					read_references(search, place, &place->table->fks[fk], to, rows);
 			}
 		}
 	} while (any);
 	synchro_sql_close(&scope);
+}
+
+static int
+newest_first(const void *a, const void *b, void *stamps)
+{
+	return synchro_stamps_compare(stamps, (*(Row *const *) b)->newest, (*(Row *const *) a)->newest);
+}
+
+/*
+ * What a row refers to is as new as the row.  The newest go first, so whatever
+ * is reached has its stamp for good, and each reference is followed once.
+ */
+static void
+carry_upwards(Search *search)
+{
+	int			count = list_length(search->changed);
+	Row		  **changed = palloc(sizeof(Row *) * count);
+	ListCell   *cell;
+
+	foreach(cell, search->changed)
+		changed[foreach_current_index(cell)] = lfirst(cell);
+	qsort_arg(changed, count, sizeof(Row *), newest_first, search->stamps);
+	for (int i = 0; i < count; i++)
+	{
+		List	   *way = changed[i]->reached ? NIL : list_make1(changed[i]);
+
+		changed[i]->reached = true;
+		while (way != NIL)
+		{
+			Row		   *row = llast(way);
+
+			way = list_delete_last(way);
+			foreach(cell, row->refers)
+			{
+				Row		   *parent = lfirst(cell);
+
+				if (parent->reached)
+					continue;
+				parent->reached = true;
+				parent->newest = row->newest;
+				way = lappend(way, parent);
+			}
+		}
+	}
 }
 
 /*
@@ -465,7 +538,11 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 	if (!find_referring(&search) || !find_changed(&search, PG_GETARG_INT64(2)))
 		return (Datum) 0;
 	put_rows(&search, places, identities, count);
-	follow_all(&search);
+	put_changed(&search);
+	if (search.changed == NIL)
+		return (Datum) 0;
+	read_all_references(&search);
+	carry_upwards(&search);
 	foreach(cell, search.places)
 	{
 		const Place *place = lfirst(cell);
@@ -478,7 +555,7 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 			Datum		values[4];
 			bool		nulls[4] = {0};
 
-			if (row->text == (Datum) 0 || row->newest.at == 0)
+			if (row->text == (Datum) 0 || !row->reached)
 				continue;
 			values[0] = place->name;
 			values[1] = row->text;

@@ -304,7 +304,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 				  "'deleted here ' || " STAMP_TEXT("m.stamp") " || ', changed on the remote later, ' || " STAMP_TEXT("m.there"));
 	appendStringInfo(sql, " FROM pg_temp.m_%d m", lt->number);
 	append_name_join(sql, lt, "m.kind", "m.l");
-	appendStringInfo(sql, " WHERE m.kind IN " OLD_KINDS " AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
+	appendStringInfo(sql, " WHERE m.kind IN " OLD_KINDS " AND m.verdict IN ('l', 'k') AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
 					 " WHERE y.kind = 'n' AND y.verdict = 'l' AND ", lt->number);
 	synchro_sql_same_row(sql, lt, "y.r", "m.r");
 	appendStringInfoString(sql, ");" SYNCHRO_SQL_AS_ROLE);

@@ -2,7 +2,11 @@
  *
  * referredsql.c
  *	  SQL text that lets a delete lose against newer changes of rows that refer
- *	  to the row on the remote.  See peerreferred.c.
+ *	  to the row, on the remote (see peerreferred.c) or here.
+ *
+ * That does not make the row as new as these: it counts as changed just after
+ * the delete, by the remote.  So whatever a third node has changed in it since
+ * the delete is newer, on all nodes.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,23 +30,31 @@ append_deletes(StringInfo sql, const SynchroLinkTable *lt)
 static void
 append_verdict(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "(UPDATE pg_temp.m_%d m SET verdict = 'l', there = w.stamp, there_origin = w.origin, concurrent = false FROM w WHERE w.relation = %s"
+	appendStringInfo(sql, "(UPDATE pg_temp.m_%d m SET verdict = 'k', there = w.stamp, there_origin = w.origin FROM w WHERE w.relation = %s"
 					 " AND m.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict IS NULL AND "
 					 SYNCHRO_VERDICT("m", "w") " = 'l' AND w.identity = ", lt->number, quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ')');
 }
 
+static void
+append_kept(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_kept(%s, ", quote_literal_cstr(lt->table->qualified));
+	synchro_decide_identity(sql, lt, "m.r");
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin)) FROM pg_temp.m_%d m WHERE m.verdict = 'k';", lt->number);
+}
+
 /*
  * Append the decisions about deletes, which have not lost otherwise, in view of
  * what refers to the rows.  leftovers: also about those that earlier batches
- * of the pass have left to this one.
+ * of the pass have left to this one.  preview: nothing is recorded.
  *
- * The row that is kept is not on its way to the sender: it is not "concurrent",
- * so it is queued for him, as changed when the newer row was.
+ * Comes after synchro_sql_apply(), by which the remote knows what the batch is
+ * going to write.
  */
 void
-synchro_sql_referred(StringInfo sql, List *tables, bool leftovers)
+synchro_sql_referred(StringInfo sql, List *tables, bool leftovers, bool preview)
 {
 	List	   *decided = NIL;
 	ListCell   *cell;
@@ -71,4 +83,30 @@ synchro_sql_referred(StringInfo sql, List *tables, bool leftovers)
 		append_verdict(sql, lfirst(cell));
 	}
 	appendStringInfoString(sql, " SELECT count(*) FROM w;");
+	foreach(cell, decided)
+		if (!preview)
+			append_kept(sql, lfirst(cell));
+}
+
+/*
+ * Append what is said to the remote's log about rows which are made anew there
+ * since others of the batch refer to them: they lose against their own deletes.
+ * It has been said what else is going to be written.
+ */
+void
+synchro_sql_returning(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	if (!lt->decides || lt->rows == NULL)
+		return;
+	appendStringInfo(sql, "SELECT synchro.peer_restate(%s, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.deleted)) FROM (SELECT ",
+					 quote_literal_cstr(lt->table->qualified));
+	synchro_decide_identity(sql, lt, "m.v");
+	appendStringInfo(sql, " AS identity, coalesce(m.there, (SELECT pg_catalog.max(g.stamp) FROM pg_temp.g_%d g WHERE g.kind = '"
+					 SYNCHRO_KIND_ENSURED "' AND NOT g.live AND ", lt->number);
+	synchro_sql_equal(sql, "g.l", "m.l", n);
+	appendStringInfo(sql, ")) AS deleted FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON s.ensure AND ", lt->number, lt->number);
+	synchro_sql_equal(sql, "s.l", "m.l", n);
+	appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.fresh) x WHERE x.deleted IS NOT NULL HAVING count(*) > 0;");
 }

@@ -197,6 +197,12 @@ CREATE FUNCTION synchro.peer_referred(relations text[], identities text[], since
 COMMENT ON FUNCTION synchro.peer_referred(text[], text[], bigint) IS 'for workers of other nodes: the newest changes of rows that refer to these rows here';
 REVOKE ALL ON FUNCTION synchro.peer_referred(text[], text[], bigint) FROM PUBLIC;
 
+CREATE FUNCTION synchro.peer_kept(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid)
+	RETURNS boolean LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'synchro_peer_kept';
+COMMENT ON FUNCTION synchro.peer_kept(text, text, bigint, uuid, bigint, uuid) IS 'for workers of other nodes: records a delete that is older than what refers to the row here';
+REVOKE ALL ON FUNCTION synchro.peer_kept(text, text, bigint, uuid, bigint, uuid) FROM PUBLIC;
+
 --
 -- Rights to views
 --

@@ -74,6 +74,14 @@ sub delete_parent
 	return;
 }
 
+# n of the parent, the first child and the grandchild of that name.
+sub numbers
+{
+	my ($node, $name) = @_;
+
+	return rows($node, "SELECT p.n, c.n, g.n FROM parent p JOIN child c ON c.parent_id = p.id JOIN grandchild g ON g.child_id = c.id WHERE p.name = '$name'");
+}
+
 sub parent_id
 {
 	my ($name) = @_;
@@ -92,7 +100,7 @@ my $id = rows($b, q{SELECT id FROM child WHERE name = 'p2'});
 sync($a, 'b');
 is(rows($b, $all), "child|p2|p|1\nparent|p||0", 'a parent stays with the child that was changed later, and the other child goes');
 is(rows($b, q{SELECT id FROM child WHERE name = 'p2'}), $id, 'it is the same row');
-is(rows($b, q{SELECT relation, winner, loser FROM synchro.conflicts ORDER BY id}), "child|local|\nparent|local|", 'both conflicts are recorded');
+is(rows($b, q{SELECT relation, winner, loser FROM synchro.conflicts ORDER BY relation::text}), "child|local|\nparent|local|", 'both conflicts are recorded');
 ends_as('p', 'child|p2|p|1 parent|p||0', 'the parent comes back');
 
 family('q');
@@ -197,5 +205,70 @@ is(push_against($a, $b, q{BEGIN; UPDATE child SET n = 1 WHERE name = 'k2'}, q{DE
 	'', 'the push gets through');
 ends_as('k', 'child|k2|k|1 parent|k||0', 'a child that is changed meanwhile');
 
+family('e');
+is(push_against($a, $b, 'BEGIN; INSERT INTO loose (parent_id, name, n) VALUES (' . parent_id('e') . q{, 'e', 1)}, q{DELETE FROM parent WHERE name = 'e'}, 'COMMIT'),
+	'', 'the push gets through');
+ends_as('e', 'loose|e|e|1 parent|e||0', 'a row that is inserted meanwhile, whose reference would become NULL');
+
+#
+# rows of which the batch that deletes has something newer still
+#
+family('f');
+family('o');
+on($a, q{UPDATE grandchild SET child_id = (SELECT id FROM child WHERE name = 'o1') WHERE name = 'f1x'});
+delete_parent('f');
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'f1x'});
+on($a, q{UPDATE grandchild SET n = 2 WHERE name = 'f1x'});
+sync($a, 'b');
+is(rows($b, q{SELECT count(*) FROM parent WHERE name = 'f'}), '0', 'a row that refers to another parent now keeps nothing');
+ends_as('f', 'grandchild|f1x|o1|2', 'on both');
+family('g');
+on($a, q{UPDATE grandchild SET child_id = (SELECT id FROM child WHERE name = 'o1') WHERE name = 'g1x'});
+delete_parent('g');
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'g1x'});
+on($a, q{DELETE FROM grandchild WHERE name = 'g1x'});
+is(rows($a, q{SELECT DISTINCT action FROM synchro.preview('b')}), 'delete', 'a preview tells that, too');
+sync($a, 'b');
+ends_as('g', '', 'nor does one that goes itself');
+
 same($a, $b, $all, 'both are the same');
+
+#
+# A parent that is kept is as old as it was, all the same: what a third node has changed in it is newer than the delete.
+#
+my ($c) = nodes({}, 'c');
+$c->safe_psql('postgres', $schema);
+$c->safe_psql('postgres', "ALTER SEQUENCE ${_}_id_seq RESTART 2000") foreach 'parent', 'child', 'grandchild';
+join_nodes($a, $c);
+watch([$c], parent => '{name}', child => '{parent_id,name}', grandchild => '{name}');
+sync($a, 'c');
+family('i');
+settle($a, $b, $c);
+delete_parent('i');
+on($c, q{UPDATE parent SET n = 7 WHERE name = 'i'});
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'i1x'});
+sync($a, 'b');
+sync($b, 'a');
+settle($a, $b, $c);
+is(numbers($_, 'i'), '7|0|1', 'what a third node has changed in the parent: on ' . $_->name) foreach $a, $b, $c;
+
+# likewise if the newer row comes first to where the parent was deleted
+family('m');
+settle($a, $b, $c);
+delete_parent('m');
+on($c, q{UPDATE parent SET n = 7 WHERE name = 'm'});
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'm1x'});
+sync($b, 'a');
+settle($a, $b, $c);
+is(numbers($_, 'm'), '7|0|1', 'where the child comes first: on ' . $_->name) foreach $a, $b, $c;
+
+# if the delete comes to that one first, too
+family('j');
+settle($a, $b, $c);
+delete_parent('j');
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'j1x'});
+sync($a, 'c');
+sync($a, 'b');
+settle($a, $b, $c);
+is(numbers($_, 'j'), '0|0|1', 'it comes back to a third node: on ' . $_->name) foreach $a, $b, $c;
 done_testing();
