@@ -8,14 +8,14 @@
  * is held by it otherwise, or is forgotten by it.  Where such a row was changed
  * after the delete, by somebody who did not know of it, the newer change has to
  * win: if it had come to the other node first, that one would have got it with
- * the row which it refers to (README, Parents).  So its parent is as
- * new as it is, and so is the parent's parent.
+ * the row which it refers to (README, Parents).  So the delete loses against
+ * whatever refers to the row, be it by way of others.
  *
  * Rows that were changed lately are few, so the way goes up: from what the log
- * has of all tables that refer to the deletes' tables, be it by way of others,
- * to the rows that they refer to.  Not from those of which the same batch has
- * something newer still, as synchro_applied_put() was told before.  Whatever the other node itself says of such
- * rows is no newer than its delete: there, the reference was given up before.
+ * has of all tables that refer to the deletes' tables to the rows that they refer
+ * to.  Not from those of which the same batch has something newer still, as
+ * synchro_applied_put() was told before.  Whatever the other node itself says of
+ * such rows is no newer than its delete: there, the reference was given up before.
  *
  * Only watched tables are looked at.  Of others nothing is logged.
  *

@@ -103,10 +103,13 @@ synchro_sql_returning(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, "SELECT synchro.peer_restate(%s, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.deleted)) FROM (SELECT ",
 					 quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.v");
-	appendStringInfo(sql, " AS identity, coalesce(m.there, (SELECT pg_catalog.max(g.stamp) FROM pg_temp.g_%d g WHERE g.kind = '"
-					 SYNCHRO_KIND_ENSURED "' AND NOT g.live AND ", lt->number);
-	synchro_sql_equal(sql, "g.l", "m.l", n);
-	appendStringInfo(sql, ")) AS deleted FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON s.ensure AND ", lt->number, lt->number);
+	appendStringInfo(sql, " AS identity, coalesce(m.there, g.stamp) AS deleted FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON s.ensure AND ", lt->number, lt->number);
 	synchro_sql_equal(sql, "s.l", "m.l", n);
+	appendStringInfoString(sql, " LEFT JOIN (SELECT ");
+	synchro_sql_list(sql, "l", n);
+	appendStringInfo(sql, ", pg_catalog.max(stamp) AS stamp FROM pg_temp.g_%d WHERE kind = '" SYNCHRO_KIND_ENSURED "' AND NOT live GROUP BY ", lt->number);
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, ") g ON ");
+	synchro_sql_equal(sql, "g.l", "m.l", n);
 	appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.fresh) x WHERE x.deleted IS NOT NULL HAVING count(*) > 0;");
 }
