@@ -210,7 +210,8 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 	foreach(cell, tables)
 	{
 		synchro_sql_winners(sql, lfirst(cell), leftovers);
-		synchro_sql_returning(sql, lfirst(cell));
+		if (list_member_oid(batch->ensured, ((SynchroLinkTable *) lfirst(cell))->table->relid))
+			synchro_sql_returning(sql, lfirst(cell));
 		if (looks_for_crossings(batch))
 			synchro_sql_restate(sql, lfirst(cell));
 	}

@@ -36,6 +36,7 @@
 #include "peerlog.h"
 #include "peernames.h"
 #include "peersession.h"
+#include "settings.h"
 #include "stalled.h"
 
 PG_FUNCTION_INFO_V1(synchro_peer_table);
@@ -134,6 +135,10 @@ synchro_peer_begin(PG_FUNCTION_ARGS)
 				 errdetail("Both databases have the node id %s: one is a copy of the other, or they are one.",
 						   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&own)))),
 				 errhint("On the copy, run SELECT synchro.confirm_node().")));
+
+	/* a preview rolls back to where it has begun a batch, with all that was said of that */
+	if (!synchro_log_changes)
+		synchro_applied_forget();
 	session = synchro_peersession_begin();
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	session->txid = U64FromFullTransactionId(GetTopFullTransactionId());
@@ -286,7 +291,8 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 		const pg_uuid_t *origin = DatumGetUUIDP(columns[2][i]);
 		SynchroStamp stamp = {DatumGetInt64(columns[1][i])};
 
-		if (last_source == 0 || !synchro_uuid_equal(origin, &last_origin))
+		/* in a preview nothing is logged, and nothing is to stay, of which sequences and the clock would be */
+		if (synchro_log_changes && (last_source == 0 || !synchro_uuid_equal(origin, &last_origin)))
 		{
 			last_source = synchro_source_number(origin, &peer->node);
 			last_origin = *origin;
@@ -298,7 +304,8 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 	}
 
 	/* whatever is done here from now on is later, in particular to these rows */
-	synchro_clock_saw(newest);
+	if (synchro_log_changes)
+		synchro_clock_saw(newest);
 	PG_RETURN_VOID();
 }
 
@@ -377,23 +384,28 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 /*
  * peer_kept(relation, identity, there, there_origin, stamp, origin): the other
  * node's delete has lost against a row changed then and there that refers to
- * this one, see referredsql.c.  It is recorded, and the row queued for that
- * node, as changed just after its delete.
+ * this one, see referredsql.c.  It is recorded, and the row is this node's own
+ * change, made just after the delete.
+ *
+ * So it comes back to that node, and wherever else its delete has come or will
+ * come; the log here has it, too, so that it is decided here as there.
  */
 Datum
 synchro_peer_kept(PG_FUNCTION_ARGS)
 {
 	SynchroPeerSession *peer = synchro_peersession();
 	const SynchroTable *table = pushed_table(PG_GETARG_DATUM(0));
-	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
 	SynchroConflict conflict;
+	SynchroBytes identity;
 
 	if (table == NULL)
 		PG_RETURN_NULL();
 	fill_conflict(fcinfo, peer, table, &conflict);
 	synchro_conflict_record(&conflict);
-	synchro_applied_take_out(table, synchro_identities_encode_text(table, table->identity, table->nidentity, conflict.identity));
-	synchro_peersession_queue(peer, table, conflict.identity, NULL, conflict.remote_at + 1, &own);
+	identity = synchro_identities_encode_text(table, table->identity, table->nidentity, conflict.identity);
+	synchro_applied_take_out(table, identity);
+	synchro_applied_restate(table, identity, conflict.remote_at);
+	synchro_clock_saw(conflict.remote_at + 1);
 	PG_RETURN_BOOL(true);
 }
 

@@ -13,9 +13,10 @@
  *
  * Rows that were changed lately are few, so the way goes up: from what the log
  * has of all tables that refer to the deletes' tables to the rows that they refer
- * to.  Not from those of which the same batch has something newer still, as
- * synchro_applied_put() was told before.  Whatever the other node itself says of
- * such rows is no newer than its delete: there, the reference was given up before.
+ * to.  Not by way of what the same batch is going to write over, as
+ * synchro_applied_put() was told before.  Whatever else the other node itself has
+ * said of such rows is no newer than its delete: there, the reference was given
+ * up before.
  *
  * Only watched tables are looked at.  Of others nothing is logged.
  *
@@ -56,6 +57,7 @@ typedef struct Row
 {
 	SynchroBytes identity;		/* hash key */
 	Datum		text;			/* as the caller gave it, if it is to be deleted, else 0 */
+	bool		overridden;		/* the batch writes it */
 	SynchroStamp newest;		/* change of it, or of what refers to it, if it is reached */
 	List	   *refers;			/* to these: of Row */
 	bool		listed;			/* what it refers to has been read, or will be */
@@ -68,6 +70,7 @@ typedef struct Place
 	const SynchroTable *table;
 	Datum		name;			/* as the caller gave it, or 0 */
 	bool		refers;			/* to one of the places */
+	bool	   *written;		/* by column: the batch writes it; NULL if none */
 	HTAB	   *rows;			/* of Row */
 	List	   *changed;		/* of SynchroNewest */
 	List	   *unread;			/* of Row: what they refer to is not known yet */
@@ -124,6 +127,7 @@ get_row(Search *search, Place *place, SynchroBytes identity)
 
 		memset(row, 0, sizeof(Row));
 		row->identity = synchro_key_copy(identity);
+		row->overridden = synchro_applied_find(place->table->relid, identity) != NULL;
 		MemoryContextSwitchTo(old);
 	}
 	return row;
@@ -216,8 +220,7 @@ find_changed(Search *search, TimestampTz since)
 
 /*
  * These are what the way starts from: all rows that were changed and are there,
- * but those of which the other node has something newer, which is what they
- * will be when its deletes are done.
+ * but those that are to be deleted themselves, by something newer still.
  */
 static void
 put_changed(Search *search)
@@ -234,9 +237,11 @@ put_changed(Search *search)
 			const SynchroNewest *newest = lfirst(changed);
 			Row		   *row;
 
-			if (!newest->live || synchro_applied_find(place->table->relid, newest->bytes) != NULL)
+			if (!newest->live)
 				continue;
 			row = get_row(search, place, newest->bytes);
+			if (row->text != (Datum) 0)
+				continue;
 			row->newest = newest->stamp;
 			search->changed = lappend(search->changed, row);
 			list_unread(search, place, row);
@@ -339,7 +344,24 @@ may_read(Oid relid)
 }
 
 /*
+ * Does the batch write what a foreign key of a table says?
+ */
+static bool
+is_written(const Place *place, const SynchroForeignKey *key)
+{
+	for (int i = 0; i < key->ncols; i++)
+		if (place->written == NULL || !place->written[key->cols[i]])
+			return false;
+	return true;
+}
+
+/*
  * Note what rows refer to by one foreign key.  rows: of Row.
+ *
+ * Those that the batch writes will refer to something else when its deletes are
+ * done: to what they refer to at the other node, where the rows to be deleted are
+ * gone.  Those that are to be deleted count as long as something newer keeps
+ * them.
  *
  * It is read with the rights of the tables' owners.  Where these may not read
  * their own tables, or it takes a join and neither may see both, such rows do not
@@ -351,22 +373,31 @@ read_references(Search *search, Place *from, const SynchroForeignKey *key, Place
 	References	references = {search, from, to};
 	const SynchroTable *table = from->table;
 	bool		joins = !is_identity(table, key, to->table);
+	bool		written = is_written(from, key);
 	SynchroBytes *identities = palloc(sizeof(SynchroBytes) * list_length(rows));
 	bool		any_null[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
 	Datum		params[INDEX_MAX_KEYS];
 	int			nparams;
+	int			count = 0;
 	SynchroReader reader;
 	StringInfoData sql;
 	ListCell   *cell;
 
 	foreach(cell, rows)
-		identities[foreach_current_index(cell)] = ((Row *) lfirst(cell))->identity;
+	{
+		const Row  *row = lfirst(cell);
+
+		if (!written || !row->overridden || row->text != (Datum) 0)
+			identities[count++] = row->identity;
+	}
+	if (count == 0)
+		return;
 	initStringInfo(&references.bytes);
 	initStringInfo(&sql);
 	LockRelationOid(table->relid, AccessShareLock);
 	LockRelationOid(to->table->relid, AccessShareLock);
-	nparams = synchro_keyarray_of_bytes(table, identities, list_length(rows), types, params, any_null);
+	nparams = synchro_keyarray_of_bytes(table, identities, count, types, params, any_null);
 	append_query(&sql, table, key, to->table, joins, any_null);
 	if (!joins)
 		synchro_reader_begin_as_owner(&reader, table->relid);
@@ -511,9 +542,36 @@ put_rows(Search *search, Place **places, Datum *identities, int count)
 }
 
 /*
- * peer_referred(relations, identities, since): the newest changes of rows that
- * refer to these rows here, be it by way of others, as far as they were made
- * since then.  relations: one for each identity.
+ * The columns that the batch writes: each after its table's name.
+ */
+static void
+put_written(Search *search, Datum array)
+{
+	Datum	   *elements;
+	int			count = synchro_text_elements(array, &elements);
+	Place	   *place = NULL;
+
+	for (int i = 0; i + 1 < count; i += 2)
+	{
+		char	   *column = TextDatumGetCString(elements[i + 1]);
+
+		if (i == 0 || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, elements[i], elements[i - 2])))
+			place = find_place(search, synchro_table_by_name(TextDatumGetCString(elements[i])));
+		if (place == NULL)
+			continue;
+		if (place->written == NULL)
+			place->written = palloc0(sizeof(bool) * Max(place->table->ncolumns, 1));
+		for (int j = 0; j < place->table->ncolumns; j++)
+			if (strcmp(place->table->columns[j].name, column) == 0)
+				place->written[j] = true;
+	}
+}
+
+/*
+ * peer_referred(relations, identities, since, written): the newest changes of
+ * rows that refer to these rows here, be it by way of others, as far as they were
+ * made since then.  relations: one for each identity.  written: tables of which
+ * the batch writes rows, each with the columns that it writes.
  */
 Datum
 synchro_peer_referred(PG_FUNCTION_ARGS)
@@ -537,6 +595,7 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 	/* as a rule there is nothing newer: then the rows need not be looked at */
 	if (!find_referring(&search) || !find_changed(&search, PG_GETARG_INT64(2)))
 		return (Datum) 0;
+	put_written(&search, PG_GETARG_DATUM(3));
 	put_rows(&search, places, identities, count);
 	put_changed(&search);
 	if (search.changed == NIL)

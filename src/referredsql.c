@@ -22,7 +22,7 @@ append_deletes(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfo(sql, "SELECT %s::text AS relation, ", quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "x.r");
-	appendStringInfoString(sql, " AS identity, x.stamp FROM (");
+	appendStringInfoString(sql, " AS identity, x.stamp, x.origin FROM (");
 	synchro_sql_doomed(sql, lt);
 	appendStringInfoString(sql, ") x WHERE x.stamp IS NOT NULL");
 }
@@ -30,9 +30,9 @@ append_deletes(StringInfo sql, const SynchroLinkTable *lt)
 static void
 append_verdict(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "(UPDATE pg_temp.m_%d m SET verdict = 'k', there = w.stamp, there_origin = w.origin FROM w WHERE w.relation = %s"
-					 " AND m.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict IS NULL AND "
-					 SYNCHRO_VERDICT("m", "w") " = 'l' AND w.identity = ", lt->number, quote_literal_cstr(lt->table->qualified));
+	appendStringInfo(sql, "(UPDATE pg_temp.m_%d m SET verdict = 'k', there = w.stamp, there_origin = w.origin FROM d JOIN w USING (relation, identity)"
+					 " WHERE relation = %s AND m.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict IS NULL AND "
+					 SYNCHRO_VERDICT("d", "w") " = 'l' AND identity = ", lt->number, quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ')');
 }
@@ -40,9 +40,37 @@ append_verdict(StringInfo sql, const SynchroLinkTable *lt)
 static void
 append_kept(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_kept(%s, ", quote_literal_cstr(lt->table->qualified));
+	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_kept(%s, x.identity, x.there, x.there_origin, x.stamp, x.origin))"
+					 " FROM (SELECT DISTINCT ON (y.identity) y.* FROM (SELECT ", quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin)) FROM pg_temp.m_%d m WHERE m.verdict = 'k';", lt->number);
+	appendStringInfo(sql, " AS identity, m.there, m.there_origin, m.stamp, m.origin FROM pg_temp.m_%d m WHERE m.verdict = 'k') y ORDER BY y.identity, y.stamp DESC) x;",
+					 lt->number);
+}
+
+/*
+ * Append the columns that the batch writes, each after the name that its table
+ * has on the remote, as text[].
+ */
+static void
+append_written(StringInfo sql, List *tables)
+{
+	bool		any = false;
+	ListCell   *cell;
+
+	appendStringInfoString(sql, "ARRAY[");
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		for (int i = 0; lt->decides && lt->rows != NULL && i < lt->table->ncolumns; i++)
+			if (lt->pushed[i])
+			{
+				appendStringInfo(sql, "%s%s, %s", any ? ", " : "", quote_literal_cstr(lt->table->qualified),
+								 quote_literal_cstr(lt->table->columns[i].name));
+				any = true;
+			}
+	}
+	appendStringInfoString(sql, "]::text[]");
 }
 
 /*
@@ -76,7 +104,9 @@ synchro_sql_referred(StringInfo sql, List *tables, bool leftovers, bool preview)
 		append_deletes(sql, lfirst(cell));
 	}
 	appendStringInfoString(sql, "), w AS MATERIALIZED (SELECT * FROM synchro.peer_referred((SELECT pg_catalog.array_agg(relation) FROM d),"
-						   " (SELECT pg_catalog.array_agg(identity) FROM d), (SELECT pg_catalog.min(stamp) FROM d)))");
+						   " (SELECT pg_catalog.array_agg(identity) FROM d), (SELECT pg_catalog.min(stamp) FROM d), ");
+	append_written(sql, tables);
+	appendStringInfoString(sql, "))");
 	foreach(cell, decided)
 	{
 		appendStringInfo(sql, ", u%d AS ", foreach_current_index(cell));

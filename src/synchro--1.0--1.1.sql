@@ -190,12 +190,12 @@ CREATE FUNCTION synchro.peer_gone(relation text, identity text, name text, after
 COMMENT ON FUNCTION synchro.peer_gone(text, text, text, bigint) IS 'for workers of other nodes: tells them that no row here has a name';
 REVOKE ALL ON FUNCTION synchro.peer_gone(text, text, text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION synchro.peer_referred(relations text[], identities text[], since bigint,
+CREATE FUNCTION synchro.peer_referred(relations text[], identities text[], since bigint, written text[],
 		OUT relation text, OUT identity text, OUT stamp bigint, OUT origin uuid)
 	RETURNS SETOF record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_peer_referred';
-COMMENT ON FUNCTION synchro.peer_referred(text[], text[], bigint) IS 'for workers of other nodes: the newest changes of rows that refer to these rows here';
-REVOKE ALL ON FUNCTION synchro.peer_referred(text[], text[], bigint) FROM PUBLIC;
+COMMENT ON FUNCTION synchro.peer_referred(text[], text[], bigint, text[]) IS 'for workers of other nodes: the newest changes of rows that refer to these rows here';
+REVOKE ALL ON FUNCTION synchro.peer_referred(text[], text[], bigint, text[]) FROM PUBLIC;
 
 CREATE FUNCTION synchro.peer_kept(relation text, identity text, there bigint, there_origin uuid, stamp bigint, origin uuid)
 	RETURNS boolean LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE

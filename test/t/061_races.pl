@@ -245,7 +245,7 @@ SQL
 		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
 		'peer_recheck()', "peer_lost_names('public.t')", "peer_renamed('public.t', '{1}')", "peer_renames('public.t', '{0}')",
 		"peer_restate('public.t', '{\"{1}\"}', '{9000000000000000}')", "peer_gone('public.t', '{1}', '{first}', 0)",
-		"peer_referred('{public.t}', '{\"{1}\"}', 0)", "peer_kept('public.t', '{1}', 0, '$node', 0, '$node')", "allow_peer('writer')")
+		"peer_referred('{public.t}', '{\"{1}\"}', 0, '{}')", "peer_kept('public.t', '{1}', 0, '$node', 0, '$node')", "allow_peer('writer')")
 	{
 		my ($status, undef, $stderr) = $b->psql('postgres', "SET ROLE writer; SELECT synchro.$call");
 

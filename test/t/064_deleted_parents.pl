@@ -230,6 +230,25 @@ on($a, q{DELETE FROM grandchild WHERE name = 'g1x'});
 is(rows($a, q{SELECT DISTINCT action FROM synchro.preview('b')}), 'delete', 'a preview tells that, too');
 sync($a, 'b');
 ends_as('g', '', 'nor does one that goes itself');
+family('c');
+on($a, q{UPDATE child SET parent_id = (SELECT id FROM parent WHERE name = 'o') WHERE name = 'c1'});
+delete_parent('c');
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'c1x'});
+sync($a, 'b');
+is(rows($b, q{SELECT count(*) FROM parent WHERE name = 'c'}), '0', 'nor does what refers to a row that refers to another parent now');
+ends_as('c', 'child|c1|o|0 grandchild|c1x|c1|1', 'on both');
+
+# the other node does not write that reference
+$_->safe_psql('postgres', 'ALTER TABLE bound ADD COLUMN loose int REFERENCES parent ON DELETE CASCADE') foreach $a, $b;
+$_->safe_psql('postgres', q{SELECT synchro.alter_table('bound', skip => '{loose}')}) foreach $a, $b;
+family('h');
+on($a, q{INSERT INTO bound (name, n) VALUES ('h', 0)});
+settle($a, $b);
+delete_parent('h');
+on($b, 'UPDATE bound SET loose = ' . parent_id('h') . q{ WHERE name = 'h'});
+on($a, q{UPDATE bound SET n = 1 WHERE name = 'h'});
+sync($a, 'b');
+ends_as('h', 'bound|h||1 parent|h||0', 'a reference of its own keeps the parent all the same');
 
 same($a, $b, $all, 'both are the same');
 
@@ -271,4 +290,19 @@ sync($a, 'c');
 sync($a, 'b');
 settle($a, $b, $c);
 is(numbers($_, 'j'), '0|0|1', 'it comes back to a third node: on ' . $_->name) foreach $a, $b, $c;
+
+# the node that has kept the parent knows that it is newer than the delete, from whom ever it hears of that again
+join_nodes($b, $c);
+family('b');
+settle($a, $b, $c);
+$id = rows($b, q{SELECT id FROM parent WHERE name = 'b'});
+delete_parent('b');
+on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'b1x'});
+sync($a, 'b');
+sync($a, 'c');
+on($b, q{UPDATE child SET parent_id = (SELECT id FROM parent WHERE name = 'o') WHERE name = 'b1'});
+sync($c, 'b');
+is(rows($b, q{SELECT id FROM parent WHERE name = 'b'}), $id, 'a parent that was kept stays, if the delete comes again by a third node');
+settle($a, $b, $c);
+is(rows($_, q{SELECT count(*) FROM parent WHERE name = 'b'}), '1', 'and comes back: on ' . $_->name) foreach $a, $b, $c;
 done_testing();
