@@ -229,7 +229,7 @@ synchro_applied_note_affected(Oid relation, SynchroBytes identity)
 {
 	bool		found;
 
-	if (!list_member_oid(referring, relation))
+	if (!synchro_applied_is_referring(relation))
 		return;
 	if (affected == NULL)
 		affected = make_table("synchro affected", sizeof(AppliedKey));

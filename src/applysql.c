@@ -146,7 +146,7 @@ synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfoString(sql, "SELECT ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);
-	appendStringInfo(sql, ", pg_catalog.max(stamp) AS stamp, pg_catalog.max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+	appendStringInfo(sql, ", pg_catalog.max(stamp) AS stamp, pg_catalog.max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS
 					 " AND o.verdict IS NULL"
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
 					 lt->number, lt->number);

@@ -42,6 +42,9 @@
 #define SYNCHRO_KIND_WAITING	"w" /* name that a row keeps there, as its new
 									 * one has been refused */
 
+/* those of names that a row bears no more */
+#define SYNCHRO_OLD_KINDS		"('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+
 /* in valuessql.c */
 extern bool synchro_values_are_few(SynchroSpool *spool);
 extern void synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool);

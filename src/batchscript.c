@@ -191,6 +191,7 @@ append_decisions(const SynchroBatch *batch, StringInfo sql, List *tables, List *
 {
 	ListCell   *cell;
 
+	/* a preview says it only for the question below */
 	if (batch->link->preview == NULL || batch->snapshot != NULL)
 		foreach(cell, tables)
 			synchro_sql_apply(sql, lfirst(cell), leftovers);

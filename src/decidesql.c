@@ -197,8 +197,7 @@ append_second_look(StringInfo sql, const SynchroLinkTable *lt)
 		appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
 		synchro_sql_list(sql, "x.r", n);
 		/* one that is about to go gives its name up */
-		appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN ('"
-						 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND g.verdict IS NULL AND ", lt->number);
+		appendStringInfo(sql, ")::record AND NOT EXISTS (SELECT FROM pg_temp.m_%d g WHERE g.kind IN " SYNCHRO_OLD_KINDS " AND g.verdict IS NULL AND ", lt->number);
 		synchro_sql_same_row(sql, lt, "g.r", "x.r");
 		appendStringInfoString(sql, "));");
 		append_newest(sql, lt, "m.again");
@@ -326,7 +325,7 @@ append_gives_name_up(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_identity_equal(sql, lt, "t", "x.r");
 	appendStringInfoString(sql, " AND (x.kind = 'n' AND NOT x.fresh AND NOT (");
 	synchro_sql_equal(sql, "x.l", "m.l", lt->table->nidentity);
-	appendStringInfo(sql, ") OR x.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
+	appendStringInfo(sql, ") OR x.kind IN " SYNCHRO_OLD_KINDS
 					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ", lt->number);
 	synchro_sql_identity_equal(sql, lt, "t", "y.r");
 	appendStringInfoString(sql, ")))");
@@ -408,8 +407,7 @@ append_lost_deletes(StringInfo sql, const SynchroLinkTable *lt)
 
 	appendStringInfo(sql, "SELECT '" SYNCHRO_SKIPPED_TAG "', count(*), pg_catalog.count(synchro.peer_lost(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent, NULL)) FROM pg_temp.m_%d m WHERE m.kind IN ('"
-					 SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, NULL, NULL, NULL, m.concurrent, NULL)) FROM pg_temp.m_%d m WHERE m.kind IN " SYNCHRO_OLD_KINDS " AND m.verdict = 'l' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x"
 					 " WHERE x.kind = 'n' AND x.verdict = 'l' AND ", lt->number, lt->number);
 	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");

@@ -139,7 +139,7 @@ ghost_statements(const SynchroLinkTable *lt)
 	if (lt->nolds > 0)
 	{
 		initStringInfo(&where);
-		appendStringInfoString(&where, "q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
+		appendStringInfoString(&where, "q.kind IN " SYNCHRO_OLD_KINDS " AND ");
 		synchro_resolve_not_mapped(&where, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
 		sql = makeStringInfo();
 		append_unknown_names(sql, lt, "q.kind", "NULL", psprintf("pg_temp.n_%d q", lt->number),

@@ -494,6 +494,15 @@ carry_upwards(Search *search)
 }
 
 /*
+ * Is an element of an array of tables' names the same as the one before?
+ */
+static bool
+is_repeated(Datum name, Datum before)
+{
+	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, name, before));
+}
+
+/*
  * The tables of rows that are to be deleted.  Returns for each row its place,
  * NULL if the table is not watched.
  */
@@ -506,7 +515,7 @@ put_tables(Search *search, Datum *names, int count)
 	{
 		const SynchroTable *table;
 
-		if (i > 0 && DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, names[i], names[i - 1])))
+		if (i > 0 && is_repeated(names[i], names[i - 1]))
 		{
 			places[i] = places[i - 1];
 			continue;
@@ -555,7 +564,7 @@ put_written(Search *search, Datum array)
 	{
 		char	   *column = TextDatumGetCString(elements[i + 1]);
 
-		if (i == 0 || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, elements[i], elements[i - 2])))
+		if (i == 0 || !is_repeated(elements[i], elements[i - 2]))
 			place = find_place(search, synchro_table_by_name(TextDatumGetCString(elements[i])));
 		if (place == NULL)
 			continue;

@@ -36,8 +36,6 @@
 #define STAMP_TEXT(stamp) \
 	"('2000-01-01 00:00:00+00'::timestamptz + " stamp "::float8 * interval '1 microsecond')::text"
 
-#define OLD_KINDS	"('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
-
 /*
  * Append what a new session needs besides synchro_sql_session().
  */
@@ -128,7 +126,7 @@ append_parents(StringInfo sql, const SynchroLinkTable *lt, const char *source, b
 
 			appendStringInfoString(sql, " LEFT JOIN (SELECT DISTINCT ON (");
 			synchro_sql_list(sql, "l", parent->table->nidentity);
-			appendStringInfo(sql, ") * FROM pg_temp.x_%d WHERE kind %s " OLD_KINDS " ORDER BY ", parent->number, old ? "IN" : "NOT IN");
+			appendStringInfo(sql, ") * FROM pg_temp.x_%d WHERE kind %s " SYNCHRO_OLD_KINDS " ORDER BY ", parent->number, old ? "IN" : "NOT IN");
 			synchro_sql_list(sql, "l", parent->table->nidentity);
 			appendStringInfo(sql, ", kind DESC) %s ON ", alias);
 			synchro_sql_equal(sql, psprintf("%s.l", alias), psprintf("%s.f%d_", source, fk), parent->table->nidentity);
@@ -170,7 +168,7 @@ append_name(StringInfo sql, const SynchroLinkTable *lt, int self, const char *ab
 			appendStringInfoString(sql, above);
 		else
 		{
-			appendStringInfo(sql, "CASE WHEN q.kind IN " OLD_KINDS " THEN coalesce(b%d.name, a%d.name%s) ELSE a%d.name END",
+			appendStringInfo(sql, "CASE WHEN q.kind IN " SYNCHRO_OLD_KINDS " THEN coalesce(b%d.name, a%d.name%s) ELSE a%d.name END",
 							 fk, fk, synchro_fk_beyond_identity(lt, fk) ? psprintf(", q.b%d", column) : "", fk);
 			done = bms_add_member(done, fk);
 		}
@@ -304,7 +302,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 				  "'deleted here ' || " STAMP_TEXT("m.stamp") " || ', changed on the remote later, ' || " STAMP_TEXT("m.there"));
 	appendStringInfo(sql, " FROM pg_temp.m_%d m", lt->number);
 	append_name_join(sql, lt, "m.kind", "m.l");
-	appendStringInfo(sql, " WHERE m.kind IN " OLD_KINDS " AND m.verdict IN ('l', 'k') AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
+	appendStringInfo(sql, " WHERE m.kind IN " SYNCHRO_OLD_KINDS " AND m.verdict IN ('l', 'k') AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
 					 " WHERE y.kind = 'n' AND y.verdict = 'l' AND ", lt->number);
 	synchro_sql_same_row(sql, lt, "y.r", "m.r");
 	appendStringInfoString(sql, ");" SYNCHRO_SQL_AS_ROLE);
@@ -402,7 +400,7 @@ synchro_sql_preview_gone(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_remote_key(sql, lt, "o.r");
 	appendStringInfoString(sql, ", pg_catalog.max(x.name) FROM (");
 	synchro_sql_doomed(sql, lt);
-	appendStringInfo(sql, ") d JOIN pg_temp.m_%d o ON o.kind IN " OLD_KINDS, lt->number);
+	appendStringInfo(sql, ") d JOIN pg_temp.m_%d o ON o.kind IN " SYNCHRO_OLD_KINDS, lt->number);
 	appendStringInfoString(sql, " AND ");
 	synchro_sql_same_row(sql, lt, "o.r", "d.r");
 	appendStringInfo(sql, " JOIN pg_temp.x_%d x ON x.kind = o.kind AND ", lt->number);

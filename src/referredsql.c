@@ -31,7 +31,7 @@ static void
 append_verdict(StringInfo sql, const SynchroLinkTable *lt)
 {
 	appendStringInfo(sql, "(UPDATE pg_temp.m_%d m SET verdict = 'k', there = w.stamp, there_origin = w.origin FROM d JOIN w USING (relation, identity)"
-					 " WHERE relation = %s AND m.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND m.verdict IS NULL AND "
+					 " WHERE relation = %s AND m.kind IN " SYNCHRO_OLD_KINDS " AND m.verdict IS NULL AND "
 					 SYNCHRO_VERDICT("d", "w") " = 'l' AND identity = ", lt->number, quote_literal_cstr(lt->table->qualified));
 	synchro_decide_identity(sql, lt, "m.r");
 	appendStringInfoChar(sql, ')');

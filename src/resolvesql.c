@@ -108,7 +108,7 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 		synchro_resolve_join_parents_before(sql, lt, "q", -1);
 		synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_BEFORE, false);
 	}
-	appendStringInfoString(sql, " WHERE (q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')");
+	appendStringInfoString(sql, " WHERE (q.kind IN " SYNCHRO_OLD_KINDS);
 	if (lt->nwaiting > 0)
 	{
 		appendStringInfo(sql, " OR q.kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND ", lt->number);

@@ -273,7 +273,7 @@ synchro_resolve_tree_below(const SynchroLinkTable *lt)
 		append_found(sql, lt);
 		appendStringInfoString(sql, ", true, q.ctid, q.stamp, q.origin");
 		append_below(sql, lt, 'n');
-		appendStringInfoString(sql, " WHERE q.kind IN ('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "') AND ");
+		appendStringInfoString(sql, " WHERE q.kind IN " SYNCHRO_OLD_KINDS " AND ");
 		synchro_resolve_not_mapped(sql, lt, "q", "q.kind AND coalesce(m.named, q.ctid) = q.ctid");
 		statements = lappend(statements, sql->data);
 	}

@@ -261,22 +261,28 @@ $c->safe_psql('postgres', "ALTER SEQUENCE ${_}_id_seq RESTART 2000") foreach 'pa
 join_nodes($a, $c);
 watch([$c], parent => '{name}', child => '{parent_id,name}', grandchild => '{name}');
 sync($a, 'c');
-family('i');
-settle($a, $b, $c);
-delete_parent('i');
-on($c, q{UPDATE parent SET n = 7 WHERE name = 'i'});
-on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'i1x'});
+
+# One node deletes the parent, another one changes it after that, and a third one what refers to it.
+sub apart
+{
+	my ($name) = @_;
+
+	family($name);
+	settle($a, $b, $c);
+	delete_parent($name);
+	on($c, "UPDATE parent SET n = 7 WHERE name = '$name'");
+	on($b, "UPDATE grandchild SET n = 1 WHERE name = '${name}1x'");
+	return;
+}
+
+apart('i');
 sync($a, 'b');
 sync($b, 'a');
 settle($a, $b, $c);
 is(numbers($_, 'i'), '7|0|1', 'what a third node has changed in the parent: on ' . $_->name) foreach $a, $b, $c;
 
 # likewise if the newer row comes first to where the parent was deleted
-family('m');
-settle($a, $b, $c);
-delete_parent('m');
-on($c, q{UPDATE parent SET n = 7 WHERE name = 'm'});
-on($b, q{UPDATE grandchild SET n = 1 WHERE name = 'm1x'});
+apart('m');
 sync($b, 'a');
 settle($a, $b, $c);
 is(numbers($_, 'm'), '7|0|1', 'where the child comes first: on ' . $_->name) foreach $a, $b, $c;
