@@ -245,6 +245,17 @@ synchro_reader_begin_as_common_owner(SynchroReader *reader, const SynchroTable *
 }
 
 /*
+ * May the present user read all rows of a table?
+ */
+bool
+synchro_reader_may_read_all(Oid relid)
+{
+	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		synchro_namespace_aclcheck(get_rel_namespace(relid), GetUserId(), ACL_USAGE) == ACLCHECK_OK &&
+		check_enable_rls(relid, GetUserId(), true) != RLS_ENABLED;
+}
+
+/*
  * End what any of them began.  After an error, the transaction's abort
  * does.
  */

@@ -25,6 +25,7 @@ extern void synchro_reader_begin(SynchroReader *reader, Oid role, const SynchroT
 extern void synchro_reader_begin_as_owner(SynchroReader *reader, Oid relid);
 extern bool synchro_reader_begin_as_common_owner(SynchroReader *reader, const SynchroTable *table,
 												 const SynchroTable *parent);
+extern bool synchro_reader_may_read_all(Oid relid);
 extern void synchro_reader_end(const SynchroReader *reader);
 extern bool synchro_reader_may_see(Oid role, Oid relid);
 extern bool synchro_reader_may_see_all(Oid role);
