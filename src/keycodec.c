@@ -503,10 +503,7 @@ hash_key_bytes(const void *key, Size size)
 static int
 match_key_bytes(const void *a, const void *b, Size size)
 {
-	const SynchroBytes *x = a;
-	const SynchroBytes *y = b;
-
-	return x->len != y->len || memcmp(x->data, y->data, x->len) != 0;
+	return synchro_bytes_equal(*(const SynchroBytes *) a, *(const SynchroBytes *) b) ? 0 : 1;
 }
 
 /*

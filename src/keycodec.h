@@ -83,6 +83,12 @@ synchro_key_renames(const char *record)
 		(*record & SYNCHRO_KEY_OP_MASK) != SYNCHRO_OP_DELETE;
 }
 
+static inline bool
+synchro_bytes_equal(SynchroBytes a, SynchroBytes b)
+{
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
+
 extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);

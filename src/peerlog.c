@@ -22,6 +22,7 @@
 #include "logsearch.h"
 #include "nametable.h"
 #include "peerlog.h"
+#include "successors.h"
 
 /* a log entry of one of the rows that are asked for */
 typedef struct Entry
@@ -41,6 +42,9 @@ typedef struct Search
 	int			maxentries;
 	MemoryContext row_context;
 	SynchroNameTable *names;	/* of SynchroBearer */
+	List	   *parents;		/* of SynchroTable: may have been made anew */
+	bool		parents_deleted;
+	const SynchroSuccessors *successors;	/* by which names are read, or NULL */
 } Search;
 
 static void
@@ -262,6 +266,20 @@ note_bearer(Search *search, SynchroBearer *bearer, const SynchroLogRow *row, con
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Have parents of the table's rows been deleted?
+ */
+static void
+note_deleted_parents(Search *search, const SynchroLogRow *row)
+{
+	ListCell   *cell;
+
+	if (search->parents_deleted || row->relation == SYNCHRO_STAMP_RELATION)
+		return;
+	foreach(cell, search->parents)
+		search->parents_deleted |= synchro_successors_deletes(row, lfirst(cell));
+}
+
 static void
 search_bearers(const SynchroLogRow *row, void *arg)
 {
@@ -271,18 +289,21 @@ search_bearers(const SynchroLogRow *row, void *arg)
 	const char *end = row->keys.data + row->keys.len;
 	MemoryContext old;
 
+	old = MemoryContextSwitchTo(search->row_context);
+	note_deleted_parents(search, row);
 	if (!synchro_logsearch_is_of_table(&search->log, row) ||
 		SYNCHRO_LAYOUT_KEY(row->layout) != SYNCHRO_LAYOUT_KEY(table->layout))
-		return;
-	old = MemoryContextSwitchTo(search->row_context);
+		pos = end;
 	for (int position = 0; pos < end; position++)
 	{
 		SynchroKeyRecord record;
+		SynchroBytes name;
 
 		pos = synchro_key_next(pos, end, table, row->layout, &record);
-		if (!record.has_old)
+		name = record.old_key;
+		if (!record.has_old || (search->successors != NULL && !synchro_successors_translate(search->successors, &name)))
 			continue;
-		for (SynchroBearer *bearer = synchro_nametable_find(search->names, record.old_key); bearer != NULL; bearer = bearer->same)
+		for (SynchroBearer *bearer = synchro_nametable_find(search->names, name); bearer != NULL; bearer = bearer->same)
 			note_bearer(search, bearer, row, &record, position);
 	}
 	MemoryContextSwitchTo(old);
@@ -291,7 +312,7 @@ search_bearers(const SynchroLogRow *row, void *arg)
 
 /*
  * Find who bore names last that the log says were lost at a given time or
- * later.
+ * later, also below a parent that was deleted and made anew since.
  *
  * names: given as text; the rest is set here, found where somebody bore it.
  * Returns what their stamps mean.
@@ -300,6 +321,7 @@ SynchroStamps *
 synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int count, TimestampTz since)
 {
 	Search		search;
+	SynchroBytes *encoded = palloc(sizeof(SynchroBytes) * Max(count, 1));
 	SynchroNewest *rows = palloc0(sizeof(SynchroNewest) * Max(count, 1));
 	HTAB	   *by_identity = synchro_logsearch_table(count);
 	TimestampTz first = DT_NOEND;
@@ -310,13 +332,19 @@ synchro_peerlog_bearers(const SynchroTable *table, SynchroBearer *names, int cou
 	search.names = synchro_nametable_create(table, count);
 	for (int i = 0; i < count; i++)
 	{
-		SynchroBytes name = synchro_identities_encode_text(table, table->key, table->nkey, names[i].name);
-		void	  **first_same = synchro_nametable_enter(search.names, name);
+		void	  **first_same;
 
+		encoded[i] = synchro_identities_encode_text(table, table->key, table->nkey, names[i].name);
+		first_same = synchro_nametable_enter(search.names, encoded[i]);
 		names[i].same = *first_same;
 		*first_same = &names[i];
 	}
+	search.parents = synchro_successors_parents(table);
 	synchro_logsearch_latest(since, NULL, search_bearers, &search);
+
+	/* rarely: what was lost below parents that were made anew bears their names, too */
+	if (search.parents_deleted && (search.successors = synchro_successors_find(table, encoded, count, since)) != NULL)
+		synchro_logsearch_latest(since, NULL, search_bearers, &search);
 	for (int i = 0; i < count; i++)
 	{
 		SynchroNamed *named;
