@@ -301,7 +301,7 @@ search_bearers(const SynchroLogRow *row, void *arg)
 
 		pos = synchro_key_next(pos, end, table, row->layout, &record);
 		name = record.old_key;
-		if (!record.has_old || (search->successors != NULL && !synchro_successors_translate(search->successors, &name)))
+		if (!record.has_old || (search->successors != NULL && !synchro_successors_translate(search->successors, row, &name)))
 			continue;
 		for (SynchroBearer *bearer = synchro_nametable_find(search->names, name); bearer != NULL; bearer = bearer->same)
 			note_bearer(search, bearer, row, &record, position);

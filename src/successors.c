@@ -10,17 +10,22 @@
  * older than that, would be taken for a new row below the successor.  So names
  * of the log are translated: below the successor they are looked for.
  *
+ * A row is a successor if it was inserted after the former was deleted, and had
+ * its name from the beginning: one that was there before, or was called otherwise,
+ * has had rows of its own below it, which another node may mean by that name.
+ * Names that were lost below the former's identity after its delete were lost below
+ * another row that got that identity, so these are not translated.  All this is in
+ * the order of the log here.
+ *
  * A parent's name may have a parent in it that was made anew itself, or be
  * one of the same tree: so this is done for the parents first, as far up as
- * rows were deleted.
- *
- * Only former parents that were deleted count.  Of one that was renamed what is
- * below it has gone along to the new name, and lives.
+ * rows were deleted and inserted.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -29,7 +34,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "identities.h"
 #include "keyarray.h"
 #include "localsql.h"
 #include "logsearch.h"
@@ -40,18 +44,29 @@
 /* rows that are below themselves have no root */
 #define MAX_DEPTH 100
 
+/* when something was logged here */
+typedef struct Moment
+{
+	TimestampTz at;				/* 0: never */
+	uint64		txid;
+} Moment;
+
 /* a row that names refer to */
 typedef struct Parent
 {
 	SynchroBytes identity;		/* hash key */
+	Moment		inserted;		/* last */
+	bool		renamed;		/* it was called otherwise before */
 	bool		named;
 	SynchroBytes name;			/* what it is called, or was when it went */
+	Moment		gone;			/* last, if that is where the name is from */
 } Parent;
 
 /* a row that is gone, and whose name a parent bears */
 typedef struct Former
 {
 	SynchroBytes identity;		/* hash key */
+	Moment		gone;			/* last */
 	SynchroBytes successor;
 } Former;
 
@@ -68,12 +83,44 @@ typedef struct Search
 	SynchroLogSearch log;		/* wanted is not used */
 	MemoryContext row_context;
 	HTAB	   *parents;		/* of Parent */
-	bool		any;
+	bool		any;			/* parents were inserted */
 	const SynchroSuccessors *above; /* of the parents' own parents, or NULL */
 	SynchroNameTable *names;	/* of Parent */
 	HTAB	   *former;			/* of Former */
 	StringInfoData bytes;
 } Search;
+
+static bool
+is_integer(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+static int64
+integer_value(Datum value, Oid type)
+{
+	return type == INT2OID ? DatumGetInt16(value) : type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
+
+/*
+ * A value of one column as one of another column, which is of the same type or
+ * an integer like it, and wide enough.
+ */
+static Datum
+convert(Datum value, const SynchroColumn *from, const SynchroColumn *to)
+{
+	if (from->type == to->type)
+		return value;
+	switch (to->type)
+	{
+		case INT2OID:
+			return Int16GetDatum((int16) integer_value(value, from->type));
+		case INT4OID:
+			return Int32GetDatum((int32) integer_value(value, from->type));
+		default:
+			return Int64GetDatum(integer_value(value, from->type));
+	}
+}
 
 /*
  * The parent whose identity a foreign key has in the table's names, NULL if it
@@ -89,8 +136,16 @@ parent_in_key(const SynchroTable *table, int fk)
 		if (!synchro_column_is_key(table, key->cols[i]) || table->columns[key->cols[i]].fk != fk)
 			return NULL;
 	parent = synchro_table_get(key->parent, true);
-	if (parent == NULL || parent->nkey == 0 || parent->mode != SYNCHRO_MODE_NATURAL_KEY || !synchro_table_fk_to_identity(key, parent))
+	if (parent == NULL || parent->mode != SYNCHRO_MODE_NATURAL_KEY || !synchro_table_fk_to_identity(key, parent))
 		return NULL;
+	for (int i = 0; i < key->ncols; i++)
+	{
+		Oid			here = table->columns[key->cols[i]].type;
+		Oid			there = parent->columns[parent->identity[i]].type;
+
+		if (here != there && !(is_integer(here) && is_integer(there)))
+			return NULL;
+	}
 	return parent;
 }
 
@@ -126,6 +181,15 @@ loses_name(const SynchroKeyRecord *record)
 }
 
 /*
+ * Was that logged after a given moment, or by the same transaction?
+ */
+static bool
+is_since(TimestampTz at, uint64 txid, Moment moment)
+{
+	return at >= moment.at || txid == moment.txid;
+}
+
+/*
  * Does a row of the log say that named rows of a table were deleted?
  */
 bool
@@ -146,26 +210,36 @@ synchro_successors_deletes(const SynchroLogRow *row, const SynchroTable *table)
 }
 
 /*
- * The identity of the parent in a name, as the parent's table has it.  False if
- * the name has none.
+ * The identity of the parent in a name, as the parent's table has it, in the
+ * current memory context.  False if the name has none.
  */
 static bool
 parent_identity(const SynchroTable *table, int fk, const SynchroTable *parent, SynchroBytes name, SynchroBytes *identity)
 {
-	char	  **values = synchro_identities_values(table, table->key, table->nkey, name);
-	char	   *of_parent[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	int			positions[INDEX_MAX_KEYS] = {0};
+	StringInfoData buf;
 
+	synchro_key_values(name, table, table->key, table->nkey, values, nulls);
 	for (int i = 0; i < table->nkey; i++)
 	{
-		const SynchroColumn *column = &table->columns[table->key[i]];
-
-		if (column->fk != fk)
+		if (table->columns[table->key[i]].fk != fk)
 			continue;
-		if (values[i] == NULL)
+		if (nulls[i])
 			return false;
-		of_parent[column->fk_pos] = values[i];
+		positions[table->columns[table->key[i]].fk_pos] = i;
 	}
-	*identity = synchro_identities_encode(parent, parent->identity, parent->nidentity, of_parent);
+	initStringInfo(&buf);
+	for (int i = 0; i < parent->nidentity; i++)
+	{
+		const SynchroColumn *from = &table->columns[table->key[positions[i]]];
+		const SynchroColumn *to = &parent->columns[parent->identity[i]];
+
+		synchro_key_put(&buf, convert(values[positions[i]], from, to), false, to->typlen, to->typbyval);
+	}
+	identity->data = buf.data;
+	identity->len = buf.len;
 	return true;
 }
 
@@ -180,14 +254,15 @@ set_name(const Search *search, Parent *parent, SynchroBytes name)
 }
 
 /*
- * Note what parents were called when they went.
+ * Note when parents were inserted, and what they were called when they went.
  */
 static void
-search_deleted(const SynchroLogRow *row, void *arg)
+search_parents(const SynchroLogRow *row, void *arg)
 {
 	Search	   *search = arg;
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
+	const Moment now = {row->changed_at, row->txid};
 	MemoryContext old;
 
 	if (!synchro_logsearch_is_of_table(&search->log, row) || !tells_names(row, search->log.table))
@@ -199,12 +274,19 @@ search_deleted(const SynchroLogRow *row, void *arg)
 		Parent	   *parent;
 
 		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
-		if (!loses_name(&record))
-			continue;
-		search->any = true;
 		parent = hash_search(search->parents, &record.identity, HASH_FIND, NULL);
-		if (parent != NULL)
+		if (parent == NULL || record.refused)
+			continue;
+		if (record.op == SYNCHRO_OP_INSERT && is_since(now.at, now.txid, parent->inserted))
+			parent->inserted = now;
+		if (record.op != SYNCHRO_OP_DELETE && record.has_old)
+			parent->renamed = true;
+		if (loses_name(&record) && is_since(now.at, now.txid, parent->gone))
+		{
+			parent->gone = now;
 			set_name(search, parent, record.old_key);
+		}
+		search->any |= record.op == SYNCHRO_OP_INSERT;
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(search->row_context);
@@ -286,8 +368,27 @@ read_names(Search *search)
 	synchro_sql_close(&scope);
 }
 
+static void
+note_former(const Search *search, SynchroBytes identity, const Parent *parent, Moment gone)
+{
+	bool		known;
+	Former	   *former = hash_search(search->former, &identity, HASH_ENTER, &known);
+
+	if (!known)
+	{
+		MemoryContext old = MemoryContextSwitchTo(search->log.context);
+
+		former->identity = synchro_key_copy(identity);
+		MemoryContextSwitchTo(old);
+	}
+	else if (!is_since(gone.at, gone.txid, former->gone))
+		return;
+	former->gone = gone;
+	former->successor = parent->identity;
+}
+
 /*
- * Note deleted rows whose name a parent has.
+ * Note deleted rows whose name a parent has that was inserted after that.
  */
 static void
 search_former(const SynchroLogRow *row, void *arg)
@@ -295,6 +396,7 @@ search_former(const SynchroLogRow *row, void *arg)
 	Search	   *search = arg;
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
+	const Moment now = {row->changed_at, row->txid};
 	MemoryContext old;
 
 	if (!synchro_logsearch_is_of_table(&search->log, row) || !tells_names(row, search->log.table))
@@ -305,25 +407,17 @@ search_former(const SynchroLogRow *row, void *arg)
 		SynchroKeyRecord record;
 		SynchroBytes name;
 		const Parent *parent;
-		Former	   *former;
-		bool		known;
 
 		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
 		if (!loses_name(&record))
 			continue;
 		name = record.old_key;
 		if (search->above != NULL)
-			(void) synchro_successors_translate(search->above, &name);
+			(void) synchro_successors_translate(search->above, row, &name);
 		parent = synchro_nametable_find(search->names, name);
-		if (parent == NULL || synchro_bytes_equal(parent->identity, record.identity))
-			continue;
-		former = hash_search(search->former, &record.identity, HASH_ENTER, &known);
-		if (known)
-			continue;
-		MemoryContextSwitchTo(search->log.context);
-		former->identity = synchro_key_copy(record.identity);
-		former->successor = parent->identity;
-		MemoryContextSwitchTo(search->row_context);
+		if (parent != NULL && !synchro_bytes_equal(parent->identity, record.identity) &&
+			is_since(parent->inserted.at, parent->inserted.txid, now))
+			note_former(search, record.identity, parent, now);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(search->row_context);
@@ -333,8 +427,35 @@ static SynchroSuccessors *find_successors(const SynchroTable *table, const Synch
 										  TimestampTz since, int depth);
 
 /*
- * Find deleted rows of a parent table whose names these parents have now, or
- * had when they went themselves.  Returns a table of Former, NULL if there are none.
+ * Make the table of what parents are called, of those that may be successors: of
+ * two that are called the same, one which is gone, and the other.  Returns how many
+ * there are; names: set to their names.
+ */
+static int
+put_names(Search *search, SynchroBytes *names)
+{
+	int			count = 0;
+	HASH_SEQ_STATUS status;
+	Parent	   *parent;
+
+	hash_seq_init(&status, search->parents);
+	while ((parent = hash_seq_search(&status)) != NULL)
+	{
+		Parent	  **bearer;
+
+		if (!parent->named || parent->renamed || parent->inserted.at == 0)
+			continue;
+		bearer = (Parent **) synchro_nametable_enter(search->names, parent->name);
+		if (*bearer == NULL || is_since(parent->inserted.at, parent->inserted.txid, (*bearer)->inserted))
+			*bearer = parent;
+		names[count++] = parent->name;
+	}
+	return count;
+}
+
+/*
+ * Find deleted rows of a parent table whose names these parents have had since
+ * they were inserted.  Returns a table of Former, NULL if there are none.
  */
 static HTAB *
 find_former(const SynchroTable *table, HTAB *parents, TimestampTz since, int depth)
@@ -342,30 +463,21 @@ find_former(const SynchroTable *table, HTAB *parents, TimestampTz since, int dep
 	Search		search = {.parents = parents};
 	int			count = (int) hash_get_num_entries(parents);
 	SynchroBytes *names;
-	HASH_SEQ_STATUS status;
-	Parent	   *parent;
 
 	if (count == 0 || depth > MAX_DEPTH)
 		return NULL;
 	synchro_logsearch_begin(&search.log, table, 0, synchro_stamps_create());
 	search.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro former parent", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&search.bytes);
-	synchro_logsearch_latest(since, NULL, search_deleted, &search);
+	synchro_logsearch_latest(since, NULL, search_parents, &search);
 	if (!search.any)
 		return NULL;
 	read_names(&search);
-
 	search.names = synchro_nametable_create(table, count);
 	names = palloc(sizeof(SynchroBytes) * count);
-	count = 0;
-	hash_seq_init(&status, parents);
-	while ((parent = hash_seq_search(&status)) != NULL)
-	{
-		if (!parent->named)
-			continue;
-		*synchro_nametable_enter(search.names, parent->name) = parent;
-		names[count++] = parent->name;
-	}
+	count = put_names(&search, names);
+	if (count == 0)
+		return NULL;
 	search.above = find_successors(table, names, count, since, depth + 1);
 	search.former = synchro_bytes_table("synchro former parents", sizeof(Former), 16);
 	synchro_logsearch_latest(since, NULL, search_former, &search);
@@ -402,7 +514,10 @@ find_successors(const SynchroTable *table, const SynchroBytes *names, int count,
 				continue;
 			row = hash_search(parents, &identity, HASH_ENTER, &known);
 			if (!known)
-				row->named = false;
+			{
+				memset(row, 0, sizeof(Parent));
+				row->identity = identity;
+			}
 		}
 		successors->former[fk] = find_former(parent, parents, since, depth);
 		any |= successors->former[fk] != NULL;
@@ -426,37 +541,50 @@ synchro_successors_find(const SynchroTable *table, const SynchroBytes *names, in
 }
 
 /*
- * Make a name that was lost below a former parent the one that it would be
- * below its successor.  False, and the name is as it was, if it was below
- * none.  Leaves something in the current memory context.
+ * Make a name that a row of the log says was lost below a former parent the one
+ * that it would be below its successor.  False, and the name is as it was, if it
+ * was below none.  Leaves something in the current memory context.
  */
 bool
-synchro_successors_translate(const SynchroSuccessors *successors, SynchroBytes *name)
+synchro_successors_translate(const SynchroSuccessors *successors, const SynchroLogRow *row, SynchroBytes *name)
 {
 	const SynchroTable *table = successors->table;
-	char	  **values = NULL;
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	bool		translated = false;
+	StringInfoData buf;
 
 	for (int fk = 0; fk < table->nfks; fk++)
 	{
 		const SynchroTable *parent = successors->parents[fk];
 		SynchroBytes identity;
 		const Former *former;
-		char	  **successor;
+		Datum		successor[INDEX_MAX_KEYS];
+		bool		none[INDEX_MAX_KEYS];
 
 		if (successors->former[fk] == NULL || !parent_identity(table, fk, parent, *name, &identity))
 			continue;
 		former = hash_search(successors->former[fk], &identity, HASH_FIND, NULL);
-		if (former == NULL)
+		if (former == NULL || !is_since(former->gone.at, former->gone.txid, (Moment) {row->changed_at, row->txid}))
 			continue;
-		if (values == NULL)
-			values = synchro_identities_values(table, table->key, table->nkey, *name);
-		successor = synchro_identities_values(parent, parent->identity, parent->nidentity, former->successor);
+		if (!translated)
+			synchro_key_values(*name, table, table->key, table->nkey, values, nulls);
+		translated = true;
+		synchro_key_values(former->successor, parent, parent->identity, parent->nidentity, successor, none);
 		for (int i = 0; i < table->nkey; i++)
-			if (table->columns[table->key[i]].fk == fk)
-				values[i] = successor[table->columns[table->key[i]].fk_pos];
+		{
+			const SynchroColumn *column = &table->columns[table->key[i]];
+
+			if (column->fk == fk)
+				values[i] = convert(successor[column->fk_pos], &parent->columns[parent->identity[column->fk_pos]], column);
+		}
 	}
-	if (values == NULL)
+	if (!translated)
 		return false;
-	*name = synchro_identities_encode(table, table->key, table->nkey, values);
+	initStringInfo(&buf);
+	for (int i = 0; i < table->nkey; i++)
+		synchro_key_put(&buf, values[i], nulls[i], table->columns[table->key[i]].typlen, table->columns[table->key[i]].typbyval);
+	name->data = buf.data;
+	name->len = buf.len;
 	return true;
 }

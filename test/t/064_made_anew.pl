@@ -172,6 +172,32 @@ sync($b, 'a');
 settle(@nodes);
 is(join(' ', grep { /^pair/ } split /\n/, rows($_, $all)), 'pair|d/d|2', 'pairs: on ' . $_->name) foreach @nodes;
 
+# what is no successor: rows of its own are below it, which the other node means
+family('k');
+on($a, q{INSERT INTO parent (name, n) VALUES ('ka', 0)});
+settle(@nodes);
+on($b, add_child('ka', 'x', 1));
+on($a, q{DELETE FROM parent WHERE name = 'k'}, q{UPDATE parent SET name = 'k' WHERE name = 'ka'});
+ends_as($b, $a, 'ka?', 'child|k/x|1 parent|k|0', 'a row that is renamed to the name');
+
+family('kb');
+on($a, q{INSERT INTO parent (name, n) VALUES ('kc', 0), ('kd', 0)});
+settle(@nodes);
+on($b, add_child('kc', 'x', 1));
+on($a, q{UPDATE child SET name = 'moved', parent_id = } . parent_id('kd') . ' WHERE id = ' . child_id('kb', 'x'),
+	q{DELETE FROM parent WHERE name = 'kb'}, q{UPDATE parent SET name = 'kb' WHERE name = 'kc'});
+change_child($b, 'kc', 'x', 5);
+ends_as($b, $a, 'k[bcd]', 'child|kb/x|5 child|kd/moved|0 leaf|kd/moved/l|0 parent|kb|0 parent|kd|0', 'nor is the moved row its child');
+
+# ids that are used again
+on($a, q{INSERT INTO parent (id, name, n) VALUES (501, 'ia', 0), (502, 'ib', 0)});
+settle(@nodes);
+on($a, q{DELETE FROM parent WHERE id IN (501, 502)}, q{INSERT INTO parent (id, name, n) VALUES (501, 'ib', 0), (502, 'ia', 0)}, add_child('ib', 'x', 1));
+settle(@nodes);
+on($b, add_child('ia', 'x', 2));
+on($a, 'DELETE FROM child WHERE id = ' . child_id('ib', 'x'));
+ends_as($b, $a, 'i[ab]', 'child|ia/x|2 parent|ia|0 parent|ib|0', 'a row that was lost below another one with the id of the former');
+
 # trees
 sub up
 {
