@@ -93,7 +93,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	if (!lt->decides || lt->rows == NULL || lt->table->nkey == 0)
+	if (!lt->decides || (lt->rows == NULL && lt->nolds == 0) || lt->table->nkey == 0)
 		return;
 	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.stamp), pg_catalog.array_agg(x.origin) FROM (SELECT ARRAY[",
 					 lt->number);
@@ -114,6 +114,15 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 		synchro_sql_equal(sql, "o.l", "m.l", n);
 		appendStringInfoString(sql, " WHERE m.kind = 'n' AND NOT m.fresh AND m.stamp IS NOT NULL AND o.verdict IS NULL AND NOT (");
 		synchro_sql_same_row(sql, lt, "o.r", "m.r");
+
+		/* or if it is not in the batch, since the remote has it by the new name: what it has by the old one goes, or is another row */
+		appendStringInfoString(sql, ") UNION ALL SELECT ARRAY[");
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, "%sg.l%d::text", i > 0 ? ", " : "", i);
+		appendStringInfo(sql, "]::text, g.stamp, g.origin FROM pg_temp.m_%d g WHERE g.kind = '" SYNCHRO_KIND_GONE "' AND g.l0 IS NOT NULL"
+						 " AND g.stamp IS NOT NULL AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ",
+						 lt->number, lt->number);
+		synchro_sql_same_row(sql, lt, "y.r", "g.r");
 		appendStringInfoChar(sql, ')');
 	}
 	appendStringInfoString(sql, ") x HAVING count(*) > 0;");

@@ -81,18 +81,33 @@ slot_old_key(TupleTableSlot *slot)
 }
 
 static List *
-add_gone(List *gone, TupleTableSlot *slot, SynchroStamp stamp)
+add_gone(List *gone, SynchroBytes old_key, SynchroStamp stamp)
 {
 	GoneName   *name = palloc(sizeof(GoneName));
 
-	name->name = slot_old_key(slot);
+	name->name = old_key;
 	name->stamp = stamp;
 	return lappend(gone, name);
 }
 
 /*
+ * Has the row a name of before of its own, of which the remote has not been told
+ * that it is gone?
+ */
+static bool
+has_untold_name(const KeyHistory *group)
+{
+	return group->unnamed && group->first_op != SYNCHRO_OP_INSERT && !group->came && group->has_own;
+}
+
+/*
  * The remote has sent this: it knows the row as it is now.  Names that are
  * gone are facts of their own, of which it need not know.
+ *
+ * A row that was renamed here may bear a name by now that the remote has given to
+ * another one: this has found the row by that, so the remote does not know yet
+ * that the name of before is gone.  If the row was found by that name, it is
+ * renamed back (derived), and bears it again.
  */
 static void
 begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stamp)
@@ -107,7 +122,9 @@ begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stam
 	group->pending = before.gone_again != NIL;
 	group->derived = before.derived;
 	if ((flags & HISTORY_DERIVED) != 0 && !slot->tts_isnull[HISTORY_OLD])
-		group->derived = add_gone(group->derived, slot, stamp);
+		group->derived = add_gone(group->derived, slot_old_key(slot), stamp);
+	else if (has_untold_name(&before))
+		group->derived = add_gone(group->derived, before.own_key, before.renamed);
 }
 
 static void
@@ -139,7 +156,7 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 		if ((flags & HISTORY_COPIED) != 0 && group->born == 0)
 			group->born = SYNCHRO_BORN_LONG_AGO;
 		if (gone)
-			group->gone_again = add_gone(group->gone_again, slot, stamp);
+			group->gone_again = add_gone(group->gone_again, slot_old_key(slot), stamp);
 		return;
 	}
 	if (!group->unnamed)

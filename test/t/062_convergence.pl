@@ -6,6 +6,7 @@
 #   SYNCHRO_SEEDS=n    how many (6); `make check ONLY=062 SYNCHRO_SEEDS=200` takes some minutes
 #   SYNCHRO_STEPS=...  only these steps of it, a list of numbers: what SYNCHRO_SHRINK printed
 #   SYNCHRO_SHRINK=1   leave out steps of a seed that fails as long as it still fails
+#   SYNCHRO_PROFILE=p  only histories of that kind, see below
 #   SYNCHRO_ALWAYS=n   how many seeds with workers that are always on (1)
 #
 # A step is a transaction of several statements on one node, a push over one link, or a restart. All are made one after
@@ -36,6 +37,11 @@ CREATE TABLE child (id serial PRIMARY KEY, parent_id int NOT NULL REFERENCES par
 CREATE TABLE tag (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int);
 CREATE TABLE child_tag (child_id int REFERENCES child ON DELETE CASCADE, tag_id int REFERENCES tag ON DELETE CASCADE,
 	PRIMARY KEY (child_id, tag_id));
+CREATE TABLE leaf (id serial PRIMARY KEY, child_id int NOT NULL REFERENCES child ON DELETE CASCADE, name text NOT NULL, n int,
+	UNIQUE (child_id, name));
+CREATE TABLE loose (id serial PRIMARY KEY, name text UNIQUE NOT NULL, parent_id int REFERENCES parent ON DELETE SET NULL, n int);
+CREATE TABLE dir (id serial PRIMARY KEY, up int REFERENCES dir ON DELETE CASCADE, name text NOT NULL, n int, UNIQUE (up, name));
+CREATE UNIQUE INDEX ON dir (name) WHERE up IS NULL;
 SQL
 
 # Who pushes to whom. Not a ring in one direction: whoever rejects a change must be able to say so to the one it came from.
@@ -52,6 +58,8 @@ my %profiles = (
 	leaves => { exact => 1, stock => q{INSERT INTO parent (name, n) VALUES ('@a', 1), ('@b', 2)}, operations => [qw(put set put_child put_child set_child set_child drop_child)] },
 	pairs => { exact => 1, operations => [qw(put put_child put_tag pair pair unpair)] },
 	deletes => { operations => [qw(put set drop put_child set_child drop_child put_tag drop_tag pair unpair)] },
+	below => { operations => [qw(put set drop anew put_child set_child anew_child drop_child put_leaf put_leaf set_leaf drop_leaf put_loose set_loose drop_loose)] },
+	tree => { stock => q{INSERT INTO dir (name, n) VALUES ('@a', 1); INSERT INTO dir (up, name, n) SELECT id, 'x', 2 FROM dir WHERE name = '@a'}, operations => [qw(put_dir put_dir put_dir set_dir set_dir anew_dir drop_dir)] },
 	renames => { stock => q{INSERT INTO parent (name, n) VALUES ('@a', 1), ('@b', 2)}, operations => [qw(put set drop rename rename swap)] },
 	moves => { operations => [qw(put put_child set_child drop_child rename_child move move)] },
 	all => { operations => [qw(put set drop rename swap put_child put_child set_child drop_child rename_child move put_tag drop_tag pair pair unpair)] });
@@ -100,6 +108,43 @@ my %operations = (
 	put_tag => sub { my ($r, $n) = @_; sprintf q{INSERT INTO tag (name, n) VALUES (%s, %d) ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n}, tag($r), $n },
 	drop_tag => sub { my ($r) = @_; sprintf q{DELETE FROM tag WHERE name = %s}, tag($r) },
 	pair => sub { my ($r) = @_; sprintf q{INSERT INTO child_tag SELECT %s, id FROM tag WHERE name = %s AND EXISTS (SELECT FROM child WHERE id = %1$s) ON CONFLICT DO NOTHING}, child($r), tag($r) },
+	anew => sub { my ($r, $n) = @_; my $name = name($r); "DELETE FROM parent WHERE name = $name; INSERT INTO parent (name, n) VALUES ($name, $n)" },
+	anew_child => sub
+	{
+		my ($r, $n) = @_;
+
+		sprintf q{WITH gone AS (DELETE FROM child WHERE id = %s RETURNING parent_id, name) INSERT INTO child (parent_id, name, n) SELECT parent_id, name, %d FROM gone}, child($r), $n;
+	},
+	put_leaf => sub { my ($r, $n) = @_; sprintf q{INSERT INTO leaf (child_id, name, n) SELECT id, 'l', %d FROM child WHERE id = %s ON CONFLICT (child_id, name) DO UPDATE SET n = EXCLUDED.n}, $n, child($r) },
+	set_leaf => sub { my ($r, $n) = @_; sprintf q{UPDATE leaf SET n = %d WHERE child_id = %s}, $n, child($r) },
+	drop_leaf => sub { my ($r) = @_; sprintf q{DELETE FROM leaf WHERE child_id = %s}, child($r) },
+	put_loose => sub
+	{
+		my ($r, $n) = @_;
+
+		sprintf q{INSERT INTO loose (name, parent_id, n) VALUES (%s, (SELECT id FROM parent WHERE name = %s), %d) ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n}, name($r), name($r), $n;
+	},
+	set_loose => sub { my ($r, $n) = @_; sprintf q{UPDATE loose SET n = %d, parent_id = (SELECT id FROM parent WHERE name = %s) WHERE name = %s}, $n, name($r), name($r) },
+	drop_loose => sub { my ($r) = @_; sprintf q{DELETE FROM loose WHERE name = %s}, name($r) },
+	put_dir => sub
+	{
+		my ($r, $n) = @_;
+		my ($up, $name) = path($r);
+
+		return "INSERT INTO dir (name, n) VALUES ($name, $n) ON CONFLICT (name) WHERE up IS NULL DO UPDATE SET n = EXCLUDED.n" if $up eq 'NULL';
+		return "INSERT INTO dir (up, name, n) SELECT id, $name, $n FROM dir WHERE id = $up ON CONFLICT (up, name) DO UPDATE SET n = EXCLUDED.n";
+	},
+	set_dir => sub { my ($r, $n) = @_; sprintf 'UPDATE dir SET n = %d WHERE id = %s', $n, dir(path($r)) },
+	anew_dir => sub
+	{
+		my ($r, $n) = @_;
+		my ($up, $name) = path($r);
+		my $delete = 'DELETE FROM dir WHERE id = ' . dir($up, $name);
+
+		return "$delete; INSERT INTO dir (name, n) VALUES ($name, $n)" if $up eq 'NULL';
+		return "$delete; INSERT INTO dir (up, name, n) SELECT id, $name, $n FROM dir WHERE id = $up";
+	},
+	drop_dir => sub { my ($r) = @_; 'DELETE FROM dir WHERE id = ' . dir(path($r)) },
 	unpair => sub { my ($r) = @_; sprintf q{DELETE FROM child_tag WHERE child_id = %s}, child($r) });
 
 my $stock = <<'SQL';
@@ -137,13 +182,30 @@ sub child
 	return sprintf q{(SELECT c.id FROM child c JOIN parent p ON p.id = c.parent_id WHERE p.name = %s AND c.name = '%s')}, name($r), letter($r, 'xy');
 }
 
+# A row of the tree: the id of what is above it, and its name.
+sub path
+{
+	my ($r) = @_;
+	my ($up, $name) = ('NULL', q{'@} . letter($r, 'ab') . q{'});
+
+	($up, $name) = (dir($up, $name), q{'} . letter($r, 'xy') . q{'}) foreach 1 .. (0, 1, 2, 2)[ $r->(4) ];
+	return ($up, $name);
+}
+
+sub dir
+{
+	my ($up, $name) = @_;
+
+	return '(SELECT id FROM dir WHERE ' . ($up eq 'NULL' ? 'up IS NULL' : "up = $up") . " AND name = $name)";
+}
+
 # The history of a seed.
 sub history
 {
 	my ($seed, $always) = @_;
 	my $r = generator($seed);
 	my @topologies = sort keys %topologies;
-	my @profiles = $always ? grep { $profiles{$_}{exact} } sort keys %profiles : sort keys %profiles;
+	my @profiles = $ENV{SYNCHRO_PROFILE} ? $ENV{SYNCHRO_PROFILE} : $always ? grep { $profiles{$_}{exact} } sort keys %profiles : sort keys %profiles;
 	my $plan = {
 		seed => $seed,
 		topology => $topologies[ $seed % @topologies ],
@@ -276,7 +338,8 @@ sub group
 	{
 		$servers[$node]->safe_psql($dbname, <<'SQL');
 SELECT synchro.add_table('parent', '{name}'); SELECT synchro.add_table('child', '{parent_id,name}');
-SELECT synchro.add_table('tag', '{name}'); SELECT synchro.add_table('child_tag')
+SELECT synchro.add_table('tag', '{name}'); SELECT synchro.add_table('child_tag');
+SELECT synchro.add_table('leaf', '{child_id,name}'); SELECT synchro.add_table('loose', '{name}'); SELECT synchro.add_table('dir', '{up,name}')
 SQL
 	}
 	return $group;
@@ -287,13 +350,18 @@ sub state_query
 {
 	my ($prefix, $which) = @_;
 	my $mine = "LIKE '$prefix%'";
-	my ($parent, $child, $tag, $pair) = map { $which ? " AND $_.$which" : '' } 'parent', 'c', 'tag', 'x';
+	my ($parent, $child, $tag, $pair, $leaf, $loose, $dir) = map { $which ? " AND $_.$which" : '' } 'parent', 'c', 'tag', 'x', 'l', 's', 'd';
 
 	return qq{SELECT 'parent ' || name || ' = ' || coalesce(n, 0) FROM parent WHERE name $mine$parent
 	UNION ALL SELECT 'child ' || p.name || '/' || c.name || ' = ' || c.n FROM child c JOIN parent p ON p.id = c.parent_id WHERE p.name $mine$child
 	UNION ALL SELECT 'tag ' || name || ' = ' || n FROM tag WHERE name $mine$tag
 	UNION ALL SELECT 'pair ' || p.name || '/' || c.name || ' ' || t.name || ' = 1' FROM child_tag x JOIN child c ON c.id = x.child_id
-		JOIN parent p ON p.id = c.parent_id JOIN tag t ON t.id = x.tag_id WHERE p.name $mine$pair ORDER BY 1};
+		JOIN parent p ON p.id = c.parent_id JOIN tag t ON t.id = x.tag_id WHERE p.name $mine$pair
+	UNION ALL SELECT 'leaf ' || p.name || '/' || c.name || '/' || l.name || ' = ' || l.n FROM leaf l JOIN child c ON c.id = l.child_id
+		JOIN parent p ON p.id = c.parent_id WHERE p.name $mine$leaf
+	UNION ALL SELECT 'loose ' || s.name || coalesce(' ' || p.name, '') || ' = ' || s.n FROM loose s LEFT JOIN parent p ON p.id = s.parent_id WHERE s.name $mine$loose
+	UNION ALL SELECT 'dir ' || concat_ws('/', v.name, u.name, d.name) || ' = ' || d.n FROM dir d LEFT JOIN dir u ON u.id = d.up LEFT JOIN dir v ON v.id = u.up
+		WHERE coalesce(v.name, u.name, d.name) $mine$dir ORDER BY 1};
 }
 
 sub state_of_lines
