@@ -143,12 +143,7 @@ static void
 put_identity(StringInfo keys, const SynchroTable *table, TupleTableSlot *slot)
 {
 	slot_getallattrs(slot);
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		const SynchroColumn *column = &table->columns[table->identity[i]];
-
-		synchro_key_put(keys, slot->tts_values[i], slot->tts_isnull[i], column->typlen, column->typbyval);
-	}
+	synchro_key_put_values(keys, table, table->identity, table->nidentity, slot->tts_values, slot->tts_isnull);
 }
 
 static void

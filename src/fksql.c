@@ -63,8 +63,7 @@ synchro_sql_fk_is_direct(const SynchroTable *table, const SynchroForeignKey *key
 	{
 		Oid			here = table->columns[key->cols[i]].type;
 		Oid			there = get_atttype(parent->relid, key->refcols[i]);
-		bool		integers = (here == INT2OID || here == INT4OID || here == INT8OID) &&
-			(there == INT2OID || there == INT4OID || there == INT8OID);
+		bool		integers = synchro_type_is_integer(here) && synchro_type_is_integer(there);
 
 		if (integers)
 			continue;

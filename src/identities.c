@@ -294,7 +294,7 @@ synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *
 	int64		next;
 
 	if (identities->nidentity != 1 || identities->values[first] == NULL ||
-		(type != INT2OID && type != INT4OID && type != INT8OID))
+		!synchro_type_is_integer(type))
 		return 1;
 	next = strtoi64(identities->values[first], NULL, 10);
 	while (first + count < identities->count && identities->values[first + count] != NULL &&

@@ -98,6 +98,21 @@ synchro_key_put(StringInfo buf, Datum value, bool isnull, int16 typlen, bool typ
 }
 
 /*
+ * Append values of the given columns (indexes of table->columns).
+ */
+void
+synchro_key_put_values(StringInfo buf, const SynchroTable *table, const int *columns, int ncolumns,
+					   const Datum *values, const bool *nulls)
+{
+	for (int i = 0; i < ncolumns; i++)
+	{
+		const SynchroColumn *column = &table->columns[columns[i]];
+
+		synchro_key_put(buf, values[i], nulls[i], column->typlen, column->typbyval);
+	}
+}
+
+/*
  * Append when and where the record's change was first made.
  */
 void
@@ -240,12 +255,6 @@ next_values(const char *pos, const char *end, int count, SynchroBytes *run)
 	return pos;
 }
 
-static bool
-is_integer(const SynchroColumn *column)
-{
-	return column->type == INT2OID || column->type == INT4OID || column->type == INT8OID;
-}
-
 /*
  * An integer of any width: it may have been logged before its type was
  * altered.
@@ -318,7 +327,7 @@ fit_integers(SynchroBytes bytes, const SynchroTable *table, StringInfo buf)
 		SynchroBytes value;
 
 		pos = next_value(pos, end, &value);
-		if (value.data != NULL && is_integer(column) && integer_fits(read_integer(value), column->typlen))
+		if (value.data != NULL && synchro_type_is_integer(column->type) && integer_fits(read_integer(value), column->typlen))
 			synchro_key_put(buf, make_integer(read_integer(value), column->typlen), false, column->typlen, column->typbyval);
 		else
 			appendBinaryStringInfo(buf, start, pos - start);
@@ -391,7 +400,7 @@ synchro_key_next(const char *pos, const char *end, const SynchroTable *table, ui
 static Datum
 make_datum(SynchroBytes value, const SynchroColumn *column)
 {
-	if (is_integer(column))
+	if (synchro_type_is_integer(column->type))
 		return make_integer(read_integer(value), column->typlen);
 	if (column->typlen > 0 && value.len != column->typlen)
 		synchro_key_damaged();

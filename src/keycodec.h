@@ -92,6 +92,8 @@ synchro_bytes_equal(SynchroBytes a, SynchroBytes b)
 extern SynchroBytes synchro_key_copy(SynchroBytes bytes);
 extern void synchro_key_put(StringInfo buf, Datum value, bool isnull,
 							int16 typlen, bool typbyval);
+extern void synchro_key_put_values(StringInfo buf, const SynchroTable *table, const int *columns, int ncolumns,
+								   const Datum *values, const bool *nulls);
 extern void synchro_key_put_stamp(StringInfo buf, SynchroStamp stamp);
 pg_noreturn extern void synchro_key_damaged(void);
 extern const char *synchro_key_next(const char *pos, const char *end,

@@ -189,6 +189,17 @@ synchro_sql_open_as_caller(SynchroSqlScope *scope)
 }
 
 /*
+ * Have statements planned with nested loops until the scope that was opened last
+ * is closed.  A batch of another node that decides has them off: then a query for
+ * rows by their identities would read all of a table.
+ */
+void
+synchro_sql_nested_loops(void)
+{
+	(void) set_config_option("enable_nestloop", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
  * End what synchro_sql_open() or synchro_sql_open_as_caller() began.
  */
 void

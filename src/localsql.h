@@ -30,6 +30,7 @@ typedef struct SynchroSqlScope
 extern void synchro_sql_settings(bool session);
 extern void synchro_sql_open(SynchroSqlScope *scope, Oid role);
 extern void synchro_sql_open_as_caller(SynchroSqlScope *scope);
+extern void synchro_sql_nested_loops(void);
 extern void synchro_sql_close(SynchroSqlScope *scope);
 extern uint64 synchro_sql_run(const char *sql, int nargs, const Oid *types,
 							  const Datum *values, const bool *nulls);

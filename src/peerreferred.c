@@ -148,7 +148,7 @@ synchro_peer_referred(PG_FUNCTION_ARGS)
 	{
 		const SynchroReferringPlace *place = lfirst(cell);
 		HASH_SEQ_STATUS status;
-		SynchroReferringRow		   *row;
+		SynchroReferringRow *row;
 
 		hash_seq_init(&status, place->rows);
 		while ((row = hash_seq_search(&status)) != NULL)

@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 
 #include "applied.h"
 #include "fksql.h"
@@ -80,7 +79,7 @@ SynchroReferringRow *
 synchro_referring_row(SynchroReferring *search, SynchroReferringPlace *place, SynchroBytes identity)
 {
 	bool		known;
-	SynchroReferringRow		   *row = hash_search(place->rows, &identity, HASH_ENTER, &known);
+	SynchroReferringRow *row = hash_search(place->rows, &identity, HASH_ENTER, &known);
 
 	if (!known)
 	{
@@ -196,7 +195,7 @@ put_changed(SynchroReferring *search)
 		foreach(changed, place->changed)
 		{
 			const SynchroNewest *newest = lfirst(changed);
-			SynchroReferringRow		   *row;
+			SynchroReferringRow *row;
 
 			if (!newest->live)
 				continue;
@@ -213,18 +212,9 @@ put_changed(SynchroReferring *search)
 static SynchroBytes
 put_identity(StringInfo buf, const SynchroTable *table, TupleTableSlot *slot, int first)
 {
-	SynchroBytes result;
-
 	resetStringInfo(buf);
-	for (int i = 0; i < table->nidentity; i++)
-	{
-		const SynchroColumn *column = &table->columns[table->identity[i]];
-
-		synchro_key_put(buf, slot->tts_values[first + i], slot->tts_isnull[first + i], column->typlen, column->typbyval);
-	}
-	result.data = buf->data;
-	result.len = buf->len;
-	return result;
+	synchro_key_put_values(buf, table, table->identity, table->nidentity, slot->tts_values + first, slot->tts_isnull + first);
+	return (SynchroBytes) {buf->data, buf->len};
 }
 
 static void
@@ -235,8 +225,8 @@ note_reference(TupleTableSlot *slot, void *arg)
 	SynchroReferringPlace *to = references->to;
 	SynchroBytes identity;
 	MemoryContext old;
-	SynchroReferringRow		   *row;
-	SynchroReferringRow		   *parent;
+	SynchroReferringRow *row;
+	SynchroReferringRow *parent;
 
 	slot_getallattrs(slot);
 	identity = put_identity(&references->bytes, table, slot, 0);
@@ -336,7 +326,7 @@ read_references(SynchroReferring *search, SynchroReferringPlace *from, const Syn
 
 	foreach(cell, rows)
 	{
-		const SynchroReferringRow  *row = lfirst(cell);
+		const SynchroReferringRow *row = lfirst(cell);
 
 		if (!written || !row->overridden || row->text != (Datum) 0)
 			identities[count++] = row->identity;
@@ -369,9 +359,7 @@ read_all_references(SynchroReferring *search)
 	bool		any;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-
-	/* the batch has it off while it decides: that would read all of our tables; the scope takes it back */
-	(void) set_config_option("enable_nestloop", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	synchro_sql_nested_loops();
 	do
 	{
 		ListCell   *cell;
@@ -413,7 +401,7 @@ static void
 carry_upwards(SynchroReferring *search)
 {
 	int			count = list_length(search->changed);
-	SynchroReferringRow		  **changed = palloc(sizeof(SynchroReferringRow *) * count);
+	SynchroReferringRow **changed = palloc(sizeof(SynchroReferringRow *) * count);
 	ListCell   *cell;
 
 	foreach(cell, search->changed)
@@ -426,12 +414,12 @@ carry_upwards(SynchroReferring *search)
 		changed[i]->reached = true;
 		while (way != NIL)
 		{
-			SynchroReferringRow		   *row = llast(way);
+			SynchroReferringRow *row = llast(way);
 
 			way = list_delete_last(way);
 			foreach(cell, row->refers)
 			{
-				SynchroReferringRow		   *parent = lfirst(cell);
+				SynchroReferringRow *parent = lfirst(cell);
 
 				if (parent->reached)
 					continue;

@@ -25,11 +25,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -88,39 +86,8 @@ typedef struct Search
 	SynchroNameTable *names;	/* of Parent */
 	HTAB	   *former;			/* of Former */
 	StringInfoData bytes;
+	void		(*note) (struct Search *search, const SynchroLogRow *row, const SynchroKeyRecord *record);
 } Search;
-
-static bool
-is_integer(Oid type)
-{
-	return type == INT2OID || type == INT4OID || type == INT8OID;
-}
-
-static int64
-integer_value(Datum value, Oid type)
-{
-	return type == INT2OID ? DatumGetInt16(value) : type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
-}
-
-/*
- * A value of one column as one of another column, which is of the same type or
- * an integer like it, and wide enough.
- */
-static Datum
-convert(Datum value, const SynchroColumn *from, const SynchroColumn *to)
-{
-	if (from->type == to->type)
-		return value;
-	switch (to->type)
-	{
-		case INT2OID:
-			return Int16GetDatum((int16) integer_value(value, from->type));
-		case INT4OID:
-			return Int32GetDatum((int32) integer_value(value, from->type));
-		default:
-			return Int64GetDatum(integer_value(value, from->type));
-	}
-}
 
 /*
  * The parent whose identity a foreign key has in the table's names, NULL if it
@@ -143,7 +110,7 @@ parent_in_key(const SynchroTable *table, int fk)
 		Oid			here = table->columns[key->cols[i]].type;
 		Oid			there = parent->columns[parent->identity[i]].type;
 
-		if (here != there && !(is_integer(here) && is_integer(there)))
+		if (here != there && !(synchro_type_is_integer(here) && synchro_type_is_integer(there)))
 			return NULL;
 	}
 	return parent;
@@ -184,9 +151,9 @@ loses_name(const SynchroKeyRecord *record)
  * Was that logged after a given moment, or by the same transaction?
  */
 static bool
-is_since(TimestampTz at, uint64 txid, Moment moment)
+is_since(Moment now, Moment moment)
 {
-	return at >= moment.at || txid == moment.txid;
+	return now.at >= moment.at || now.txid == moment.txid;
 }
 
 /*
@@ -233,13 +200,16 @@ parent_identity(const SynchroTable *table, int fk, const SynchroTable *parent, S
 	initStringInfo(&buf);
 	for (int i = 0; i < parent->nidentity; i++)
 	{
-		const SynchroColumn *from = &table->columns[table->key[positions[i]]];
-		const SynchroColumn *to = &parent->columns[parent->identity[i]];
+		const SynchroColumn *column = &table->columns[table->key[positions[i]]];
 
-		synchro_key_put(&buf, convert(values[positions[i]], from, to), false, to->typlen, to->typbyval);
+		synchro_key_put(&buf, values[positions[i]], false, column->typlen, column->typbyval);
 	}
-	identity->data = buf.data;
-	identity->len = buf.len;
+
+	/* its integers may have another width there */
+	synchro_key_values((SynchroBytes) {buf.data, buf.len}, parent, parent->identity, parent->nidentity, values, nulls);
+	resetStringInfo(&buf);
+	synchro_key_put_values(&buf, parent, parent->identity, parent->nidentity, values, nulls);
+	*identity = (SynchroBytes) {buf.data, buf.len};
 	return true;
 }
 
@@ -254,15 +224,14 @@ set_name(const Search *search, Parent *parent, SynchroBytes name)
 }
 
 /*
- * Note when parents were inserted, and what they were called when they went.
+ * Note what the log says of rows of the parent table.
  */
 static void
-search_parents(const SynchroLogRow *row, void *arg)
+search_records(const SynchroLogRow *row, void *arg)
 {
 	Search	   *search = arg;
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
-	const Moment now = {row->changed_at, row->txid};
 	MemoryContext old;
 
 	if (!synchro_logsearch_is_of_table(&search->log, row) || !tells_names(row, search->log.table))
@@ -271,42 +240,44 @@ search_parents(const SynchroLogRow *row, void *arg)
 	while (pos < end)
 	{
 		SynchroKeyRecord record;
-		Parent	   *parent;
 
 		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
-		parent = hash_search(search->parents, &record.identity, HASH_FIND, NULL);
-		if (parent == NULL || record.refused)
-			continue;
-		if (record.op == SYNCHRO_OP_INSERT && is_since(now.at, now.txid, parent->inserted))
-			parent->inserted = now;
-		if (record.op != SYNCHRO_OP_DELETE && record.has_old)
-			parent->renamed = true;
-		if (loses_name(&record) && is_since(now.at, now.txid, parent->gone))
-		{
-			parent->gone = now;
-			set_name(search, parent, record.old_key);
-		}
-		search->any |= record.op == SYNCHRO_OP_INSERT;
+		if (!record.refused)
+			search->note(search, row, &record);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(search->row_context);
 }
 
+/*
+ * Note when parents were inserted, and what they were called when they went.
+ */
+static void
+note_parent(Search *search, const SynchroLogRow *row, const SynchroKeyRecord *record)
+{
+	const Moment now = {row->changed_at, row->txid};
+	Parent	   *parent = hash_search(search->parents, &record->identity, HASH_FIND, NULL);
+
+	if (parent == NULL)
+		return;
+	if (record->op == SYNCHRO_OP_INSERT && is_since(now, parent->inserted))
+		parent->inserted = now;
+	if (record->op != SYNCHRO_OP_DELETE && record->has_old)
+		parent->renamed = true;
+	if (loses_name(record) && is_since(now, parent->gone))
+	{
+		parent->gone = now;
+		set_name(search, parent, record->old_key);
+	}
+	search->any |= record->op == SYNCHRO_OP_INSERT;
+}
+
 static SynchroBytes
 put_columns(StringInfo buf, const SynchroTable *table, const int *columns, int ncolumns, TupleTableSlot *slot, int first)
 {
-	SynchroBytes result;
-
 	resetStringInfo(buf);
-	for (int i = 0; i < ncolumns; i++)
-	{
-		const SynchroColumn *column = &table->columns[columns[i]];
-
-		synchro_key_put(buf, slot->tts_values[first + i], slot->tts_isnull[first + i], column->typlen, column->typbyval);
-	}
-	result.data = buf->data;
-	result.len = buf->len;
-	return result;
+	synchro_key_put_values(buf, table, columns, ncolumns, slot->tts_values + first, slot->tts_isnull + first);
+	return (SynchroBytes) {buf->data, buf->len};
 }
 
 static void
@@ -349,9 +320,7 @@ read_names(Search *search)
 	while ((parent = hash_seq_search(&status)) != NULL)
 		identities[count++] = parent->identity;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-
-	/* the batch has it off while it decides: that would read all of the table; the scope takes it back */
-	(void) set_config_option("enable_nestloop", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	synchro_sql_nested_loops();
 	LockRelationOid(table->relid, AccessShareLock);
 	nparams = synchro_keyarray_of_bytes(table, identities, count, types, params, any_null);
 	initStringInfo(&sql);
@@ -368,63 +337,39 @@ read_names(Search *search)
 	synchro_sql_close(&scope);
 }
 
+/*
+ * Note a deleted row if its name is that of a parent which was inserted after
+ * that.
+ */
 static void
-note_former(const Search *search, SynchroBytes identity, const Parent *parent, Moment gone)
+note_former(Search *search, const SynchroLogRow *row, const SynchroKeyRecord *record)
 {
+	const Moment now = {row->changed_at, row->txid};
+	SynchroBytes name = record->old_key;
+	const Parent *parent;
+	Former	   *former;
 	bool		known;
-	Former	   *former = hash_search(search->former, &identity, HASH_ENTER, &known);
 
+	if (!loses_name(record))
+		return;
+	if (search->above != NULL)
+		(void) synchro_successors_translate(search->above, row, &name);
+	parent = synchro_nametable_find(search->names, name);
+	if (parent == NULL || synchro_bytes_equal(parent->identity, record->identity) || !is_since(parent->inserted, now))
+		return;
+	former = hash_search(search->former, &record->identity, HASH_ENTER, &known);
 	if (!known)
 	{
 		MemoryContext old = MemoryContextSwitchTo(search->log.context);
 
-		former->identity = synchro_key_copy(identity);
+		former->identity = synchro_key_copy(record->identity);
 		MemoryContextSwitchTo(old);
 	}
-	else if (!is_since(gone.at, gone.txid, former->gone))
+	else if (!is_since(now, former->gone))
 		return;
-	former->gone = gone;
+	former->gone = now;
 	former->successor = parent->identity;
 }
-
-/*
- * Note deleted rows whose name a parent has that was inserted after that.
- */
-static void
-search_former(const SynchroLogRow *row, void *arg)
-{
-	Search	   *search = arg;
-	const char *pos = row->keys.data;
-	const char *end = row->keys.data + row->keys.len;
-	const Moment now = {row->changed_at, row->txid};
-	MemoryContext old;
-
-	if (!synchro_logsearch_is_of_table(&search->log, row) || !tells_names(row, search->log.table))
-		return;
-	old = MemoryContextSwitchTo(search->row_context);
-	while (pos < end)
-	{
-		SynchroKeyRecord record;
-		SynchroBytes name;
-		const Parent *parent;
-
-		pos = synchro_key_next(pos, end, search->log.table, row->layout, &record);
-		if (!loses_name(&record))
-			continue;
-		name = record.old_key;
-		if (search->above != NULL)
-			(void) synchro_successors_translate(search->above, row, &name);
-		parent = synchro_nametable_find(search->names, name);
-		if (parent != NULL && !synchro_bytes_equal(parent->identity, record.identity) &&
-			is_since(parent->inserted.at, parent->inserted.txid, now))
-			note_former(search, record.identity, parent, now);
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(search->row_context);
-}
-
-static SynchroSuccessors *find_successors(const SynchroTable *table, const SynchroBytes *names, int count,
-										  TimestampTz since, int depth);
 
 /*
  * Make the table of what parents are called, of those that may be successors: of
@@ -446,12 +391,15 @@ put_names(Search *search, SynchroBytes *names)
 		if (!parent->named || parent->renamed || parent->inserted.at == 0)
 			continue;
 		bearer = (Parent **) synchro_nametable_enter(search->names, parent->name);
-		if (*bearer == NULL || is_since(parent->inserted.at, parent->inserted.txid, (*bearer)->inserted))
+		if (*bearer == NULL || is_since(parent->inserted, (*bearer)->inserted))
 			*bearer = parent;
 		names[count++] = parent->name;
 	}
 	return count;
 }
+
+static SynchroSuccessors *find_successors(const SynchroTable *table, const SynchroBytes *names, int count,
+										  TimestampTz since, int depth);
 
 /*
  * Find deleted rows of a parent table whose names these parents have had since
@@ -469,7 +417,8 @@ find_former(const SynchroTable *table, HTAB *parents, TimestampTz since, int dep
 	synchro_logsearch_begin(&search.log, table, 0, synchro_stamps_create());
 	search.row_context = AllocSetContextCreate(CurrentMemoryContext, "synchro former parent", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&search.bytes);
-	synchro_logsearch_latest(since, NULL, search_parents, &search);
+	search.note = note_parent;
+	synchro_logsearch_latest(since, NULL, search_records, &search);
 	if (!search.any)
 		return NULL;
 	read_names(&search);
@@ -480,7 +429,8 @@ find_former(const SynchroTable *table, HTAB *parents, TimestampTz since, int dep
 		return NULL;
 	search.above = find_successors(table, names, count, since, depth + 1);
 	search.former = synchro_bytes_table("synchro former parents", sizeof(Former), 16);
-	synchro_logsearch_latest(since, NULL, search_former, &search);
+	search.note = note_former;
+	synchro_logsearch_latest(since, NULL, search_records, &search);
 	return hash_get_num_entries(search.former) > 0 ? search.former : NULL;
 }
 
@@ -542,13 +492,15 @@ synchro_successors_find(const SynchroTable *table, const SynchroBytes *names, in
 
 /*
  * Make a name that a row of the log says was lost below a former parent the one
- * that it would be below its successor.  False, and the name is as it was, if it
- * was below none.  Leaves something in the current memory context.
+ * that it would be below its successor, as synchro_nametable_find() takes it:
+ * integers of the parent's are as wide as there.  False, and the name is as it was,
+ * if it was below none.  Leaves something in the current memory context.
  */
 bool
 synchro_successors_translate(const SynchroSuccessors *successors, const SynchroLogRow *row, SynchroBytes *name)
 {
 	const SynchroTable *table = successors->table;
+	const SynchroColumn *columns[INDEX_MAX_KEYS];
 	Datum		values[INDEX_MAX_KEYS];
 	bool		nulls[INDEX_MAX_KEYS];
 	bool		translated = false;
@@ -565,26 +517,31 @@ synchro_successors_translate(const SynchroSuccessors *successors, const SynchroL
 		if (successors->former[fk] == NULL || !parent_identity(table, fk, parent, *name, &identity))
 			continue;
 		former = hash_search(successors->former[fk], &identity, HASH_FIND, NULL);
-		if (former == NULL || !is_since(former->gone.at, former->gone.txid, (Moment) {row->changed_at, row->txid}))
+		if (former == NULL || !is_since(former->gone, (Moment) {row->changed_at, row->txid}))
 			continue;
 		if (!translated)
+		{
 			synchro_key_values(*name, table, table->key, table->nkey, values, nulls);
+			for (int i = 0; i < table->nkey; i++)
+				columns[i] = &table->columns[table->key[i]];
+		}
 		translated = true;
 		synchro_key_values(former->successor, parent, parent->identity, parent->nidentity, successor, none);
 		for (int i = 0; i < table->nkey; i++)
 		{
-			const SynchroColumn *column = &table->columns[table->key[i]];
+			int			position = table->columns[table->key[i]].fk_pos;
 
-			if (column->fk == fk)
-				values[i] = convert(successor[column->fk_pos], &parent->columns[parent->identity[column->fk_pos]], column);
+			if (table->columns[table->key[i]].fk != fk)
+				continue;
+			values[i] = successor[position];
+			columns[i] = &parent->columns[parent->identity[position]];
 		}
 	}
 	if (!translated)
 		return false;
 	initStringInfo(&buf);
 	for (int i = 0; i < table->nkey; i++)
-		synchro_key_put(&buf, values[i], nulls[i], table->columns[table->key[i]].typlen, table->columns[table->key[i]].typbyval);
-	name->data = buf.data;
-	name->len = buf.len;
+		synchro_key_put(&buf, values[i], nulls[i], columns[i]->typlen, columns[i]->typbyval);
+	*name = (SynchroBytes) {buf.data, buf.len};
 	return true;
 }

@@ -14,6 +14,7 @@
 #define SYNCHRO_TABLEINFO_H
 
 #include "access/attnum.h"
+#include "catalog/pg_type_d.h"
 #include "synchro.h"
 
 /* one user column that is not dropped */
@@ -94,6 +95,15 @@ typedef struct SynchroTable
 #define SYNCHRO_LAYOUT_IDENTITY(layout) ((layout) >> 16)
 #define SYNCHRO_LAYOUT_KEY(layout)		((layout) & 0xffff)
 #define SYNCHRO_LAYOUT_NKEY(layout)		((int) ((layout) & 0x1f) + 1)
+
+/*
+ * Values of such types are numbers that differ in nothing but their width.
+ */
+static inline bool
+synchro_type_is_integer(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
 
 extern SynchroTable *synchro_table_build(Oid relid, MemoryContext parent);
 extern const SynchroTable *synchro_table_copy(const SynchroTable *table, MemoryContext context);
