@@ -24,7 +24,7 @@ SynchroTest - local and remote servers for the tests of synchro
 
   done_testing();
 
-A node is a PostgreSQL::Test::Cluster, so everything that this class can do is there as well. Works with the test
+A node is a PostgreSQL::Test::Cluster (SynchroNode.pm), so everything that this class can do is there as well. Works with the test
 modules of PostgreSQL 15 to 19.
 
 =cut
@@ -37,8 +37,8 @@ use warnings;
 use Carp;
 use Exporter 'import';
 use JSON::PP ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use SynchroNode;
 use Test::More;
 
 our @EXPORT = qw(
@@ -75,7 +75,7 @@ is: host, port and password as a remote's.
 sub synchro_node
 {
 	my ($name, %opts) = @_;
-	my $node = SynchroTest::Node->new($name);
+	my $node = SynchroNode->new($name);
 
 	$node->init(
 		extra => $opts{initdb} || [],
@@ -488,38 +488,6 @@ sub _identifier
 
 	$value =~ s/"/""/g;
 	return qq("$value");
-}
-
-# A psql that finds no server is gone before it has read what it was to ask, so that the pipe to it may be broken. That is
-# one more try that has failed, no reason to die.
-package SynchroTest::Node;
-
-use parent -norequire, 'PostgreSQL::Test::Cluster';
-
-use constant MOST_BROKEN_PIPES => 1000;
-
-sub poll_query_until
-{
-	my ($self, @query) = @_;
-
-	for my $try (1 .. MOST_BROKEN_PIPES)
-	{
-		my $result = eval { $self->SUPER::poll_query_until(@query) };
-
-		return $result if $@ eq '';
-		die $@ if $@ !~ /Broken pipe/ || $try == MOST_BROKEN_PIPES;
-	}
-	return;
-}
-
-# `pg_ctl restart` starts the program that the server before was, not what has that run under valgrind.
-sub restart
-{
-	my ($self, @options) = @_;
-
-	return $self->SUPER::restart(@options) if !$ENV{VALGRIND};
-	$self->stop;
-	return $self->start(@options);
 }
 
 1;

@@ -1,0 +1,195 @@
+
+=pod
+
+=head1 NAME
+
+SynchroNode - a server of the tests, whose psql stays
+
+=head1 DESCRIPTION
+
+A PostgreSQL::Test::Cluster. Its psql(), safe_psql() and poll_query_until() do what that one's do, but with a psql that stays
+from one call to the next: to start the program costs more than most of what the tests ask. Each call has a session of its own all
+the same. It ends as soon as the call returns, by the server's timeouts: psql must not notice, since one that reads a script
+ends if it has no connection, and is told to connect anew by the next call. A script that fails ends it, as ever.
+
+What has a backslash in it, which may be a command that changes the psql itself, and what asks for more than the usual, has
+a psql of its own.
+
+=cut
+
+package SynchroNode;
+
+use strict;
+use warnings;
+
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils ();    # its functions would hide methods
+use Test::More ();
+use Time::HiRes qw(usleep);
+
+use parent -norequire, 'PostgreSQL::Test::Cluster';
+
+use constant {
+	FIRST_PAUSE => 10_000,    # between two looks, in microseconds: doubled up to
+	LAST_PAUSE => 100_000,
+	END_OF_SESSION => q{SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false) AS a, pg_catalog.set_config('idle_session_timeout', '1', false) AS b \gset _},
+};
+
+my %USUAL = map { $_ => 1 } qw(stdout stderr on_error_die on_error_stop);
+
+# one for each process and environment, see _environment()
+my %psqls;
+my $calls = 0;
+
+sub psql
+{
+	my ($self, $dbname, $sql, %params) = @_;
+	my $caught = wantarray || (ref $params{stdout} && ref $params{stderr});
+	my $usual = !grep { !$USUAL{$_} } keys %params;
+
+	return $self->SUPER::psql($dbname, $sql, %params)
+	  if !$caught || !$usual || !($params{on_error_stop} // 1) || !defined $sql || $sql =~ /\\/;
+
+	my ($status, $stdout, $stderr) = $self->_ask($self->connstr($dbname), $sql);
+
+	# nobody there: it is for the other to say that
+	return $self->SUPER::psql($dbname, $sql, %params) if !defined $status;
+
+	${ $params{stdout} } = $stdout if ref $params{stdout};
+	${ $params{stderr} } = $stderr if ref $params{stderr};
+	die "psql returns $status: '$stderr'\nwhile running psql with sql '$sql'"
+	  if $status && $params{on_error_die};
+	return wantarray ? ($status, $stdout, $stderr) : $status;
+}
+
+sub poll_query_until
+{
+	my ($self, $dbname, $query, $expected) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $pause = FIRST_PAUSE;
+	my ($stdout, $stderr);
+
+	$expected //= 't';
+	$query //= '';
+	do
+	{
+		# A psql that finds no server is gone before it has read what it was to ask: one more look in vain.
+		(undef, $stdout, $stderr) = eval { $self->psql($dbname, $query) };
+		die $@ if $@ !~ /^(?:$|.*Broken pipe)/;
+		return 1 if $@ eq '' && $stdout eq $expected && $stderr eq '';
+		usleep($pause);
+		$pause = $pause * 2 < LAST_PAUSE ? $pause * 2 : LAST_PAUSE;
+	} while (time < $end);
+
+	Test::More::diag "gave up waiting for the answer to\n$query\nto be\n$expected\nthe last one was\n", $stdout // '', "\nwith\n", $stderr // '';
+	return 0;
+}
+
+# `pg_ctl restart` starts the program that the server before was, not what has that run under valgrind.
+sub restart
+{
+	my ($self, @options) = @_;
+
+	return $self->SUPER::restart(@options) if !$ENV{VALGRIND};
+	$self->stop;
+	return $self->start(@options);
+}
+
+# What a psql goes by besides the connection string.
+sub _environment
+{
+	return join "\n", $$, map { "$_=$ENV{$_}" } sort grep { /^PG/ && !/^PG(?:HOST|PORT)$/ } keys %ENV;
+}
+
+# Have a psql run a script in a session of its own. Returns exit status (0 if it has not exited), output and messages; nothing
+# if there was no connection.
+sub _ask
+{
+	my ($self, $connstr, $sql) = @_;
+	my $environment = _environment();
+	my $psql = $psqls{$environment};
+	my $mark = 'end of call ' . ++$calls . " of $$";
+	my $first = !$psql;
+
+	local %ENV = $self->_get_env();
+	$psql = $psqls{$environment} = _start($self->installed_command('psql'), $connstr) if $first;
+
+	my $lines = $psql->{lines};
+	my $input = $first ? '' : '\connect -reuse-previous=off ' . _quoted($connstr) . "\n";
+	my $before = $input =~ tr/\n//;
+
+	$input .= $sql . ($sql =~ /;\s*$/ ? "\n" : "\n;\n") . END_OF_SESSION . "\n\\echo $mark\n\\warn $mark\n";
+	$psql->{lines} += $input =~ tr/\n//;
+	${ $psql->{$_} } = '' foreach qw(out err);
+	${ $psql->{in} } = $input;
+
+	my $done = eval {
+		while (!(${ $psql->{out} } =~ /^\Q$mark\E\n\z/m && ${ $psql->{err} } =~ /^\Q$mark\E\n\z/m))
+		{
+			$psql->{harness}->pumpable or last;
+			$psql->{harness}->pump;
+		}
+		1;
+	};
+	my $failure = $@;
+	my ($stdout, $stderr) = (${ $psql->{out} }, ${ $psql->{err} });
+
+	if ($stderr =~ s/^\Q$mark\E\n\z//m && $stdout =~ s/^\Q$mark\E\n\z//m)
+	{
+		chomp($stdout, $stderr);
+		return (0, $stdout, _renumbered($stderr, $lines + $before));
+	}
+
+	# it has ended
+	delete $psqls{$environment};
+	die $failure if !$done && $failure =~ /Broken pipe/;
+	eval { $psql->{harness}->finish };
+	my $status = $psql->{harness}->full_result(0);
+	($stdout, $stderr) = (${ $psql->{out} }, ${ $psql->{err} });
+	die 'psql exited with signal ' . ($status & 127) . ": '$stderr'" if $status & 127;
+	return if $stderr =~ /\A(?:psql:<stdin>:\d+: error: \\connect: |psql: error: )/;
+	chomp($stdout, $stderr);
+	return ($status >> 8, $stdout, _renumbered($stderr, $lines + $before));
+}
+
+sub _start
+{
+	my ($program, $connstr) = @_;
+	my ($in, $out, $err) = ('', '', '');
+	my $harness = IPC::Run::start([ $program, '-XAtq', '-d', $connstr, '-f', '-', '-v', 'ON_ERROR_STOP=1' ], '<', \$in, '>', \$out, '2>', \$err);
+
+	return { harness => $harness, in => \$in, out => \$out, err => \$err, lines => 0 };
+}
+
+# Messages as if the call's script had begun the psql's input.
+sub _renumbered
+{
+	my ($stderr, $lines) = @_;
+
+	$stderr =~ s/^psql:<stdin>:(\d+): /'psql:<stdin>:' . ($1 - $lines) . ': '/gem;
+	return $stderr;
+}
+
+# A word in single quotes, as psql's commands take it.
+sub _quoted
+{
+	my ($word) = @_;
+
+	$word =~ s/([\\'])/\\$1/g;
+	return "'$word'";
+}
+
+END
+{
+	my $status = $?;
+
+	foreach my $psql (map { $psqls{$_} } grep { /\A$$(?:\n|\z)/ } keys %psqls)
+	{
+		${ $psql->{in} } = "\\q\n";
+		eval { $psql->{harness}->finish };
+	}
+	$? = $status;
+}
+
+1;
