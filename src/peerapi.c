@@ -5,8 +5,8 @@
  *	  calls here while it applies a batch, see decidesql.c.
  *
  * They give the one who may call them power over what the log says, and tell
- * keys of all watched tables: so they are for the roles that allow_peer() was
- * called for.
+ * keys of the watched tables that he may read: so they are for the roles that
+ * allow_peer() was called for.
  *
  *-------------------------------------------------------------------------
  */

@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -19,6 +20,7 @@
 #include "identities.h"
 #include "localsql.h"
 #include "peersession.h"
+#include "reader.h"
 #include "sharedstate.h"
 #include "source.h"
 
@@ -48,7 +50,8 @@ synchro_peersession(void)
 }
 
 /*
- * The watched table of that name, or NULL.
+ * The watched table of that name, or NULL; an error if the caller may not read it,
+ * since what the log says of its rows has keys and names in it.
  */
 const SynchroTable *
 synchro_peersession_table(Datum name)
@@ -58,6 +61,11 @@ synchro_peersession_table(Datum name)
 
 	if (table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
 		return NULL;
+	if (!synchro_reader_may_see(GetUserId(), relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", table->qualified),
+				 errhint("Who pushes to this node has to be able to read all rows of the table.")));
 	return synchro_table_copy(table, CurrentMemoryContext);
 }
 

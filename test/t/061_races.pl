@@ -240,12 +240,14 @@ CREATE ROLE writer LOGIN;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO writer;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer;
 SQL
-	foreach my $call ("peer_begin('$node', NULL, 0)", "peer_apply('public.t', '{\"{1}\"}', '{9000000000000000}', '{$node}', '{f}', '{f}')",
+	my @calls = ("peer_begin('$node', NULL, 0)", "peer_apply('public.t', '{\"{1}\"}', '{9000000000000000}', '{$node}', '{f}', '{f}')",
 		"peer_newest('public.t', '{\"{1}\"}', 0)", "peer_names('public.t', '{\"{first}\"}', 0)", 'peer_node()', "peer_table('public.t')",
 		"peer_lost('public.t', '{1}', 0, '$node', 0, '$node', NULL, NULL, NULL, NULL, NULL)", "peer_won('public.t', '{1}', 0, '$node', 0, '$node', NULL)",
 		'peer_recheck()', "peer_lost_names('public.t')", "peer_renamed('public.t', '{1}')", "peer_renames('public.t', '{0}')",
 		"peer_restate('public.t', '{\"{1}\"}', '{9000000000000000}')", "peer_gone('public.t', '{1}', '{first}', 0)",
-		"peer_referred('{public.t}', '{\"{1}\"}', 0, '{}')", "peer_kept('public.t', '{1}', 0, '$node', 0, '$node')", "allow_peer('writer')")
+		"peer_referred('{public.t}', '{\"{1}\"}', 0, '{}')", "peer_kept('public.t', '{1}', 0, '$node', 0, '$node')", "allow_peer('writer')");
+
+	foreach my $call (@calls)
 	{
 		my ($status, undef, $stderr) = $b->psql('postgres', "SET ROLE writer; SELECT synchro.$call");
 
@@ -264,6 +266,22 @@ SQL
 	# one who may push says so in a transaction of his own
 	my (undef, undef, $stderr) = $b->psql('postgres', "SET ROLE sync; SELECT synchro.peer_apply('public.t', '{\"{1}\"}', '{1}', '{$node}', '{f}', '{f}')");
 	like($stderr, qr/no other node is pushing in this transaction/, 'outside of a push a role that may push forges nothing either');
+
+	# nor does one learn more than he may read
+	$b->safe_psql('postgres', q{CREATE ROLE blind; SELECT synchro.allow_peer('blind')});
+	foreach my $rights ('', 'GRANT INSERT, UPDATE, DELETE ON t TO blind', 'GRANT SELECT ON t TO blind; ALTER TABLE t ENABLE ROW LEVEL SECURITY')
+	{
+		$b->safe_psql('postgres', $rights);
+		foreach my $call (grep { /'public\.t'|\{public\.t\}/ } @calls)
+		{
+			(undef, undef, $stderr) = $b->psql('postgres', "SET ROLE blind; BEGIN; SELECT synchro.peer_begin(gen_random_uuid(), NULL, 0, '1:1:', true); SELECT * FROM synchro.$call");
+			like($stderr, qr/permission denied for table public\.t/, ($call =~ /^(\w+)/)[0] . " tells nothing of a table to who may not read all of it ($rights)");
+		}
+	}
+	$b->safe_psql('postgres', 'ALTER TABLE t DISABLE ROW LEVEL SECURITY');
+	my ($status, $told) = $b->psql('postgres', "SET ROLE blind; BEGIN; DO \$\$ BEGIN PERFORM synchro.peer_begin(gen_random_uuid(), NULL, 0, '1:1:', true); END \$\$; SELECT identity FROM synchro.peer_newest('public.t', (SELECT array_agg(ARRAY[id]::text) FROM t), 0) LIMIT 1");
+	like($told, qr/^\{\d+\}$/, '... and to who may, what there is');
+
 	settle($a, $b);
 	same($a, $b, $all, 'both are the same');
 };
