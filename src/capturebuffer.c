@@ -43,6 +43,10 @@
 #include "settings.h"
 #include "sharedstate.h"
 
+#define WRITER_MEMORY	512		/* kB: what the log's writer takes besides the buffer, see 076_memory */
+#define RECORD_ROOM		8192	/* bytes, for all but a few records */
+#define GROWTH			8		/* of the buffer, in each step */
+
 /* precedes each record in the buffer; unaligned there, so copied in and out */
 typedef struct BufferHeader
 {
@@ -299,6 +303,39 @@ synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 la
 }
 
 /*
+ * How many bytes of records a level may have before they are written: what the
+ * writer, and the buffer's growth, leave of synchro.buffer_size.
+ */
+static int
+buffer_limit(void)
+{
+	return (synchro_buffer_size - Min(synchro_buffer_size / 2, WRITER_MEMORY + synchro_buffer_size / GROWTH)) * 1024;
+}
+
+/*
+ * Have room for a record.  Where a buffer is moved, the old one is there, too: so it
+ * grows by large steps, the last of which is to the size that it needs at most.  A
+ * StringInfo would double, and end with twice that.
+ */
+static inline void
+make_room(void)
+{
+	int			needed = buffer.len + RECORD_ROOM;
+	int			size;
+
+	if (likely(needed <= buffer.maxlen))
+		return;
+	size = own_records + buffer_limit() + RECORD_ROOM;
+	while (size / GROWTH >= needed)
+		size /= GROWTH;
+	if (size > buffer.maxlen)
+	{
+		buffer.data = repalloc(buffer.data, size);
+		buffer.maxlen = size;
+	}
+}
+
+/*
  * Begin a record (see keycodec.h) of a table with these flags.
  *
  * Returns where to append the row's identity.
@@ -307,6 +344,7 @@ StringInfo
 synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uint8 flags)
 {
 	begin_buffer();
+	make_room();
 	memset(&current.header, 0, sizeof(current.header));
 	current.header.table = tx_table_index(place, relation, layout);
 	current.header.flags = flags;
@@ -362,7 +400,7 @@ synchro_buffer_end(void)
 
 	if (tx_closing)
 		flush_buffer(0);
-	else if (buffer.len - own_records > synchro_buffer_size * 1024)
+	else if (buffer.len - own_records > buffer_limit())
 	{
 		tx_flushed_early = true;
 		flush_buffer(own_records);
@@ -460,7 +498,7 @@ synchro_buffer_begin_subxact(void)
 void
 synchro_buffer_precommit_subxact(int from)
 {
-	if (buffer.len - from <= synchro_buffer_size * 1024 || !synchro_log_exists())
+	if (buffer.len - from <= buffer_limit() || !synchro_log_exists())
 		return;
 	tx_flushed_early = true;
 	written.time = write_buffer(from);

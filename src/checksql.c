@@ -283,7 +283,8 @@ static const char *const probes_here[] = {
 	" WHERE NOT EXISTS (SELECT FROM pg_user_mappings m WHERE m.srvid = s.oid AND m.umuser IN (s.srvowner, 0))",
 
 	/* this database and server */
-	HERE "SELECT 'error', NULL::oid, 'this database is a copy or was restored, and is held: it pushes nothing', 'SELECT synchro.confirm_node();', true"
+	HERE "SELECT 'error', NULL::oid, 'this database is a copy or was restored, and is held: it pushes nothing',"
+	" E'-- if this database is to push, too, or in place of the original:\\n-- SELECT synchro.confirm_node();', true"
 	" FROM synchro.node n WHERE n.state <> 'active'",
 	HERE "SELECT 'warning', NULL::oid, format('changes are not logged %s: synchro.log_changes is off',"
 	"  CASE WHEN s.setrole = 0 THEN 'in this database' WHEN s.setdatabase = 0 THEN format('of role %I', o.rolname)"

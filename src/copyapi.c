@@ -21,6 +21,7 @@
 #include "registry.h"
 #include "sharedstate.h"
 #include "sqlapi.h"
+#include "stalled.h"
 #include "target.h"
 
 PG_FUNCTION_INFO_V1(synchro_copy_table);
@@ -34,6 +35,7 @@ table_to_copy(Oid relid)
 {
 	const SynchroTable *table = synchro_table_get(relid, false);
 
+	synchro_suspect_keyless(table, InvalidOid);
 	if (!table->watched || table->mode == SYNCHRO_MODE_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -534,6 +534,6 @@ synchro_keycheck_no_usable_key(const SynchroTable *table)
 			 errmsg("table \"%s\" has no usable key", table->name),
 			 errdetail("It has neither a primary key nor a natural key, so its rows cannot be found on a remote."),
 			 errhint("Add a primary key, or name the columns that identify a row: "
-					 "SELECT synchro.add_table(%s, natural_key => ARRAY[...]);",
-					 quote_literal_cstr(table->qualified))));
+					 "SELECT synchro.%s(%s, natural_key => ARRAY[...]);",
+					 table->watched ? "alter_table" : "add_table", quote_literal_cstr(table->qualified))));
 }

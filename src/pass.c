@@ -456,13 +456,13 @@ skip_echoes(SynchroPass *pass)
  * Push all that is pending for the link's remote.
  *
  * position: as synchro_peer_open() left it; moved on here.  all_due: try what
- * has failed before whatever the time for that.  Errors of the
- * remote are raised as ours; what batches before have committed stays.  If
+ * has failed before whatever the time for that, but for the tables stalled,
+ * which have just been tried.  Errors of the remote are raised as ours; what batches before have committed stays.  If
  * the result is unfinished, the link is not to be used any more, or the remote
  * no longer wanted; another pass goes on.
  */
 void
-synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, SynchroPassResult *result)
+synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, const List *stalled, SynchroPassResult *result)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro pass",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -473,6 +473,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, Syn
 	pass->link = link;
 	pass->position = position;
 	pass->all_due = all_due;
+	pass->just_stalled = stalled;
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",
 												ALLOCSET_DEFAULT_SIZES);
 	pass->next_context = AllocSetContextCreate(context, "synchro pass batch", ALLOCSET_DEFAULT_SIZES);

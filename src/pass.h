@@ -22,7 +22,7 @@ typedef struct SynchroPassResult
 } SynchroPassResult;
 
 extern void synchro_pass_run(SynchroLink *link, SynchroPosition *position,
-							 bool all_due, SynchroPassResult *result);
+							 bool all_due, const List *stalled, SynchroPassResult *result);
 extern void synchro_pass_add(SynchroPassResult *sum, const SynchroPassResult *part);
 
 #endif							/* SYNCHRO_PASS_H */

@@ -38,6 +38,7 @@ typedef struct SynchroPass
 	SynchroCounts counts;
 	int64		keys_done;
 	bool		all_due;		/* whatever is parked is to be tried */
+	const List *just_stalled;	/* tables that need not be tried again so soon */
 	SynchroParkedSet *parked;
 	List	   *stalled;		/* of SynchroStalled */
 	bool		no_straight;	/* the remote has rows that are new here */

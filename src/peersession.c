@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/rls.h"
 #include "utils/timestamp.h"
 
 #include "clock.h"
@@ -61,6 +62,9 @@ synchro_peersession_table(Datum name)
 
 	if (table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
 		return NULL;
+
+	/* PostgreSQL's own error, where the session has switched row_security off as our workers do */
+	(void) check_enable_rls(relid, InvalidOid, false);
 	if (!synchro_reader_may_see(GetUserId(), relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

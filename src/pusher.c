@@ -278,11 +278,11 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		SynchroPassResult result = {{0}};
 		bool		stalled = failed && !pusher->retry_now && synchro_pushlink_stall(&pusher->push, &last_error);
 
-		/* what has failed is tried once for each request */
-		if (failed && !pusher->retry_now)
-			pusher->all_due = false;
+		/* what has failed is tried once for each request; where a table has stalled, the rest of it is still to be */
 		if (failed && !pusher->retry_now && !stalled)
 		{
+			pusher->all_due = false;
+			synchro_pushlink_forget_stalled(&pusher->push);
 			note_failure(pusher, &last_error);
 			wait_to_retry(pusher);
 		}
@@ -299,7 +299,7 @@ run_always(Pusher *pusher, const SynchroPusherOrder *order)
 		if (pusher->failures > 0)
 			ereport(LOG,
 					(errmsg("remote \"%s\" is served again", pusher->push.server)));
-		pusher->failures = pusher->push.nstalled = 0;
+		pusher->failures = 0;
 		pusher->last_code = 0;
 		serve_requests(pusher, &result);
 		if (result.oldest_copy != 0)
@@ -319,7 +319,6 @@ run_call(Pusher *pusher, dsm_handle handle)
 	dsm_segment *segment = dsm_attach(handle);
 	SynchroPusherCall *call;
 	sigjmp_buf	on_error;
-	bool		stalled;
 
 	if (segment == NULL)
 		return;					/* the caller is gone */
@@ -335,7 +334,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		bool		lost;
 
 		synchro_pushlink_recover(&pusher->push, &call->error, &lost);
-		if (!OidIsValid(pusher->push.suspect) || pusher->push.nstalled == SYNCHRO_MAX_STALLED)
+		if (!OidIsValid(pusher->push.suspect) || list_length(pusher->push.stalled) == SYNCHRO_MAX_STALLED)
 		{
 			pg_write_barrier();
 			call->state = SYNCHRO_CALL_FAILED;
@@ -343,7 +342,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		}
 	}
 	PG_exception_stack = &on_error;
-	stalled = synchro_pushlink_stall(&pusher->push, &call->error);
+	(void) synchro_pushlink_stall(&pusher->push, &call->error);
 	memset(&call->error, 0, sizeof(call->error));
 	memset(&call->result, 0, sizeof(call->result));
 	do
@@ -351,7 +350,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		SynchroPassResult result = {{0}};
 
 		/* what has failed is tried once */
-		synchro_pushlink_push(&pusher->push, (!stalled || call->preview) && call->result.newest_copy == 0, &result);
+		synchro_pushlink_push(&pusher->push, call->result.newest_copy == 0, &result);
 		synchro_pass_add(&call->result, &result);
 	} while (call->result.oldest_copy != 0 && !call->preview && still_wanted(pusher));
 	synchro_pushlink_close(&pusher->push);

@@ -114,7 +114,7 @@ connect_remote(SynchroPushLink *push, SynchroTarget *target, const char *node, c
 /*
  * Push all that is pending: one pass, or more where the remote's connection
  * data change meanwhile.  all_due: somebody has asked for it, so try what has
- * failed, too.
+ * failed, too, but for tables that have stalled by that.
  */
 void
 synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *result)
@@ -151,7 +151,7 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 
 		connect_remote(push, target, node, previous, position);
 		synchro_pushlink_say(SYNCHRO_PUSHING);
-		synchro_pass_run(push->link, position, all_due, &part);
+		synchro_pass_run(push->link, position, all_due, push->stalled, &part);
 		push->fresh = false;
 		if (push->token != NULL)
 			pfree(push->token);
@@ -160,7 +160,10 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 	} while (result->unfinished && synchro_shared_wanted());
 	push->next_retry = result->next_retry;
 	if (!result->unfinished)
+	{
 		synchro_shared_publish_pushed(logged);
+		synchro_pushlink_forget_stalled(push);
+	}
 	if (push->preview != NULL)
 		synchro_preview_end(push->link);
 	unlock_remote(push);
@@ -211,14 +214,30 @@ synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lo
 }
 
 /*
+ * From now on tables that have stalled are tried again when they are due, or
+ * somebody asks for it.
+ */
+void
+synchro_pushlink_forget_stalled(SynchroPushLink *push)
+{
+	list_free(push->stalled);
+	push->stalled = NIL;
+}
+
+/*
  * If a table is to blame for the last error, have the others go on without
  * it; false if none is.
  */
 bool
 synchro_pushlink_stall(SynchroPushLink *push, const SynchroKeptError *error)
 {
-	if (!OidIsValid(push->suspect) || ++push->nstalled > SYNCHRO_MAX_STALLED)
+	MemoryContext old;
+
+	if (!OidIsValid(push->suspect) || list_length(push->stalled) >= SYNCHRO_MAX_STALLED)
 		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	push->stalled = lappend_oid(push->stalled, push->suspect);
+	MemoryContextSwitchTo(old);
 	if (push->preview != NULL)
 	{
 		synchro_preview_stall(push->preview, push->suspect, error);

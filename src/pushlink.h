@@ -33,12 +33,13 @@ typedef struct SynchroPushLink
 	/* after an error */
 	bool		littered;		/* temporary files could not be removed */
 	Oid			suspect;		/* the table that it was about */
-	int			nstalled;		/* how often that was so in a row */
+	List	   *stalled;		/* such tables since the last pass that came to its end */
 } SynchroPushLink;
 
 extern void synchro_pushlink_say(SynchroPusherState state);
 extern void synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *result);
 extern void synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lost);
+extern void synchro_pushlink_forget_stalled(SynchroPushLink *push);
 extern bool synchro_pushlink_stall(SynchroPushLink *push, const SynchroKeptError *error);
 extern void synchro_pushlink_close(SynchroPushLink *push);
 

@@ -365,10 +365,11 @@ tables_of_schema(Oid schema)
 }
 
 /*
- * Error that names all the tables that are not the caller's.
+ * Error that names all the tables that are not the caller's.  watched: they have
+ * been added already.
  */
 static void
-require_ownership(List *tables, Oid schema)
+require_ownership(List *tables, Oid schema, bool watched)
 {
 	StringInfoData names;
 	ListCell   *cell;
@@ -389,8 +390,10 @@ require_ownership(List *tables, Oid schema)
 	if (names.len > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 watched ? errmsg("must be owner of all watched tables of schema \"%s\"", get_namespace_name(schema)) :
 				 errmsg("must be owner of all tables of schema \"%s\"", get_namespace_name(schema)),
 				 errdetail("These tables have another owner: %s.", names.data),
+				 watched ? errhint("Let a role that owns all of them call it, or a superuser.") :
 				 errhint("Let their owners add them with synchro.add_table.")));
 }
 
@@ -468,7 +471,7 @@ synchro_registry_add_schema(Oid schema)
 
 	synchro_registry_lock();
 	tables = tables_of_schema(schema);
-	require_ownership(tables, schema);
+	require_ownership(tables, schema, false);
 	foreach(cell, tables)
 		if (add_table_of_schema(lfirst_oid(cell), schema))
 			added = lappend_oid(added, lfirst_oid(cell));
@@ -500,7 +503,7 @@ synchro_registry_schema(Oid schema)
 				 errmsg("no table of schema \"%s\" is watched", name),
 				 errhint("SELECT synchro.add_schema(%s); watches all of them.",
 						 quote_literal_cstr(quote_identifier(name)))));
-	require_ownership(tables, schema);
+	require_ownership(tables, schema, true);
 	return tables;
 }
 

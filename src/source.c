@@ -97,7 +97,7 @@ synchro_source_find(const SynchroSources *sources, int32 number)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the change log refers to source %d, of which nothing is known", number),
-			 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
+			 errhint("Run synchro.reset() for each remote, with keep_references => true, then update the rows that it lacks, so that they are logged anew.")));
 }
 
 /*

@@ -38,15 +38,12 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 	rows = synchro_remote_query(link->remote, "SELECT synchro.peer_table($1)", 1, params);
 	there = synchro_nullable(rows, 0, 0);
 	if (there != NULL && strcmp(there, synchro_table_keys_text(lt->table)) != 0)
-	{
-		synchro_suspect(lt->root);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s is watched by other keys on remote \"%s\"", lt->table->qualified, link->target->name),
 				 errdetail("Primary key and natural key here: %s.  There: %s.", synchro_table_keys_text(lt->table), there),
 				 errhint("Name the same natural key on both sides: SELECT synchro.alter_table(%s, natural_key => ...).",
 						 quote_literal_cstr(lt->table->qualified))));
-	}
 	return there != NULL;
 }
 
@@ -236,8 +233,8 @@ synchro_staging_prepare(SynchroLink *link)
 			synchro_known_meet(link, lt);
 			if (link->preview != NULL)
 				synchro_placeholders_prepare(link, lt);
-			synchro_suspect(InvalidOid);
 			lt->decides = remote_decides(link, lt);
+			synchro_suspect(InvalidOid);
 		}
 	}
 	foreach(cell, link->tables)

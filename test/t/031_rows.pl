@@ -136,7 +136,7 @@ CREATE TABLE hostile.unapplied (node uuid);
 SQL
 	my $path = 'hostile, pg_temp, public, pg_catalog';
 
-	$remote->safe_psql('postgres', "CREATE SCHEMA hostile; GRANT USAGE ON SCHEMA hostile TO sync; $traps; GRANT ALL ON ALL TABLES IN SCHEMA hostile TO sync");
+	$remote->safe_psql('postgres', "CREATE SCHEMA hostile; GRANT USAGE ON SCHEMA hostile TO sync; $traps; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hostile TO sync");
 	$remote->safe_psql('postgres', "ALTER ROLE sync SET search_path = $path");
 	$local->safe_psql('postgres', "SET ROLE writer; $traps");
 	$local->safe_psql('postgres', "GRANT USAGE ON SCHEMA hostile TO PUBLIC; ALTER DATABASE postgres SET search_path = $path");

@@ -96,6 +96,22 @@ foreach my $how ('base backup', 'copied data directory')
 	};
 }
 
+subtest 'a copy with a worker of its own, and nothing to push' => sub {
+	my $copy = started_from($original, 'always_on', 'base backup')->();
+
+	$original->safe_psql('postgres', "UPDATE t SET n = n + 1 WHERE name = 't3'");
+	sync($original, 'office');
+	my $before = rows($remote, $all);
+
+	$copy->append_conf('postgresql.conf', "shared_preload_libraries = 'synchro'");
+	$copy->restart;
+	wait_for($copy, q{SELECT last_error ~ 'not in the state that this database left it in' AND attempts > 1 FROM synchro.remotes}, 'is held where it connects, and says so');
+	$copy->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('of a copy that is held', 1)});
+	wait_for($copy, q{SELECT attempts > 3 FROM synchro.remotes}, 'also when it has something');
+	is(rows($remote, $all), $before, 'nothing of it has arrived');
+	$copy->stop;
+};
+
 subtest 'the copy is faster' => sub {
 	my $copy = started_from($original, 'faster', 'base backup')->();
 

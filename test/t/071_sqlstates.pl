@@ -17,7 +17,7 @@ $remote->safe_psql('postgres', <<'SQL');
 CREATE TABLE obstacle (state text);
 GRANT SELECT ON obstacle TO PUBLIC;
 CREATE SEQUENCE met;
-GRANT ALL ON SEQUENCE met TO PUBLIC;
+GRANT USAGE ON SEQUENCE met TO PUBLIC;
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	of_all text := (SELECT state FROM public.obstacle);
@@ -42,8 +42,9 @@ wait_arrival($remote, 'SELECT count(*) FROM t', '1', 'a row to begin with');
 #
 my $round = 0;
 
-foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 53000 53100 53200 53300 55006 55P03 57000 57014 57P01 57P03
-	58000 58030))
+foreach my $state (qw(08000 08001 08003 08004 08006 08007 08P01 0B000 25P02 25006 26000 28000 2B000 2D000 34000 3B001 3D000 3F000
+	40000 40001 40002 40003 40P01 53000 53100 53200 53300 53400 55006 55P03 57000 57014 57P01 57P02 57P03 57P04 57P05
+	58000 58030 58P01 72000 F0000 XX001 XX002))
 {
 	$round++;
 	$remote->safe_psql('postgres', "INSERT INTO obstacle VALUES ('$state')");
@@ -59,7 +60,7 @@ foreach my $state (qw(08000 08003 08006 08P01 25P02 25006 40000 40001 40P01 5300
 # nor is it if the table's definition is, or the rights on it: the table stalls, others go on
 #
 both($local, $remote, 'CREATE TABLE other (id serial PRIMARY KEY, name text UNIQUE, n int)');
-$remote->safe_psql('postgres', 'GRANT ALL ON other TO sync; GRANT ALL ON SEQUENCE other_id_seq TO sync');
+$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON other TO sync; GRANT USAGE ON SEQUENCE other_id_seq TO sync');
 $local->safe_psql('postgres', q{SELECT synchro.add_table('other', '{name}'); INSERT INTO other (name, n) VALUES ('other', 0)});
 foreach my $state (qw(0A000 42501 42P01 42703 42883 55000))
 {
@@ -160,7 +161,7 @@ CREATE TABLE children (name text PRIMARY KEY, parent text REFERENCES parents);
 CREATE TABLE doubles (code text PRIMARY KEY, name text);
 SQL
 $remote->safe_psql('postgres', <<'SQL');
-GRANT ALL ON parents, children, doubles TO sync;
+GRANT SELECT, INSERT, UPDATE, DELETE ON parents, children, doubles TO sync;
 ALTER TABLE parents ADD CONSTRAINT no_bad CHECK (n <> -1);
 INSERT INTO doubles VALUES ('r1', 'double'), ('r2', 'double');
 SQL

@@ -81,7 +81,7 @@ drifts('a column of the key renamed on the remote', [ $remote, 'ALTER TABLE item
 drifts('a table renamed on the remote', [ $remote, 'ALTER TABLE items RENAME TO things' ], [ $remote, 'ALTER TABLE things RENAME TO items' ], 'items',
 	qr/42P01: .*has no table public\.items.*HINT: Create the table there/);
 drifts('a table moved on the remote', [ $remote, 'CREATE SCHEMA elsewhere; ALTER TABLE items SET SCHEMA elsewhere' ],
-	[ $remote, 'ALTER TABLE elsewhere.items SET SCHEMA public' ], 'items', qr/42P01: .*has no table public\.items/);
+	[ $remote, 'ALTER TABLE elsewhere.items SET SCHEMA public' ], 'items', qr/42P01: .*has no table public\.items.*HINT: Create the table there/);
 drifts('a right taken back on the remote', [ $remote, 'REVOKE INSERT ON items FROM sync' ], [ $remote, 'GRANT INSERT ON items TO sync' ], 'items',
 	qr/42501: .*permission denied for table items/);
 drifts('a policy on the remote', [ $remote, 'ALTER TABLE items ENABLE ROW LEVEL SECURITY' ], [ $remote, 'ALTER TABLE items DISABLE ROW LEVEL SECURITY' ], 'items',
@@ -96,6 +96,7 @@ foreach my $how ('ALTER TABLE items DISABLE TRIGGER synchro_capture', 'ALTER TAB
 
 	like($stderr, qr/WARNING:  changes of table public\.items are not captured.*HINT:  Run synchro\.alter_table\('public\.items'\)/s, "$how: a warning");
 	wait_for($local, q{SELECT count(*) = 1 AND min(relation::text) = 'items' AND min(sqlstate) = '55000' FROM synchro.failures}, 'the table stalls');
+	like(rows($local, 'SELECT message, hint FROM synchro.failures'), qr/^changes of table public\.items are not captured: its trigger.*\|Run .*synchro\.alter_table\('public\.items'\)/, 'which says what is wrong with it, and how that is mended');
 	$local->safe_psql('postgres', q{UPDATE items SET note = 'not captured'; UPDATE others SET n = n + 1});
 	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), 'others go on');
 	wait_for($local, 'SELECT failed FROM synchro.remotes', 'it has still stalled', expected => 1);

@@ -228,6 +228,38 @@ sub late_batch
 	return $done;
 }
 
+# who waits for a synchronization
+sub kill_caller
+{
+	my $pid = fork // die "fork: $!";
+
+	if (!$pid)
+	{
+		open STDOUT, '>', '/dev/null';
+		open STDERR, '>', '/dev/null';
+		exec 'psql', '-XAtq', '-d', $local->connstr('postgres'), '-c', q{SELECT * FROM synchro.synchronize('office')} or die "psql: $!";
+	}
+	my $until = time + 3;
+	my $done;
+
+	do
+	{
+		usleep(20_000);
+		$done = kill_one($local, 'kill -9 of who waits in synchronize()', q{query LIKE 'SELECT * FROM synchro.synchronize%' AND pid <> pg_backend_pid()});
+	} while ($done =~ /none/ && time < $until);
+	waitpid $pid, 0;
+	return $done;
+}
+
+sub no_connections
+{
+	ask($remote, 'ALTER ROLE sync CONNECTION LIMIT 0');
+	ask($remote, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+	usleep(rand 2_000_000);
+	ask($remote, 'ALTER ROLE sync CONNECTION LIMIT -1');
+	return 'no connections for the role';
+}
+
 my @kinds = (
 	sub { kill_one($local, 'kill -9 of the pusher', q{backend_type = 'synchro pusher'}) },
 	sub { kill_one($local, 'kill -9 of the launcher', q{backend_type = 'synchro launcher'}) },
@@ -240,7 +272,9 @@ my @kinds = (
 	sub { bad_line('cut') },
 	sub { bad_line('cut') },
 	sub { bad_line('swallow') },
-	\&late_batch);
+	\&late_batch,
+	\&kill_caller,
+	\&no_connections);
 #
 # What one needs to know when it has not come to rest, or has come to another: nothing of it may wait, nor end the test.
 #

@@ -300,6 +300,21 @@ settle($a, $b);
 same_rows($rows, 'copied');
 harmless('copy_table()', [ 'a: index expression, as attacker' ], 'sync');
 
+# Policies whose expressions are the attacker's: what might hide rows from the pushing role is an error, before anybody asks it;
+# and what might hide them from their owner is not asked.
+as($b, 'attacker', 'ALTER TABLE evil.t ENABLE ROW LEVEL SECURITY');
+as($a, 'attacker', q{UPDATE evil.t SET n = n + 1 WHERE code = 't5'});
+sync_parks($a, 'b', qr/42501: .*row-level security policy for table "t"/, 'a policy there: the table stalls');
+harmless('a policy there', [], 'sync');
+as($b, 'attacker', 'ALTER TABLE evil.t DISABLE ROW LEVEL SECURITY');
+as($a, 'attacker', 'ALTER TABLE evil.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY');
+$a->safe_psql('postgres', 'SELECT synchro.retry()');
+as($a, 'attacker', q{UPDATE evil.t SET n = n + 1 WHERE code = 't6'});
+settle($a, $b);
+as($a, 'attacker', 'ALTER TABLE evil.t DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY');
+harmless('a policy here, for the owner, too', [], 'sync');
+same_rows($rows, 'a policy here: rows arrive');
+
 # values that change hands, of all the types for which another one is put in between
 both($a, $b, <<'SQL2');
 CREATE TABLE public.swaps (name text PRIMARY KEY, i smallint NOT NULL UNIQUE, n numeric NOT NULL UNIQUE, t varchar(20) NOT NULL UNIQUE, u uuid NOT NULL UNIQUE,

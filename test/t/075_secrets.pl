@@ -81,6 +81,13 @@ sub fails_with
 
 	like($stderr, $reason, "$when: fails");
 	unlike($stderr, qr/$secret|$wrong/, "$when: without a password");
+	foreach my $function ('check', 'preview', 'verify')
+	{
+		my (undef, $rows, $says) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT * FROM synchro.$function('office')");
+
+		isnt("$rows$says", '', "$when: $function() says something");
+		unlike("$rows$says", qr/$secret|$wrong/, "$when: but no password");
+	}
 	wait_for($local, q{SELECT last_error IS NOT NULL FROM synchro.remotes}, "$when: the worker has tried");
 	look($when);
 	return;

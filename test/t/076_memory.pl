@@ -203,8 +203,8 @@ sub taken_by_writer
 	my $session = $local->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
-	# all that a session needs once
-	$session->query_safe("$settings; BEGIN; $sql WHERE i <= 10; ROLLBACK");
+	# all that a session needs once, also for what is written before the end
+	$session->query_safe("$settings; BEGIN; " . $sql =~ s/'change '/'before '/r . " WHERE i <= 40000; COMMIT");
 	my $before = peak($pid);
 
 	$session->query_safe("BEGIN; $sql; COMMIT");
@@ -215,11 +215,26 @@ sub taken_by_writer
 }
 
 $local->safe_psql('postgres', q{SELECT synchro.pause('office')});
-my $million = "INSERT INTO t (name, n) SELECT 'change ' || i || ' of %s', 0 FROM generate_series(1, $changes) i";
-my $bare = taken_by_writer('SET synchro.log_changes = off', sprintf $million, 'nobody');
-my $logged = taken_by_writer('SET synchro.log_changes = on', sprintf $million, 'somebody');
 
-cmp_ok($logged - $bare, '<', $writer_bound, sprintf '%d changes in a transaction take %.1f MB, of which PostgreSQL\'s queue of triggers %.1f MB', $changes, $logged, $bare);
+# MB for so many changes with such a buffer, beyond what PostgreSQL takes for them
+sub taken_by_capture
+{
+	my ($number, $buffer_size) = @_;
+	my $insert = "INSERT INTO t (name, n) SELECT 'change ' || i || ' of %s', 0 FROM generate_series(1, $number) i";
+	my $bare = taken_by_writer('SET synchro.log_changes = off', sprintf $insert, "nobody $number $buffer_size");
+	my $logged = taken_by_writer("SET synchro.log_changes = on; SET synchro.buffer_size = '$buffer_size'", sprintf $insert, "somebody $number $buffer_size");
+
+	cmp_ok($logged - $bare, '<', $slack * $buffer_size =~ s/MB//r,
+		sprintf '%d changes in a transaction take %.1f MB with a buffer of %s, of which PostgreSQL\'s queue of triggers %.1f MB', $number, $logged, $buffer_size, $bare);
+	return $logged - $bare;
+}
+
+my $half = taken_by_capture($changes / 2, '1MB');
+my $all = taken_by_capture($changes, '1MB');
+my $buffered = taken_by_capture($changes, '8MB');
+
+cmp_ok($all, '<', $half + 0.5 * $slack, sprintf 'twice as many take no more: %.1f MB, %.1f MB', $all, $half);
+cmp_ok($buffered, '>', $all + 4, sprintf 'and a larger buffer is used: %.1f MB', $buffered);
 is(rows($local, "SELECT pending >= $changes FROM synchro.remotes"), 't', 'all of them are logged');
 
 #
@@ -242,8 +257,8 @@ sub taken_by_subtransactions
 	$session->quit;
 	return $taken;
 }
-$bare = taken_by_subtransactions('SET synchro.log_changes = off', 'a');
-$logged = taken_by_subtransactions('SET synchro.log_changes = on', 'b');
+my $bare = taken_by_subtransactions('SET synchro.log_changes = off', 'a');
+my $logged = taken_by_subtransactions('SET synchro.log_changes = on', 'b');
 cmp_ok($logged - $bare, '<', $writer_bound, sprintf '40000 subtransactions take %.1f MB, without the log %.1f MB', $logged, $bare);
 is(rows($local, q{SELECT count(DISTINCT key) FROM synchro.changes WHERE relation = 'long_keys'::regclass}), '40000', 'all of them are logged');
 

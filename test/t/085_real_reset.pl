@@ -12,7 +12,7 @@ use Test::More;
 my ($here, $there) = real_pair(conf => 'synchro.batch_size = 100');
 
 both($here, $there, 'CREATE TABLE other (name text PRIMARY KEY, v int)');
-$there->safe_psql('postgres', 'GRANT ALL ON other TO sync');
+$there->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON other TO sync');
 $here->safe_psql('postgres', q{SELECT synchro.add_table('other'); INSERT INTO other VALUES ('x', 1)});
 $here->safe_psql('postgres', $REAL{more});
 is(sync($here, 'there')->{failed}, 0, 'what is only here is pushed');

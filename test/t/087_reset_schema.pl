@@ -101,7 +101,7 @@ refused(q{SELECT synchro.reset_schema('shop', false, 'nowhere', true)}, qr/42704
 refused(q{CREATE SCHEMA empty; SELECT synchro.reset_schema('empty')}, qr/42704: no table of schema "empty" is watched.*HINT:  SELECT synchro\.add_schema\('empty'\)/s,
 	'and of a schema without watched tables');
 $local->safe_psql('postgres', 'CREATE ROLE clerk; GRANT USAGE ON SCHEMA synchro, shop TO clerk; GRANT EXECUTE ON FUNCTION synchro.reset_schema TO clerk');
-refused(q{SET ROLE clerk; SELECT synchro.reset_schema('shop')}, qr/42501: must be owner of all tables of schema "shop"/, 'and by somebody else than the owner');
+refused(q{SET ROLE clerk; SELECT synchro.reset_schema('shop')}, qr/42501: must be owner of all watched tables of schema "shop".*HINT:  Let a role that owns all of them/s, 'and by somebody else than the owner');
 is(rows($local, 'SELECT count(*) FROM synchro.copying'), 0, 'nothing came of these');
 
 #

@@ -397,7 +397,8 @@ mends('log and clock', {
 $local->safe_psql('postgres', q{UPDATE synchro.node_identity SET clock_uncertainty = 0; LOAD 'synchro'; ALTER SYSTEM RESET synchro.log_retention; SELECT pg_reload_conf()});
 mends('a copy', {
 	break => [ $local, 'UPDATE synchro.node_identity SET system_identifier = 1' ],
-	severity => 'error', table => undef, problem => qr/^this database is a copy or was restored, and is held/, fix => qr/^SELECT synchro\.confirm_node\(\);$/ });
+	severity => 'error', table => undef, problem => qr/^this database is a copy or was restored, and is held/,
+	fix => qr/^-- if this database is to push, too, or in place of the original:\n-- SELECT synchro\.confirm_node\(\);$/, by => [ $local, 'SELECT synchro.confirm_node()' ] });
 
 # a remote whose owner is no superuser
 $local->safe_psql('postgres', sprintf(<<'SQL', $remote->port));

@@ -1,0 +1,131 @@
+# WHY: that rows which are refused hold up nothing has to be true of the pass that meets them, whatever refuses them and however
+# many they are; and what is refused must be found by few batches, and tried again less and less often, or it costs the others
+# their time.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, <<'SQL');
+CREATE TABLE items (id serial PRIMARY KEY, name text NOT NULL UNIQUE, code int, note text);
+CREATE TABLE others (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+SQL
+$remote->safe_psql('postgres', q{SELECT setval('items_id_seq', 1000000); CREATE TABLE codes AS SELECT i AS code FROM generate_series(0, 20000) i; ALTER TABLE codes ADD PRIMARY KEY (code)});
+connect_remote($local, $remote);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('items', '{name}'), synchro.add_table('others', '{name}');
+INSERT INTO items (name, code, note) SELECT 'item ' || i, i, '' FROM generate_series(1, 10000) i;
+SQL
+is(sync($local, 'office')->{inserted}, 10000, 'rows to begin with');
+
+my $all = 'SELECT name, code, note FROM items ORDER BY name';
+
+#
+# 1, 10 and 100 rows among 10,000, each against something else
+#
+my %obstacles = (
+	'a CHECK' => [ 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (code <> -1)', 'ALTER TABLE items DROP CONSTRAINT no_bad', 'code = -1', '23514|no_bad|.*no_bad.*' ],
+	'a foreign key' => [ 'ALTER TABLE items ADD CONSTRAINT known FOREIGN KEY (code) REFERENCES codes', 'ALTER TABLE items DROP CONSTRAINT known', 'code = -1', '23503|known|.*known.*' ],
+	'a NOT NULL' => [ 'ALTER TABLE items ALTER code SET NOT NULL', 'ALTER TABLE items ALTER code DROP NOT NULL', 'code = NULL', '23502||.*"code".*' ],
+	'a unique constraint' => [ 'ALTER TABLE items ADD CONSTRAINT one_code UNIQUE (code)', 'ALTER TABLE items DROP CONSTRAINT one_code', 'code = id - 1', '23505|one_code|.*one_code.*' ],
+	'a trigger' => [ <<'SQL', 'DROP TRIGGER refuse ON items; DROP FUNCTION refuse()', 'code = -1', 'P0001||not this one' ],
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN IF NEW.code = -1 THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION refuse();
+SQL
+);
+
+foreach my $kind (sort keys %obstacles)
+{
+	my ($obstacle, $mend, $change, $reason) = @{ $obstacles{$kind} };
+
+	foreach my $count (1, 10, 100)
+	{
+		my $step = 10000 / $count;
+		my $testname = "$count of 10,000 rows against $kind";
+		my ($state, $constraint, $message) = split /\|/, $reason;
+
+		$remote->safe_psql('postgres', $obstacle);
+		$local->safe_psql('postgres', "BEGIN; UPDATE items SET note = '$testname'; UPDATE items SET $change WHERE id % $step = 7 % $step; COMMIT");
+		my $from = -s $remote->logfile;
+		my $result = sync($local, 'office');
+
+		is("$result->{updated} $result->{failed}", (10000 - $count) . " $count", "$testname: the pass that meets them brings all others");
+		my $batches = () = slurp($remote->logfile, $from) =~ /statement: BEGIN;SET CONSTRAINTS ALL DEFERRED/g;
+		cmp_ok($batches, '<', (20 + 20 * $count) * ($kind =~ /unique/ ? 2 : 1), "$testname: they are found by few batches, $batches");
+		is(rows($local, q{SELECT count(*), count(DISTINCT key), bool_and(attempts = 1 AND next_attempt > first_failed AND operation = 'update'), bool_and(message ~ '^} . $message . q{$'), min(sqlstate), max(sqlstate), min(constraint_name) FROM synchro.failures}),
+			"$count|$count|t|t|$state|$state|$constraint", "$testname: each is shown, with its reason");
+
+		# what is sent then are the newest values
+		$local->safe_psql('postgres', "UPDATE items SET note = 'newest' WHERE id % $step = 7 % $step");
+		$remote->safe_psql('postgres', $mend);
+		$result = sync($local, 'office');
+		is("$result->{updated} $result->{failed}", "$count 0", "$testname: the cause gone, they arrive");
+		same($local, $remote, $all, "$testname: with the newest values");
+		$local->safe_psql('postgres', 'UPDATE items SET code = id WHERE code IS DISTINCT FROM id');
+		is(sync($local, 'office')->{updated}, $count, "$testname: the next change of them is like any other");
+	}
+}
+
+sub slurp
+{
+	my ($file, $from) = @_;
+
+	open my $log, '<', $file or die "could not read $file: $!";
+	seek $log, $from, 0;
+	local $/ = undef;
+	my $text = <$log>;
+	close $log;
+	return $text;
+}
+
+#
+# Each attempt is twice as far from the one before, a fifth more or less, up to synchro.retry_max_interval. Of a row, and of a
+# table that stalls.
+#
+$local->append_conf('postgresql.conf', 'synchro.retry_max_interval = 10s');
+$local->reload;
+$local->poll_query_until('postgres', q{SELECT current_setting('synchro.retry_max_interval') = '10s'}) or die 'the setting does not come';
+$local->safe_psql('postgres', q{INSERT INTO others (name, n) VALUES ('first', 1)});
+sync($local, 'office');
+foreach my $case ([ 'items', 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (code <> -1)', 'UPDATE items SET code = -1 WHERE id = 7', 'ALTER TABLE items DROP CONSTRAINT no_bad' ],
+	[ 'others', 'REVOKE UPDATE ON others FROM sync', 'UPDATE others SET n = 2', 'GRANT UPDATE ON others TO sync' ])
+{
+	my ($table, $obstacle, $change, $mend) = @$case;
+
+	$remote->safe_psql('postgres', $obstacle);
+	$local->safe_psql('postgres', $change);
+	foreach my $attempt (1 .. 6)
+	{
+		my $tried = rows($local, 'SELECT clock_timestamp()');
+		my $result = sync($local, 'office');
+		my $most = 2**($attempt - 1) > 10 ? 10 : 2**($attempt - 1);
+
+		# it was tried after $tried, and before now
+		is(rows($local, "SELECT relation, attempts, next_attempt >= '$tried'::timestamptz + 0.8 * interval '$most s', next_attempt <= clock_timestamp() + 1.2 * interval '$most s'
+			FROM synchro.failures ORDER BY 1"), "$table|$attempt|t|t", "$table, attempt $attempt: the next one is in some $most s");
+	}
+	$remote->safe_psql('postgres', $mend);
+	is(sync($local, 'office')->{failed}, 0, "$table: the cause gone, it arrives");
+}
+
+# A table that has stalled does not keep synchronize() from trying rows of others.
+$remote->safe_psql('postgres', q{ALTER TABLE others ADD CONSTRAINT small CHECK (n < 1000); REVOKE UPDATE ON items FROM sync});
+$local->safe_psql('postgres', q{UPDATE items SET note = 'stalls'; UPDATE others SET n = 5000});
+is(sync($local, 'office')->{failed}, 2, 'a table stalls, and a row of another is refused');
+$local->safe_psql('postgres', q{UPDATE synchro.parked SET next_attempt = now() + interval '1 hour'; UPDATE synchro.stalled SET next_attempt = now() + interval '1 hour'});
+$remote->safe_psql('postgres', 'ALTER TABLE others DROP CONSTRAINT small');
+is(sync($local, 'office')->{failed}, 1, 'the row is tried by the call that finds the table as it was');
+same($local, $remote, 'SELECT name, n FROM others', 'and arrives');
+$remote->safe_psql('postgres', 'GRANT UPDATE ON items TO sync');
+is(sync($local, 'office')->{failed}, 0, 'the next call tries the table');
+same($local, $remote, $all, 'and all is the same');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
