@@ -4,7 +4,8 @@
 #   make install        install it there (as the owner of that installation)
 #   make check          all tests on servers of their own; ONLY=regex runs some, KEEP=1 keeps the folder
 #   make check-versions the same on several PostgreSQL versions, in chroots (as root, on Debian); VERSIONS='17 18' picks
-#   make check-asserts  the same on a server built with assertions (as root, on Debian); VALGRIND=1 under valgrind
+#   make check-asserts  the same on a server built with assertions (as root, on Debian)
+#   make check-valgrind the same under valgrind, on a server built for that: ONLY=regex, or it takes hours
 #   make check-sanitizers the same server, with gcc's sanitizers for addresses and undefined behaviour in the extension
 #   make coverage       the same, and which share of the sources' lines was run
 #   make lint           cppcheck and clang's analyzer on the sources
@@ -40,7 +41,7 @@ PG_CONFIG := $(shell bash test/pg-config)
 endif
 
 # PGXS has a target `check` of its own and cannot be included where PostgreSQL is missing, so ours go without it.
-OURS = check check-versions check-asserts check-sanitizers coverage lint demo bench
+OURS = check check-versions check-asserts check-valgrind check-sanitizers coverage lint demo bench
 
 ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
@@ -48,10 +49,10 @@ ifneq ($(filter $(OURS),$(MAKECMDGOALS)),)
 
 check coverage lint demo bench: export PG_CONFIG := $(PG_CONFIG_GIVEN)
 check coverage: export REGRESS := $(REGRESS)
-check check-versions check-asserts check-sanitizers coverage bench: export ONLY := $(ONLY)
+check check-versions check-asserts check-valgrind check-sanitizers coverage bench: export ONLY := $(ONLY)
 check coverage demo bench: export KEEP := $(KEEP)
 bench: export QUICK := $(QUICK)
-check check-asserts: export VALGRIND := $(VALGRIND)
+check: export VALGRIND := $(VALGRIND)
 
 check:
 	@bash test/deps
@@ -64,6 +65,10 @@ check-versions:
 check-asserts:
 	@bash test/deps
 	@bash test/asserts
+
+check-valgrind:
+	@bash test/deps
+	@VALGRIND="$(or $(VALGRIND),1)" bash test/asserts
 
 check-sanitizers:
 	@bash test/deps
