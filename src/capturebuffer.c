@@ -328,7 +328,7 @@ make_room(void)
 	size = own_records + buffer_limit() + RECORD_ROOM;
 	while (size / GROWTH >= needed)
 		size /= GROWTH;
-	if (size > buffer.maxlen)
+	if (size > buffer.maxlen && AllocSizeIsValid(size))
 	{
 		buffer.data = repalloc(buffer.data, size);
 		buffer.maxlen = size;
