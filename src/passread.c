@@ -116,7 +116,6 @@ synchro_pass_collect(SynchroPass *pass)
 	SynchroSnapshot *since = synchro_snapshot_parse(pass->position->snapshot);
 	SynchroSnapshot *named = synchro_snapshot_parse(pass->position->keys_snapshot);
 	SynchroMoreKeys more = {synchro_copychunk_scan};
-	ListCell   *cell;
 
 	synchro_local_begin_locked("synchro: reading the log", synchro_log_lock);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -129,14 +128,8 @@ synchro_pass_collect(SynchroPass *pass)
 	if (pass->parked->any_due)
 		synchro_link_forget(pass->link);
 	synchro_link_refresh(pass->link);
-	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due,
+	pass->stalled = synchro_stalled_load(pass->link->target->name, pass->all_due, pass->just_stalled,
 										 pass->link->preview == NULL ? pass->position->keys_snapshot : NULL);
-	foreach(cell, pass->stalled)
-	{
-		SynchroStalled *stalled = lfirst(cell);
-
-		stalled->due &= !list_member_oid(pass->just_stalled, stalled->relid);
-	}
 	if (pass->link->preview != NULL)
 		leave_out_of_preview(pass);
 	synchro_pass_choose_copy(pass);

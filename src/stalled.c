@@ -106,11 +106,11 @@ keep_names(const char *server, List *stalled, const char *keys_snapshot)
  * The tables that have stalled for a remote, in the current memory context.
  * In a local transaction.
  *
- * all_due: try all, whatever their time.  keys_snapshot: the position's, which
+ * all_due: try all, whatever their time.  tried: but not these.  keys_snapshot: the position's, which
  * a pass is about to move; NULL if it is a preview's.
  */
 List *
-synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot)
+synchro_stalled_load(const char *server, bool all_due, const List *tried, const char *keys_snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *result = NIL;
@@ -140,7 +140,7 @@ synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot
 		stalled->relid = DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull));
 		stalled->since = synchro_snapshot_parse(since);
 		stalled->named = named != NULL ? synchro_snapshot_parse(named) : NULL;
-		stalled->due = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull));
+		stalled->due = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull)) && !list_member_oid(tried, stalled->relid);
 		result = lappend(result, stalled);
 		MemoryContextSwitchTo(old);
 	}

@@ -30,7 +30,7 @@ extern void synchro_suspect(Oid relid);
 extern void synchro_suspect_keyless(const SynchroTable *table, Oid relid);
 extern Oid	synchro_suspect_take(int sqlerrcode);
 
-extern List *synchro_stalled_load(const char *server, bool all_due, const char *keys_snapshot);
+extern List *synchro_stalled_load(const char *server, bool all_due, const List *tried, const char *keys_snapshot);
 extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
 extern bool synchro_stalled_any_due(const List *stalled);
 extern List *synchro_stalled_waiting(const List *stalled);
