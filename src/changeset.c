@@ -98,7 +98,8 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 												 (row->parked ? HISTORY_PARKED | (row->due ? HISTORY_DUE : 0) :
 												  row->copied ? HISTORY_COPIED : row->txid == 0 ? HISTORY_AGAIN : 0) |
 												 (record->derived ? HISTORY_DERIVED : 0) |
-												 (record->moved ? HISTORY_MOVED : 0));
+												 (record->moved ? HISTORY_MOVED : 0) |
+												 (record->refused ? HISTORY_REFUSED : 0));
 	slot->tts_values[HISTORY_IDENTITY] = synchro_bytes_datum(record->identity);
 	slot->tts_isnull[HISTORY_OLD] = !record->has_old || !old_is_readable;
 	if (!slot->tts_isnull[HISTORY_OLD])
@@ -157,7 +158,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		pos = synchro_key_next(pos, end, changed->table, row->layout, &record);
 		collector->changes->nentries++;
-		if (record.refused)
+		if (record.refused && (named || !synchro_history_known_to_peer(&collector->histories, record.stamp)))
 			continue;
 		put_record(collector, changed, row, &record, position, old_is_readable, named);
 		collector->changes->nagain += row->txid == 0;

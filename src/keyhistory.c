@@ -127,6 +127,18 @@ begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stam
 		group->derived = add_gone(group->derived, before.own_key, before.renamed);
 }
 
+/*
+ * The remote has renamed the row, too, and lost.  So it calls the row by that
+ * name, not by the one that the row had when both knew it: this may be another
+ * row's there by now.
+ */
+static void
+call_as_refused(KeyHistory *group, TupleTableSlot *slot)
+{
+	if (has_untold_name(group) && !slot->tts_isnull[HISTORY_OLD])
+		group->own_key = slot_old_key(slot);
+}
+
 static void
 add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlot *slot)
 {
@@ -134,6 +146,11 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 	SynchroOp	op = (SynchroOp) (flags & HISTORY_OP_MASK);
 	SynchroStamp stamp = {DatumGetInt64(slot->tts_values[HISTORY_STAMP]), DatumGetInt32(slot->tts_values[HISTORY_SOURCE])};
 
+	if ((flags & HISTORY_REFUSED) != 0)
+	{
+		call_as_refused(group, slot);
+		return;
+	}
 	group->waits = (flags & (HISTORY_PARKED | HISTORY_DUE)) == HISTORY_PARKED;
 	if ((flags & (HISTORY_AGAIN | HISTORY_PARKED)) == 0 && synchro_history_known_to_peer(histories, stamp))
 	{

@@ -312,11 +312,19 @@ synchro_peer_apply(PG_FUNCTION_ARGS)
 /*
  * Until the node that is pushing hears that its change of a row's name has
  * lost, it calls the row so, and says of whatever has the row in its own name
- * what is true of this one.  So the log gets the name as one that the row has lost.
+ * what is true of this one.  So the log gets the name as one that the row has lost,
+ * at the time and by the origin of the change that has won, by way of that node:
+ * what is pushed to it calls the row so, too (keyhistory.c).
  */
 static void
-refuse_name(const SynchroTable *table, const char *identity, const char *name, SynchroStamp stamp)
+refuse_name(const SynchroPeerSession *peer, const SynchroTable *table, const char *identity, const char *name,
+			TimestampTz at, const pg_uuid_t *origin)
 {
+	SynchroStamp stamp = {at};
+
+	/* in a preview nothing is logged, and nothing is to stay, of which the source would be */
+	if (synchro_log_changes)
+		stamp.source = synchro_source_number(origin, &peer->node);
 	synchro_applied_refuse(table, synchro_identities_encode_text(table, table->identity, table->nidentity, identity),
 						   synchro_identities_encode_text(table, table->key, table->nkey, name), stamp);
 }
@@ -370,8 +378,7 @@ synchro_peer_lost(PG_FUNCTION_ARGS)
 	conflict.name = name;
 	synchro_conflict_record(&conflict);
 	if (conflict.identity != NULL && !PG_ARGISNULL(10))
-		refuse_name(table, conflict.identity, synchro_text_or_null(fcinfo, 10),
-					synchro_peersession_stamp(conflict.local_at, PG_GETARG_UUID_P(3)));
+		refuse_name(peer, table, conflict.identity, synchro_text_or_null(fcinfo, 10), conflict.local_at, PG_GETARG_UUID_P(3));
 
 	/* a row that the other node has not got yet is on its way there already */
 	if ((conflict.identity != NULL || former != NULL) &&

@@ -106,8 +106,9 @@ keep_names(const char *server, List *stalled, const char *keys_snapshot)
  * The tables that have stalled for a remote, in the current memory context.
  * In a local transaction.
  *
- * all_due: try all, whatever their time.  tried: but not these.  keys_snapshot: the position's, which
- * a pass is about to move; NULL if it is a preview's.
+ * all_due: try all, whatever their time.  tried: not these, whatever that is.
+ * keys_snapshot: the position's, which a pass is about to move; NULL if it is a
+ * preview's.
  */
 List *
 synchro_stalled_load(const char *server, bool all_due, const List *tried, const char *keys_snapshot)

@@ -112,4 +112,17 @@ on($b, q{UPDATE child SET parent_id = (SELECT id FROM parent WHERE name = 'h') W
 on($a, add_child('h', 'x', 2));
 sync($a, 'b');
 ends_as('g.|h', 'child|h/x|2 leaf|h/x/l|0 parent|g2|0 parent|h|0', 'a row that was moved');
+
+# The other way round: a name that was refused is the row's on the other node all the same. The name that it had when both knew it
+# has been handed on there.
+on($a, add_parent($_, 0)) foreach 'i', 'j', 'k';
+on($a, add_child('i', 'x', 1), add_child('j', 'x', 2),
+	q{INSERT INTO leaf (child_id, name, n) SELECT c.id, p.name, 0 FROM child c JOIN parent p ON p.id = c.parent_id WHERE p.name IN ('i', 'j')});
+settle($a, $b);
+my $move = "UPDATE child SET parent_id = (SELECT id FROM parent WHERE name = '%s'), name = '%s' WHERE name = 'x' AND parent_id = (SELECT id FROM parent WHERE name = '%s')";
+
+on($a, 'BEGIN; ' . sprintf($move, 'i', 'y', 'i') . '; ' . sprintf($move, 'i', 'x', 'j') . '; COMMIT');
+on($b, sprintf $move, 'k', 'x', 'i');
+sync($a, 'b');
+ends_as('[ijk]', 'child|i/x|2 child|k/x|1 leaf|i/x/j|0 leaf|k/x/i|0 parent|i|0 parent|j|0 parent|k|0', 'a name that was refused, and another that was handed on');
 done_testing();
