@@ -131,7 +131,7 @@ synchro_key_damaged(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("damaged key in the change log"),
-			 errhint("Run synchro.reset() for each remote, with keep_references => true, then update the rows that it lacks, so that they are logged anew.")));
+			 errhint(SYNCHRO_LOG_DAMAGED_HINT)));
 }
 
 static pg_crc32c

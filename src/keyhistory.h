@@ -12,7 +12,7 @@
 #include "historysort.h"
 #include "logstamp.h"
 
-#define HISTORY_REFUSED 0x200	/* see SYNCHRO_KEY_REFUSED; no change */
+#define HISTORY_REFUSED 0x200		/* see SYNCHRO_KEY_REFUSED; no change */
 #define HISTORY_MOVED	0x100		/* came from another identity */
 #define HISTORY_NAMED	0x80		/* from before the keys snapshot: its names
 								 * have reached the remote */

@@ -457,9 +457,9 @@ skip_echoes(SynchroPass *pass)
  *
  * position: as synchro_peer_open() left it; moved on here.  all_due: try what
  * has failed before whatever the time for that, but for the tables stalled,
- * which have just been tried.  Errors of the remote are raised as ours; what batches before have committed stays.  If
- * the result is unfinished, the link is not to be used any more, or the remote
- * no longer wanted; another pass goes on.
+ * which have just been tried.  Errors of the remote are raised as ours; what
+ * batches before have committed stays.  If the result is unfinished, the link is
+ * not to be used any more, or the remote no longer wanted; another pass goes on.
  */
 void
 synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, const List *stalled, SynchroPassResult *result)

@@ -320,11 +320,8 @@ static void
 refuse_name(const SynchroPeerSession *peer, const SynchroTable *table, const char *identity, const char *name,
 			TimestampTz at, const pg_uuid_t *origin)
 {
-	SynchroStamp stamp = {at};
+	SynchroStamp stamp = {at, synchro_source_number(origin, &peer->node)};
 
-	/* in a preview nothing is logged, and nothing is to stay, of which the source would be */
-	if (synchro_log_changes)
-		stamp.source = synchro_source_number(origin, &peer->node);
 	synchro_applied_refuse(table, synchro_identities_encode_text(table, table->identity, table->nidentity, identity),
 						   synchro_identities_encode_text(table, table->key, table->nkey, name), stamp);
 }

@@ -14,6 +14,7 @@
 
 #include "localsql.h"
 #include "source.h"
+#include "synchro.h"
 
 bool
 synchro_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b)
@@ -97,7 +98,7 @@ synchro_source_find(const SynchroSources *sources, int32 number)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the change log refers to source %d, of which nothing is known", number),
-			 errhint("Run synchro.reset() for each remote, with keep_references => true, then update the rows that it lacks, so that they are logged anew.")));
+			 errhint(SYNCHRO_LOG_DAMAGED_HINT)));
 }
 
 /*

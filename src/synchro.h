@@ -35,6 +35,10 @@
 	" JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid" \
 	" WHERE n.nspname = '" SYNCHRO_SCHEMA "' AND p.proname = 'peer_node' AND p.pronargs = 0 AND e.extname = '" SYNCHRO_EXTENSION "')"
 
+/* what to do if what the log says cannot be relied on */
+#define SYNCHRO_LOG_DAMAGED_HINT \
+	"Run synchro.reset() for each remote, with keep_references => true, then update the rows that it lacks, so that they are logged anew."
+
 /* in SQL, tells a NULL of any type: a composite value of NULLs IS NULL, but is none */
 #define SYNCHRO_SQL_IS_NULL		"IS NOT DISTINCT FROM NULL"
 

@@ -5,8 +5,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
-use Nodes qw(link_nodes nodes join_nodes on settle watch);
-use PostgreSQL::Test::Cluster;
+use Nodes qw(:DEFAULT on);
 use SynchroTest;
 use Test::More;
 
@@ -29,16 +28,8 @@ SQL
 
 	# something is pending when it is made
 	on($b, q{UPDATE t SET n = 1 WHERE name = 't6'});
-	if ($how eq 'base backup')
-	{
-		$b->backup('base');
-	}
-	else
-	{
-		$b->stop;
-		$b->backup_fs_cold('base');
-		$b->start;
-	}
+	my $start = started_from($b, "restored_$word", $how);
+
 	on($a, q{INSERT INTO t (name, n) VALUES ('of a', 1)}, q{UPDATE t SET n = 2 WHERE name = 't1'}, q{UPDATE t SET name = 'renamed by a' WHERE name = 't4'});
 	on($b, q{INSERT INTO t (name, n) VALUES ('of b', 1)}, q{INSERT INTO c (t_id, name, n) SELECT id, 'of b', 1 FROM t WHERE name IN ('t1', 'of b')},
 		q{UPDATE t SET n = 2 WHERE name = 't2'}, q{DELETE FROM t WHERE name = 't3'}, q{UPDATE t SET name = 'renamed by b' WHERE name = 't5'});
@@ -47,9 +38,7 @@ SQL
 
 	# b comes back as it was, and goes on
 	$b->stop;
-	my $restored = PostgreSQL::Test::Cluster->new("restored_$word");
-	$restored->init_from_backup($b, 'base');
-	$restored->start;
+	my $restored = $start->();
 	my $port = $restored->port;
 	on($a, "ALTER SERVER b_$word OPTIONS (SET port '$port')", q{UPDATE t SET n = n + 1 WHERE name = 't1'});
 	on($restored, q{INSERT INTO t (name, n) VALUES ('of b again', 1)}, q{UPDATE c SET n = 7 WHERE t_id = (SELECT id FROM t WHERE name = 't6')});

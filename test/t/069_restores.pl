@@ -6,7 +6,6 @@ use strict;
 use warnings;
 
 use lib 'test/t';
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
@@ -27,28 +26,6 @@ INSERT INTO r (what, t) SELECT 'r' || i, i FROM generate_series(1, 5) i;
 SQL
 sync($original, 'office');
 my $all = q{SELECT name, n FROM t UNION ALL SELECT what || ' of ' || name, n FROM r JOIN t ON t.id = r.t ORDER BY 1};
-
-sub started_from
-{
-	my ($node, $name, $how) = @_;
-	my $copy = PostgreSQL::Test::Cluster->new($name);
-
-	if ($how eq 'base backup')
-	{
-		$node->backup($name);
-	}
-	else
-	{
-		$node->stop;
-		$node->backup_fs_cold($name);
-		$node->start;
-	}
-	return sub {
-		$copy->init_from_backup($node, $name);
-		$copy->start;
-		return $copy;
-	};
-}
 
 #
 # copies of the local side

@@ -5,6 +5,8 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -56,7 +58,7 @@ foreach my $kind (sort keys %obstacles)
 		my $result = sync($local, 'office');
 
 		is("$result->{updated} $result->{failed}", (10000 - $count) . " $count", "$testname: the pass that meets them brings all others");
-		my $batches = () = slurp($remote->logfile, $from) =~ /statement: BEGIN;SET CONSTRAINTS ALL DEFERRED/g;
+		my $batches = () = slurp_file($remote->logfile, $from) =~ /statement: BEGIN;SET CONSTRAINTS ALL DEFERRED/g;
 		cmp_ok($batches, '<', (20 + 20 * $count) * ($kind =~ /unique/ ? 2 : 1), "$testname: they are found by few batches, $batches");
 		is(rows($local, q{SELECT count(*), count(DISTINCT key), bool_and(attempts = 1 AND next_attempt > first_failed AND operation = 'update'), bool_and(message ~ '^} . $message . q{$'), min(sqlstate), max(sqlstate), min(constraint_name) FROM synchro.failures}),
 			"$count|$count|t|t|$state|$state|$constraint", "$testname: each is shown, with its reason");
@@ -72,25 +74,11 @@ foreach my $kind (sort keys %obstacles)
 	}
 }
 
-sub slurp
-{
-	my ($file, $from) = @_;
-
-	open my $log, '<', $file or die "could not read $file: $!";
-	seek $log, $from, 0;
-	local $/ = undef;
-	my $text = <$log>;
-	close $log;
-	return $text;
-}
-
 #
 # Each attempt is twice as far from the one before, a fifth more or less, up to synchro.retry_max_interval. Of a row, and of a
 # table that stalls.
 #
-$local->append_conf('postgresql.conf', 'synchro.retry_max_interval = 10s');
-$local->reload;
-$local->poll_query_until('postgres', q{SELECT current_setting('synchro.retry_max_interval') = '10s'}) or die 'the setting does not come';
+reload_with($local, 'synchro.retry_max_interval' => '10s');
 $local->safe_psql('postgres', q{INSERT INTO others (name, n) VALUES ('first', 1)});
 sync($local, 'office');
 foreach my $case ([ 'items', 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (code <> -1)', 'UPDATE items SET code = -1 WHERE id = 7', 'ALTER TABLE items DROP CONSTRAINT no_bad' ],
@@ -103,8 +91,9 @@ foreach my $case ([ 'items', 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (cod
 	foreach my $attempt (1 .. 6)
 	{
 		my $tried = rows($local, 'SELECT clock_timestamp()');
-		my $result = sync($local, 'office');
 		my $most = 2**($attempt - 1) > 10 ? 10 : 2**($attempt - 1);
+
+		sync($local, 'office');
 
 		# it was tried after $tried, and before now
 		is(rows($local, "SELECT relation, attempts, next_attempt >= '$tried'::timestamptz + 0.8 * interval '$most s', next_attempt <= clock_timestamp() + 1.2 * interval '$most s'

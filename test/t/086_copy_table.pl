@@ -195,7 +195,7 @@ refused(q{SELECT synchro.copy_table('office', 'part_1')}, qr/55000: table "part_
 refused(q{CREATE TABLE loses (code text NOT NULL UNIQUE, n int); SELECT synchro.add_table('loses', '{code}'); ALTER TABLE loses DROP code; SELECT synchro.copy_table('office', 'loses')},
 	qr/55000: table public\.loses has lost its key.*HINT:  Add a primary key, or name another key/s, 'nor one that has lost its key');
 refused(q{SELECT synchro.reset_schema('public')}, qr/55000: table "loses" has no usable key.*HINT:  .*SELECT synchro\.alter_table\('public\.loses'/s, 'nor is its schema reset');
-$local->safe_psql('postgres', q{DROP TABLE IF EXISTS loses});
+$local->safe_psql('postgres', q{DROP TABLE loses});
 refused(q{SELECT synchro.copy_table('nowhere', 'town')}, qr/"nowhere"/, 'nor to nowhere');
 $local->safe_psql('postgres', 'CREATE ROLE clerk; GRANT USAGE ON SCHEMA synchro TO clerk; GRANT EXECUTE ON FUNCTION synchro.copy_table TO clerk');
 refused(q{SET ROLE clerk; SELECT synchro.copy_table('office', 'town')}, qr/must be owner of table town/, 'nor by somebody else than its owner');

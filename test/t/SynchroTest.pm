@@ -55,6 +55,7 @@ our @EXPORT = qw(
   everything
   comes_back
   wait_for
+  started_from
 );
 
 =head1 FUNCTIONS
@@ -465,6 +466,35 @@ sub wait_for
 			$opts{dbname} || 'postgres', $query,
 			exists $opts{expected} ? $opts{expected} : 't'),
 		$testname);
+}
+
+=head2 started_from($node, $name, $how)
+
+Takes a 'base backup' of a server, or, while it is stopped, makes a 'copied data directory'. Returns a function that starts a
+server of that name from it, and returns that.
+
+=cut
+
+sub started_from
+{
+	my ($node, $name, $how) = @_;
+	my $copy = SynchroNode->new($name);
+
+	if ($how eq 'base backup')
+	{
+		$node->backup($name);
+	}
+	else
+	{
+		$node->stop;
+		$node->backup_fs_cold($name);
+		$node->start;
+	}
+	return sub {
+		$copy->init_from_backup($node, $name);
+		$copy->start;
+		return $copy;
+	};
 }
 
 sub _synchronize
