@@ -78,6 +78,35 @@ describe_ambiguous(const SynchroNamedRow *row, SynchroFailure *failure)
 }
 
 /*
+ * If a constraint of the row's own table there has refused it, say how that is
+ * mended: the remote's message says only what is wrong.  Nothing is said of
+ * tables that the remote's own triggers write, nor of a partition.
+ */
+static void
+describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	const SynchroTable *table = failure->table;
+	bool		pushed = false;
+
+	if (failure->hint != NULL || error->schema == NULL || error->table == NULL ||
+		strcmp(error->schema, table->schema) != 0 || strcmp(error->table, table->name) != 0)
+		return;
+	if (strcmp(error->sqlstate, "23502") == 0)
+	{
+		for (int i = 0; i < table->ncolumns && error->column != NULL; i++)
+			pushed = pushed || strcmp(table->columns[i].name, error->column) == 0;
+		failure->hint = pushed ? "Give the column a value here, or drop its NOT NULL there." :
+			"No value is pushed for the column: give it a default there, or drop its NOT NULL.";
+	}
+	else if (strcmp(error->sqlstate, "23503") == 0 && failure->op != SYNCHRO_OP_DELETE)
+		failure->hint = "Make the row there that it references, or watch that table, too.";
+	else if (strcmp(error->sqlstate, "23505") == 0 || strcmp(error->sqlstate, "23P01") == 0)
+		failure->hint = "A row there is in its way: change that one, or this one here.";
+	else if (strcmp(error->sqlstate, "23514") == 0)
+		failure->hint = "Correct the row here, or the constraint there.";
+}
+
+/*
  * Say in a failure what the remote said.  Needs a transaction.
  */
 static void
@@ -96,7 +125,10 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 	else if (rows != NIL)
 		describe_ambiguous(linitial(rows), failure);
 	else
+	{
 		describe_column(pass, error, failure);
+		describe_violation(error, failure);
+	}
 }
 
 /*

@@ -5,6 +5,8 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -293,6 +295,42 @@ unlike(state_of($local, 'office', 'last_error'), qr/secret/, 'without telling it
 $local->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET password 'changed')});
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'password changed'}, '1', 'the new one is taken up at once');
 nothing_doubled('nothing arrived twice');
+
+#
+# A worker on call. Who waits for it is told that it has ended, if he still can be told; what it leaves behind on the remote is
+# waited for by the next call, and nothing is done twice.
+#
+$local->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$local->restart;
+
+# Calls while the remote's table is locked, has the worker end in the middle, and returns what the caller is told.
+sub ends_on_call
+{
+	my ($name, $end) = @_;
+	my $lock = $remote->background_psql('postgres');
+	my ($stdout, $stderr) = ('', '');
+
+	$lock->query_safe('BEGIN; LOCK TABLE t');
+	$local->safe_psql('postgres', "SET synchronous_commit = on; INSERT INTO t (name) SELECT '$name ' || i FROM generate_series(1, 100) i");
+	my $caller = IPC::Run::start([ 'psql', '-XAtq', '-d', $local->connstr('postgres'), '-c', q{SELECT * FROM synchro.synchronize('office')} ],
+		'>', \$stdout, '2>', \$stderr, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	wait_for($remote, $batches, "$name: the worker on call waits with its batch", expected => '1');
+	$end->(rows($local, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}));
+	$caller->finish;
+	$lock->query_safe('COMMIT');
+	$lock->quit;
+	is($stdout, '', "$name: the call returns nothing");
+	$local->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'synchro pusher'});
+	sync($local, 'office');
+	is(rows($remote, "SELECT count(*) FROM t WHERE name LIKE '$name %'"), '100', "$name: after the next call all is there");
+	nothing_doubled("$name: once");
+	return $stderr;
+}
+
+like(ends_on_call('on call, terminated', sub { $local->safe_psql('postgres', "SELECT pg_terminate_backend($_[0])") }),
+	qr/ERROR:  the worker that pushes to remote "office" ended before it was done/, 'which says that its worker has ended');
+like(ends_on_call('on call, killed', sub { crash_worker($local, $_[0]) }), qr/terminating connection because of crash of another server process/,
+	'which goes down with the server');
 
 $local->stop('fast');
 $remote->stop('fast');

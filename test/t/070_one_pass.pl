@@ -31,11 +31,11 @@ my $all = 'SELECT name, code, note FROM items ORDER BY name';
 # 1, 10 and 100 rows among 10,000, each against something else
 #
 my %obstacles = (
-	'a CHECK' => [ 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (code <> -1)', 'ALTER TABLE items DROP CONSTRAINT no_bad', 'code = -1', '23514|no_bad|.*no_bad.*' ],
-	'a foreign key' => [ 'ALTER TABLE items ADD CONSTRAINT known FOREIGN KEY (code) REFERENCES codes', 'ALTER TABLE items DROP CONSTRAINT known', 'code = -1', '23503|known|.*known.*' ],
-	'a NOT NULL' => [ 'ALTER TABLE items ALTER code SET NOT NULL', 'ALTER TABLE items ALTER code DROP NOT NULL', 'code = NULL', '23502||.*"code".*' ],
-	'a unique constraint' => [ 'ALTER TABLE items ADD CONSTRAINT one_code UNIQUE (code)', 'ALTER TABLE items DROP CONSTRAINT one_code', 'code = id - 1', '23505|one_code|.*one_code.*' ],
-	'a trigger' => [ <<'SQL', 'DROP TRIGGER refuse ON items; DROP FUNCTION refuse()', 'code = -1', 'P0001||not this one' ],
+	'a CHECK' => [ 'ALTER TABLE items ADD CONSTRAINT no_bad CHECK (code <> -1)', 'ALTER TABLE items DROP CONSTRAINT no_bad', 'code = -1', '23514|no_bad|.*no_bad.*|Correct the row here, or the constraint there' ],
+	'a foreign key' => [ 'ALTER TABLE items ADD CONSTRAINT known FOREIGN KEY (code) REFERENCES codes', 'ALTER TABLE items DROP CONSTRAINT known', 'code = -1', '23503|known|.*known.*|Make the row there that it references, or watch that table' ],
+	'a NOT NULL' => [ 'ALTER TABLE items ALTER code SET NOT NULL', 'ALTER TABLE items ALTER code DROP NOT NULL', 'code = NULL', '23502||.*"code".*|Give the column a value here, or drop its NOT NULL there' ],
+	'a unique constraint' => [ 'ALTER TABLE items ADD CONSTRAINT one_code UNIQUE (code)', 'ALTER TABLE items DROP CONSTRAINT one_code', 'code = id - 1', '23505|one_code|.*one_code.*|A row there is in its way' ],
+	'a trigger' => [ <<'SQL', 'DROP TRIGGER refuse ON items; DROP FUNCTION refuse()', 'code = -1', 'P0001||not this one|none' ],
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN IF NEW.code = -1 THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
 CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION refuse();
@@ -50,7 +50,7 @@ foreach my $kind (sort keys %obstacles)
 	{
 		my $step = 10000 / $count;
 		my $testname = "$count of 10,000 rows against $kind";
-		my ($state, $constraint, $message) = split /\|/, $reason;
+		my ($state, $constraint, $message, $hint) = split /\|/, $reason;
 
 		$remote->safe_psql('postgres', $obstacle);
 		$local->safe_psql('postgres', "BEGIN; UPDATE items SET note = '$testname'; UPDATE items SET $change WHERE id % $step = 7 % $step; COMMIT");
@@ -60,8 +60,8 @@ foreach my $kind (sort keys %obstacles)
 		is("$result->{updated} $result->{failed}", (10000 - $count) . " $count", "$testname: the pass that meets them brings all others");
 		my $batches = () = slurp_file($remote->logfile, $from) =~ /statement: BEGIN;SET CONSTRAINTS ALL DEFERRED/g;
 		cmp_ok($batches, '<', (20 + 20 * $count) * ($kind =~ /unique/ ? 2 : 1), "$testname: they are found by few batches, $batches");
-		is(rows($local, q{SELECT count(*), count(DISTINCT key), bool_and(attempts = 1 AND next_attempt > first_failed AND operation = 'update'), bool_and(message ~ '^} . $message . q{$'), min(sqlstate), max(sqlstate), min(constraint_name) FROM synchro.failures}),
-			"$count|$count|t|t|$state|$state|$constraint", "$testname: each is shown, with its reason");
+		is(rows($local, q{SELECT count(*), count(DISTINCT key), bool_and(attempts = 1 AND next_attempt > first_failed AND operation = 'update'), bool_and(message ~ '^} . $message . q{$' AND coalesce(hint, 'none') ~ '^} . $hint . q{'), min(sqlstate), max(sqlstate), min(constraint_name) FROM synchro.failures}),
+			"$count|$count|t|t|$state|$state|$constraint", "$testname: each is shown, with its reason, and what mends it");
 
 		# what is sent then are the newest values
 		$local->safe_psql('postgres', "UPDATE items SET note = 'newest' WHERE id % $step = 7 % $step");

@@ -1,6 +1,6 @@
 # WHY: faults that one thinks of are those that the code was written for. So here they come by chance, in the middle of
-# whatever is going on: processes are killed, servers stopped at once, the line is cut or goes dead after any byte of
-# either direction, and all that under load. When it is quiet again both sides must be equal, and the remote must have
+# whatever is going on: processes are killed, servers stopped at once, disks full, the line is cut or goes dead after any byte
+# of either direction, and all that under load. When it is quiet again both sides must be equal, and the remote must have
 # written each state that was pushed exactly once: a trigger there has taken it all down.
 #
 # SYNCHRO_FAULTS=200 makes it long; SYNCHRO_SEED=n has the dice fall as before, but what they hit differs from run to run.
@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use SmallDisk;
 use AlwaysOn;
 use IO::Select;
 use PostgreSQL::Test::Utils;
@@ -15,20 +16,28 @@ use SynchroTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $faults = $ENV{SYNCHRO_FAULTS} || 15;
+my $faults = $ENV{SYNCHRO_FAULTS} || 16;
 my $seed = $ENV{SYNCHRO_SEED} || time % 1000000;
 
 srand $seed;
 note("seed $seed");
 
+# WAL on a disk of its own, where there can be any
+sub small_wal
+{
+	my ($name) = @_;
+
+	return small_disks() ? [ '--wal-segsize=4', '--waldir=' . small_disk("$name-wal", 256) ] : [];
+}
+
 # What was committed last may be lost on both sides: there it must be seen to by the pusher, here it must not have been sent.
-my $conf = "restart_after_crash = on\nsynchronous_commit = off\nwal_writer_delay = 10s\nmax_wal_size = 64MB\n";
-my $local = synchro_node('local', preload => 1, conf => $conf . <<'CONF');
+my $conf = "restart_after_crash = on\nsynchronous_commit = off\nwal_writer_delay = 10s\nmax_wal_size = 64MB\nmin_wal_size = 8MB\n";
+my $local = synchro_node('local', preload => 1, initdb => small_wal('local'), conf => $conf . <<'CONF');
 synchro.connect_timeout = 1s
 synchro.retry_max_interval = 500ms
 synchro.batch_size = 40
 CONF
-my $remote = synchro_node('remote', conf => $conf);
+my $remote = synchro_node('remote', initdb => small_wal('remote'), conf => $conf);
 
 # v is another one with each state of a row. Rows of plain have no natural key: one that is applied twice is there twice.
 both($local, $remote, <<'SQL');
@@ -183,6 +192,8 @@ sub kill_one
 	return $what;
 }
 
+my %log_seen;
+
 sub crash
 {
 	my ($node) = @_;
@@ -191,6 +202,26 @@ sub crash
 	usleep(rand 500_000);
 	$node->start;
 	return 'immediate stop of the ' . $node->name;
+}
+
+# A server that finds no room for its WAL goes down. What makes it need some is in WAL only.
+sub full_disk
+{
+	my ($node) = @_;
+	my $written = 0;
+
+	fill($node->name . '-wal');
+	usleep(rand 1_000_000);
+	1 while ask($node, q{SELECT pg_logical_emit_message(false, 'synchro', repeat('x', 8000000)) IS NOT NULL}) eq 't' && $written++ < 40;
+	make_room($node->name . '-wal');
+
+	# it may be on its way down, or up again, and not get there
+	$node->stop('immediate', fail_ok => 1);
+	$node->start;
+	my $seen = slurp_file($node->logfile, $log_seen{ $node->name } || 0) =~ /No space left on device/ ? '' : ', which it did not notice';
+
+	$log_seen{ $node->name } = -s $node->logfile;
+	return 'no room for the WAL of the ' . $node->name . $seen;
 }
 
 sub bad_line
@@ -275,6 +306,8 @@ my @kinds = (
 	\&late_batch,
 	\&kill_caller,
 	\&no_connections);
+push @kinds, sub { full_disk($local) }, sub { full_disk($remote) } if small_disks();
+
 #
 # What one needs to know when it has not come to rest, or has come to another: nothing of it may wait, nor end the test.
 #
@@ -355,7 +388,7 @@ $SIG{ALRM} = sub {
 
 my @loads = map { start_load($_) } 1, 2;
 
-# Each kind once in a dozen, in any order.
+# Each kind once before any comes again, in any order.
 my @deck;
 
 foreach my $number (1 .. $faults)

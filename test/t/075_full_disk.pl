@@ -1,84 +1,31 @@
 # WHY: a disk that is full is nobody's fault but the disk's: no row may be parked for it, none be lost or applied twice, and when
 # there is room again everything must go on by itself. Nor may what a pusher leaves behind be what keeps the disk full.
-#
-# The small disks are of tmpfs, in a mount namespace of this test's own: for that no root is needed where ordinary users may
-# have user namespaces.
 use strict;
 use warnings;
 
-BEGIN
-{
-	my @unshare = qw(unshare --user --map-current-user --keep-caps --mount);
-
-	if (!$ENV{SYNCHRO_OWN_MOUNTS} && system("@unshare sh -c 'mount -t tmpfs tmpfs /tmp' >/dev/null 2>&1") == 0)
-	{
-		$ENV{SYNCHRO_OWN_MOUNTS} = 1;
-		exec @unshare, $^X, map({ "-I$_" } @INC), $0 or die "exec: $!";
-	}
-}
-
 use lib 'test/t';
+use SmallDisk;
 use AlwaysOn;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-plan skip_all => 'this user cannot mount a tmpfs in a namespace of his own' unless $ENV{SYNCHRO_OWN_MOUNTS};
+plan skip_all => 'this user cannot mount a tmpfs in a namespace of his own' unless small_disks();
 
 # one for the WAL and one for a tablespace, on either side
-my $disks = PostgreSQL::Test::Utils::tempdir_short();
-my @mounted;
-
-sub small_disk
-{
-	my ($name, $megabytes) = @_;
-
-	mkdir "$disks/$name" or die "mkdir: $!";
-	system_or_bail('mount', '-t', 'tmpfs', '-o', "size=${megabytes}m,mode=0700", 'tmpfs', "$disks/$name");
-	push @mounted, "$disks/$name";
-	mkdir "$disks/$name/data" or die "mkdir: $!";
-	return;
-}
-
-# Until nothing goes there any more.
-sub fill
-{
-	my ($name) = @_;
-
-	open my $file, '>', "$disks/$name/ballast" or die "open: $!";
-	binmode $file;
-	foreach my $size (65536, 4096)
-	{
-		1 while (syswrite($file, "\0" x $size) || 0) == $size;
-	}
-	close $file;
-	return;
-}
-
-sub make_room
-{
-	my ($name) = @_;
-
-	unlink "$disks/$name/ballast" or die "unlink: $!";
-	return;
-}
-
-small_disk('local-wal', 64);
-small_disk('remote-wal', 64);
-small_disk('local-space', 64);
-small_disk('remote-space', 32);
+my %disks = map { $_->[0] => small_disk(@$_) } [ 'local-wal', 64 ], [ 'remote-wal', 64 ], [ 'local-space', 64 ], [ 'remote-space', 32 ];
 
 # no checkpoint that would make WAL files available again
 my $conf = "checkpoint_timeout = 1h\nmax_wal_size = 1GB\nmin_wal_size = 2MB\n";
-my $local = synchro_node('local', preload => 1, initdb => [ '--wal-segsize=1', "--waldir=$disks/local-wal/data" ], conf => $conf . "synchro.retry_max_interval = 1s\nsynchro.batch_size = 20000\n");
-my $remote = synchro_node('remote', initdb => [ '--wal-segsize=1', "--waldir=$disks/remote-wal/data" ], conf => $conf);
+my $local = synchro_node('local', preload => 1, initdb => [ '--wal-segsize=1', "--waldir=$disks{'local-wal'}" ], conf => $conf . "synchro.retry_max_interval = 1s\nsynchro.batch_size = 20000\n");
+my $remote = synchro_node('remote', initdb => [ '--wal-segsize=1', "--waldir=$disks{'remote-wal'}" ], conf => $conf);
 
 # The local database as a whole, with our log and with temporary files; on the remote only the table.
 foreach my $node ($local, $remote)
 {
 	my $name = $node->name;
 
-	$node->safe_psql('postgres', "CREATE TABLESPACE small LOCATION '$disks/$name-space/data'");
+	$node->safe_psql('postgres', qq{CREATE TABLESPACE small LOCATION '$disks{"$name-space"}'});
 	$node->safe_psql('postgres', 'CREATE DATABASE app' . ($name eq 'local' ? ' TABLESPACE small STRATEGY file_copy' : ''));
 }
 both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, data text)', dbname => 'app');
@@ -203,5 +150,4 @@ settled('WAL here');
 
 $local->stop('fast');
 $remote->stop('fast');
-system_or_bail('umount', $_) foreach @mounted;
 done_testing();
