@@ -70,7 +70,7 @@ synchro_batch_describe(SynchroBatch *batch)
 	foreach(cell, batch->extras)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, true);
 	foreach(cell, batch->emptied)
-		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, true);
+		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, true)->emptied = true;
 	foreach(cell, batch->link->leftovers)
 	{
 		Oid			relid = synchro_table_by_name(lfirst(cell));

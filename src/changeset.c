@@ -147,7 +147,9 @@ collect_row(const SynchroLogRow *row, void *arg)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("primary key of table %s was altered while changes were pending",
 						changed->table->qualified),
-				 errhint("Run synchro.reset() for each remote, then update the rows that it lacks, so that they are logged anew.")));
+				 changed->table->mode == SYNCHRO_MODE_REFERENCE ?
+				 errhint("Have the rows of each remote made anew by synchro.reset_schema() with soft => false.") :
+				 errhint("When all else has been pushed, run synchro.reset() for each remote, with keep_references, then synchro.copy_table() with delete_extra.")));
 	}
 	old_is_readable = SYNCHRO_LAYOUT_KEY(row->layout) == SYNCHRO_LAYOUT_KEY(changed->table->layout);
 	old = MemoryContextSwitchTo(collector->row_context);

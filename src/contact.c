@@ -242,7 +242,8 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 		note_node(link);
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL,"
-								" to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') IS NOT NULL", 0, NULL);
+								" EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') AND a.attname = 'own_key')",
+								0, NULL);
 	link->knows_tables = synchro_value(rows, 0, 0)[0] != 't' || synchro_value(rows, 0, 1)[0] == 't';
 	if (synchro_value(rows, 0, 0)[0] != 't')
 		make_peer_tables(link);

@@ -18,6 +18,14 @@
  * - another table there: if most of the rows that the references lead to are
  *   in it, it was made of the old one, or restored; else they are forgotten,
  *   or they would soon lead to rows that are not ours, since ids begin anew.
+ * - another primary key, here, or what it leads to there: columns of it are
+ *   others, or were dropped and made again, by the same names perhaps.  Then the
+ *   pairs are of values that mean other rows, or none.  Nobody but the
+ *   administrator knows which row is which, so the table stalls until the key is
+ *   what it was, or the references go: by reset(), or with the table's rows by
+ *   reset_schema().  Columns are known by their numbers, which renaming leaves
+ *   alone.  A dump of the remote does not, so with them goes the OID, as a number,
+ *   of the table that has them: of another one they say nothing.
  *
  * All of it lies on the remote, and changes there in one transaction: a crash
  * leaves it done or not done.  Nobody else pushes as this node meanwhile, see
@@ -44,6 +52,10 @@ typedef struct KnownTable
 	char	   *relation;		/* as references and deletes call it */
 	Oid			relid;			/* here */
 	char	   *there;			/* OID of the remote's */
+
+	/* columns of which references are, see key_text() */
+	char	   *node_key;
+	char	   *own_key;
 } KnownTable;
 
 /*
@@ -55,7 +67,7 @@ synchro_known_load(SynchroLink *link)
 	const char *params[1] = {link->node};
 	MemoryContext old = MemoryContextSwitchTo(link->context);
 	SynchroRows *rows = synchro_remote_query(link->remote,
-											 "SELECT relation, node_table, own_table::oid FROM " SYNCHRO_PEER_SCHEMA ".known_table WHERE node = $1",
+											 "SELECT relation, node_table, own_table::oid, node_key, own_key FROM " SYNCHRO_PEER_SCHEMA ".known_table WHERE node = $1",
 											 1, params);
 
 	link->known = NIL;
@@ -66,6 +78,8 @@ synchro_known_load(SynchroLink *link)
 		known->relation = synchro_value(rows, i, 0);
 		known->relid = atooid(synchro_value(rows, i, 1));
 		known->there = synchro_value(rows, i, 2);
+		known->node_key = synchro_value(rows, i, 3);
+		known->own_key = synchro_value(rows, i, 4);
 		link->known = lappend(link->known, known);
 	}
 	MemoryContextSwitchTo(old);
@@ -216,8 +230,93 @@ pin_references(const SynchroLink *link, const SynchroLinkTable *lt, const char *
 }
 
 /*
+ * The columns of which references to a table's rows are, by the table's OID and
+ * their numbers: here, or on the remote; NULL if it has not all of them.
+ */
+static char *
+key_text(const SynchroLinkTable *lt, bool there)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, there ? lt->remote->oid : psprintf("%u", lt->table->relid));
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+		const char *attnum = there ? lt->remote->columns[column].attnum : psprintf("%d", lt->table->columns[column].attnum);
+
+		if (attnum == NULL)
+			return NULL;
+		appendStringInfo(&text, " %s", attnum);
+	}
+	return text.data;
+}
+
+/*
+ * Is a key of the same table as another one?
+ */
+static bool
+of_same_table(const char *key, const char *other)
+{
+	size_t		length = strcspn(key, " ");
+
+	return length == strcspn(other, " ") && strncmp(key, other, length) == 0;
+}
+
+/*
+ * May the references of a table be taken for ones of the primary key that it
+ * has now, though they were made of another?  So it is if there are none, or if
+ * they are about to go.  Error if rows are found by them; if not they stay as
+ * they are, lest they be used some day.
+ */
+static bool
+may_change_key(const SynchroLink *link, const SynchroLinkTable *lt, const KnownTable *known, const char *node_key)
+{
+	const char *params[2] = {link->node, known->relation};
+	const SynchroTable *table = lt->table;
+
+	if (link->forgets_references || lt->emptied ||
+		synchro_remote_query(link->remote, "SELECT FROM " SYNCHRO_PEER_SCHEMA ".reference WHERE node = $1 AND relation = $2 LIMIT 1", 2, params)->nrows == 0)
+		return true;
+	if (table->mode == SYNCHRO_MODE_REFERENCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("primary key of table %s is not the one that its stored references are of", table->qualified),
+				 strcmp(known->node_key, node_key) != 0 ?
+				 errdetail("It has other columns than when they were made, or these were made again.") :
+				 errdetail("Its columns on remote \"%s\" were made again.", link->target->name),
+				 errhint("If nothing was changed in it since, give it the columns that it had; else have the remote's rows made anew by synchro.reset_schema() with soft => false.")));
+	return false;
+}
+
+/*
+ * Keep here what the remote has been told of a table.  known: what was kept of it
+ * before, or NULL.  Keys are NULL where they stay.
+ */
+static void
+keep(SynchroLink *link, KnownTable *known, const SynchroLinkTable *lt, const char *node_key, const char *own_key)
+{
+	MemoryContext old = MemoryContextSwitchTo(link->context);
+
+	if (known == NULL)
+	{
+		known = palloc0(sizeof(KnownTable));
+		known->relid = lt->table->relid;
+		link->known = lappend(link->known, known);
+	}
+	known->relation = pstrdup(lt->table->qualified);
+	known->there = pstrdup(lt->remote->oid);
+	if (node_key != NULL)
+		known->node_key = pstrdup(node_key);
+	if (own_key != NULL)
+		known->own_key = pstrdup(own_key);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Have the remote know a table that was just described as what it is.  Not in
- * a local transaction.
+ * a local transaction.  Error if rows would be found by references that are of
+ * another primary key.
  */
 void
 synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
@@ -226,9 +325,12 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	KnownTable *other;
 	KnownTable *known;
 	char	   *aside = NULL;
+	char	   *node_key;
+	char	   *own_key;
+	bool		same_table;		/* there, and by its number, too */
+	bool		other_key;
 	StringInfoData sql;
 	SynchroRemoteError *error;
-	MemoryContext old;
 
 	if (link->peer == NULL || (!table->watched && !table->key_only))
 		return;
@@ -238,7 +340,16 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	pin_references(link, lt, known != NULL ? known->relation : other == NULL ? table->qualified : "");
 	if (!link->knows_tables)
 		return;
-	if (known != NULL && strcmp(known->relation, table->qualified) == 0 && strcmp(known->there, lt->remote->oid) == 0)
+	node_key = key_text(lt, false);
+	own_key = key_text(lt, true);
+
+	/* whoever needs the columns will say so */
+	if (own_key == NULL)
+		return;
+	same_table = known != NULL && strcmp(known->there, lt->remote->oid) == 0 && of_same_table(known->own_key, own_key);
+	other_key = known != NULL && (strcmp(known->node_key, node_key) != 0 || (same_table && strcmp(known->own_key, own_key) != 0)) &&
+		may_change_key(link, lt, known, node_key);
+	if (same_table && strcmp(known->relation, table->qualified) == 0 && !other_key)
 		return;
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
@@ -248,19 +359,22 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 		append_rename(&sql, link, table->qualified, aside);
 	}
 	if (known == NULL)
-		appendStringInfo(&sql, "INSERT INTO %s.known_table (node, relation, node_table, own_table) VALUES ('%s', %s, %u, %s);",
-						 link->peer, link->node, quote_literal_cstr(table->qualified), table->relid, lt->remote->oid);
+		appendStringInfo(&sql, "INSERT INTO %s.known_table (node, relation, node_table, own_table, node_key, own_key) VALUES ('%s', %s, %u, %s, %s, %s);",
+						 link->peer, link->node, quote_literal_cstr(table->qualified), table->relid, lt->remote->oid,
+						 quote_literal_cstr(node_key), quote_literal_cstr(own_key));
 	else if (strcmp(known->relation, table->qualified) != 0)
 	{
 		append_forget(&sql, link, table->qualified, "");
 		append_rename(&sql, link, known->relation, table->qualified);
 	}
-	if (known != NULL && strcmp(known->there, lt->remote->oid) != 0)
-	{
+	if (other_key)
+		append_forget(&sql, link, table->qualified, "");
+	else if (known != NULL && strcmp(known->there, lt->remote->oid) != 0)
 		append_forget(&sql, link, table->qualified, most_lead_nowhere(link, lt));
-		appendStringInfo(&sql, "UPDATE %s.known_table SET own_table = %s WHERE node = '%s' AND node_table = %u;",
-						 link->peer, lt->remote->oid, link->node, table->relid);
-	}
+	if (known != NULL && (other_key || !same_table))
+		appendStringInfo(&sql, "UPDATE %s.known_table SET own_table = %s, node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
+						 link->peer, lt->remote->oid, quote_literal_cstr(other_key ? node_key : known->node_key), quote_literal_cstr(own_key),
+						 link->node, table->relid);
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, true);
 	else
@@ -269,16 +383,7 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	if (error != NULL)
 		synchro_remote_report(link->remote, error, "while noting which table is which");
 
-	old = MemoryContextSwitchTo(link->context);
 	if (other != NULL)
-		other->relation = pstrdup(aside);
-	if (known == NULL)
-	{
-		known = palloc0(sizeof(KnownTable));
-		known->relid = table->relid;
-		link->known = lappend(link->known, known);
-	}
-	known->relation = pstrdup(table->qualified);
-	known->there = pstrdup(lt->remote->oid);
-	MemoryContextSwitchTo(old);
+		other->relation = MemoryContextStrdup(link->context, aside);
+	keep(link, known, lt, known == NULL || other_key ? node_key : NULL, known == NULL || other_key || !same_table ? own_key : NULL);
 }

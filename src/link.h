@@ -54,6 +54,7 @@ typedef struct SynchroLinkTable
 	Oid			root;			/* the table whose rows need this one */
 	bool		for_rows;		/* rows of it are pushed, not just looked up */
 	bool		decides;		/* the remote logs it: the newer change wins */
+	bool		emptied;		/* described to have all its rows deleted */
 	bool		names_staged;	/* n_ and m_ are as this needs them */
 	bool		rows_staged;	/* so is s_ */
 
@@ -115,6 +116,7 @@ typedef struct SynchroLink
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
 	struct SynchroPrepared *prepared;	/* see prepared.c; NULL: none yet */
+	bool		forgets_references; /* the next batch has the remote forget them */
 	bool		knows_tables;	/* the remote has a table for the next */
 	List	   *known;			/* of KnownTable, see known.c */
 	uint64		generation;		/* see synchro_table_generation() */

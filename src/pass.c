@@ -151,7 +151,7 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 	note_deletes(pass, batch);
 	position->acknowledged = position_text(pass, token);
 	position->keys_snapshot = position_text(pass, batch->keys_snapshot);
-	position->forget_references = false;
+	position->forget_references = pass->link->forgets_references = false;
 	if (batch->snapshot != NULL)
 	{
 		position->snapshot = position_text(pass, batch->snapshot);
@@ -472,6 +472,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, con
 	pass->context = context;
 	pass->link = link;
 	pass->position = position;
+	link->forgets_references = position->forget_references;
 	pass->all_due = all_due;
 	pass->just_stalled = stalled;
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",

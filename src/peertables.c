@@ -59,6 +59,8 @@ synchro_peer_tables(StringInfo sql, bool again)
 					 "	relation text NOT NULL,\n"
 					 "	node_table oid,\n"
 					 "	own_table regclass NOT NULL,\n"
+					 "	node_key text NOT NULL,\n"
+					 "	own_key text NOT NULL,\n"
 					 "	PRIMARY KEY (node, node_table)\n"
 					 ");\n"
 					 "COMMENT ON SCHEMA " SYNCHRO_PEER_SCHEMA " IS 'what the extension synchro of other servers keeps here';\n"

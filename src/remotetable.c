@@ -32,7 +32,7 @@ static const char *const columns_query =
 	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid") ","
 	"       (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgtype & 4 <> 0)"
 	"         FROM pg_class c WHERE c.oid = a.attrelid),"
-	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid)"
+	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid), a.attnum"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -85,6 +85,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		column->not_null = is_true(synchro_nullable(rows, i, 4));
 		column->identity = synchro_value(rows, i, 5)[0];
 		column->generated = is_true(synchro_nullable(rows, i, 6));
+		column->attnum = synchro_value(rows, i, 14);
 		column->fresh_value = synchro_nullable(rows, i, 7);
 		result->is_plain = is_true(synchro_nullable(rows, i, 9));
 		result->may_fire = is_true(synchro_nullable(rows, i, 12));

@@ -20,6 +20,7 @@ typedef struct SynchroRemoteColumn
 	bool		not_null;
 	char		identity;		/* attidentity */
 	bool		generated;
+	char	   *attnum;
 	char	   *fresh_value;	/* expression that makes a value for a new
 								 * row: default or sequence; NULL: none */
 	char	   *equals;			/* its equality operator, qualified */
@@ -40,7 +41,7 @@ typedef struct SynchroRemoteIndex
  * search_path, too.
  */
 #define SYNCHRO_REMOTE_SHAPE(oid) \
-	"(SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.format('%s %s %s'::text, c.attname, c.atttypid, c.atttypmod)," \
+	"(SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.format('%s %s %s %s'::text, c.attnum, c.attname, c.atttypid, c.atttypmod)," \
 	" ','::text ORDER BY c.attnum), 0::int8) FROM pg_catalog.pg_attribute c WHERE c.attrelid OPERATOR(pg_catalog.=) " oid \
 	" AND c.attnum OPERATOR(pg_catalog.>) 0::int2 AND NOT c.attisdropped)"
 

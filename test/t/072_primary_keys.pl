@@ -1,0 +1,170 @@
+# WHY: rows without a natural key are found by stored pairs of primary keys. Where the columns of a primary key become others, or are
+# made again and so count their rows anew, these pairs mean other rows, though names and types of the columns may be what they
+# were: a row would be written over another one, or come to be there twice. So the table has to stall, on whichever side that was
+# done, until somebody says what is to become of its rows; and it must not where the key has stayed what it was.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+my $tables = <<'SQL';
+CREATE TABLE plain (id serial PRIMARY KEY, kind text NOT NULL DEFAULT 'k', label text, n int NOT NULL DEFAULT 0);
+CREATE TABLE kids (id serial PRIMARY KEY, name text NOT NULL UNIQUE, plain_id int REFERENCES plain, n int NOT NULL DEFAULT 0);
+CREATE TABLE named (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int NOT NULL DEFAULT 0);
+SQL
+both($local, $remote, $tables);
+$remote->safe_psql('postgres', q{SELECT setval('plain_id_seq', 5), setval('kids_id_seq', 100), setval('named_id_seq', 100)});
+connect_remote($local, $remote);
+here(<<'SQL');
+SELECT synchro.add_table('plain'), synchro.add_table('kids', '{name}'), synchro.add_table('named', '{name}');
+INSERT INTO plain (label) SELECT 'plain ' || i FROM generate_series(1, 10) i;
+INSERT INTO kids (name, plain_id) SELECT 'kid ' || i, i FROM generate_series(1, 10) i;
+INSERT INTO named (name) SELECT 'named ' || i FROM generate_series(1, 10) i;
+SQL
+
+my %contents = (
+	plain => 'SELECT label, kind, n FROM plain ORDER BY label, n',
+	kids => 'SELECT k.name, p.label, k.n FROM kids k JOIN plain p ON p.id = k.plain_id ORDER BY k.name',
+	named => 'SELECT name, n FROM named ORDER BY name');
+
+sub here { return $local->safe_psql('postgres', "SET client_min_messages = error; $_[0]") }
+sub there { return $remote->safe_psql('postgres', "SET client_min_messages = error; $_[0]") }
+
+sub goes_on
+{
+	my ($testname) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(sync($local, 'office')->{failed}, 0, "$testname: nothing fails") or diag(rows($local, 'SELECT relation, message, detail FROM synchro.failures'));
+	same($local, $remote, $contents{$_}, "$testname: all of $_ is the same") foreach sort keys %contents;
+	return;
+}
+
+# What has stalled has one and the same reason, and leaves the remote's rows as they are.
+sub stalls
+{
+	my ($testname, $change, $tables, $reason) = @_;
+	my $before = rows($remote, $contents{plain});
+
+	here("$change; UPDATE named SET n = n + 1");
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	sync($local, 'office');
+	is(rows($local, q{SELECT string_agg(relation::text, ' ' ORDER BY relation::text) FROM synchro.failures WHERE key IS NULL}), $tables, "$testname: what needs the pairs stalls");
+	like(rows($local, q{SELECT DISTINCT concat_ws(' ', sqlstate || ':', message, detail, 'HINT: ' || hint) FROM synchro.failures}), $reason, "$testname: with a reason, and what to do");
+	is(rows($remote, $contents{plain}), $before, "$testname: no row is written, nor a new one");
+	same($local, $remote, $contents{named}, "$testname: others go on");
+	return;
+}
+
+sub made_anew
+{
+	my ($testname) = @_;
+
+	here(q{SELECT synchro.reset_schema('public', soft => false, remote => 'office', confirm => true)});
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	goes_on("$testname: after a hard reset");
+	here(q{UPDATE plain SET n = n + 1 WHERE label LIKE '%3'; UPDATE kids SET n = n + 1});
+	goes_on("$testname: and then as ever");
+	return;
+}
+
+goes_on('to begin with');
+
+#
+# the key stays what it is
+#
+here(q{CREATE UNIQUE INDEX anew ON plain (id); ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain DROP CONSTRAINT plain_pkey;
+	ALTER TABLE plain ADD PRIMARY KEY USING INDEX anew; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain; UPDATE plain SET n = 1 WHERE id < 4});
+goes_on('another index');
+here('ALTER TABLE plain RENAME id TO number');
+there('ALTER TABLE plain RENAME id TO number');
+here('UPDATE plain SET n = 2 WHERE number < 5; UPDATE kids SET n = 2');
+$contents{kids} =~ s/p\.id/p.number/;
+goes_on('another name on both sides');
+here('ALTER TABLE plain RENAME number TO id');
+there('ALTER TABLE plain RENAME number TO id');
+$contents{kids} =~ s/p\.number/p.id/;
+there('BEGIN; CREATE TABLE copy (n int, label text, gone int, kind text NOT NULL, id int PRIMARY KEY); ALTER TABLE copy DROP gone; INSERT INTO copy (n, label, kind, id) SELECT n, label, kind, id FROM plain;
+	ALTER SEQUENCE plain_id_seq OWNED BY copy.id; DROP TABLE plain CASCADE; ALTER TABLE copy RENAME TO plain; ALTER TABLE plain ALTER id SET DEFAULT nextval(\'plain_id_seq\');
+	ALTER TABLE plain ALTER kind SET DEFAULT \'k\', ALTER n SET DEFAULT 0; GRANT SELECT, INSERT, UPDATE, DELETE ON plain TO sync; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain; COMMIT');
+here('UPDATE plain SET n = 3 WHERE id < 6; UPDATE kids SET n = 3');
+goes_on('made of the old one there, with its columns in another order');
+here(q{ALTER TABLE named DROP id, ADD id serial PRIMARY KEY; UPDATE named SET n = 3});
+goes_on('other ids of rows that have names');
+
+#
+# there, and it counts anew
+#
+there('ALTER TABLE plain DROP id CASCADE; ALTER TABLE plain ADD id serial PRIMARY KEY; UPDATE kids SET plain_id = 11 - n; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+stalls('made again there', 'UPDATE plain SET n = n + 10 WHERE id < 6; UPDATE kids SET n = 4', 'kids plain',
+	qr/^55000: primary key of table public\.plain is not the one that its stored references are of Its columns on remote "office" were made again\. HINT: .*reset_schema\(\) with soft => false\.$/);
+made_anew('made again there');
+
+#
+# here, the same
+#
+here('SET synchro.log_changes = off; ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain ADD old int; UPDATE plain SET old = id; ALTER TABLE plain DROP id; ALTER TABLE plain ADD id serial PRIMARY KEY');
+here('SET synchro.log_changes = off; UPDATE kids SET plain_id = p.id FROM plain p WHERE p.old = plain_id; ALTER TABLE plain DROP old; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+stalls('made again here', 'UPDATE plain SET n = n + 10 WHERE id < 6; UPDATE kids SET n = 4', 'kids plain',
+	qr/^55000: primary key of table public\.plain is not the one that its stored references are of It has other columns than when they were made, or these were made again\. HINT: .*reset_schema\(\) with soft => false\.$/);
+made_anew('made again here');
+
+#
+# here, of other columns
+#
+here('ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain DROP CONSTRAINT plain_pkey; ALTER TABLE plain ADD UNIQUE (id), ADD PRIMARY KEY (kind, id)');
+stalls('other columns', 'UPDATE plain SET n = n + 10 WHERE id < 6', 'plain', qr/^55000: primary key of table public\.plain is not the one .*It has other columns than/);
+is(rows($local, q{SELECT synchro.preview('office')::text ~ 'plain'}), 't', 'other columns: a preview shows it');
+here('ALTER TABLE plain DROP CONSTRAINT plain_pkey, DROP CONSTRAINT plain_id_key, ADD PRIMARY KEY (id)');
+stalls('as it was, but changed in between', 'UPDATE plain SET n = n + 10 WHERE id < 6', 'plain',
+	qr/^55000: primary key of table public\.plain was altered while changes were pending HINT: .*reset_schema\(\) with soft => false\.$/);
+here('ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+made_anew('as it was');
+
+here('ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain DROP CONSTRAINT plain_pkey; ALTER TABLE plain ADD PRIMARY KEY (kind, id)');
+is(sync($local, 'office')->{failed}, 0, 'nothing is pushed of it meanwhile');
+here('ALTER TABLE plain DROP CONSTRAINT plain_pkey, ADD PRIMARY KEY (id); ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain; UPDATE plain SET n = n + 10 WHERE id < 6; UPDATE kids SET n = 5');
+goes_on('as it was, and not changed in between');
+
+#
+# Whoever has the references forgotten has them forgotten.
+#
+here('ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; UPDATE kids SET plain_id = NULL; ALTER TABLE plain DROP id; ALTER TABLE plain ADD id serial PRIMARY KEY; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+stalls('made again here, once more', 'UPDATE plain SET n = n + 10', 'kids plain', qr/^55000: primary key of table public\.plain is not the one/);
+there('UPDATE kids SET plain_id = NULL; DELETE FROM plain');
+here(q{SELECT synchro.reset('office')});
+here(q{UPDATE plain SET n = n + 10; UPDATE kids SET plain_id = 11 - n});
+goes_on('after a reset');
+here(q{UPDATE plain SET n = n + 10});
+goes_on('and after that');
+
+# The same of a table with a natural key.
+here(q{ALTER TABLE named DROP CONSTRAINT named_pkey; UPDATE named SET n = 7; ALTER TABLE named ADD PRIMARY KEY (name, id)});
+here(q{UPDATE named SET n = 8 WHERE name = 'named 1'; ALTER TABLE named DROP CONSTRAINT named_pkey; ALTER TABLE named ADD PRIMARY KEY (id)});
+sync($local, 'office');
+like(rows($local, q{SELECT relation || ' ' || message || ' ' || hint FROM synchro.failures}), qr/^named primary key of table public\.named was altered while changes were pending .*keep_references, then synchro\.copy_table\(\)/,
+	'with a natural key: what is pending cannot be read');
+here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_table('office', 'named', delete_extra => true)});
+goes_on('with a natural key: reset and copied');
+
+#
+# A dump of the remote gives its columns other numbers, and they are what they were.
+#
+there('CREATE DATABASE restored');
+my $dump = sprintf 'pg_dump -d \'%s\' | psql -XqAt -v ON_ERROR_STOP=1 -d \'%s\'', $remote->connstr('postgres'), $remote->connstr('restored');
+is(system("$dump >/dev/null"), 0, 'the remote is dumped, and restored');
+there('GRANT CONNECT, TEMP ON DATABASE restored TO sync');
+here(q{ALTER SERVER office OPTIONS (SET dbname 'restored')});
+here('UPDATE plain SET n = n + 1 WHERE id < 4; UPDATE kids SET n = n + 1');
+is(sync($local, 'office')->{failed}, 0, 'restored there: nothing fails') or diag(rows($local, 'SELECT relation, message, detail FROM synchro.failures'));
+is(rows($remote, $contents{$_}, 'restored'), rows($local, $contents{$_}), "restored there: all of $_ is the same") foreach sort keys %contents;
+isnt(rows($remote, q{SELECT own_key FROM synchro_peer.known_table WHERE relation = 'public.plain'}, 'restored'),
+	rows($remote, q{SELECT own_key FROM synchro_peer.known_table WHERE relation = 'public.plain'}), 'restored there: the columns have other numbers');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
