@@ -70,7 +70,7 @@ CREATE FUNCTION synchro.preview(remote name DEFAULT NULL,
 	RETURNS SETOF record LANGUAGE c CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_preview';
 COMMENT ON FUNCTION synchro.preview(name) IS
-	'what the next pass would do to each row of a remote, or of all: insert, update, delete, skip what is older than the remote''s, or fail; nothing is written anywhere';
+	'what the next pass would do to each row of a remote, or of every one that is not paused: insert, update, delete, skip what is older than the remote''s, or fail; nothing is written anywhere';
 REVOKE ALL ON FUNCTION synchro.preview(name) FROM PUBLIC;
 
 --
@@ -235,3 +235,14 @@ ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
 ALTER TABLE synchro.watched ADD COLUMN primary_key int2[], ADD COLUMN from_sequence int2[];
 COMMENT ON COLUMN synchro.watched.primary_key IS 'attribute numbers of the primary key that from_sequence is about; NULL: not noted';
 COMMENT ON COLUMN synchro.watched.from_sequence IS 'those of its columns that a sequence made when the table was added';
+
+--
+-- What was said of these left out whom they leave out
+--
+COMMENT ON FUNCTION synchro.synchronize(name) IS
+	'pushes all that has been committed to a remote, or to every one that is not paused, and waits until it is there';
+COMMENT ON FUNCTION synchro.reset(name, boolean) IS
+	'forgets pending changes of a remote, or of every one, and unless told to keep them stored references, whose rows are new there from then on; the checkpoint is now';
+COMMENT ON VIEW synchro.progress IS 'passes that are under way: the table at hand, rows done, and how many there are in all';
+COMMENT ON COLUMN synchro.failures.key IS
+	'the row''s primary key here, or the natural key where there is none; NULL: nothing of the table can be pushed';
