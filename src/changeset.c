@@ -149,7 +149,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 						changed->table->qualified),
 				 changed->table->mode == SYNCHRO_MODE_REFERENCE ?
 				 errhint("Have the rows of each remote made anew by synchro.reset_schema() with soft => false.") :
-				 errhint("When all else has been pushed, run synchro.reset() for each remote, with keep_references, then synchro.copy_table() with delete_extra.")));
+				 errhint("When all else has been pushed, run synchro.reset() for each remote, with keep_references, then synchro.copy_table(); rows whose deletes were pending are then shown by synchro.verify().")));
 	}
 	old_is_readable = SYNCHRO_LAYOUT_KEY(row->layout) == SYNCHRO_LAYOUT_KEY(changed->table->layout);
 	old = MemoryContextSwitchTo(collector->row_context);

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+#include "known.h"
 
 /*
  * Append statements that delete all rows of tables which refer to each other
@@ -43,9 +44,14 @@ synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *componen
 	}
 	appendStringInfo(sql, " SELECT '" SYNCHRO_DELETE_TAG "'%s;", counts.data);
 	foreach(cell, component)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
 		for (int i = 0; i < lengthof(stored); i++)
 			appendStringInfo(sql, "DELETE FROM %s.%s WHERE node = '%s' AND relation = %s;", link->peer, stored[i], link->node,
-							 quote_literal_cstr(((const SynchroLinkTable *) lfirst(cell))->table->qualified));
+							 quote_literal_cstr(lt->table->qualified));
+		synchro_known_sql_emptied(sql, link, lt);
+	}
 }
 
 /*

@@ -22,10 +22,11 @@
  *   others, or were dropped and made again, by the same names perhaps.  Then the
  *   pairs are of values that mean other rows, or none.  Nobody but the
  *   administrator knows which row is which, so the table stalls until the key is
- *   what it was, or the references go: by reset(), or with the table's rows by
- *   reset_schema().  Columns are known by their numbers, which renaming leaves
- *   alone.  A dump of the remote does not, so with them goes the OID, as a number,
- *   of the table that has them: of another one they say nothing.
+ *   what it was, or the references go: by reset(), or with the table's rows, and
+ *   in one transaction with these, by reset_schema().  Columns are known by their
+ *   numbers, which renaming leaves alone.  A dump of the remote does not, so with
+ *   them goes the OID, as a number, of the table that has them: of another one
+ *   they say nothing.
  *
  * All of it lies on the remote, and changes there in one transaction: a crash
  * leaves it done or not done.  Nobody else pushes as this node meanwhile, see
@@ -53,7 +54,7 @@ typedef struct KnownTable
 	Oid			relid;			/* here */
 	char	   *there;			/* OID of the remote's */
 
-	/* columns of which references are, see key_text() */
+	/* columns of which references are, see synchro_known_key() */
 	char	   *node_key;
 	char	   *own_key;
 } KnownTable;
@@ -231,19 +232,33 @@ pin_references(const SynchroLink *link, const SynchroLinkTable *lt, const char *
 
 /*
  * The columns of which references to a table's rows are, by the table's OID and
- * their numbers: here, or on the remote; NULL if it has not all of them.
+ * their numbers.
  */
-static char *
-key_text(const SynchroLinkTable *lt, bool there)
+char *
+synchro_known_key(const SynchroTable *table)
 {
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfoString(&text, there ? lt->remote->oid : psprintf("%u", lt->table->relid));
+	appendStringInfo(&text, "%u", table->relid);
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(&text, " %d", table->columns[table->identity[i]].attnum);
+	return text.data;
+}
+
+/*
+ * The same on the remote; NULL if it has not all of them.
+ */
+static char *
+key_there(const SynchroLinkTable *lt)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, lt->remote->oid);
 	for (int i = 0; i < lt->table->nidentity; i++)
 	{
-		int			column = lt->table->identity[i];
-		const char *attnum = there ? lt->remote->columns[column].attnum : psprintf("%d", lt->table->columns[column].attnum);
+		const char *attnum = lt->remote->columns[lt->table->identity[i]].attnum;
 
 		if (attnum == NULL)
 			return NULL;
@@ -263,35 +278,71 @@ of_same_table(const char *key, const char *other)
 	return length == strcspn(other, " ") && strncmp(key, other, length) == 0;
 }
 
-/*
- * May the references of a table be taken for ones of the primary key that it
- * has now, though they were made of another?  So it is if there are none, or if
- * they are about to go.  Error if rows are found by them; if not they stay as
- * they are, lest they be used some day.
- */
-static bool
-may_change_key(const SynchroLink *link, const SynchroLinkTable *lt, const KnownTable *known, const char *node_key)
+/* what becomes of the note of which primary key a table's references are */
+typedef enum KeyNote
 {
-	const char *params[2] = {link->node, known->relation};
-	const SynchroTable *table = lt->table;
+	KEY_STAYS,
+	KEY_IS_NEW,					/* they are of the key that the table has now, and
+								 * so are none of those that there were */
+	KEY_IS_MIXED				/* some are of another */
+} KeyNote;
 
-	if (link->forgets_references || lt->emptied ||
-		synchro_remote_query(link->remote, "SELECT FROM " SYNCHRO_PEER_SCHEMA ".reference WHERE node = $1 AND relation = $2 LIMIT 1", 2, params)->nrows == 0)
-		return true;
-	if (table->mode == SYNCHRO_MODE_REFERENCE)
+#define MIXED_KEY ""
+
+/*
+ * Look what a primary key that differs from what is noted makes of a table's
+ * references.  Error if its rows are found by them.
+ *
+ * With another mode they stay, as they may be wanted some day: but then rows
+ * will have come and gone that no reference tells of, so no key fits them any
+ * more.  Of a table that is not watched they are what its rows were called
+ * once, and wrong.
+ *
+ * What is kept here is put right first: the remote notes by itself that it has
+ * emptied a table.
+ */
+static KeyNote
+look_at_key(const SynchroLink *link, const SynchroLinkTable *lt, KnownTable *known, const char *node_key, const char *own_key)
+{
+	const char *params[2] = {link->node, psprintf("%u", lt->table->relid)};
+	SynchroRows *rows = synchro_remote_query(link->remote, "SELECT k.node_key, k.own_key, EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".reference y"
+											 " WHERE y.node = k.node AND y.relation = k.relation) FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
+											 " WHERE k.node = $1 AND k.node_table = $2::oid", 2, params);
+
+	known->node_key = MemoryContextStrdup(link->context, synchro_value(rows, 0, 0));
+	known->own_key = MemoryContextStrdup(link->context, synchro_value(rows, 0, 1));
+	if (lt->emptied || (strcmp(known->node_key, node_key) == 0 && strcmp(known->own_key, own_key) == 0))
+		return KEY_STAYS;
+	if (link->forgets_references || !lt->table->watched || synchro_value(rows, 0, 2)[0] != 't')
+		return KEY_IS_NEW;
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("primary key of table %s is not the one that its stored references are of", table->qualified),
+				 errmsg("primary key of table %s is not the one that its stored references are of", lt->table->qualified),
 				 strcmp(known->node_key, node_key) != 0 ?
 				 errdetail("It has other columns than when they were made, or these were made again.") :
 				 errdetail("Its columns on remote \"%s\" were made again.", link->target->name),
 				 errhint("If nothing was changed in it since, give it the columns that it had; else have the remote's rows made anew by synchro.reset_schema() with soft => false.")));
-	return false;
+	return strcmp(known->node_key, MIXED_KEY) == 0 && strcmp(known->own_key, own_key) == 0 ? KEY_STAYS : KEY_IS_MIXED;
+}
+
+/*
+ * Append what notes of which primary key the references of a table are that is
+ * emptied, so that has none.  If it is: in the same transaction.
+ */
+void
+synchro_known_sql_emptied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	const char *own_key = key_there(lt);
+
+	if (link->knows_tables && own_key != NULL)
+		appendStringInfo(sql, "UPDATE %s.known_table SET node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
+						 link->peer, quote_literal_cstr(synchro_known_key(lt->table)), quote_literal_cstr(own_key), link->node, lt->table->relid);
 }
 
 /*
  * Keep here what the remote has been told of a table.  known: what was kept of it
- * before, or NULL.  Keys are NULL where they stay.
+ * before, or NULL.
  */
 static void
 keep(SynchroLink *link, KnownTable *known, const SynchroLinkTable *lt, const char *node_key, const char *own_key)
@@ -306,10 +357,8 @@ keep(SynchroLink *link, KnownTable *known, const SynchroLinkTable *lt, const cha
 	}
 	known->relation = pstrdup(lt->table->qualified);
 	known->there = pstrdup(lt->remote->oid);
-	if (node_key != NULL)
-		known->node_key = pstrdup(node_key);
-	if (own_key != NULL)
-		known->own_key = pstrdup(own_key);
+	known->node_key = pstrdup(node_key);
+	known->own_key = pstrdup(own_key);
 	MemoryContextSwitchTo(old);
 }
 
@@ -328,7 +377,8 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	char	   *node_key;
 	char	   *own_key;
 	bool		same_table;		/* there, and by its number, too */
-	bool		other_key;
+	bool		remade;			/* it is, and its key is another one */
+	KeyNote		note = KEY_STAYS;
 	StringInfoData sql;
 	SynchroRemoteError *error;
 
@@ -340,16 +390,17 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	pin_references(link, lt, known != NULL ? known->relation : other == NULL ? table->qualified : "");
 	if (!link->knows_tables)
 		return;
-	node_key = key_text(lt, false);
-	own_key = key_text(lt, true);
+	node_key = synchro_known_key(table);
+	own_key = key_there(lt);
 
 	/* whoever needs the columns will say so */
 	if (own_key == NULL)
 		return;
 	same_table = known != NULL && strcmp(known->there, lt->remote->oid) == 0 && of_same_table(known->own_key, own_key);
-	other_key = known != NULL && (strcmp(known->node_key, node_key) != 0 || (same_table && strcmp(known->own_key, own_key) != 0)) &&
-		may_change_key(link, lt, known, node_key);
-	if (same_table && strcmp(known->relation, table->qualified) == 0 && !other_key)
+	remade = same_table && strcmp(known->own_key, own_key) != 0;
+	if (known != NULL && (strcmp(known->node_key, node_key) != 0 || remade))
+		note = look_at_key(link, lt, known, node_key, own_key);
+	if (same_table && strcmp(known->relation, table->qualified) == 0 && note == KEY_STAYS)
 		return;
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
@@ -367,13 +418,21 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 		append_forget(&sql, link, table->qualified, "");
 		append_rename(&sql, link, known->relation, table->qualified);
 	}
-	if (other_key)
+	if (note == KEY_IS_NEW)
 		append_forget(&sql, link, table->qualified, "");
 	else if (known != NULL && strcmp(known->there, lt->remote->oid) != 0)
 		append_forget(&sql, link, table->qualified, most_lead_nowhere(link, lt));
-	if (known != NULL && (other_key || !same_table))
+
+	/* deletes that wait there are of ids that it had */
+	if (note != KEY_STAYS && remade)
+		appendStringInfo(&sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;", link->peer, link->node, quote_literal_cstr(table->qualified));
+	if (note == KEY_IS_MIXED)
+		node_key = MIXED_KEY;
+	else if (known != NULL && note == KEY_STAYS)
+		node_key = known->node_key;
+	if (known != NULL && (note != KEY_STAYS || !same_table))
 		appendStringInfo(&sql, "UPDATE %s.known_table SET own_table = %s, node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
-						 link->peer, lt->remote->oid, quote_literal_cstr(other_key ? node_key : known->node_key), quote_literal_cstr(own_key),
+						 link->peer, lt->remote->oid, quote_literal_cstr(node_key), quote_literal_cstr(own_key),
 						 link->node, table->relid);
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, true);
@@ -385,5 +444,5 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 
 	if (other != NULL)
 		other->relation = MemoryContextStrdup(link->context, aside);
-	keep(link, known, lt, known == NULL || other_key ? node_key : NULL, known == NULL || other_key || !same_table ? own_key : NULL);
+	keep(link, known, lt, node_key, own_key);
 }

@@ -13,6 +13,8 @@
 
 extern void synchro_known_load(SynchroLink *link);
 extern void synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt);
+extern char *synchro_known_key(const SynchroTable *table);
+extern void synchro_known_sql_emptied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern const char *synchro_known_name(const SynchroLink *link, const char *relation);
 
 #endif							/* SYNCHRO_KNOWN_H */

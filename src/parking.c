@@ -94,7 +94,7 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 	if (strcmp(error->sqlstate, "23502") == 0)
 	{
 		for (int i = 0; i < table->ncolumns && error->column != NULL; i++)
-			pushed = pushed || strcmp(table->columns[i].name, error->column) == 0;
+			pushed = pushed || (strcmp(table->columns[i].name, error->column) == 0 && !table->columns[i].skipped && !table->columns[i].generated);
 		failure->hint = pushed ? "Give the column a value here, or drop its NOT NULL there." :
 			"No value is pushed for the column: give it a default there, or drop its NOT NULL.";
 	}

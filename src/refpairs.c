@@ -28,6 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "known.h"
 #include "localsql.h"
 #include "refpairs.h"
 
@@ -50,14 +51,16 @@ synchro_refpairs_table(Oid *owner)
 }
 
 /*
- * Is it noted there which table is meant, whatever its name?  See known.c.
+ * Is it noted there which table is meant, whatever its name, and of which
+ * primary key the references are?  See known.c.
  */
 static bool
 tables_are_known(void)
 {
 	Oid			schema = get_namespace_oid(SYNCHRO_PEER_SCHEMA, true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("known_table", schema) : InvalidOid;
 
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("known_table", schema));
+	return OidIsValid(relid) && get_attnum(relid, "own_key") != InvalidAttrNumber;
 }
 
 static void
@@ -120,6 +123,11 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 						   "x.relation = ANY (ARRAY(SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k WHERE k.own_table = to_regclass($2) UNION SELECT $2))"
 						   " AND x.relation = coalesce((SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
 						   " WHERE k.node = x.node AND k.own_table = to_regclass($2) LIMIT 1), $2)" : "x.relation = $2");
+
+	/* and if they are of the primary key that it has now */
+	if (known)
+		appendStringInfo(&sql, " AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".known_table k WHERE k.node = x.node AND k.own_table = to_regclass($2)"
+						 " AND k.own_key LIKE '%u %%' AND k.own_key <> %s)", lt->table->relid, quote_literal_cstr(synchro_known_key(lt->table)));
 	appendStringInfoString(&sql, " AND x.remote_key = ARRAY[");
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%su.k%d", i > 0 ? ", " : "", i);

@@ -190,6 +190,41 @@ synchro_restored_set_back(const SynchroLink *link, const char *attempted, char *
 }
 
 /*
+ * Take over which tables, and which primary keys, that is about: as far as
+ * tables here are still those, so not what a dump has made anew, which goes by
+ * names.
+ */
+static void
+inherit_tables(const SynchroLink *link)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *params[3] = {link->node, link->previous_node};
+	StringInfoData tables;
+	SynchroRows *rows;
+
+	rows = synchro_remote_query(link->remote, "SELECT relation, node_table FROM " SYNCHRO_PEER_SCHEMA ".known_table WHERE node = $1::uuid", 1, &params[1]);
+	initStringInfo(&tables);
+	synchro_local_begin("synchro: looking which tables are known");
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		const SynchroTable *table = synchro_table_get(atooid(synchro_value(rows, i, 1)), true);
+
+		if (table != NULL && strcmp(table->qualified, synchro_value(rows, i, 0)) == 0)
+			appendStringInfo(&tables, "%s%u", tables.len > 0 ? "," : "{", table->relid);
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	if (tables.len == 0)
+		return;
+	appendStringInfoChar(&tables, '}');
+	params[2] = tables.data;
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".known_table (node, relation, node_table, own_table, node_key, own_key)"
+						 " SELECT $1::uuid, relation, node_table, own_table, node_key, own_key FROM " SYNCHRO_PEER_SCHEMA ".known_table"
+						 " WHERE node = $2::uuid AND node_table = ANY ($3::oid[]) ON CONFLICT DO NOTHING", 3, params);
+}
+
+/*
  * Take over what the remote remembers for the node that we were.
  *
  * Deletes that wait there only if nobody has pushed as that node since: else
@@ -203,6 +238,8 @@ synchro_restored_inherit(const SynchroLink *link, const char *keys_snapshot)
 	bool		all = rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
 		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
 
+	if (link->knows_tables)
+		inherit_tables(link);
 	params[2] = all ? NULL : psprintf(UINT64_FORMAT, synchro_snapshot_parse(keys_snapshot)->xmax);
 	synchro_remote_query(link->remote,
 						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key, made)"

@@ -264,11 +264,12 @@ foreach my $try (1 .. 20)
 	$pid = pusher_pid($local, 'office');
 	$local->safe_psql('postgres', qq{SET synchronous_commit = on; INSERT INTO t (name) VALUES ('not yet $try')});
 	$local->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid") or die 'the pusher does not wait';
+	$remote->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'sync' AND state = 'active'});
 	last if rows($remote, $waiting) eq '1';
 	die 'the pusher always waits before it pushes' if $try == 20;
 	$here->query_safe('COMMIT');
 	$local->safe_psql('postgres', q{DELETE FROM t WHERE name LIKE 'not yet%'});
-	wait_for($local, q{SELECT pending = 0 FROM synchro.remotes}, 'once more');
+	wait_for($local, q{SELECT pending = 0 AND state = 'idle' FROM synchro.remotes}, 'once more');
 }
 is(rows($remote, $waiting), '1', 'the remote has applied a row');
 is(rows($remote, q{SELECT count(*) FROM t WHERE name LIKE 'not yet%'}), '0', 'and not committed it');

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use Nodes;
 use SynchroTest;
 use Test::More;
 
@@ -48,14 +49,14 @@ sub goes_on
 sub stalls
 {
 	my ($testname, $change, $tables, $reason) = @_;
-	my $before = rows($remote, $contents{plain});
+	my $before = rows($remote, $contents{plain}) . rows($remote, $contents{kids});
 
 	here("$change; UPDATE named SET n = n + 1");
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	sync($local, 'office');
 	is(rows($local, q{SELECT string_agg(relation::text, ' ' ORDER BY relation::text) FROM synchro.failures WHERE key IS NULL}), $tables, "$testname: what needs the pairs stalls");
 	like(rows($local, q{SELECT DISTINCT concat_ws(' ', sqlstate || ':', message, detail, 'HINT: ' || hint) FROM synchro.failures}), $reason, "$testname: with a reason, and what to do");
-	is(rows($remote, $contents{plain}), $before, "$testname: no row is written, nor a new one");
+	is(rows($remote, $contents{plain}) . rows($remote, $contents{kids}), $before, "$testname: no row is written, nor a new one");
 	same($local, $remote, $contents{named}, "$testname: others go on");
 	return;
 }
@@ -102,6 +103,19 @@ goes_on('other ids of rows that have names');
 there('ALTER TABLE plain DROP id CASCADE; ALTER TABLE plain ADD id serial PRIMARY KEY; UPDATE kids SET plain_id = 11 - n; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
 stalls('made again there', 'UPDATE plain SET n = n + 10 WHERE id < 6; UPDATE kids SET n = 4', 'kids plain',
 	qr/^55000: primary key of table public\.plain is not the one that its stored references are of Its columns on remote "office" were made again\. HINT: .*reset_schema\(\) with soft => false\.$/);
+
+# a table that cannot be emptied: then none is, and it stays as it was
+there('CREATE TABLE audit (named_id int REFERENCES named); INSERT INTO audit SELECT id FROM named LIMIT 1');
+here(q{SELECT synchro.reset_schema('public', soft => false, remote => 'office', confirm => true)});
+my $stale = rows($remote, $contents{plain}) . rows($remote, $contents{kids});
+sync($local, 'office');
+like(rows($local, 'SELECT message FROM synchro.failures'), qr/table public\.named of remote "office" cannot be emptied/, 'made again there, and not to be emptied: that fails');
+here('UPDATE plain SET n = n + 1; UPDATE kids SET n = n + 1');
+sync($local, 'office');
+is(rows($remote, $contents{plain}) . rows($remote, $contents{kids}), $stale, 'made again there, and not to be emptied: no row is written meanwhile');
+like(rows($local, 'SELECT string_agg(message, E\'\\n\') FROM synchro.failures'), qr/primary key of table public\.plain is not the one/, 'made again there, and not to be emptied: the references are there');
+there('DROP TABLE audit');
+goes_on('made again there, and emptied at last');
 made_anew('made again there');
 
 #
@@ -146,10 +160,68 @@ goes_on('and after that');
 here(q{ALTER TABLE named DROP CONSTRAINT named_pkey; UPDATE named SET n = 7; ALTER TABLE named ADD PRIMARY KEY (name, id)});
 here(q{UPDATE named SET n = 8 WHERE name = 'named 1'; ALTER TABLE named DROP CONSTRAINT named_pkey; ALTER TABLE named ADD PRIMARY KEY (id)});
 sync($local, 'office');
-like(rows($local, q{SELECT relation || ' ' || message || ' ' || hint FROM synchro.failures}), qr/^named primary key of table public\.named was altered while changes were pending .*keep_references, then synchro\.copy_table\(\)/,
+like(rows($local, q{SELECT relation || ' ' || message || ' ' || hint FROM synchro.failures}), qr/^named primary key of table public\.named was altered while changes were pending .*keep_references, then synchro\.copy_table\(\);/,
 	'with a natural key: what is pending cannot be read');
-here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_table('office', 'named', delete_extra => true)});
+here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_table('office', 'named')});
 goes_on('with a natural key: reset and copied');
+
+#
+# Another mode in between: rows come and go then that no reference tells of.
+#
+here(q{SELECT synchro.register_natural_key('plain', '{label}')});
+here('ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain DROP CONSTRAINT plain_pkey, ADD PRIMARY KEY (kind, id)');
+here(q{INSERT INTO plain (label) VALUES ('in between'); UPDATE plain SET n = n + 1});
+is(sync($local, 'office')->{failed}, 0, 'found by name meanwhile');
+same($local, $remote, $contents{plain}, 'found by name meanwhile: all are the same');
+here('ALTER TABLE plain DROP CONSTRAINT plain_pkey, ADD PRIMARY KEY (id); ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+here(q{SELECT synchro.unregister_natural_key('plain')});
+stalls('found by references again', q{UPDATE plain SET n = n + 1 WHERE label = 'in between'}, 'plain', qr/^55000: primary key of table public\.plain is not the one/);
+made_anew('found by references again');
+
+#
+# Who this is has no say in it.
+#
+here('SET synchro.log_changes = off; ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain ADD old int; UPDATE plain SET old = id; ALTER TABLE plain DROP id; ALTER TABLE plain ADD id serial PRIMARY KEY');
+here('SET synchro.log_changes = off; UPDATE kids SET plain_id = p.id FROM plain p WHERE p.old = plain_id; ALTER TABLE plain DROP old; ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain');
+here('SELECT synchro.confirm_node()');
+stalls('another node', 'UPDATE plain SET n = n + 10 WHERE id < 6; UPDATE kids SET n = 4', 'kids plain', qr/^55000: primary key of table public\.plain is not the one/);
+made_anew('another node');
+
+#
+# A delete that waits on the remote is of an id there.
+#
+there('CREATE TABLE ext (named_id int REFERENCES named); INSERT INTO ext SELECT id FROM named WHERE name = \'named 3\'');
+here(q{DELETE FROM named WHERE name = 'named 3'});
+is(sync($local, 'office')->{failed}, 1, 'a delete waits');
+my $id = rows($remote, q{SELECT remote_key[1] FROM synchro_peer.unapplied});
+there("ALTER TABLE named DROP id CASCADE; ALTER TABLE named ADD id int; UPDATE named SET id = substring(name FROM 7)::int; UPDATE named SET id = CASE name WHEN 'named 3' THEN 1000 ELSE $id END WHERE name IN ('named 3', 'named 4')");
+there('CREATE SEQUENCE anew START 2000 OWNED BY named.id; GRANT USAGE ON anew TO sync; ALTER TABLE named ADD PRIMARY KEY (id), ALTER id SET DEFAULT nextval(\'anew\')');
+here(q{UPDATE named SET n = n + 1 WHERE name = 'named 5'; SELECT synchro.retry()});
+sync($local, 'office');
+same($local, $remote, q{SELECT name, n FROM named WHERE name <> 'named 3' ORDER BY name}, 'and deletes nobody else, when ids there are made again');
+is(rows($remote, 'SELECT count(*) FROM synchro_peer.unapplied'), '0', 'it waits no longer');
+there(q{DELETE FROM named WHERE name = 'named 3'});
+goes_on('without it');
+
+#
+# What a table that is in the key of another one was called on the remote, before it was renamed there alone, or here.
+#
+both($local, $remote, 'CREATE TABLE countries (id serial PRIMARY KEY, name text NOT NULL UNIQUE); CREATE TABLE cities (id serial PRIMARY KEY, country_id int NOT NULL REFERENCES countries, name text NOT NULL, n int NOT NULL DEFAULT 0, UNIQUE (country_id, name))');
+there(q{SELECT setval('countries_id_seq', 50), setval('cities_id_seq', 50); GRANT SELECT, INSERT, UPDATE, DELETE ON countries, cities TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sync});
+here(q{SELECT synchro.register_natural_key('countries', '{name}'), synchro.add_table('cities', '{country_id, name}')});
+here(q{INSERT INTO countries (name) VALUES ('one'), ('two'), ('three'); INSERT INTO cities (country_id, name) SELECT id, 'city' FROM countries});
+my $cities = 'SELECT c.name, x.name, x.n FROM cities x JOIN countries c ON c.id = x.country_id ORDER BY 1, 2';
+is(sync($local, 'office')->{failed}, 0, 'cities and countries');
+here(q{UPDATE countries SET name = 'first' WHERE name = 'one'; UPDATE cities SET n = n + 1});
+is(sync($local, 'office')->{failed}, 0, 'a country renamed here');
+cmp_ok(rows($remote, q{SELECT count(*) FROM synchro_peer.reference WHERE relation = 'public.countries'}), '>', 0, 'is remembered as what it was');
+there(q{UPDATE countries SET name = 'first' WHERE name = 'one'});
+here(q{SET synchro.log_changes = off; ALTER TABLE cities DROP CONSTRAINT cities_country_id_fkey; ALTER TABLE countries ADD old int; UPDATE countries SET old = id; ALTER TABLE countries DROP id; ALTER TABLE countries ADD id int; UPDATE countries SET id = 4 - old;
+	ALTER TABLE countries ADD PRIMARY KEY (id); ALTER TABLE cities DROP CONSTRAINT cities_country_id_name_key; UPDATE cities SET country_id = 4 - country_id; ALTER TABLE cities ADD UNIQUE (country_id, name), ADD FOREIGN KEY (country_id) REFERENCES countries; ALTER TABLE countries DROP old});
+here('SELECT synchro.reset(\'office\', keep_references => true); UPDATE cities SET n = n + id');
+is(sync($local, 'office')->{failed}, 0, 'countries counted anew here');
+same($local, $remote, $cities, 'each city is in its country');
+here(q{SELECT synchro.remove_table('cities'), synchro.unregister_natural_key('countries')});
 
 #
 # A dump of the remote gives its columns other numbers, and they are what they were.
@@ -162,9 +234,58 @@ here(q{ALTER SERVER office OPTIONS (SET dbname 'restored')});
 here('UPDATE plain SET n = n + 1 WHERE id < 4; UPDATE kids SET n = n + 1');
 is(sync($local, 'office')->{failed}, 0, 'restored there: nothing fails') or diag(rows($local, 'SELECT relation, message, detail FROM synchro.failures'));
 is(rows($remote, $contents{$_}, 'restored'), rows($local, $contents{$_}), "restored there: all of $_ is the same") foreach sort keys %contents;
-isnt(rows($remote, q{SELECT own_key FROM synchro_peer.known_table WHERE relation = 'public.plain'}, 'restored'),
-	rows($remote, q{SELECT own_key FROM synchro_peer.known_table WHERE relation = 'public.plain'}), 'restored there: the columns have other numbers');
+my $number = q{SELECT substring(own_key FROM ' .*') FROM synchro_peer.known_table WHERE relation = 'public.plain'};
+isnt(rows($remote, $number, 'restored'), rows($remote, $number), 'restored there: the columns have other numbers');
 
 $local->stop('fast');
 $remote->stop('fast');
+
+#
+# Nodes tell each other the pairs that they have left: those of another key are told to nobody.
+#
+my ($a, $b) = nodes({}, 'a', 'b');
+
+both($a, $b, 'CREATE TABLE note (id serial PRIMARY KEY, what text, n int)');
+$b->safe_psql('postgres', q{SELECT setval('note_id_seq', 1000)});
+join_nodes($a, $b);
+watch([ $a, $b ], note => undef);
+$a->safe_psql('postgres', q{INSERT INTO note (what, n) SELECT 'of a ' || i, 1 FROM generate_series(1, 5) i});
+settle($a, $b);
+$b->safe_psql('postgres', q{INSERT INTO note (what, n) SELECT 'of b ' || i, 1 FROM generate_series(1, 5) i});
+settle($a, $b);
+is(rows($a, 'SELECT count(*) FROM note'), '10', 'both nodes have the rows of both');
+$a->safe_psql('postgres', 'SET client_min_messages = error; SET synchro.log_changes = off; ALTER TABLE note DROP id; ALTER TABLE note ADD id int; UPDATE note SET id = 11 - x.n FROM (SELECT what, row_number() OVER (ORDER BY what) AS n FROM note) x WHERE x.what = note.what;
+	ALTER TABLE note ADD PRIMARY KEY (id); CREATE SEQUENCE anew START 2000 OWNED BY note.id; ALTER TABLE note ALTER id SET DEFAULT nextval(\'anew\')');
+my $there = rows($b, 'SELECT id, what, n FROM note ORDER BY id');
+foreach my $pushes ([ $a, 'b' ], [ $b, 'a' ])
+{
+	my ($node, $to) = @$pushes;
+	my $name = $node->name;
+
+	$node->safe_psql('postgres', 'UPDATE note SET n = n + 1');
+	is(sync($node, $to)->{failed}, 1, "counted anew on a: $name stalls");
+	like(rows($node, 'SELECT message FROM synchro.failures'), qr/^primary key of table public\.note (is not the one|was altered)/, "counted anew on a: $name says why");
+}
+$there =~ s/1$/2/mg;
+is(rows($b, 'SELECT id, what, n FROM note ORDER BY id'), $there, 'counted anew on a: b has what it had');
+$a->safe_psql('postgres', q{SELECT synchro.reset('b')});
+$a->safe_psql('postgres', 'UPDATE note SET n = n + 10');
+is(sync($a, 'b')->{failed}, 0, 'a has its references on b forgotten');
+is(rows($b, 'SELECT id, what, n FROM note WHERE n = 2 ORDER BY id'), $there, 'and does not write over what b has');
+is(rows($b, 'SELECT count(*) FROM note WHERE n > 10'), '10', 'but inserts what it has');
+
+# how that is mended: the rows of one side go, and the references with them
+$b->safe_psql('postgres', 'SET synchro.log_changes = off; DELETE FROM note');
+$_->safe_psql('postgres', q{DELETE FROM synchro_peer.reference WHERE relation = 'public.note'}) foreach $a, $b;
+$a->safe_psql('postgres', q{SELECT synchro.copy_table('b', 'note')});
+settle($a, $b);
+is(rows($_, 'SELECT count(*) FROM synchro.failures'), '0', 'begun anew: nothing stalls on ' . $_->name) foreach $a, $b;
+same($a, $b, 'SELECT what, n FROM note ORDER BY what', 'begun anew: both have the rows once');
+$a->safe_psql('postgres', q{UPDATE note SET n = n + 1 WHERE what LIKE '%2'});
+$b->safe_psql('postgres', q{UPDATE note SET n = n + 1 WHERE what LIKE '%3'; DELETE FROM note WHERE what LIKE '%4'});
+settle($a, $b);
+same($a, $b, 'SELECT what, n FROM note ORDER BY what', 'begun anew: and then as ever');
+is(rows($a, 'SELECT count(*) FROM note'), '8', 'begun anew: none is there twice');
+
+$_->stop('fast') foreach $a, $b;
 done_testing();
