@@ -240,6 +240,10 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	link->peer = SYNCHRO_PEER_SCHEMA;
 	if (link->preview == NULL)
 		note_node(link);
+
+	/* nothing takes less: what else is asked takes the server's time, too, see synchro_remote_is_near() */
+	for (int i = 0; i < 2; i++)
+		(void) synchro_remote_query(link->remote, "SELECT", 0, NULL);
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL,"
 								" EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') AND a.attname = 'own_key')",

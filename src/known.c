@@ -249,8 +249,8 @@ synchro_known_key(const SynchroTable *table)
 /*
  * The same on the remote; NULL if it has not all of them.
  */
-static char *
-key_there(const SynchroLinkTable *lt)
+char *
+synchro_known_key_there(const SynchroLinkTable *lt)
 {
 	StringInfoData text;
 
@@ -295,8 +295,8 @@ typedef enum KeyNote
  *
  * With another mode they stay, as they may be wanted some day: but then rows
  * will have come and gone that no reference tells of, so no key fits them any
- * more.  Of a table that is not watched they are what its rows were called
- * once, and wrong.
+ * more.  Of a table that is not watched, but has a natural key, they are what its
+ * rows were called once, and wrong.
  *
  * What is kept here is put right first: the remote notes by itself that it has
  * emptied a table.
@@ -313,7 +313,8 @@ look_at_key(const SynchroLink *link, const SynchroLinkTable *lt, KnownTable *kno
 	known->own_key = MemoryContextStrdup(link->context, synchro_value(rows, 0, 1));
 	if (lt->emptied || (strcmp(known->node_key, node_key) == 0 && strcmp(known->own_key, own_key) == 0))
 		return KEY_STAYS;
-	if (link->forgets_references || !lt->table->watched || synchro_value(rows, 0, 2)[0] != 't')
+	if (link->forgets_references || synchro_value(rows, 0, 2)[0] != 't' ||
+		(!lt->table->watched && lt->table->mode != SYNCHRO_MODE_REFERENCE))
 		return KEY_IS_NEW;
 	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
 		ereport(ERROR,
@@ -333,7 +334,7 @@ look_at_key(const SynchroLink *link, const SynchroLinkTable *lt, KnownTable *kno
 void
 synchro_known_sql_emptied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
 {
-	const char *own_key = key_there(lt);
+	const char *own_key = synchro_known_key_there(lt);
 
 	if (link->knows_tables && own_key != NULL)
 		appendStringInfo(sql, "UPDATE %s.known_table SET node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
@@ -363,12 +364,10 @@ keep(SynchroLink *link, KnownTable *known, const SynchroLinkTable *lt, const cha
 }
 
 /*
- * Have the remote know a table that was just described as what it is.  Not in
- * a local transaction.  Error if rows would be found by references that are of
- * another primary key.
+ * Have the remote know a table as what it is.
  */
-void
-synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
+static void
+meet(SynchroLink *link, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 	KnownTable *other;
@@ -382,7 +381,8 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	StringInfoData sql;
 	SynchroRemoteError *error;
 
-	if (link->peer == NULL || (!table->watched && !table->key_only))
+	/* one that has lost its key comes by another, or by the same, before a row of it is looked up */
+	if (link->peer == NULL || (!table->watched && !table->key_only) || table->mode == SYNCHRO_MODE_NONE)
 		return;
 	known = find(link, table, &other);
 
@@ -391,7 +391,7 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	if (!link->knows_tables)
 		return;
 	node_key = synchro_known_key(table);
-	own_key = key_there(lt);
+	own_key = synchro_known_key_there(lt);
 
 	/* whoever needs the columns will say so */
 	if (own_key == NULL)
@@ -445,4 +445,23 @@ synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
 	if (other != NULL)
 		other->relation = MemoryContextStrdup(link->context, aside);
 	keep(link, known, lt, node_key, own_key);
+}
+
+/*
+ * Have the remote know a table that was just described as what it is.  Not in
+ * a local transaction.  Error if rows would be found by references that are of
+ * another primary key.
+ */
+void
+synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt)
+{
+	KnownTable *other;
+	KnownTable *known;
+
+	meet(link, lt);
+
+	/* the remote will note by itself whether it was emptied: ask it next time */
+	known = lt->emptied ? find(link, lt->table, &other) : NULL;
+	if (known != NULL)
+		known->node_key = MemoryContextStrdup(link->context, "?");
 }

@@ -14,6 +14,7 @@
 extern void synchro_known_load(SynchroLink *link);
 extern void synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt);
 extern char *synchro_known_key(const SynchroTable *table);
+extern char *synchro_known_key_there(const SynchroLinkTable *lt);
 extern void synchro_known_sql_emptied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern const char *synchro_known_name(const SynchroLink *link, const char *relation);
 

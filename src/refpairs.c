@@ -89,7 +89,8 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 					  const SynchroIdentities *identities, int first, int count)
 {
 	int			n = lt->table->nidentity;
-	bool		known = tables_are_known();
+	char	   *key_there;
+	bool		known;
 	Oid			types[INDEX_MAX_KEYS + 2];
 	Datum		values[INDEX_MAX_KEYS + 2];
 	SynchroSqlScope scope;
@@ -99,6 +100,8 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	if (link->peer_node == NULL || lt->table->mode != SYNCHRO_MODE_REFERENCE || count == 0 ||
 		!OidIsValid(synchro_refpairs_table(&owner)))
 		return;
+	key_there = lt->remote != NULL ? synchro_known_key_there(lt) : NULL;
+	known = key_there != NULL && tables_are_known();
 	types[0] = UUIDOID;
 	values[0] = UUIDPGetDatum(link->peer_node);
 	types[1] = TEXTOID;
@@ -124,10 +127,13 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 						   " AND x.relation = coalesce((SELECT k.relation FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
 						   " WHERE k.node = x.node AND k.own_table = to_regclass($2) LIMIT 1), $2)" : "x.relation = $2");
 
-	/* and if they are of the primary key that it has now */
+	/* and if they are of the primary keys that it has now, here and on the remote, as far as these are of the same tables */
 	if (known)
-		appendStringInfo(&sql, " AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".known_table k WHERE k.node = x.node AND k.own_table = to_regclass($2)"
-						 " AND k.own_key LIKE '%u %%' AND k.own_key <> %s)", lt->table->relid, quote_literal_cstr(synchro_known_key(lt->table)));
+		appendStringInfo(&sql, " AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
+						 " WHERE k.node = x.node AND k.relation = x.relation AND k.own_table = to_regclass($2)"
+						 " AND (k.node_key = '' OR k.own_key LIKE '%u %%' AND k.own_key <> %s OR x.node = $1 AND k.node_key LIKE %s AND k.node_key <> %s))",
+						 lt->table->relid, quote_literal_cstr(synchro_known_key(lt->table)),
+						 quote_literal_cstr(psprintf("%s %%", lt->remote->oid)), quote_literal_cstr(key_there));
 	appendStringInfoString(&sql, " AND x.remote_key = ARRAY[");
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&sql, "%su.k%d", i > 0 ? ", " : "", i);

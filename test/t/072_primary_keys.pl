@@ -166,6 +166,20 @@ here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_tab
 goes_on('with a natural key: reset and copied');
 
 #
+# A key that is gone for a moment, while a delete waits.
+#
+here(q{INSERT INTO plain (label) VALUES ('waits')});
+goes_on('a row more');
+there(q{CREATE TABLE ext (plain_id int REFERENCES plain); INSERT INTO ext SELECT id FROM plain WHERE label = 'waits'});
+here(q{DELETE FROM plain WHERE label = 'waits'});
+is(sync($local, 'office')->{failed}, 1, 'whose delete waits');
+here('ALTER TABLE kids DROP CONSTRAINT kids_plain_id_fkey; ALTER TABLE plain DROP CONSTRAINT plain_pkey; SELECT synchro.retry(); UPDATE named SET n = n + 1');
+sync($local, 'office');
+here('ALTER TABLE plain ADD PRIMARY KEY (id); ALTER TABLE kids ADD FOREIGN KEY (plain_id) REFERENCES plain; UPDATE plain SET n = n + 1; SELECT synchro.retry()');
+there('DROP TABLE ext');
+goes_on('the key gone for a moment');
+
+#
 # Another mode in between: rows come and go then that no reference tells of.
 #
 here(q{SELECT synchro.register_natural_key('plain', '{label}')});
@@ -286,6 +300,18 @@ $b->safe_psql('postgres', q{UPDATE note SET n = n + 1 WHERE what LIKE '%3'; DELE
 settle($a, $b);
 same($a, $b, 'SELECT what, n FROM note ORDER BY what', 'begun anew: and then as ever');
 is(rows($a, 'SELECT count(*) FROM note'), '8', 'begun anew: none is there twice');
+
+# the same on the other node, of which only the pairs that it has left here tell
+$b->safe_psql('postgres', q{INSERT INTO note (what, n) SELECT 'late, of b ' || i, 1 FROM generate_series(1, 5) i});
+settle($a, $b);
+$b->safe_psql('postgres', 'CREATE TABLE former AS SELECT id, lead(what, 1, first) OVER (ORDER BY id) AS what FROM note, (SELECT what AS first FROM note ORDER BY id LIMIT 1) f');
+$b->safe_psql('postgres', 'SET client_min_messages = error; SET synchro.log_changes = off; ALTER TABLE note DROP id; ALTER TABLE note ADD id int; UPDATE note SET id = x.id FROM former x WHERE x.what = note.what;
+	ALTER TABLE note ADD PRIMARY KEY (id); CREATE SEQUENCE anew START 9000 OWNED BY note.id; ALTER TABLE note ALTER id SET DEFAULT nextval(\'anew\')');
+$there = rows($b, 'SELECT id, what, n FROM note ORDER BY id');
+$a->safe_psql('postgres', q{SELECT synchro.reset('b')});
+$a->safe_psql('postgres', 'UPDATE note SET n = n + 1000');
+is(sync($a, 'b')->{failed}, 0, 'counted anew on b: a pushes when its references are forgotten');
+is(rows($b, 'SELECT id, what, n FROM note WHERE n < 1000 ORDER BY id'), $there, 'counted anew on b: and does not write over what b has');
 
 $_->stop('fast') foreach $a, $b;
 done_testing();
