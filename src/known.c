@@ -287,8 +287,6 @@ typedef enum KeyNote
 	KEY_IS_MIXED				/* some are of another */
 } KeyNote;
 
-#define MIXED_KEY ""
-
 /*
  * Look what a primary key that differs from what is noted makes of a table's
  * references.  Error if its rows are found by them.
@@ -324,7 +322,18 @@ look_at_key(const SynchroLink *link, const SynchroLinkTable *lt, KnownTable *kno
 				 errdetail("It has other columns than when they were made, or these were made again.") :
 				 errdetail("Its columns on remote \"%s\" were made again.", link->target->name),
 				 errhint("If nothing was changed in it since, give it the columns that it had; else have the remote's rows made anew by synchro.reset_schema() with soft => false.")));
-	return strcmp(known->node_key, MIXED_KEY) == 0 && strcmp(known->own_key, own_key) == 0 ? KEY_STAYS : KEY_IS_MIXED;
+	return strcmp(known->node_key, SYNCHRO_MIXED_KEY) == 0 && strcmp(known->own_key, own_key) == 0 ? KEY_STAYS : KEY_IS_MIXED;
+}
+
+/*
+ * Append what notes which table there a table is, and of which primary key its
+ * references are.
+ */
+static void
+append_note(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *node_key, const char *own_key)
+{
+	appendStringInfo(sql, "UPDATE %s.known_table SET own_table = %s, node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
+					 link->peer, lt->remote->oid, quote_literal_cstr(node_key), quote_literal_cstr(own_key), link->node, lt->table->relid);
 }
 
 /*
@@ -337,8 +346,7 @@ synchro_known_sql_emptied(StringInfo sql, const SynchroLink *link, const Synchro
 	const char *own_key = synchro_known_key_there(lt);
 
 	if (link->knows_tables && own_key != NULL)
-		appendStringInfo(sql, "UPDATE %s.known_table SET node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
-						 link->peer, quote_literal_cstr(synchro_known_key(lt->table)), quote_literal_cstr(own_key), link->node, lt->table->relid);
+		append_note(sql, link, lt, synchro_known_key(lt->table), own_key);
 }
 
 /*
@@ -427,13 +435,11 @@ meet(SynchroLink *link, const SynchroLinkTable *lt)
 	if (note != KEY_STAYS && remade)
 		appendStringInfo(&sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;", link->peer, link->node, quote_literal_cstr(table->qualified));
 	if (note == KEY_IS_MIXED)
-		node_key = MIXED_KEY;
+		node_key = SYNCHRO_MIXED_KEY;
 	else if (known != NULL && note == KEY_STAYS)
 		node_key = known->node_key;
 	if (known != NULL && (note != KEY_STAYS || !same_table))
-		appendStringInfo(&sql, "UPDATE %s.known_table SET own_table = %s, node_key = %s, own_key = %s WHERE node = '%s' AND node_table = %u;",
-						 link->peer, lt->remote->oid, quote_literal_cstr(node_key), quote_literal_cstr(own_key),
-						 link->node, table->relid);
+		append_note(&sql, link, lt, node_key, own_key);
 	if (link->preview != NULL)
 		synchro_sql_preview_end(&sql, true);
 	else

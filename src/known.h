@@ -11,6 +11,9 @@
 
 #include "link.h"
 
+/* noted instead of a primary key where references are of more than one */
+#define SYNCHRO_MIXED_KEY ""
+
 extern void synchro_known_load(SynchroLink *link);
 extern void synchro_known_meet(SynchroLink *link, const SynchroLinkTable *lt);
 extern char *synchro_known_key(const SynchroTable *table);

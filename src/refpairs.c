@@ -131,7 +131,7 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	if (known)
 		appendStringInfo(&sql, " AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".known_table k"
 						 " WHERE k.node = x.node AND k.relation = x.relation AND k.own_table = to_regclass($2)"
-						 " AND (k.node_key = '' OR k.own_key LIKE '%u %%' AND k.own_key <> %s OR x.node = $1 AND k.node_key LIKE %s AND k.node_key <> %s))",
+						 " AND (k.node_key = '" SYNCHRO_MIXED_KEY "' OR k.own_key LIKE '%u %%' AND k.own_key <> %s OR x.node = $1 AND k.node_key LIKE %s AND k.node_key <> %s))",
 						 lt->table->relid, quote_literal_cstr(synchro_known_key(lt->table)),
 						 quote_literal_cstr(psprintf("%s %%", lt->remote->oid)), quote_literal_cstr(key_there));
 	appendStringInfoString(&sql, " AND x.remote_key = ARRAY[");

@@ -192,8 +192,6 @@ sub kill_one
 	return $what;
 }
 
-my %log_seen;
-
 sub crash
 {
 	my ($node) = @_;
@@ -203,6 +201,8 @@ sub crash
 	$node->start;
 	return 'immediate stop of the ' . $node->name;
 }
+
+my %log_seen;
 
 # A server that finds no room for its WAL goes down. What makes it need some is in WAL only.
 sub full_disk
