@@ -215,7 +215,7 @@ static const char *const probes_here[] = {
 	" JOIN pg_class c ON c.oid = r.id JOIN pg_namespace n ON n.oid = c.relnamespace"
 	" CROSS JOIN (VALUES ('synchro_capture'), ('synchro_truncate')) q (trigger)"
 	" LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = q.trigger"
-	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR (x.watched AND c.relkind = 'r'))"
+	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR c.relkind = 'r')"
 	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
 
 	UNLOGGED(HERE),

@@ -62,7 +62,7 @@ must_keep_out(void)
 {
 	Oid			extension;
 
-	if (busy)
+	if (busy || synchro_watchtrigger_renewing())
 		return true;
 	extension = get_extension_oid(SYNCHRO_EXTENSION, true);
 	return !OidIsValid(extension) ||
@@ -194,8 +194,30 @@ switches_all_triggers(const AlterTableStmt *alter)
 }
 
 /*
+ * Watched tables that a table's changes matter to: itself, first, and those in
+ * whose natural key it stands.
+ */
+static List *
+watched_by_way_of(Oid relid)
+{
+	List	   *concerned = NIL;
+	ListCell   *cell;
+
+	foreach(cell, synchro_registry_watched())
+	{
+		Oid			watched = lfirst_oid(cell);
+
+		if (watched == relid)
+			concerned = lcons_oid(watched, concerned);
+		else if (list_member_oid(synchro_table_with_names(list_make1_oid(watched)), relid))
+			concerned = lappend_oid(concerned, watched);
+	}
+	return concerned;
+}
+
+/*
  * If changes of a table, or of a partition of one, are not captured any more,
- * say so, and have nothing of it pushed.
+ * say so, and have nothing pushed that they matter to.
  */
 static void
 check_captured(Oid relid)
@@ -204,6 +226,8 @@ check_captured(Oid relid)
 	Oid			root;
 	bool		captured;
 	char	   *name;
+	char	   *root_name;
+	ListCell   *cell;
 
 	if (table == NULL)
 		return;
@@ -216,13 +240,26 @@ check_captured(Oid relid)
 		CacheInvalidateRelcacheByRelid(root);
 		table = synchro_table_get(root, true);
 	}
-	if (captured || table == NULL || !table->watched)
+	if (captured || table == NULL)
 		return;
-	ereport(WARNING,
-			(errcode(ERRCODE_WARNING),
-			 errmsg(SYNCHRO_NOT_CAPTURED, name),
-			 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
-	synchro_stalled_uncaptured(root, table->qualified);
+	root_name = pstrdup(table->qualified);
+	foreach(cell, watched_by_way_of(root))
+	{
+		char	   *watched = pstrdup(synchro_table_get(lfirst_oid(cell), false)->qualified);
+
+		if (foreach_current_index(cell) == 0)
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg(SYNCHRO_NOT_CAPTURED, name),
+					 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(watched))));
+		synchro_stalled_uncaptured(lfirst_oid(cell), root_name, watched);
+	}
+}
+
+static bool
+is_our_trigger(const char *name)
+{
+	return strcmp(name, SYNCHRO_ROW_TRIGGER) == 0 || strcmp(name, SYNCHRO_TRUNCATE_TRIGGER) == 0;
 }
 
 static void
@@ -234,7 +271,7 @@ after_drop_trigger(Node *statement)
 	{
 		List	   *names = lfirst(cell);
 
-		if (list_length(names) > 1)
+		if (list_length(names) > 1 && is_our_trigger(strVal(llast(names))))
 			check_captured(RangeVarGetRelid(makeRangeVarFromNameList(list_copy_head(names, list_length(names) - 1)),
 											NoLock, true));
 	}
@@ -459,6 +496,7 @@ synchro_ddl_command_end(PG_FUNCTION_ARGS)
 static void
 forget_tables(Node *statement)
 {
+	synchro_registry_warn_of_dropped();
 	synchro_registry_forget_dangling();
 	synchro_copyqueue_forget_unwatched();
 	synchro_parked_forget_unwatched();

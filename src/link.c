@@ -310,7 +310,31 @@ synchro_link_table(SynchroLink *link, Oid relid, bool for_rows)
 }
 
 /*
- * The same.  root: the table because of which it is needed.
+ * Changes of a watched table must all be captured, and those of the names in its
+ * natural key.  root: the table because of which it is pushed.
+ */
+static void
+require_captured(Oid relid, Oid root)
+{
+	const SynchroTable *table = synchro_table_get(relid, false);
+	const SynchroTable *uncaptured;
+	const char *watched;
+
+	if (!table->watched)
+		return;
+	watched = pstrdup(table->qualified);
+	uncaptured = synchro_table_uncaptured(relid);
+	if (uncaptured == NULL)
+		return;
+	synchro_suspect(root);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(SYNCHRO_NOT_CAPTURED, uncaptured->qualified),
+			 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(watched))));
+}
+
+/*
+ * The same as synchro_link_table().  root: the table because of which it is needed.
  */
 static SynchroLinkTable *
 describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
@@ -332,16 +356,11 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 	old = MemoryContextSwitchTo(link->tables_context);
 	if (lt == NULL)
 	{
-		const SynchroTable *table = synchro_table_get(relid, false);
+		const SynchroTable *table;
 
-		if (for_rows && table->watched && !synchro_table_captured(table) && !link->compares)
-		{
-			synchro_suspect(root);
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
-					 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(table->qualified))));
-		}
+		if (for_rows && !link->compares)
+			require_captured(relid, root);
+		table = synchro_table_get(relid, false);
 		lt = palloc0(sizeof(SynchroLinkTable));
 		lt->table = synchro_table_copy(table, link->tables_context);
 		lt->staging = staging_of(link, relid);

@@ -24,7 +24,7 @@
 #include "tableinfo.h"
 
 static bool
-has_firing_trigger(Relation triggers, Oid relid)
+has_firing_trigger(Relation triggers, Oid relid, const char *name)
 {
 	ScanKeyData key[2];
 	SysScanDesc scan;
@@ -32,7 +32,7 @@ has_firing_trigger(Relation triggers, Oid relid)
 	bool		result;
 
 	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(SYNCHRO_ROW_TRIGGER));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(name));
 	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 2, key);
 	tuple = systable_getnext(scan);
 	result = HeapTupleIsValid(tuple) && synchro_trigger_fires(((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled);
@@ -41,7 +41,7 @@ has_firing_trigger(Relation triggers, Oid relid)
 }
 
 /*
- * Have all partitions of a table, at any depth, its trigger, enabled?  Takes no
+ * Have all partitions of a table, at any depth, its triggers, enabled?  Takes no
  * lock on them.
  */
 bool
@@ -53,9 +53,14 @@ synchro_table_parts_captured(Oid relid)
 
 	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 	{
+		Oid			part = lfirst_oid(cell);
+		char		relkind = get_rel_relkind(part);
+
 		/* rows are in the leaves, and their triggers fire */
-		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
-			result = result && has_firing_trigger(triggers, lfirst_oid(cell));
+		if (relkind != RELKIND_PARTITIONED_TABLE)
+			result = result && has_firing_trigger(triggers, part, SYNCHRO_ROW_TRIGGER);
+		if (relkind == RELKIND_RELATION)
+			result = result && has_firing_trigger(triggers, part, SYNCHRO_TRUNCATE_TRIGGER);
 	}
 	table_close(triggers, AccessShareLock);
 	return result;

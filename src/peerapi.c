@@ -50,18 +50,20 @@ PG_FUNCTION_INFO_V1(synchro_peer_won);
 PG_FUNCTION_INFO_V1(synchro_peer_recheck);
 
 /*
- * The same, to push to it: its trigger must be there, or the log would not
- * have what is pushed, and cannot tell what is newer.
+ * The same, to push to it: its triggers must be there, and those of the tables
+ * inside its key, or the log would not have what is pushed, and cannot tell what
+ * is newer, nor what names were.
  */
 static const SynchroTable *
 pushed_table(Datum name)
 {
 	const SynchroTable *table = synchro_peersession_table(name);
+	const SynchroTable *uncaptured = table != NULL ? synchro_table_uncaptured(table->relid) : NULL;
 
-	if (table != NULL && !synchro_table_captured(table))
+	if (uncaptured != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg(SYNCHRO_NOT_CAPTURED, table->qualified),
+				 errmsg(SYNCHRO_NOT_CAPTURED, uncaptured->qualified),
 				 errhint("Run there: SELECT synchro.alter_table(%s).", quote_literal_cstr(table->qualified))));
 	return table;
 }

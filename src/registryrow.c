@@ -215,6 +215,39 @@ synchro_registry_has_dangling(void)
 	return false;
 }
 
+static void
+warn_of_dropped(TupleTableSlot *slot, void *arg)
+{
+	bool		isnull;
+	char	   *table = TextDatumGetCString(slot_getattr(slot, 1, &isnull));
+	char	   *call = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
+
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("table %s is not watched any more", table),
+			 errdetail("It was dropped. What remotes have not got of it as yet is not pushed."),
+			 errhint("If it is made again: SELECT %s.", call)));
+}
+
+/*
+ * Warn of watched tables that the command at hand has dropped: one that takes
+ * such a table's place is another one, of which nothing is pushed.  From an event trigger at sql_drop only.
+ */
+void
+synchro_registry_warn_of_dropped(void)
+{
+	SynchroSqlScope scope;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_query("SELECT o.object_identity, format('synchro.add_table(%L%s%s)', o.object_identity,"
+					  "  ', natural_key => ' || quote_literal(k.columns), ', skip => ' || quote_literal(nullif(w.skip, '{}')))"
+					  " FROM pg_event_trigger_dropped_objects() o JOIN synchro.watched w ON w.relation = o.objid"
+					  " LEFT JOIN synchro.natural_key k ON k.relation = o.objid"
+					  " WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
+					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
+	synchro_sql_close(&scope);
+}
+
 /*
  * Forget tables that are gone, and skipped columns that are: a later column of
  * that name is not to be skipped unasked.  A natural key that lost a column

@@ -17,6 +17,7 @@ extern bool synchro_registry_has_key(Oid relid);
 extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
 
 extern bool synchro_registry_has_dangling(void);
+extern void synchro_registry_warn_of_dropped(void);
 extern void synchro_registry_forget_dangling(void);
 extern char *synchro_registry_lost_key_column(Oid relid);
 extern bool synchro_registry_names_column(Oid relid, const char *column);

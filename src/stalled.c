@@ -228,19 +228,19 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 }
 
 /*
- * Note for all remotes that a table cannot be pushed because its changes are
- * not captured.
+ * Note for all remotes that a watched table cannot be pushed because changes of
+ * uncaptured, which is the table itself or stands inside its key, are not captured.
  */
 void
-synchro_stalled_uncaptured(Oid relid, const char *qualified)
+synchro_stalled_uncaptured(Oid relid, const char *uncaptured, const char *watched)
 {
 	SynchroSqlScope scope;
 	Oid			types[] = {OIDOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 
 	values[0] = ObjectIdGetDatum(relid);
-	values[1] = CStringGetTextDatum(psprintf(SYNCHRO_NOT_CAPTURED, qualified));
-	values[2] = CStringGetTextDatum(psprintf(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(qualified)));
+	values[1] = CStringGetTextDatum(psprintf(SYNCHRO_NOT_CAPTURED, uncaptured));
+	values[2] = CStringGetTextDatum(psprintf(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(watched)));
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.stalled (server, relation, snapshot, sqlstate, message, hint, next_attempt)"
 					" SELECT server, $1, snapshot, '55000', $2, $3, clock_timestamp() FROM synchro.remote_state"

@@ -35,7 +35,7 @@ extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
 extern bool synchro_stalled_any_due(const List *stalled);
 extern List *synchro_stalled_waiting(const List *stalled);
 extern void synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error);
-extern void synchro_stalled_uncaptured(Oid relid, const char *qualified);
+extern void synchro_stalled_uncaptured(Oid relid, const char *uncaptured, const char *watched);
 extern void synchro_stalled_sent(const char *server, List *stalled, const char *token, bool all);
 extern void synchro_stalled_settle(const char *server, const char *token);
 

@@ -148,10 +148,13 @@ CREATE VIEW synchro.metrics_node AS
 		   (SELECT pg_catalog.count(*) FROM synchro.watched) AS tables,
 		   (SELECT pg_catalog.count(*)
 			FROM synchro.watched w
-			WHERE NOT EXISTS (
-				SELECT FROM pg_catalog.pg_trigger t
-				WHERE t.tgrelid OPERATOR(pg_catalog.=) w.relation AND t.tgname OPERATOR(pg_catalog.=) 'synchro_capture'
-					  AND t.tgenabled OPERATOR(pg_catalog.=) 'A')) AS tables_not_captured,
+			WHERE EXISTS (
+				SELECT FROM (SELECT w.relation UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(w.relation) p) parts (relid)
+				JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) parts.relid
+				CROSS JOIN (VALUES ('synchro_capture'::name), ('synchro_truncate')) ours (name)
+				LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) c.oid AND t.tgname OPERATOR(pg_catalog.=) ours.name
+				WHERE (ours.name OPERATOR(pg_catalog.=) 'synchro_capture' OR c.relkind OPERATOR(pg_catalog.=) 'r')
+					  AND t.tgenabled IS DISTINCT FROM 'A')) AS tables_not_captured,
 		   (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM synchro.conflict_id_seq s) AS conflicts_total,
 		   EXTRACT(epoch FROM n.clock_uncertainty)::double precision AS clock_uncertainty_seconds
 	FROM synchro.node n;

@@ -154,3 +154,50 @@ synchro_table_captured(const SynchroTable *table)
 	}
 	return entry->parts_captured;
 }
+
+/*
+ * The tables given, and all that stand inside their natural keys, at any depth:
+ * each once, in the order in which they are met, without those that are gone.
+ */
+List *
+synchro_table_with_names(List *tables)
+{
+	List	   *queue = list_copy(tables);
+	List	   *result = NIL;
+
+	/* grows while we go */
+	for (int i = 0; i < list_length(queue); i++)
+	{
+		Oid			relid = list_nth_oid(queue, i);
+		const SynchroTable *table = list_member_oid(result, relid) ? NULL : synchro_table_get(relid, true);
+
+		if (table == NULL)
+			continue;
+		result = lappend_oid(result, relid);
+		for (int fk = 0; fk < table->nfks; fk++)
+			if (synchro_table_fk_in_key(table, fk))
+				queue = lappend_oid(queue, table->fks[fk].parent);
+	}
+	list_free(queue);
+	return result;
+}
+
+/*
+ * Which table's changes keep those of a watched table from being known: its own,
+ * or one's inside its natural key, since only the log has that one's old names;
+ * NULL if all are captured.
+ */
+const SynchroTable *
+synchro_table_uncaptured(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, synchro_table_with_names(list_make1_oid(relid)))
+	{
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+
+		if (table != NULL && !synchro_table_captured(table))
+			return table;
+	}
+	return NULL;
+}

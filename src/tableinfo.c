@@ -274,6 +274,30 @@ synchro_trigger_fires(char tgenabled)
 }
 
 /*
+ * Our triggers of a table.  TRUNCATE of a partitioned table fires those of its leaves.
+ */
+static void
+look_at_triggers(SynchroTable *table, Relation rel)
+{
+	bool		rows = false;
+	bool		truncate = table->relkind != RELKIND_RELATION;
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+		if (strcmp(trigger->tgname, SYNCHRO_ROW_TRIGGER) == 0)
+		{
+			table->key_only = true;
+			rows = synchro_trigger_fires(trigger->tgenabled);
+		}
+		else if (strcmp(trigger->tgname, SYNCHRO_TRUNCATE_TRIGGER) == 0)
+			truncate = synchro_trigger_fires(trigger->tgenabled);
+	}
+	table->captured = rows && truncate;
+}
+
+/*
  * Describe a table, in a child of the memory context parent; NULL where there
  * is no such table.
  */
@@ -299,15 +323,7 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	table->name = pstrdup(RelationGetRelationName(rel));
 	table->qualified = quote_qualified_identifier(table->schema, table->name);
 	table->relkind = rel->rd_rel->relkind;
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-	{
-		const Trigger *trigger = &rel->trigdesc->triggers[i];
-
-		if (strcmp(trigger->tgname, SYNCHRO_ROW_TRIGGER) != 0)
-			continue;
-		table->key_only = true;
-		table->captured = synchro_trigger_fires(trigger->tgenabled);
-	}
+	look_at_triggers(table, rel);
 
 	build_columns(table, rel);
 	build_primary_key(table, rel);

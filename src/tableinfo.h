@@ -15,6 +15,7 @@
 
 #include "access/attnum.h"
 #include "catalog/pg_type_d.h"
+#include "nodes/pg_list.h"
 #include "synchro.h"
 
 /* one user column that is not dropped */
@@ -58,7 +59,7 @@ typedef struct SynchroTable
 	bool		watched;
 	bool		key_only;		/* has our trigger only because it is inside a
 								 * natural key */
-	bool		captured;		/* its own trigger is there, and enabled */
+	bool		captured;		/* its own triggers are there, and enabled */
 	bool		allow_many;
 	bool		lost_key;		/* it had one, and mode none has come of that */
 	SynchroMode mode;
@@ -133,5 +134,7 @@ extern void synchro_table_init(void);
 extern uint64 synchro_table_generation(void);
 extern const SynchroTable *synchro_table_get(Oid relid, bool missing_ok);
 extern bool synchro_table_captured(const SynchroTable *table);
+extern List *synchro_table_with_names(List *tables);
+extern const SynchroTable *synchro_table_uncaptured(Oid relid);
 
 #endif							/* SYNCHRO_TABLEINFO_H */

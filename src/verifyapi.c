@@ -50,29 +50,15 @@ require_select(Oid relid)
 }
 
 /*
- * The same for all whose names are in the keys of a table.  checked: tables that
- * have been looked at, in the current memory context.
+ * The same for these tables, and all whose names are in their keys.
  */
-static List *
-require_select_on_names(Oid relid, List *checked)
+static void
+require_select_on_names(List *tables)
 {
-	const SynchroTable *table;
-	List	   *parents = NIL;
 	ListCell   *cell;
 
-	if (list_member_oid(checked, relid))
-		return checked;
-	require_select(relid);
-	checked = lappend_oid(checked, relid);
-	table = synchro_table_get(relid, false);
-	for (int fk = 0; fk < table->nfks; fk++)
-		if (synchro_table_fk_in_key(table, fk))
-			parents = lappend_oid(parents, table->fks[fk].parent);
-
-	/* the description does not outlive this */
-	foreach(cell, parents)
-		checked = require_select_on_names(lfirst_oid(cell), checked);
-	return checked;
+	foreach(cell, synchro_table_with_names(tables))
+		require_select(lfirst_oid(cell));
 }
 
 /*
@@ -138,7 +124,6 @@ verify(FunctionCallInfo fcinfo, const char *function, SynchroDifferenceCallback 
 	SynchroTarget *target;
 	SynchroLink *link;
 	List	   *tables;
-	List	   *checked = NIL;
 	ListCell   *cell;
 
 	PreventCommandIfReadOnly(function);
@@ -150,8 +135,7 @@ verify(FunctionCallInfo fcinfo, const char *function, SynchroDifferenceCallback 
 				 errhint("Name a remote; view synchro.remotes lists them.")));
 	target = synchro_target_get(NameStr(*PG_GETARG_NAME(0)), false);
 	tables = leave_out_keyless(tables_of(fcinfo, 1));
-	foreach(cell, tables)
-		checked = require_select_on_names(lfirst_oid(cell), checked);
+	require_select_on_names(tables);
 	if (target->paused)
 		ereport(NOTICE,
 				(errmsg("remote \"%s\" is paused, so what is pending is shown as different", target->name),

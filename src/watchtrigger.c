@@ -77,6 +77,8 @@ typedef struct SurplusTrigger
 	char	   *name;
 } SurplusTrigger;
 
+static bool renewing = false;
+
 /*
  * Oid of one of our trigger functions; InvalidOid while the extension is on
  * its way in or out.
@@ -109,16 +111,14 @@ wanted_entry(HTAB *wanted, Oid relid)
 }
 
 /*
- * Enter a table with its leaf partitions; true if it is new here.
+ * Enter a table with its leaf partitions.
  */
-static bool
+static void
 want_table(HTAB *wanted, Oid relid, int16 row_type)
 {
 	WantedTable *entry = wanted_entry(wanted, relid);
 	ListCell   *cell;
 
-	if (entry->row_type != 0)
-		return false;
 	entry->row_type = row_type;
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
 		entry->truncate = true;
@@ -126,7 +126,6 @@ want_table(HTAB *wanted, Oid relid, int16 row_type)
 		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 			if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
 				wanted_entry(wanted, lfirst_oid(cell))->truncate = true;
-	return true;
 }
 
 /*
@@ -138,31 +137,20 @@ collect_wanted(List *from)
 {
 	HASHCTL		ctl = {0};
 	HTAB	   *wanted;
-	List	   *queue = list_copy(from);
+	ListCell   *cell;
 
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(WantedTable);
 	ctl.hcxt = CurrentMemoryContext;
 	wanted = hash_create("synchro triggers", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
-	/* grows while we go */
-	for (int i = 0; i < list_length(queue); i++)
+	foreach(cell, synchro_table_with_names(from))
 	{
-		Oid			relid = list_nth_oid(queue, i);
-		const SynchroTable *table = synchro_table_get(relid, true);
-		List	   *parents = NIL;
-		int16		type;
-
-		if (table == NULL)
-			continue;
-		for (int fk = 0; fk < table->nfks; fk++)
-			if (synchro_table_fk_in_key(table, fk))
-				parents = lappend_oid(parents, table->fks[fk].parent);
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
 
 		/* without a key as yet, it may get one: capture waits for that */
-		type = table->watched ? TYPE_WATCHED : TYPE_KEY_ONLY;
-		if (want_table(wanted, relid, type))
-			queue = list_concat(queue, parents);
+		if (table != NULL)
+			want_table(wanted, table->relid, table->watched ? TYPE_WATCHED : TYPE_KEY_ONLY);
 	}
 	return wanted;
 }
@@ -372,6 +360,19 @@ refuse_foreign_trigger(Oid relid, const char *name, Oid function)
 }
 
 /*
+ * Have it seen what triggers a table has now, and a partition's root has by it.
+ */
+static void
+forget_triggers(Oid relid)
+{
+	Oid			root = synchro_table_root(relid);
+
+	CacheInvalidateRelcacheByRelid(relid);
+	if (root != relid)
+		CacheInvalidateRelcacheByRelid(root);
+}
+
+/*
  * Make one trigger, or put it right.  As the table's owner, whoever has asked
  * for it: DDL of a partitioned table evaluates its partition key's expressions.
  */
@@ -403,7 +404,7 @@ make_trigger(Oid relid, int16 type)
 					0, NULL, NULL, NULL);
 	synchro_reader_end(&owner);
 	synchro_sql_close(&scope);
-	CacheInvalidateRelcacheByRelid(relid);
+	forget_triggers(relid);
 }
 
 static void
@@ -423,7 +424,7 @@ drop_trigger(Oid relid, const char *trigger)
 					0, NULL, NULL, NULL);
 	synchro_reader_end(&owner);
 	synchro_sql_close(&scope);
-	CacheInvalidateRelcacheByRelid(relid);
+	forget_triggers(relid);
 }
 
 static int
@@ -484,15 +485,34 @@ synchro_watchtrigger_renew(List *from, bool drop)
 
 	wanted = collect_wanted(from);
 	surplus = match_existing(wanted);
-	if (drop)
-		foreach(cell, surplus)
-		{
-			SurplusTrigger *trigger = lfirst(cell);
+	renewing = true;
+	PG_TRY();
+	{
+		if (drop)
+			foreach(cell, surplus)
+			{
+				SurplusTrigger *trigger = lfirst(cell);
 
-			drop_trigger(trigger->relid, trigger->name);
-		}
-	make_missing(wanted);
+				drop_trigger(trigger->relid, trigger->name);
+			}
+		make_missing(wanted);
+	}
+	PG_FINALLY();
+	{
+		renewing = false;
+	}
+	PG_END_TRY();
 	hash_destroy(wanted);
+}
+
+/*
+ * Is DDL our own, in the middle of which a table may have one of its triggers
+ * and not yet the other?
+ */
+bool
+synchro_watchtrigger_renewing(void)
+{
+	return renewing;
 }
 
 /*

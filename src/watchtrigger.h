@@ -12,6 +12,7 @@
 #include "nodes/pg_list.h"
 
 extern void synchro_watchtrigger_renew(List *from, bool drop);
+extern bool synchro_watchtrigger_renewing(void);
 extern void synchro_watchtrigger_renew_partitions(Oid relid);
 extern void synchro_watchtrigger_fire_always(Oid relid);
 extern bool synchro_watchtrigger_present(Oid relid);

@@ -6,7 +6,6 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
-use PostgreSQL::Test::Utils qw(run_command);
 use SynchroTest;
 use Test::More;
 
@@ -31,19 +30,21 @@ my $items = 'SELECT i.name, i.cash, i.note, p.name FROM items i LEFT JOIN parent
 wait_arrival($remote, 'SELECT count(*) FROM items', '20', 'rows to begin with');
 my $round = 0;
 
-# $break and $mend: [ side, SQL ]. What stalls, as relations; the reason; what is done here when it is mended.
+# $break and $mend: [ side, SQL ]. What stalls, as relations; the reason. again: what is done here when it is mended; change:
+# and while it has stalled; compare: a column of items that it is about; key, parent: what these columns are called here meanwhile.
 sub drifts
 {
-	my ($testname, $break, $mend, $stalled, $pattern, $again) = @_;
+	my ($testname, $break, $mend, $stalled, $pattern, %more) = @_;
+	my ($key, $parent) = ($more{key} // 'name', $more{parent} // 'parent_id');
 
 	$round++;
 	$break->[0]->safe_psql('postgres', $break->[1]);
 	$local->safe_psql('postgres', <<"SQL");
 BEGIN;
 UPDATE items SET note = 'round $round' WHERE id % 2 = 0;
-UPDATE items SET name = name || '''' WHERE id % 5 = 1;
-INSERT INTO items (name, parent_id, note) VALUES ('new $round', 1, '');
-DELETE FROM items WHERE name LIKE 'new %' AND name <> 'new $round';
+UPDATE items SET $key = $key || '''' WHERE id % 5 = 1;
+INSERT INTO items ($key, $parent, note) VALUES ('new $round', 1, '');
+DELETE FROM items WHERE $key LIKE 'new %' AND $key <> 'new $round';
 UPDATE parents SET cash = cash + 1;
 UPDATE others SET n = $round;
 COMMIT;
@@ -55,29 +56,53 @@ SQL
 	wait_for($local, 'SELECT attempts, next_attempt IS NULL FROM synchro.remotes', "$testname: the remote itself is well", expected => '0|t');
 
 	# changes go on meanwhile, more names change, and the worker is started anew
-	$local->safe_psql('postgres', q{UPDATE items SET name = name || '"' WHERE id % 5 = 2; UPDATE items SET cash = cash + 1 WHERE id % 3 = 0});
+	$local->safe_psql('postgres', qq{UPDATE items SET $key = $key || '"' WHERE id % 5 = 2; UPDATE items SET cash = cash + 1 WHERE id % 3 = 0});
+	$local->safe_psql('postgres', $more{change}) if $more{change};
 	$local->restart if $round % 4 == 0;
 	$local->safe_psql('postgres', "UPDATE others SET n = -$round");
 	wait_arrival($remote, 'SELECT n FROM others', -$round, "$testname: and on");
 	$mend->[0]->safe_psql('postgres', $mend->[1]);
-	$local->safe_psql('postgres', $again) if $again;
+	$local->safe_psql('postgres', $more{again}) if $more{again};
 	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', "$testname: mended, it heals by itself");
 	same($local, $remote, $items, "$testname: nothing was missed");
 	same($local, $remote, 'SELECT name, cash FROM parents ORDER BY 1', "$testname: of its parents, either");
+	same($local, $remote, "SELECT name, $more{compare} FROM items ORDER BY name", "$testname: each value is in its row") if $more{compare};
 	return;
 }
 
-my $no_column = qr/42703: .*items.*has no column "(note|extra|remark)".*HINT: Add the column there, or skip it/;
+sub no_column
+{
+	my ($column) = @_;
+
+	return qr/42703: .*items.*has no column "$column".*HINT: Add the column there, or skip it/;
+}
 
 # what was in the column there is not in the log: all rows are sent again
-drifts('a column dropped on the remote', [ $remote, 'ALTER TABLE items DROP note' ], [ $remote, 'ALTER TABLE items ADD note text' ], 'items', $no_column,
-	'UPDATE items SET cash = cash');
-drifts('a column renamed on the remote', [ $remote, 'ALTER TABLE items RENAME note TO remark' ], [ $remote, 'ALTER TABLE items RENAME remark TO note' ], 'items', $no_column);
-drifts('a column added here', [ $local, 'ALTER TABLE items ADD extra int DEFAULT 1' ], [ $remote, 'ALTER TABLE items ADD extra int DEFAULT 1' ], 'items', $no_column);
-drifts('a column renamed here', [ $local, 'ALTER TABLE items RENAME extra TO remark' ], [ $remote, 'ALTER TABLE items RENAME extra TO remark' ], 'items', $no_column);
+drifts('a column dropped on the remote', [ $remote, 'ALTER TABLE items DROP note' ], [ $remote, 'ALTER TABLE items ADD note text' ], 'items', no_column('note'),
+	again => 'UPDATE items SET cash = cash');
+drifts('a column renamed on the remote', [ $remote, 'ALTER TABLE items RENAME note TO remark' ], [ $remote, 'ALTER TABLE items RENAME remark TO note' ], 'items', no_column('note'));
+drifts('a column added here', [ $local, 'ALTER TABLE items ADD extra int DEFAULT 1' ], [ $remote, 'ALTER TABLE items ADD extra int DEFAULT 1' ], 'items', no_column('extra'),
+	change => 'UPDATE items SET extra = id * 10', compare => 'extra');
+drifts('a column renamed here', [ $local, 'ALTER TABLE items RENAME extra TO remark' ], [ $remote, 'ALTER TABLE items RENAME extra TO remark' ], 'items', no_column('remark'),
+	change => 'UPDATE items SET remark = id * 100 WHERE id % 2 = 1', compare => 'remark');
 $local->safe_psql('postgres', 'ALTER TABLE items DROP remark');
-drifts('a column of the key renamed on the remote', [ $remote, 'ALTER TABLE items RENAME name TO title' ], [ $remote, 'ALTER TABLE items RENAME title TO name' ], 'items',
-	qr/42703: .*items.*has no column "name"/);
+my $key = qr/42703: .*items.*has no column "\w+".*identifies the table's rows.*HINT: Make the table's definition there the same/;
+drifts('a column of the key renamed on the remote', [ $remote, 'ALTER TABLE items RENAME name TO title' ], [ $remote, 'ALTER TABLE items RENAME title TO name' ], 'items', $key);
+drifts('a column of the key renamed here', [ $local, 'ALTER TABLE items RENAME name TO title' ], [ $local, 'ALTER TABLE items RENAME title TO name' ], 'items', $key, key => 'title');
+drifts('a foreign key\'s column renamed on the remote', [ $remote, 'ALTER TABLE items RENAME parent_id TO up' ], [ $remote, 'ALTER TABLE items RENAME up TO parent_id' ], 'items',
+	no_column('parent_id'), change => 'UPDATE items SET parent_id = 1 + parent_id % 5 WHERE id % 4 = 0');
+drifts('a foreign key\'s column renamed here', [ $local, 'ALTER TABLE items RENAME parent_id TO up' ], [ $local, 'ALTER TABLE items RENAME up TO parent_id' ], 'items',
+	no_column('up'), parent => 'up', change => 'UPDATE items SET up = 1 + up % 5 WHERE id % 4 = 0');
+
+# both sides have followed
+both($local, $remote, 'ALTER TABLE items RENAME name TO title');
+both($local, $remote, 'ALTER TABLE items RENAME parent_id TO up');
+$local->safe_psql('postgres', q{UPDATE items SET title = title || ' called title', up = 1 + up % 5 WHERE id % 2 = 0; UPDATE items SET cash = -id});
+wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'columns renamed on both sides: rows go on');
+same($local, $remote, 'SELECT i.title, i.cash, p.name FROM items i LEFT JOIN parents p ON p.id = i.up ORDER BY 1', 'columns renamed on both sides: the same rows');
+both($local, $remote, 'ALTER TABLE items RENAME title TO name');
+both($local, $remote, 'ALTER TABLE items RENAME up TO parent_id');
+
 drifts('a table renamed on the remote', [ $remote, 'ALTER TABLE items RENAME TO things' ], [ $remote, 'ALTER TABLE things RENAME TO items' ], 'items',
 	qr/42P01: .*has no table public\.items.*HINT: Create the table there/);
 drifts('a table moved on the remote', [ $remote, 'CREATE SCHEMA elsewhere; ALTER TABLE items SET SCHEMA elsewhere' ],
@@ -88,77 +113,6 @@ drifts('a policy on the remote', [ $remote, 'ALTER TABLE items ENABLE ROW LEVEL 
 	qr/42501: .*row-level security policy for table "items"/);
 drifts('a parent missing on the remote', [ $remote, 'ALTER TABLE parents RENAME TO ancestors' ], [ $remote, 'ALTER TABLE ancestors RENAME TO parents' ], 'items parents',
 	qr/42P01: .*has no table public\.parents/);
-
-# a trigger that is disabled or dropped: what happens until it is renewed is in no log
-foreach my $how ('ALTER TABLE items DISABLE TRIGGER synchro_capture', 'ALTER TABLE items DISABLE TRIGGER ALL', 'DROP TRIGGER synchro_capture ON items')
-{
-	my (undef, undef, $stderr) = $local->psql('postgres', $how);
-
-	like($stderr, qr/WARNING:  changes of table public\.items are not captured.*HINT:  Run synchro\.alter_table\('public\.items'\)/s, "$how: a warning");
-	wait_for($local, q{SELECT count(*) = 1 AND min(relation::text) = 'items' AND min(sqlstate) = '55000' FROM synchro.failures}, 'the table stalls');
-	like(rows($local, 'SELECT message, hint FROM synchro.failures'), qr/^changes of table public\.items are not captured: its trigger.*\|Run .*synchro\.alter_table\('public\.items'\)/, 'which says what is wrong with it, and how that is mended');
-	$local->safe_psql('postgres', q{UPDATE items SET note = 'not captured'; UPDATE others SET n = n + 1});
-	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), 'others go on');
-	wait_for($local, 'SELECT failed FROM synchro.remotes', 'it has still stalled', expected => 1);
-	$local->safe_psql('postgres', 'ALTER TABLE items ENABLE TRIGGER ALL') if $how =~ /ALL/;
-	$local->safe_psql('postgres', q{SELECT synchro.alter_table('items'); UPDATE items SET cash = cash});
-	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'alter_table() mends it');
-	same($local, $remote, $items, 'what is changed then arrives');
-}
-
-# the same with one partition of several, and where a restore does it to load rows; what replication applies is logged after that, too
-both($local, $remote, <<'SQL');
-CREATE TABLE split (region text PRIMARY KEY, n int) PARTITION BY LIST (region);
-CREATE TABLE split_a PARTITION OF split FOR VALUES IN ('a', 'b');
-CREATE TABLE split_c PARTITION OF split FOR VALUES IN ('c') PARTITION BY LIST (region);
-CREATE TABLE split_c_1 PARTITION OF split_c FOR VALUES IN ('c');
-CREATE TABLE bulk (code text PRIMARY KEY, n int);
-INSERT INTO bulk VALUES ('x', 1);
-SQL
-$local->safe_psql('postgres', q{SELECT synchro.add_table('split'), synchro.add_table('bulk'); INSERT INTO split VALUES ('a', 1), ('c', 1)});
-my $enabled = q{SELECT string_agg(DISTINCT tgenabled::text, ' ') FROM pg_trigger WHERE tgname LIKE 'synchro%' AND tgrelid::regclass::text ~ '^(split|bulk)'};
-
-sub stalls_alone
-{
-	my ($table, $testname) = @_;
-
-	wait_for($local, q{SELECT string_agg(concat_ws(' ', relation, sqlstate), ', ') FROM synchro.failures}, "$testname: the table stalls", expected => "$table 55000");
-	$local->safe_psql('postgres', 'UPDATE others SET n = n + 1');
-	wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), "$testname: others go on");
-	wait_for($local, 'SELECT failed FROM synchro.remotes', "$testname: it has still stalled", expected => 1);
-	return;
-}
-
-wait_arrival($remote, 'SELECT count(*) FROM split', '2', 'rows of partitions arrive');
-foreach my $how ('ALTER TABLE split_a DISABLE TRIGGER ALL', 'ALTER TABLE split_c_1 DISABLE TRIGGER synchro_capture')
-{
-	my $partition = (split / /, $how)[2];
-	my (undef, undef, $stderr) = $local->psql('postgres', $how);
-
-	like($stderr, qr/WARNING:  changes of table public\.$partition are not captured.*HINT:  Run synchro\.alter_table\('public\.split'\)/s, "$how: a warning");
-	stalls_alone('split', $how);
-	$local->safe_psql('postgres', $how =~ /ALL/ ? "ALTER TABLE $partition ENABLE TRIGGER ALL" : q{SELECT synchro.alter_table('split')});
-	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', "$how: it heals");
-	is(rows($local, $enabled), 'A', "$how: all triggers are as they were");
-	$local->safe_psql('postgres', 'UPDATE split SET n = n + 1');
-	wait_arrival($remote, 'SELECT region, n FROM split ORDER BY 1', rows($local, 'SELECT region, n FROM split ORDER BY 1'), "$how: changes arrive");
-}
-{
-	my $dump = $local->basedir . '/bulk.dump';
-
-	$local->command_ok([ 'pg_dump', '-Fc', '-a', '-t', 'bulk', '-f', $dump, '-d', $local->connstr('postgres') ], 'rows are dumped');
-	$local->safe_psql('postgres', 'DELETE FROM bulk');
-	wait_arrival($remote, 'SELECT count(*) FROM bulk', '0', 'and deleted');
-	my ($stdout, $stderr) = run_command([ 'pg_restore', '--verbose', '--data-only', '--disable-triggers', '-d', $local->connstr('postgres'), $dump ]);
-
-	like($stderr, qr/WARNING:  changes of table public\.bulk are not captured/, 'pg_restore --disable-triggers: a warning');
-	is(rows($local, 'SELECT count(*) FROM bulk'), '1', 'pg_restore --disable-triggers: the row is there');
-	is(rows($local, $enabled), 'A', 'pg_restore --disable-triggers: all triggers are as they were');
-	$local->safe_psql('postgres', 'SET client_min_messages = error; SET check_function_bodies = off; ALTER TABLE bulk DISABLE TRIGGER ALL');
-	stalls_alone('bulk', 'while a restore goes on');
-	$local->safe_psql('postgres', 'SET check_function_bodies = off; ALTER TABLE bulk ENABLE TRIGGER ALL');
-	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', 'and heals after it');
-}
 
 # a type that takes only some of the values is the rows' matter
 $round++;

@@ -13,7 +13,7 @@
 #   moved               "moved here"                    072_drift
 #   missing             "dropped here"                  072_drift (a parent); "dropped there"
 #   made again          "made again here"               "made again there"
-#   trigger             072_drift                       "of a node"
+#   trigger             072_triggers                    "of a node"
 use strict;
 use warnings;
 
@@ -116,6 +116,11 @@ there('BEGIN; ALTER TABLE items RENAME a TO c; ALTER TABLE items RENAME b TO a; 
 here(q{UPDATE items SET a = 'a! ' || id, b = 'b! ' || id});
 settled('columns exchange their names there');
 same($local, $remote, 'SELECT name, a, b FROM items ORDER BY name', 'columns exchange their names there: names decide');
+here(q{SELECT synchro.pause('office'); UPDATE items SET a = 'a? ' || id, b = 'b? ' || id});
+here('BEGIN; ALTER TABLE items RENAME a TO c; ALTER TABLE items RENAME b TO a; ALTER TABLE items RENAME c TO b; COMMIT');
+here(q{UPDATE items SET a = 'a. ' || id WHERE id % 2 = 0; SELECT synchro.resume('office')});
+settled('columns exchange their names here');
+same($local, $remote, 'SELECT name, a, b FROM items ORDER BY name', 'columns exchange their names here: names decide');
 both($local, $remote, 'ALTER TABLE items DROP a, DROP b');
 
 # how rows are found is decided when a table is added: ids of ours are not taken for the remote's while a serial becomes an identity column
@@ -155,6 +160,7 @@ foreach my $case (
 	{
 		# the input of a date takes a time, too, and drops it: that is what the remote asks for
 		settled($testname);
+		is(rows($remote, "SELECT $column FROM items WHERE name = 'bad'"), '2024-03-01', "$testname: the day is right");
 	}
 	there("ALTER TABLE items ALTER $column TYPE $before");
 	here("UPDATE items SET $column = $column; DELETE FROM items WHERE id = 100");
@@ -375,7 +381,11 @@ same($local, $remote, $plain =~ s/plain/flat/r, 'rebuilt there: rows are the sam
 # a table that is dropped here says nothing, and one that is made again is another one
 my $before = rows($remote, $plain =~ s/plain/flat/r);
 
-here('UPDATE flat SET n = -1; DROP TABLE flat');
+{
+	my (undef, undef, $stderr) = $local->psql('postgres', 'UPDATE flat SET n = -1; DROP TABLE flat');
+
+	like($stderr, qr/WARNING:  table public\.flat is not watched any more\nDETAIL:  It was dropped.*\nHINT:  If it is made again: SELECT synchro\.add_table\('public\.flat'\)\.$/m, 'dropped here: a warning');
+}
 others_go_on('dropped here');
 settled('dropped here');
 is(rows($local, q{SELECT count(*) FROM synchro.tables WHERE relation::text LIKE '%flat' OR relation::text ~ '^[0-9]+$'}), '0', 'dropped here: it is not watched any more');
@@ -389,7 +399,13 @@ settled('made again here, and changed');
 is(rows($remote, q{SELECT label, n FROM flat WHERE label IN ('early', 'late') ORDER BY n}), "early|21\nearly|22", 'made again here: and are found again');
 
 # the same with a natural key: names tell which row is which
-here(q{DROP TABLE items; CREATE TABLE items (id serial PRIMARY KEY, name text NOT NULL UNIQUE, note text)});
+here(q{SELECT synchro.alter_table('items', skip => '{cash,at}')});
+{
+	my (undef, undef, $stderr) = $local->psql('postgres', 'DROP TABLE items');
+
+	like($stderr, qr/WARNING:  table public\.items is not watched any more.*SELECT synchro\.add_table\('public\.items', natural_key => '\{name\}', skip => '\{cash,at\}'\)\.$/ms, 'items dropped here: a warning, with how it was watched');
+}
+here(q{CREATE TABLE items (id serial PRIMARY KEY, name text NOT NULL UNIQUE, note text)});
 here(q{INSERT INTO items (name, note) SELECT 'named ' || i, 'again' FROM generate_series(20, 15, -1) i; SELECT synchro.add_table('items', '{name}'); UPDATE items SET note = 'here again'});
 settled('items made again here');
 is(rows($remote, q{SELECT count(*), count(DISTINCT name) FROM items WHERE note = 'here again'}), '6|6', 'items made again here: rows are found by name');
@@ -415,8 +431,9 @@ same($local, $remote, 'SELECT name, note FROM items ORDER BY name', 'items made 
 	{
 		$node->safe_psql('postgres', "SET client_min_messages = error; $how");
 		here(q{UPDATE items SET note = 'not yet'; UPDATE others SET n = n + 1});
-		wait_for($local, q{SELECT relation::text || ' ' || sqlstate || ' ' || message FROM synchro.failures}, "of a node, $how: the table stalls",
-			expected => 'items 55000 remote "node": changes of table public.items are not captured: its trigger is missing or disabled');
+		wait_for($local, q{SELECT concat_ws(' ', relation, sqlstate, message, hint) FROM synchro.failures}, "of a node, $how: the table stalls",
+			expected => 'items 55000 remote "node": changes of table public.items are not captured: its trigger is missing or disabled'
+			  . q{ Run there: SELECT synchro.alter_table('public.items').});
 		wait_arrival($node, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), "of a node, $how: others go on");
 		is(rows($node, q{SELECT count(*) FROM items WHERE note = 'not yet'}), '0', "of a node, $how: nothing is written behind its log's back");
 		$node->safe_psql('postgres', q{SELECT synchro.alter_table('items')});

@@ -35,9 +35,13 @@ is($as_monitor->('SELECT remote, paused, worker, pending, lag_seconds, inserted_
 	'office|0|1|0|0|2|0|1', 'a role that may do nothing else reads how a remote is');
 is($as_monitor->('SELECT held, log_bytes > 0, tables, tables_not_captured, conflicts_total FROM synchro.metrics_node'),
 	'0|t|1|0|0', 'and how this node is');
-$local->safe_psql('postgres', 'ALTER TABLE t DISABLE TRIGGER synchro_capture');
-is($as_monitor->('SELECT tables_not_captured FROM synchro.metrics_node'), '1', 'a trigger that was disabled counts');
-$local->safe_psql('postgres', q{SELECT synchro.alter_table('t')});
+foreach my $how ('ALTER TABLE t DISABLE TRIGGER synchro_capture', 'ALTER TABLE t ENABLE TRIGGER synchro_capture', 'DROP TRIGGER synchro_truncate ON t')
+{
+	$local->safe_psql('postgres', "SET client_min_messages = error; $how");
+	is($as_monitor->('SELECT tables_not_captured FROM synchro.metrics_node'), '1', "$how: counts");
+	$local->safe_psql('postgres', q{SELECT synchro.alter_table('t')});
+	is($as_monitor->('SELECT tables_not_captured FROM synchro.metrics_node'), '0', "$how, and renewed: does not");
+}
 wait_for($local, 'SELECT failed = 1 FROM synchro.remotes', 'a table that has stalled for a moment does no longer');
 foreach my $query ('SELECT FROM synchro.failures', 'SELECT FROM synchro.changes', 'SELECT FROM t', 'SELECT FROM synchro.conflict_id_seq')
 {
