@@ -46,12 +46,15 @@ foreach my $kind (sort keys %obstacles)
 {
 	my ($obstacle, $mend, $change, $reason) = @{ $obstacles{$kind} };
 
-	foreach my $count (1, 10, 100)
+	# in one batch, and in ten of which each has some
+	foreach my $case ([ 1, 10000 ], [ 10, 10000 ], [ 100, 10000 ], $kind =~ /CHECK|foreign/ ? [ 100, 1000 ] : ())
 	{
+		my ($count, $size) = @$case;
 		my $step = 10000 / $count;
-		my $testname = "$count of 10,000 rows against $kind";
+		my $testname = "$count of 10,000 rows against $kind, batches of $size";
 		my ($state, $constraint, $message, $hint) = split /\|/, $reason;
 
+		reload_with($local, 'synchro.batch_size' => $size);
 		$remote->safe_psql('postgres', $obstacle);
 		$local->safe_psql('postgres', "BEGIN; UPDATE items SET note = '$testname'; UPDATE items SET $change WHERE id % $step = 7 % $step; COMMIT");
 		my $from = -s $remote->logfile;
