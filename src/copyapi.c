@@ -128,7 +128,7 @@ require_no_node(const SynchroTarget *target)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("tables of remote \"%s\" cannot be emptied", target->name),
 				 errdetail("It logs changes itself: that its rows were deleted would come back here."),
-				 errhint("Run synchro.copy_table() for each table, with delete_extra.")));
+				 errhint("Run synchro.copy_table() for each table, with delete_extra where rows are found by a natural key.")));
 }
 
 /*

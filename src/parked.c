@@ -81,7 +81,7 @@ remember(SynchroParkedSet *set, const SynchroParked *parked)
 }
 
 /*
- * A row of the table: a change of a row that can be read, or nothing.
+ * A row of the table: a change of a row.
  */
 static void
 load_change(TupleTableSlot *slot, void *arg)
@@ -99,14 +99,20 @@ load_change(TupleTableSlot *slot, void *arg)
 	parked.record = synchro_key_unseal(synchro_datum_bytes(slot->tts_values[4]), parked.relid, parked.layout);
 	parked.due = DatumGetBool(slot->tts_values[5]);
 
-	/* of another primary key it says nothing any more */
 	table = synchro_table_get(parked.relid, true);
-	if (table == NULL || SYNCHRO_LAYOUT_IDENTITY(parked.layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+	if (table == NULL)
 		return;
-	(void) synchro_key_next(parked.record.data, parked.record.data + parked.record.len, table, parked.layout, &record);
-	parked.row = row_key(parked.relid,
-						 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
-						 table->nidentity);
+
+	/* of another primary key it is nobody's; whoever collects changes says so */
+	if (SYNCHRO_LAYOUT_IDENTITY(parked.layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+		parked.row = psprintf("%u#" INT64_FORMAT, parked.relid, parked.id);
+	else
+	{
+		(void) synchro_key_next(parked.record.data, parked.record.data + parked.record.len, table, parked.layout, &record);
+		parked.row = row_key(parked.relid,
+							 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
+							 table->nidentity);
+	}
 	set->any_due |= parked.due;
 	remember(set, &parked);
 }

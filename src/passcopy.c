@@ -179,7 +179,7 @@ empty_tables(SynchroPass *pass)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("tables of remote \"%s\" cannot be emptied", pass->link->target->name),
 				 errdetail("It logs changes itself: that its rows were deleted would come back here."),
-				 errhint("Run synchro.copy_table(), with delete_extra, for each table: that replaces this.")));
+				 errhint("Run synchro.copy_table() for each table, with delete_extra where rows are found by a natural key: that replaces this.")));
 	}
 	error = synchro_pass_push(pass, emptying_batch(pass, pass->extras), false);
 	if (error == NULL)

@@ -172,6 +172,21 @@ like(rows($local, q{SELECT relation || ' ' || message || ' ' || hint FROM synchr
 here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_table('office', 'named')});
 goes_on('with a natural key: reset and copied');
 
+# Or of what was refused; rows of other tables that are refused go their way.
+there('ALTER TABLE named ADD CONSTRAINT small CHECK (n < 500); ALTER TABLE plain ADD CONSTRAINT small CHECK (n < 5000)');
+here(q{UPDATE named SET n = 500 WHERE name = 'named 1'; UPDATE plain SET n = n + 5000 WHERE id = (SELECT min(id) FROM plain)});
+is(sync($local, 'office')->{failed}, 2, 'two rows are refused');
+here('ALTER TABLE named DROP id; ALTER TABLE named ADD id serial PRIMARY KEY; SELECT synchro.retry()');
+sync($local, 'office');
+like(rows($local, 'SELECT relation, message FROM synchro.failures WHERE key IS NULL'), qr/^named\|primary key of table public\.named was altered while changes were pending$/,
+	'with a natural key: what was refused cannot be read, and is not passed over');
+there('ALTER TABLE named DROP CONSTRAINT small; ALTER TABLE plain DROP CONSTRAINT small');
+here('SELECT synchro.retry()');
+sync($local, 'office');
+is(rows($local, 'SELECT DISTINCT relation FROM synchro.failures'), 'named', 'with a natural key: another table\'s row arrives meanwhile');
+here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_table('office', 'named')});
+goes_on('with a natural key: what was refused is there, too');
+
 #
 # A key that is gone for a moment, while a delete waits.
 #
