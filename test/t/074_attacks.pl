@@ -29,9 +29,41 @@ sub same_rows
 	return is(as($a, 'attacker', $query), $there, $testname);
 }
 
+# Each trap is one: it says so of whoever has it run as it is meant to be. What is not found below was not run, then.
+my %traps = (
+	'cast to text' => q{SELECT 'good'::evil.mood::text},
+	'cast from text' => q{SELECT 'good'::text::evil.mood},
+	'cast of a list to text' => q{SELECT '{good}'::evil.mood[]::text},
+	'cast of a list from text' => q{SELECT '{good}'::text::evil.mood[]},
+	'domain' => q{SELECT 'x'::text::evil.code},
+	'operator of domain' => q{SET search_path = evil, pg_catalog; SELECT 'x'::evil.code = 'x'::evil.code},
+	'operator = (text, text)' => q{SET search_path = evil, pg_catalog; SELECT 'x'::text = 'x'::text},
+	'function count(text)' => q{SET search_path = evil, pg_catalog; SELECT count('x'::text)},
+	'function array_agg(text)' => q{SET search_path = pg_catalog, public; SELECT array_agg('x'::text)},
+	'statistics' => q{SELECT FROM evil.t WHERE code OPERATOR(pg_catalog.=) 'x'},
+	(map { $_ => q{INSERT INTO evil.parent (code) VALUES ('x')} } 'default', 'index of a parent'),
+	(map { $_ => q{INSERT INTO evil.parent (code) VALUES ('x'); INSERT INTO evil.t (code, parent) VALUES ('x', 1)} }
+		'generated', 'check', 'index expression', 'index predicate', 'trigger'),
+	(map { $_ => q{INSERT INTO evil.divided VALUES ('x', 1)} } 'partition key', 'index of partitions'),
+	'policy' => 'SELECT FROM evil.t');
+both($a, $b, 'ALTER TABLE evil.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY writers ON evil.t FOR INSERT TO bystander WITH CHECK (true)');
+foreach my $trap (sort keys %traps)
+{
+	foreach my $node ($a, $b)
+	{
+		as($node, 'bystander', "BEGIN; $traps{$trap}; ROLLBACK");
+		ok((grep { $_ eq "$trap, as bystander" } strikes($node)), 'a trap of ' . $node->name . ": $trap");
+	}
+}
+as($a, 'attacker', 'SELECT FROM evil.t');
+ok((grep { $_ eq 'policy, as attacker' } strikes($a)), 'its policy is for the owner, too');
+both($a, $b, q{DROP POLICY writers ON evil.t; ALTER TABLE evil.t DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY; SELECT evil.strike('control')});
 foreach my $node ($a, $b)
 {
-	$node->safe_psql('postgres', "DROP EXTENSION synchro; CREATE EXTENSION synchro");
+	is(join("\n", strikes($node)), 'control, as postgres', 'they are seen as whom they run on ' . $node->name);
+	is(rows($node, q{SELECT rolsuper FROM pg_roles WHERE rolname = 'attacker'}), 't', 'and take what they get');
+	$node->safe_psql('postgres', 'ALTER ROLE attacker NOSUPERUSER');
+	$node->safe_psql('postgres', 'DROP EXTENSION synchro; CREATE EXTENSION synchro');
 }
 harmless('CREATE EXTENSION', []);
 
@@ -239,11 +271,10 @@ $a->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables ch
 $b->safe_psql('postgres', "$path SELECT * FROM synchro.$_") foreach qw(tables changes remotes progress failures conflicts node);
 $a->safe_psql('postgres', "$path SELECT * FROM synchro.check()");
 $a->safe_psql('postgres', "$path SELECT synchro.synchronize()");
-# differences and contents are told, or it is said why not
-$a->psql('postgres', "$path SELECT * FROM synchro.verify('b')");
-$a->psql('postgres', "$path SELECT * FROM synchro.verify('b', 'public.swaps')");
-$a->psql('postgres', "$path SELECT * FROM synchro.manifest()");
-$a->psql('postgres', "$path SELECT * FROM synchro.manifest('evil')");
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.verify('b')");
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.verify('b', 'public.swaps')");
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.manifest()");
+$a->safe_psql('postgres', "$path SELECT * FROM synchro.manifest('evil')");
 $a->safe_psql('postgres', "$path SELECT * FROM synchro.preview()");
 $a->safe_psql('postgres', "$path SELECT synchro.retry()");
 $a->safe_psql('postgres', "$path SELECT synchro.peer_setup()");

@@ -79,9 +79,9 @@ CREATE FUNCTION evil.mood_text(evil.mood) RETURNS text LANGUAGE plpgsql IMMUTABL
 CREATE CAST (evil.mood AS text) WITH FUNCTION evil.mood_text(evil.mood) AS ASSIGNMENT;
 CREATE FUNCTION evil.text_mood(text) RETURNS evil.mood LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast from text'); RETURN CASE WHEN $1 OPERATOR(pg_catalog.=) 'good' THEN 'good'::evil.mood ELSE 'bad'::evil.mood END; END $$;
 CREATE CAST (text AS evil.mood) WITH FUNCTION evil.text_mood(text) AS ASSIGNMENT;
-CREATE FUNCTION evil.moods_text(evil.mood[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast of a list to text'); RETURN format('%s', $1); END $$;
+CREATE FUNCTION evil.moods_text(evil.mood[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.strike('cast of a list to text'); RETURN pg_catalog.format('%s', $1); END $$;
 CREATE CAST (evil.mood[] AS text) WITH FUNCTION evil.moods_text(evil.mood[]) AS ASSIGNMENT;
-CREATE FUNCTION evil.text_moods(text) RETURNS evil.mood[] LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE r evil.mood[]; BEGIN PERFORM evil.strike('cast of a list from text'); EXECUTE format('SELECT %L::evil.mood[]', $1) INTO r; RETURN r; END $$;
+CREATE FUNCTION evil.text_moods(text) RETURNS evil.mood[] LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE r evil.mood[]; BEGIN PERFORM evil.strike('cast of a list from text'); EXECUTE pg_catalog.format('SELECT %L::evil.mood[]', $1) INTO r; RETURN r; END $$;
 CREATE CAST (text AS evil.mood[]) WITH FUNCTION evil.text_moods(text) AS ASSIGNMENT;
 CREATE DOMAIN evil.code AS text CHECK (evil.number('domain') OPERATOR(pg_catalog.=) 1);
 CREATE FUNCTION evil.same(evil.code, evil.code) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.strike('operator of domain'); RETURN true; END $$;
