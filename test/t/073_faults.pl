@@ -21,6 +21,7 @@ my $seed = $ENV{SYNCHRO_SEED} || time % 1000000;
 
 srand $seed;
 note("seed $seed");
+diag('no small disks can be had here, so none gets full') unless small_disks();
 
 # WAL on a disk of its own, where there can be any
 sub small_wal
@@ -172,8 +173,14 @@ sub start_load
 }
 
 #
-# Faults. Each returns what it has done.
+# Faults. Each returns what it has done, and whether it has hit anything. What lets a fault go by, a kind that is never hit, say,
+# is no better than a test that is not run.
 #
+my $pusher = q{backend_type = 'synchro pusher'};
+my $launcher = q{backend_type = 'synchro launcher'};
+my $writer = q{state = 'active' AND query LIKE 'CALL churn%'};
+my $session = q{usename = 'sync'};
+
 sub ask
 {
 	my ($node, $query) = @_;
@@ -182,33 +189,57 @@ sub ask
 	return defined $status && $status == 0 ? $output : '';
 }
 
+# Whoever is there at this moment, or comes soon: after a pusher that has just been killed, say.
+sub victim
+{
+	my ($node, $condition) = @_;
+	my $until = time + 60;
+	my $pid;
+
+	do
+	{
+		$pid = ask($node, "SELECT pid FROM pg_stat_activity WHERE $condition AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
+		return $pid if $pid ne '';
+		usleep(20_000);
+	} while (time < $until);
+	return;
+}
+
 sub kill_one
 {
 	my ($node, $what, $condition) = @_;
-	my $pid = ask($node, "SELECT pid FROM pg_stat_activity WHERE $condition ORDER BY random() LIMIT 1");
+	my $pid = victim($node, $condition);
 
-	return "$what: there is none" if $pid eq '';
-	kill 'KILL', $pid;
-	return $what;
+	return "$what: there is none" if !defined $pid;
+	return ($what, kill 'KILL', $pid);
+}
+
+sub terminate
+{
+	my ($node, $what, $condition) = @_;
+	my $pid = victim($node, $condition);
+
+	return "$what: there is none" if !defined $pid;
+	return ($what, ask($node, "SELECT pg_terminate_backend($pid)") eq 't');
 }
 
 sub crash
 {
 	my ($node) = @_;
+	my $offset = -s $node->logfile;
 
 	$node->stop('immediate');
 	usleep(rand 500_000);
 	$node->start;
-	return 'immediate stop of the ' . $node->name;
+	return ('immediate stop of the ' . $node->name, slurp_file($node->logfile, $offset) =~ /received immediate shutdown request/);
 }
-
-my %log_seen;
 
 # A server that finds no room for its WAL goes down. What makes it need some is in WAL only.
 sub full_disk
 {
 	my ($node) = @_;
 	my $written = 0;
+	my $offset = -s $node->logfile;
 
 	fill($node->name . '-wal');
 	usleep(rand 1_000_000);
@@ -218,10 +249,9 @@ sub full_disk
 	# it may be on its way down, or up again, and not get there
 	$node->stop('immediate', fail_ok => 1);
 	$node->start;
-	my $seen = slurp_file($node->logfile, $log_seen{ $node->name } || 0) =~ /No space left on device/ ? '' : ', which it did not notice';
+	my $seen = slurp_file($node->logfile, $offset) =~ /No space left on device/;
 
-	$log_seen{ $node->name } = -s $node->logfile;
-	return 'no room for the WAL of the ' . $node->name . $seen;
+	return ('no room for the WAL of the ' . $node->name . ($seen ? '' : ', which it did not notice'), $seen);
 }
 
 sub bad_line
@@ -234,15 +264,17 @@ sub bad_line
 
 	$proxy->command($said);
 	usleep(20_000) while $proxy->command('armed') && time < $until;
-	$said .= ', which did not come' if $proxy->command('armed');
+	my $came = !$proxy->command('armed');
+
+	$said .= ', which did not come' unless $came;
 	$proxy->command('disarm');
-	return $said if $action eq 'cut';
+	return ($said, $came) if $action eq 'cut';
 
 	# long enough to be noticed, or not: what is closed then may have been done
 	usleep(rand 5_000_000);
 	$proxy->command('forward');
 	$proxy->command('cut');
-	return $said;
+	return ($said, $came);
 }
 
 # What was sent first is answered by a server that the worker has left.
@@ -252,11 +284,13 @@ sub late_batch
 
 	$proxy->command('hold at ' . unpack 'H*', rand(2) < 1 ? 'BEGIN;SET CONSTRAINTS' : 'c' . pack('N', 4));
 	usleep(20_000) while $proxy->command('armed') && time < $until;
+	my $came = !$proxy->command('armed');
+
 	$proxy->command('disarm');
-	my $done = kill_one($local, 'kill -9 of the pusher, its batch on the way', q{backend_type = 'synchro pusher'});
+	my ($said, $killed) = kill_one($local, 'kill -9 of the pusher, its batch on the way', $pusher);
 	usleep(rand 2_000_000);
 	$proxy->command('release');
-	return $done;
+	return ($said . ($came ? '' : ', which did not come'), $came && $killed);
 }
 
 # who waits for a synchronization
@@ -270,43 +304,49 @@ sub kill_caller
 		open STDERR, '>', '/dev/null';
 		exec 'psql', '-XAtq', '-d', $local->connstr('postgres'), '-c', q{SELECT * FROM synchro.synchronize('office')} or die "psql: $!";
 	}
-	my $until = time + 3;
-	my $done;
+	my @done = kill_one($local, 'kill -9 of who waits in synchronize()', q{state = 'active' AND query LIKE 'SELECT * FROM synchro.synchronize%'});
 
-	do
-	{
-		usleep(20_000);
-		$done = kill_one($local, 'kill -9 of who waits in synchronize()', q{query LIKE 'SELECT * FROM synchro.synchronize%' AND pid <> pg_backend_pid()});
-	} while ($done =~ /none/ && time < $until);
 	waitpid $pid, 0;
-	return $done;
+	return @done;
 }
 
 sub no_connections
 {
+	my $offset = -s $remote->logfile;
+
 	ask($remote, 'ALTER ROLE sync CONNECTION LIMIT 0');
-	ask($remote, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+	ask($remote, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE $session");
 	usleep(rand 2_000_000);
 	ask($remote, 'ALTER ROLE sync CONNECTION LIMIT -1');
-	return 'no connections for the role';
+	my $refused = slurp_file($remote->logfile, $offset) =~ /too many connections for role "sync"/;
+
+	return ('no connections for the role' . ($refused ? '' : ', which did not ask for one'), $refused);
 }
 
-my @kinds = (
-	sub { kill_one($local, 'kill -9 of the pusher', q{backend_type = 'synchro pusher'}) },
-	sub { kill_one($local, 'kill -9 of the launcher', q{backend_type = 'synchro launcher'}) },
-	sub { kill_one($local, 'kill -9 of a backend', q{query LIKE 'CALL churn%' AND pid <> pg_backend_pid()}) },
-	sub { kill_one($remote, 'kill -9 of the session on the remote', q{usename = 'sync'}) },
-	sub { ask($local, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'synchro pusher'}); 'pusher terminated' },
-	sub { ask($remote, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'}); 'session on the remote terminated' },
-	sub { crash($local) },
-	sub { crash($remote) },
-	sub { bad_line('cut') },
-	sub { bad_line('cut') },
-	sub { bad_line('swallow') },
-	\&late_batch,
-	\&kill_caller,
-	\&no_connections);
-push @kinds, sub { full_disk($local) }, sub { full_disk($remote) } if small_disks();
+# what there is always, if only after a moment
+my %always = (
+	'pusher killed' => sub { kill_one($local, 'kill -9 of the pusher', $pusher) },
+	'launcher killed' => sub { kill_one($local, 'kill -9 of the launcher', $launcher) },
+	'backend killed' => sub { kill_one($local, 'kill -9 of a backend', $writer) },
+	'pusher terminated' => sub { terminate($local, 'pusher terminated', $pusher) },
+	'session killed' => sub { kill_one($remote, 'kill -9 of the session on the remote', $session) },
+	'session terminated' => sub { terminate($remote, 'session on the remote terminated', $session) },
+	'local stopped' => sub { crash($local) },
+	'remote stopped' => sub { crash($remote) });
+my %kinds = (
+	%always,
+	'line cut' => sub { bad_line('cut') },
+	'line cut again' => sub { bad_line('cut') },
+	'line dark' => sub { bad_line('swallow') },
+	'late batch' => \&late_batch,
+	'caller killed' => \&kill_caller,
+	'no connections' => \&no_connections);
+
+if (small_disks())
+{
+	$kinds{'local disk full'} = sub { full_disk($local) };
+	$kinds{'remote disk full'} = sub { full_disk($remote) };
+}
 
 #
 # What one needs to know when it has not come to rest, or has come to another: nothing of it may wait, nor end the test.
@@ -390,12 +430,13 @@ my @loads = map { start_load($_) } 1, 2;
 
 # Each kind once before any comes again, in any order.
 my @deck;
+my (%tried, %hit);
 
 foreach my $number (1 .. $faults)
 {
 	if (!@deck)
 	{
-		@deck = @kinds;
+		@deck = sort keys %kinds;
 		foreach my $i (reverse 1 .. $#deck)
 		{
 			my $j = int rand $i + 1;
@@ -407,11 +448,15 @@ foreach my $number (1 .. $faults)
 	# a server that has just crashed is given the time to come back, and the pusher some to get into the middle of something
 	comes_back($_) foreach $local, $remote;
 	usleep(rand 700_000);
-	my $fault = pop @deck;
+	my $kind = pop @deck;
 
 	$stage = "fault $number";
 	alarm 180;
-	note("fault $number: " . $fault->());
+	my ($said, $hit) = $kinds{$kind}->();
+
+	$tried{$kind}++;
+	$hit{$kind}++ if $hit;
+	note("fault $number: $said");
 }
 
 #
@@ -452,6 +497,38 @@ is(rows($remote, q{SELECT * FROM audit WHERE same_state AND (relation = 'plain' 
 cmp_ok(rows($remote, 'SELECT count(*) FROM audit'), '>', 20 * $faults, 'much has been pushed: ' . rows($remote, q{SELECT count(*) || ' rows, ' || count(*) FILTER (WHERE same_state) || ' of them without a new state' FROM audit}));
 is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'nothing has failed');
 alarm 0;
+
+#
+# Something has been hit.
+#
+my ($tried, $hits) = (0, 0);
+
+foreach my $kind (sort keys %tried)
+{
+	$tried += $tried{$kind};
+	$hits += $hit{$kind} || 0;
+	note("$kind: $tried{$kind} times, of which " . ($hit{$kind} || 0) . ' hit something');
+	cmp_ok($hit{$kind} || 0, '>', 0, "$kind: has hit something") if $always{$kind};
+}
+cmp_ok(2 * ($tried - $hits), '<', $tried, "more than half of all faults have hit something: $hits of $tried (seed $seed)");
+
+# Servers start again by themselves, so whoever only looks at the rows sees nothing of our own crashes. Signal 9 is the test's; a
+# process that finds no room for WAL ends itself.
+sub crashes
+{
+	my ($node) = @_;
+	my $log = slurp_file($node->logfile);
+	my %no_room = map { $_ => 1 } $log =~ /\[(\d+)\].* PANIC:  .*No space left on device$/mg;
+	my @found = $log =~ /^(.*TRAP:.*)$/mg;
+
+	while ($log =~ /^(.*\(PID (\d+)\) was terminated by signal (\d+).*)$/mg)
+	{
+		push @found, $1 unless $3 == 9 || ($3 == 6 && $no_room{$2});
+	}
+	return join "\n", @found;
+}
+
+is(crashes($_), '', $_->name . ': nothing has crashed by itself') foreach $local, $remote;
 
 $local->stop('fast');
 $remote->stop('fast');
