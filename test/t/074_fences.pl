@@ -197,9 +197,9 @@ sub zombie
 }
 
 # Held in its last moment, at the end of the last COPY: the next worker waits for it.
-foreach my $testname ('late COMMIT', 'late and cut off')
+foreach my $testname ('late end of COPY', 'late and cut off')
 {
-	my $n = $testname eq 'late COMMIT' ? 300 : 400;
+	my $n = $testname eq 'late end of COPY' ? 300 : 400;
 
 	zombie($testname, 'c' . pack('N', 4), $n, sub {
 		wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'},
@@ -211,6 +211,80 @@ foreach my $testname ('late COMMIT', 'late and cut off')
 	settled($testname);
 	is(rows($remote, "SELECT string_agg(n::text, ' ') FROM audit WHERE name = 'zombie' AND relation = 't' AND n >= $n"), $n == 300 ? '300 301' : '401',
 		"$testname: " . ($n == 300 ? 'both get through, one after the other' : 'only the later'));
+}
+
+#
+# A few rows, and a remote that is near: COMMIT is sent by itself, and alone decides about a batch that has been applied.
+#
+my $zombie_states = q{SELECT string_agg(n::text, ' ') FROM audit WHERE name = 'zombie' AND relation = 't' AND n >= };
+
+# Held back. Returns which state of the row it is about, and the session that waits for it.
+sub lone_commit
+{
+	my ($testname, $n) = @_;
+	my $tries = 0;
+
+	$proxy->command('hold at ' . unpack 'H*', 'Q' . pack('N', 4 + 7) . "COMMIT\0");
+	change('zombie', $n, 1);
+
+	# A machine that is busy can make a remote look far: then COMMIT comes with the rest. The next session may be near.
+	while ($proxy->command('armed') && $tries < 20)
+	{
+		next if rows($remote, "SELECT count(*) FROM t WHERE name = 'zombie' AND n = $n") eq '0';
+		$tries++;
+		$remote->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+		change('zombie', ++$n, 1);
+	}
+	ok(!$proxy->command('armed'), "$testname: COMMIT comes by itself");
+	my $session = rows($remote, q{SELECT pid FROM pg_stat_activity WHERE usename = 'sync' AND state = 'idle in transaction'});
+	like($session, qr/^\d+$/, "$testname: the remote has done all else, and waits for it");
+	cmp_ok(rows($remote, q{SELECT n FROM t WHERE name = 'zombie'}), '<', $n, "$testname: nobody sees it yet");
+	return ($n, $session);
+}
+
+sub next_pusher
+{
+	my ($testname, $n) = @_;
+	my $pid = pusher_pid($local, 'office');
+
+	kill 'KILL', $pid;
+	comes_back($local);
+	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
+	wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'},
+		"$testname: which waits");
+	change('zombie', $n + 1, 1);
+	return;
+}
+
+# It gets there while the next pusher waits for what becomes of it.
+{
+	my ($n) = lone_commit('lone COMMIT', 1000);
+
+	next_pusher('lone COMMIT', $n);
+	$proxy->command('release');
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 1, 'lone COMMIT: it goes on');
+	settled('lone COMMIT');
+	is(rows($remote, "$zombie_states $n"), "$n " . ($n + 1), 'lone COMMIT: both get through, one after the other');
+}
+
+# It comes too late: the remote has ended the session by then, and got something newer; by another pusher, or by the same, which
+# is told so while it waits for the answer.
+foreach my $killed (1, 0)
+{
+	my $testname = $killed ? 'lone COMMIT, too late' : 'lone COMMIT, called off by the remote';
+	my $offset = -s $remote->logfile;
+	my ($n, $session) = lone_commit($testname, 2000 - 500 * $killed);
+
+	$killed ? next_pusher($testname, $n) : change('zombie', $n + 1, 1);
+	wait_for($remote, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $session", "$testname: the remote does not wait for ever");
+	like(slurp_file($remote->logfile, $offset), qr/^\[$session\] FATAL:  .*idle-in-transaction timeout/m, "$testname: by its own timeout");
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 1, "$testname: it goes on");
+	settled("$testname, not yet there");
+	$proxy->command('release');
+	change('zombie', $n + 2, 1);
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 2, "$testname: and on");
+	settled($testname);
+	is(rows($remote, "$zombie_states $n"), ($n + 1) . ' ' . ($n + 2), "$testname: what is newer stays, and each state comes once");
 }
 
 #
