@@ -225,7 +225,7 @@ sub lone_commit
 	my $tries = 0;
 
 	$proxy->command('hold at ' . unpack 'H*', 'Q' . pack('N', 4 + 7) . "COMMIT\0");
-	change('zombie', $n, 1);
+	change('zombie', $n);
 
 	# A machine that is busy can make a remote look far: then COMMIT comes with the rest. The next session may be near.
 	while ($proxy->command('armed') && $tries < 20)
@@ -233,7 +233,7 @@ sub lone_commit
 		next if rows($remote, "SELECT count(*) FROM t WHERE name = 'zombie' AND n = $n") eq '0';
 		$tries++;
 		$remote->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
-		change('zombie', ++$n, 1);
+		change('zombie', ++$n);
 	}
 	ok(!$proxy->command('armed'), "$testname: COMMIT comes by itself");
 	my $session = rows($remote, q{SELECT pid FROM pg_stat_activity WHERE usename = 'sync' AND state = 'idle in transaction'});
@@ -252,7 +252,7 @@ sub next_pusher
 	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
 	wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'},
 		"$testname: which waits");
-	change('zombie', $n + 1, 1);
+	change('zombie', $n + 1);
 	return;
 }
 
@@ -275,13 +275,13 @@ foreach my $killed (1, 0)
 	my $offset = -s $remote->logfile;
 	my ($n, $session) = lone_commit($testname, 2000 - 500 * $killed);
 
-	$killed ? next_pusher($testname, $n) : change('zombie', $n + 1, 1);
+	$killed ? next_pusher($testname, $n) : change('zombie', $n + 1);
 	wait_for($remote, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $session", "$testname: the remote does not wait for ever");
 	like(slurp_file($remote->logfile, $offset), qr/^\[$session\] FATAL:  .*idle-in-transaction timeout/m, "$testname: by its own timeout");
 	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 1, "$testname: it goes on");
 	settled("$testname, not yet there");
 	$proxy->command('release');
-	change('zombie', $n + 2, 1);
+	change('zombie', $n + 2);
 	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, $n + 2, "$testname: and on");
 	settled($testname);
 	is(rows($remote, "$zombie_states $n"), ($n + 1) . ' ' . ($n + 2), "$testname: what is newer stays, and each state comes once");
