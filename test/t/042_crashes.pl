@@ -251,6 +251,41 @@ wait_arrival($remote, q{SELECT count(*) FROM t WHERE name IN ('left again', 'ref
 nothing_doubled('nothing arrived twice');
 
 #
+# A postmaster is killed while a batch waits for a lock on the remote: nobody tells the others to end. Rows that go by COPY, and few.
+# Those of plain have neither natural key nor a unique value: one that is applied twice is there twice.
+#
+both($local, $remote, 'CREATE TABLE plain (id serial PRIMARY KEY, label text)');
+$remote->safe_psql('postgres', q{SELECT setval('plain_id_seq', 1000)});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('plain')});
+
+foreach my $side ($local, $remote)
+{
+	foreach my $rows (10, 1)
+	{
+		my $name = 'postmaster of ' . $side->name . " killed, $rows";
+		my $lock = $remote->background_psql('postgres');
+
+		$lock->query_safe('BEGIN; LOCK TABLE t');
+		$local->safe_psql('postgres', "SET synchronous_commit = on; BEGIN; INSERT INTO t (name) SELECT '$name: ' || i FROM generate_series(1, $rows) i;"
+			  . "INSERT INTO plain (label) SELECT '$name: ' || i FROM generate_series(1, $rows) i; COMMIT");
+		wait_for($remote, $batches, "$name: a batch waits for a lock", expected => '1');
+		ok(eval { crash_postmaster($side); 1 }, "$name: all processes end by themselves") or diag($@);
+		if ($side == $local)
+		{
+			# the batch is left behind
+			wait_for($remote, $batches, "$name: the next pusher waits, too", expected => '2');
+			$lock->query_safe('COMMIT');
+		}
+		$lock->quit;
+		wait_arrival($remote, "SELECT count(*) FROM t WHERE name LIKE '$name: %'", $rows, "$name: all arrives");
+		arrives("$name: after that", "$name: it goes on");
+		wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$name: it settles");
+		same($local, $remote, 'SELECT name FROM t UNION ALL SELECT label FROM plain ORDER BY 1', "$name: both sides are the same");
+		nothing_doubled("$name: nothing arrived twice");
+	}
+}
+
+#
 # a few rows: the remote is told to commit them only when what they are, and that they are sent, is on disk here
 #
 my $here = $local->background_psql('postgres');

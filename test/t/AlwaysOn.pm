@@ -35,6 +35,7 @@ our @EXPORT = qw(
   state_of
   pusher_pid
   crash_worker
+  crash_postmaster
   soon_enough
   within
   stops_fast
@@ -137,6 +138,30 @@ sub crash_worker
 	$node->poll_query_until('postgres',
 		"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND pid <> $checkpointer)")
 	  or croak 'the server does not come back';
+	return;
+}
+
+=head2 crash_postmaster($node)
+
+Kills the postmaster with SIGKILL, and starts the server again as soon as that can be: all of its processes have to end by
+themselves before, since they have its shared memory. Dies if they do not.
+
+=cut
+
+sub crash_postmaster
+{
+	my ($node) = @_;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	$node->kill9;
+	until ($node->start(fail_ok => 1))
+	{
+		croak 'processes of ' . $node->name . ' do not end without their postmaster' if time > $until;
+		usleep(100_000);
+
+		# it may have been taken for running
+		$node->stop('fast', fail_ok => 1);
+	}
 	return;
 }
 
