@@ -16,7 +16,7 @@ use SynchroTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $faults = $ENV{SYNCHRO_FAULTS} || 16;
+my $faults = $ENV{SYNCHRO_FAULTS} || 18;
 my $seed = $ENV{SYNCHRO_SEED} || time % 1000000;
 
 srand $seed;
@@ -234,6 +234,16 @@ sub crash
 	return ('immediate stop of the ' . $node->name, slurp_file($node->logfile, $offset) =~ /received immediate shutdown request/);
 }
 
+# Nobody tells the other processes to end.
+sub lose_postmaster
+{
+	my ($node) = @_;
+	my $started = ask($node, 'SELECT pg_postmaster_start_time()');
+
+	crash_postmaster($node);
+	return ('kill -9 of the postmaster of the ' . $node->name, $started ne ask($node, 'SELECT pg_postmaster_start_time()'));
+}
+
 # A server that finds no room for its WAL goes down. What makes it need some is in WAL only.
 sub full_disk
 {
@@ -332,7 +342,9 @@ my %always = (
 	'session killed' => sub { kill_one($remote, 'kill -9 of the session on the remote', $session) },
 	'session terminated' => sub { terminate($remote, 'session on the remote terminated', $session) },
 	'local stopped' => sub { crash($local) },
-	'remote stopped' => sub { crash($remote) });
+	'remote stopped' => sub { crash($remote) },
+	'local postmaster' => sub { lose_postmaster($local) },
+	'remote postmaster' => sub { lose_postmaster($remote) });
 my %kinds = (
 	%always,
 	'line cut' => sub { bad_line('cut') },
