@@ -124,6 +124,35 @@ SKIP:
 	$run->finish;
 }
 
+#
+# an error that ends a pass and may be about a row, whose text is for those who may read all watched tables
+#
+$local->safe_psql('postgres', <<'SQL');
+GRANT SELECT ON synchro.remotes, synchro.progress TO monitor;
+CREATE TABLE switch (on_ boolean);
+CREATE FUNCTION speak(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	$$ BEGIN IF EXISTS (SELECT FROM public.switch) THEN RAISE 'the key is b' USING DETAIL = 'Its number is 2.'; END IF; RETURN 1; END $$;
+CREATE INDEX ON t ((speak(1) + n));
+-- at once, since whoever changes the table meets the error, too
+BEGIN;
+UPDATE t SET n = 3 WHERE name = 'a';
+INSERT INTO switch VALUES (true);
+COMMIT;
+SQL
+my ($open, $censored) = ('the key is b: Its number is 2.', 'error P0001, whose text is not shown to you: It may contain values of tables that you may not read.');
+my @status = ('remotes', 'pusher_status()');
+
+wait_for($local, 'SELECT last_error FROM synchro.remotes', 'who may read everything sees the text of such an error', expected => $open);
+is($as_monitor->("SELECT last_error FROM synchro.$_"), $censored, "who may not, sees its SQLSTATE: $_") foreach @status;
+unlike($as_monitor->("SELECT s FROM synchro.$_ s"), qr/the key|number is/, "and nothing of its text in any column: $_") foreach @status, 'progress', 'metrics_remotes';
+$local->safe_psql('postgres', 'GRANT SELECT ON t TO monitor');
+is($as_monitor->("SELECT last_error FROM synchro.$_"), $open, "until he may read the table: $_") foreach @status;
+$local->safe_psql('postgres', 'ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY a_few ON t TO monitor USING (n < 3)');
+is($as_monitor->("SELECT last_error FROM synchro.$_"), $censored, "all of it: $_") foreach @status;
+$local->safe_psql('postgres', q{TRUNCATE switch; ALTER SERVER office OPTIONS (SET port '1')});
+wait_for($local, q{SET ROLE monitor; SELECT last_error LIKE 'could not connect to remote "office": %' FROM synchro.remotes},
+	'an error that is about no row is shown to anybody');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
