@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -212,6 +213,56 @@ is(rows($local, q{SELECT sqlstate, message FROM synchro.failures WHERE remote = 
 $local->safe_psql('postgres', q{ALTER TABLE closed DISABLE ROW LEVEL SECURITY; SELECT synchro.retry('branch')});
 as('app', q{SELECT * FROM synchro.synchronize('branch')});
 is(rows($remote, 'SELECT name FROM closed ORDER BY 1', 'branch'), "c\nc renamed", 'all is there once he has the right');
+
+#
+# nor does he get, with a row that he may read, what one is called that he may not
+#
+my $family = <<'SQL';
+CREATE TABLE watched (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE registered (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE of_watched (id serial PRIMARY KEY, name text NOT NULL UNIQUE, watched_id int REFERENCES watched);
+CREATE TABLE of_registered (id serial PRIMARY KEY, name text NOT NULL UNIQUE, registered_id int REFERENCES registered);
+CREATE TABLE named_by (watched_id int REFERENCES watched, name text, PRIMARY KEY (watched_id, name));
+CREATE TABLE partly (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+SQL
+both($local, $remote, $family);
+$remote->safe_psql('branch', $family);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.pause('office');
+SELECT synchro.add_table(t, '{name}') FROM unnest('{watched,of_watched,of_registered,partly}'::regclass[]) t;
+SELECT synchro.register_natural_key('registered', '{name}'), synchro.add_table('named_by');
+GRANT SELECT ON of_watched, of_registered, named_by TO app;
+GRANT SELECT (id, name) ON partly TO app;
+INSERT INTO watched VALUES (4711, 'kept dark');
+INSERT INTO registered VALUES (4711, 'kept dark');
+INSERT INTO of_watched (name, watched_id) VALUES ('child', 4711);
+INSERT INTO of_registered (name, registered_id) VALUES ('child', 4711);
+INSERT INTO named_by (name, watched_id) VALUES ('child', 4711);
+INSERT INTO partly (name, n) VALUES ('kept dark', 4711);
+SQL
+my $logged = -s $remote->logfile;
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+unlike(everything($remote, 'branch'), qr/kept dark|4711/, 'of what he may not read nothing arrives by way of those that refer to it, or in part');
+is(join("\n", grep { /kept dark|4711/ } split /\n/, slurp_file($remote->logfile, $logged)), '', 'nor is it sent');
+is(rows($remote, 'SELECT count(*) FROM of_watched', 'branch'), '0', 'nor do children arrive without what they refer to');
+is(rows($local, q{SELECT relation, sqlstate, message FROM synchro.failures WHERE remote = 'branch' ORDER BY relation::text}), <<'EXPECTED' =~ s/\n\z//r, 'it is said of each why');
+named_by|42501|permission denied for table watched
+of_registered|42501|permission denied for table registered
+of_watched|42501|permission denied for table watched
+partly|42501|permission denied for table partly
+watched|42501|permission denied for table watched
+EXPECTED
+my $grants = rows($local, q{SELECT fix FROM synchro.check('branch') WHERE problem LIKE 'role app, who owns remote "branch", may not read table %' ORDER BY fix});
+is($grants, join("\n", map { "GRANT SELECT ON public.$_ TO app;" } qw(partly registered watched)), 'and what to do');
+$local->safe_psql('postgres', "$grants SELECT synchro.retry('branch')");
+as('app', q{SELECT * FROM synchro.synchronize('branch')});
+same($local, $remote, <<'SQL', 'that done, all is there', local_db => 'postgres', remote_db => 'branch');
+SELECT c.name, w.name FROM of_watched c JOIN watched w ON w.id = c.watched_id UNION ALL
+SELECT c.name, r.name FROM of_registered c JOIN registered r ON r.id = c.registered_id UNION ALL
+SELECT c.name, w.name FROM named_by c JOIN watched w ON w.id = c.watched_id UNION ALL
+SELECT name, n::text FROM partly
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.resume('office')});
 
 #
 # tables of several owners, that only a join can bring together
