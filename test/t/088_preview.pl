@@ -254,6 +254,15 @@ $local->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION synchro.preview TO oper
 is($out, 'unit|s', 'a role sees rows of the tables that it may read');
 like($err, qr/NOTICE:  rows are not shown that you may not read: 1\n.*Tables: tag/, 'and is told of others');
 unlike($err, qr/secret/, 'though not which');
+$local->safe_psql('postgres', q{INSERT INTO country (code) VALUES ('hush'); INSERT INTO city (country_id, name) SELECT id, 'Known' FROM country WHERE code = 'hush';
+	GRANT SELECT ON city TO operator});
+($status, $out, $err) = $local->psql('postgres', 'SELECT relation, key FROM synchro.preview()', extra_params => [ '-U', 'operator' ]);
+is($out, 'unit|s', 'nor is a row shown whose key has the name of one of a table that he may not read');
+like($err, qr/rows are not shown that you may not read: 3\n.*Tables: .*\bcity\b/, 'which is told, too');
+unlike($err, qr/hush|Known/, 'without its name');
+$local->safe_psql('postgres', 'GRANT SELECT ON country TO operator');
+($status, $out, $err) = $local->psql('postgres', q{SELECT relation, key FROM synchro.preview() WHERE relation <> 'unit'::regclass ORDER BY relation::text}, extra_params => [ '-U', 'operator' ]);
+is($out, "city|hush, Known\ncountry|hush", 'until he may read both');
 
 $local->safe_psql('postgres', 'BEGIN READ ONLY; SELECT count(*) FROM synchro.preview(); COMMIT');
 pass('a transaction that may only read may do it');
