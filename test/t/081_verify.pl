@@ -316,6 +316,20 @@ my $as_looker = q{SET ROLE looker; SELECT count(*) FROM synchro.verify('remote',
 like($stderr, qr/permission denied for table parent/, 'a name has parts of other tables, which must be readable too');
 $local->safe_psql('postgres', q{GRANT SELECT ON parent TO looker});
 is(rows($local, $as_looker), '0', 'then it is');
+$remote->safe_psql('postgres', 'DELETE FROM child WHERE n = 2');
+$local->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION synchro.requeue(name, regclass) TO looker; REVOKE SELECT ON parent, child FROM looker');
+my $before = rows($local, 'SELECT now()');
+my $logged = "SELECT count(*) > 0 FROM synchro.changes WHERE changed_at >= '$before'";
+foreach my $table ('child', 'parent')
+{
+	($rc, $stdout, $stderr) = $local->psql('postgres', q{SET ROLE looker; SELECT synchro.requeue('remote', 'child')});
+	like($stderr, qr/permission denied for table $table/, "nor are rows logged anew for one who may not read $table");
+	is(rows($local, $logged), 'f', 'nothing of them is in the log');
+	$local->safe_psql('postgres', "GRANT SELECT ON $table TO looker");
+}
+is(rows($local, q{SET ROLE looker; SELECT synchro.requeue('remote', 'child') > 0}), 't', 'for one who may, they are');
+is(rows($local, $logged), 't', 'and there they are');
+sync($local, 'remote');
 $local->safe_psql('postgres', q{ALTER TABLE child ENABLE ROW LEVEL SECURITY});
 ($rc, $stdout, $stderr) = $local->psql('postgres', $as_looker);
 like($stderr, qr/rows of table "child" are hidden from you by a policy/, 'who does not see all rows is not told of them');
