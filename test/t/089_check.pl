@@ -440,11 +440,35 @@ SQL
 	$local->safe_psql('postgres', q{SELECT synchro.remove_remote('branch')});
 }
 {
-	# what the caller may do does not matter, but to call it he has to be allowed to
+	# what else the caller may do does not matter, but to call it he has to be allowed to
 	my (undef, undef, $stderr) = $local->psql('postgres', 'SET ROLE app; SELECT * FROM synchro.check()');
 
 	like($stderr, qr/permission denied for function check/, 'it is for those who were granted it');
 	is(rows($local, q{GRANT EXECUTE ON FUNCTION synchro.check(name) TO app; SET ROLE app; SELECT count(*) FROM synchro.check() WHERE severity <> 'info'}), 0, 'and then for anyone');
+
+	# who is told what is wrong with tables that he may not read, but nothing that is in them
+	$local->safe_psql('postgres', 'REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM app');
+	$remote->safe_psql('postgres', <<'SQL');
+DROP INDEX customers_email_idx;
+INSERT INTO customers (email, name) VALUES ('kept dark', 'kept dark'), ('kept dark', 'kept dark');
+ALTER TABLE notes RENAME body TO text;
+UPDATE notes SET text = 'kept dark';
+ANALYZE;
+SQL
+	my $said = rows($local, <<'SQL');
+BEGIN;
+DROP INDEX customers_email_idx;
+INSERT INTO customers (email, name) VALUES ('kept dark', 'kept dark'), ('kept dark', 'kept dark');
+INSERT INTO orders (customer_id, number, note) VALUES (1, 4711, 'kept dark');
+ANALYZE;
+SET ROLE app;
+SELECT c FROM synchro.check() c;
+ROLLBACK;
+SQL
+	like($said, qr/$_/, "he is told of $_") foreach 'the key \(email\) of table public\.customers', 'on remote .*public\.customers', 'on remote .*public\.notes';
+	unlike($said, qr/kept dark|4711/, 'but of no value of a row');
+	$remote->safe_psql('postgres', q{DELETE FROM customers WHERE email = 'kept dark'; CREATE UNIQUE INDEX ON customers (email); ALTER TABLE notes RENAME text TO body});
+	healthy('after that', found());
 }
 
 # the remote runs synchro, too
