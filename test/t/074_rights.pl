@@ -79,6 +79,25 @@ EXPECTED
 	is(rows($remote, q{SELECT has_schema_privilege('sync', 'public', 'CREATE'), has_database_privilege('sync', 'postgres', 'CREATE')}), 'f|f', 'nor could it');
 };
 
+# that it stays so, every test sees to when it stops the remote
+is_deeply([ $remote->excess ], [], 'the pushing role has nothing else that it should not have');
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE owned (n int); CREATE ROLE others; GRANT others TO sync; ALTER TABLE owned OWNER TO sync;
+GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT CREATE ON DATABASE postgres TO others; ALTER ROLE sync CREATEDB BYPASSRLS;
+SQL
+is(join("\n", sort $remote->excess), <<'EXPECTED' =~ s/\n\z//r, 'if it had, that would be seen');
+sync: has BYPASSRLS
+sync: has CREATEDB
+sync: is a member of others
+sync: may create in database postgres
+sync: may create in schema public
+sync: owns public.owned
+EXPECTED
+$remote->safe_psql('postgres', <<'SQL');
+DROP TABLE owned; REVOKE CREATE ON DATABASE postgres FROM others; DROP ROLE others;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC; ALTER ROLE sync NOCREATEDB NOBYPASSRLS;
+SQL
+
 #
 # views and functions
 #

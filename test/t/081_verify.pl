@@ -154,12 +154,7 @@ foreach my $dbname ('postgres', 'ascii')
 {
 	$remote->safe_psql($dbname, "$many; INSERT INTO many (name, n) SELECT 'm' || i, i FROM generate_series(30000, 1, -1) i");
 }
-$remote->safe_psql('ascii', 'GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC; GRANT ALL ON SCHEMA public TO PUBLIC; GRANT CREATE, TEMP ON DATABASE ascii TO PUBLIC');
-$local->safe_psql('postgres', <<"SQL");
-CREATE SERVER ascii FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '@{[ $remote->port ]}', dbname 'ascii');
-CREATE USER MAPPING FOR CURRENT_USER SERVER ascii OPTIONS (user 'sync', password 'secret');
-SELECT synchro.add_remote('ascii');
-SQL
+connect_remote($local, $remote, name => 'ascii', remote_db => 'ascii');
 foreach my $name ('remote', 'ascii')
 {
 	my $dbname = $name eq 'remote' ? 'postgres' : $name;

@@ -283,6 +283,9 @@ mends('rights there', {
 	break => [ $remote, 'ALTER TABLE orders ENABLE ROW LEVEL SECURITY' ],
 	severity => 'error', table => 'orders', problem => qr/^on remote "office": row-level security of table public\.orders is in the way of role sync$/,
 	fix => qr/${there}ALTER ROLE sync BYPASSRLS;$/ });
+
+# not to be kept
+$remote->safe_psql('postgres', 'ALTER TABLE orders DISABLE ROW LEVEL SECURITY; ALTER ROLE sync NOBYPASSRLS');
 mends('what is missing there', {
 	break => [ $remote, 'DROP EXTENSION plpgsql' ],
 	severity => 'error', table => undef, problem => qr/^on remote "office": the language plpgsql is missing$/, fix => qr/${there}CREATE EXTENSION plpgsql;$/ }, {

@@ -15,6 +15,8 @@ ends if it has no connection, and is told to connect anew by the next call. A sc
 What has a backslash in it, which may be a command that changes the psql itself, and what asks for more than the usual, has
 a psql of its own.
 
+Its stop() sees to it that roles which tests push as have stayed what they were made as (watch_role()).
+
 =cut
 
 package SynchroNode;
@@ -94,6 +96,60 @@ sub restart
 	return $self->SUPER::restart(@options) if !$ENV{VALGRIND};
 	$self->stop;
 	return $self->start(@options);
+}
+
+# From now on, stop() dies if that role can do more in that database than an ordinary one.
+sub watch_role
+{
+	my ($self, $role, $dbname, $may_create) = @_;
+
+	$self->{watched_roles}{$dbname}{$role} ||= $may_create;
+	return;
+}
+
+sub stop
+{
+	my ($self, $mode, @options) = @_;
+	my @excess = $self->{_pid} && ($mode || 'fast') ne 'immediate' ? $self->excess : ();
+	my $result = $self->SUPER::stop($mode, @options);
+
+	die 'the role that pushes to ' . $self->name . " must get by with less:\n", map { "$_\n" } @excess if @excess;
+	return $result;
+}
+
+# What watched roles have that they should not. A database that is gone, or lets nobody in, is nobody's.
+sub excess
+{
+	my ($self) = @_;
+	my @excess;
+
+	foreach my $dbname (sort keys %{ $self->{watched_roles} || {} })
+	{
+		foreach my $role (sort keys %{ $self->{watched_roles}{$dbname} })
+		{
+			my $may_create = $self->{watched_roles}{$dbname}{$role} ? 'true' : 'false';
+			my ($status, $has) = $self->psql($dbname, sprintf <<'SQL', $role =~ s/'/''/gr, $may_create);
+WITH r AS (SELECT * FROM pg_roles WHERE rolname = '%s'), given (may_create) AS (VALUES (%s)),
+	s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'),
+	o AS (SELECT i.* FROM r, pg_shdepend d, pg_identify_object(d.classid, d.objid, d.objsubid) i
+		WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
+		AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
+SELECT format('%%s: %%s', rolname, what) FROM r, LATERAL (
+	SELECT 'is a superuser' AS what WHERE rolsuper
+	UNION ALL SELECT 'has CREATEROLE' WHERE rolcreaterole
+	UNION ALL SELECT 'has CREATEDB' WHERE rolcreatedb
+	UNION ALL SELECT 'has REPLICATION' WHERE rolreplication
+	UNION ALL SELECT 'has BYPASSRLS' WHERE rolbypassrls
+	UNION ALL SELECT 'is a member of ' || m.roleid::regrole FROM pg_auth_members m WHERE m.member = r.oid
+	UNION ALL SELECT 'owns ' || o.identity FROM o, given WHERE coalesce(o.schema, '') !~ '^pg_temp' AND o.identity !~ '^pg_temp' AND NOT (may_create AND o.identity ~ '^synchro_peer')
+	UNION ALL SELECT 'may create in database ' || current_database() FROM given WHERE NOT may_create AND has_database_privilege(r.oid, current_database(), 'CREATE')
+	UNION ALL SELECT 'may create in schema ' || nspname FROM s, given WHERE has_schema_privilege(r.oid, s.oid, 'CREATE') AND NOT (may_create AND nspname = 'synchro_peer')) w
+SQL
+
+			push @excess, split /\n/, $has if !$status && defined $has;
+		}
+	}
+	return @excess;
 }
 
 # What a psql goes by besides the connection string.

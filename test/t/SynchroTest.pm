@@ -125,6 +125,10 @@ other names for more remotes.
                'none': neither
   add       => 0: leave out add_remote
 
+The role is to get by with that: whenever C<$remote> is stopped in peace, it must be no more than an ordinary one. It may have
+no attribute but LOGIN, be a member of nothing, own nothing but what is temporary, and create nothing in the database, unless
+C<peer> is 'create'.
+
 =cut
 
 sub connect_remote
@@ -171,6 +175,7 @@ SQL
 			$local->safe_psql($local_db, 'SELECT synchro.peer_setup()'));
 		_grant_peer($remote, $remote_db, $role);
 	}
+	$remote->watch_role($user, $remote_db, $peer eq 'create');
 	$local->safe_psql(
 		$local_db, sprintf(
 			<<'SQL', $server, $fdw, $server_options, $server, _literal($user), _literal($password)));
