@@ -11,10 +11,11 @@ use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-my $secret = 'sQ7' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20;
-my $wrong = 'wQ7' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20;
+my @secrets = map { "${_}Q7" . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20 } qw(s w p q);
+my ($secret, $wrong, $phrase, $wrong_phrase) = @secrets;
+my $any = join '|', @secrets;
 # so that the search is not what it finds
-my $pattern = join '|', map { '[' . substr($_, 0, 1) . ']' . substr $_, 1 } $secret, $wrong;
+my $pattern = join '|', map { '[' . substr($_, 0, 1) . ']' . substr $_, 1 } @secrets;
 my $verbose = <<'CONF';
 log_min_messages = debug5
 log_statement = all
@@ -26,7 +27,7 @@ log_parameter_max_length_on_error = -1
 debug_print_parse = off
 track_activity_query_size = 100kB
 CONF
-my $local = synchro_node('local', preload => 1, conf => $verbose . "synchro.retry_max_interval = 1s\nsynchro.connect_timeout = 2s\n");
+my $local = synchro_node('local', preload => 1, conf => $verbose . "restart_after_crash = on\nsynchro.retry_max_interval = 1s\nsynchro.connect_timeout = 2s\n");
 my $remote = synchro_node('remote', conf => $verbose =~ s,debug5,debug1,gr);
 
 both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int CHECK (n < 1000))');
@@ -63,9 +64,14 @@ sub look
 	{
 		$found{$when}{activity} += rows($node, "SELECT count(*) FROM pg_stat_activity a WHERE a.pid <> pg_backend_pid() AND a::text ~ '$pattern'");
 	}
-	foreach my $relation (split /\n/, rows($local, q{SELECT oid::regclass FROM pg_class WHERE relnamespace = 'synchro'::regnamespace AND relkind IN ('r', 'v')}))
+	foreach my $place ([ $local, 'synchro' ], [ $remote, 'synchro_peer' ])
 	{
-		$found{$when}{$relation} += rows($local, "SELECT count(*) FROM $relation x WHERE x::text ~ '$pattern'");
+		my ($node, $schema) = @$place;
+
+		foreach my $relation (split /\n/, rows($node, "SELECT oid::regclass FROM pg_class WHERE relnamespace = '$schema'::regnamespace AND relkind IN ('r', 'v')"))
+		{
+			$found{$when}{$relation} += rows($node, "SELECT count(*) FROM $relation x WHERE x::text ~ '$pattern'");
+		}
 	}
 	return;
 }
@@ -80,13 +86,13 @@ sub fails_with
 	my ($status, $stdout, $stderr) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT synchro.synchronize('office')");
 
 	like($stderr, $reason, "$when: fails");
-	unlike($stderr, qr/$secret|$wrong/, "$when: without a password");
+	unlike($stderr, qr/$any/, "$when: without a password");
 	foreach my $function ('check', 'preview', 'verify')
 	{
 		my (undef, $rows, $says) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT * FROM synchro.$function('office')");
 
 		isnt("$rows$says", '', "$when: $function() says something");
-		unlike("$rows$says", qr/$secret|$wrong/, "$when: but no password");
+		unlike("$rows$says", qr/$any/, "$when: but no password");
 	}
 	wait_for($local, q{SELECT last_error IS NOT NULL FROM synchro.remotes}, "$when: the worker has tried");
 	look($when);
@@ -165,10 +171,40 @@ $remote->stop('immediate');
 $local->safe_psql('postgres', q{UPDATE t SET n = 2 WHERE name = 'refused'});
 my (undef, undef, $gone) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT synchro.synchronize('office')");
 like($gone, qr/ERROR:  (?:08|57P0)/, 'the remote is gone: fails');
-unlike($gone, qr/$secret|$wrong/, 'without a password');
+unlike($gone, qr/$any/, 'without a password');
 $remote->start;
 look('the remote was gone');
 works('after the remote was gone');
+
+# the worker is killed, and the server says what it was doing
+my $lock = $remote->background_psql('postgres');
+$lock->query_safe('BEGIN; LOCK TABLE t');
+$local->safe_psql('postgres', q{UPDATE t SET n = 3 WHERE name = 'refused'});
+wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'}, 'killed: a batch is under way');
+look('a batch is under way');
+crash_worker($local, pusher_pid($local, 'office'));
+look('the worker was killed');
+$lock->query_safe('ROLLBACK');
+$lock->quit;
+works('after the worker was killed');
+ok(slurp_file($local->logfile) =~ /background worker "synchro pusher[^"]*" \(PID \d+\) was terminated by signal 9/, 'which the log has');
+
+# a line that is dead, first of an established connection, then of new ones
+my $proxy = start_proxy($port);
+server_options("SET port '$proxy->{port}'");
+works('through a proxy');
+$proxy->command('swallow');
+fails_with('a dead line', qr/08006.*does not answer any more|08001.*has not answered/s);
+server_options("SET port '$port'");
+works('after a dead line');
+
+# let in no more
+$remote->safe_psql('postgres', q{ALTER ROLE sync CONNECTION LIMIT 0; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+$local->safe_psql('postgres', q{UPDATE t SET n = 4 WHERE name = 'refused'});
+wait_for($local, q{SELECT last_error LIKE '%too many connections%' FROM synchro.remotes}, 'too many connections: it is not the connection that was ended');
+fails_with('too many connections', qr/08001.*too many connections for role "sync"/s);
+$remote->safe_psql('postgres', 'ALTER ROLE sync CONNECTION LIMIT -1');
+works('after too many connections');
 
 #
 # certificates, passfile, service
@@ -188,6 +224,7 @@ SKIP: {
 		"openssl x509 -req -days 30 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt",
 		"openssl req -new -nodes -subj /CN=sync -keyout client.key -out client.csr",
 		"openssl x509 -req -days 30 -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
+		"openssl rsa -aes256 -in client.key -out locked.key -passout pass:$phrase",
 		"openssl req -new -x509 -nodes -days 30 -subj /CN=another -keyout other.key -out other.crt");
 	foreach my $command (@commands)
 	{
@@ -211,12 +248,16 @@ SKIP: {
 	fails_with('of another authority', qr/08001.*certificate verify failed/s);
 	server_options("SET sslrootcert '$dir/ca.crt'");
 	works('of the right one');
+	quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET sslkey '$dir/locked.key', ADD sslpassword '$phrase')");
+	works('with a key that has a passphrase');
+	quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET sslpassword '$wrong_phrase')");
+	fails_with('with a wrong passphrase', qr/08001.*could not load private key file/s);
 
 	# a password again
 	unlink "$data/pg_hba.conf";
 	$remote->append_conf('pg_hba.conf', "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256");
 	$remote->reload;
-	quietly($local, 'ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (DROP sslcert, DROP sslkey)');
+	quietly($local, 'ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (DROP sslcert, DROP sslkey, DROP sslpassword)');
 }
 
 append_to_file("$dir/passfile", "*:*:*:sync:$secret\n");
@@ -279,12 +320,13 @@ my @told = map { my $when = $_; map { "$when: $_" } grep { $found{$when}{$_} } s
 is(join("\n", @told), '', 'no view, table or running statement has had a password');
 cmp_ok(scalar keys %found, '>', 15, 'that was looked at often: ' . scalar keys %found);
 cmp_ok((map { scalar keys %{ $found{$_} } } 'at first')[0], '>', 20, 'and at all there is');
+cmp_ok(scalar(grep { /^synchro_peer\./ } keys %{ $found{'at first'} }), '>', 3, 'on the remote, too');
 $local->stop('fast');
 $remote->stop('fast');
 foreach my $node ($local, $remote)
 {
 	my $log = slurp_file($node->logfile);
-	my @lines = grep { /$secret|$wrong/ } split /\n/, $log;
+	my @lines = grep { /$any/ } split /\n/, $log;
 
 	cmp_ok(length $log, '>', 100000, 'the log of ' . $node->name . ' has everything');
 	is(join("\n", @lines[ 0 .. ($#lines > 4 ? 4 : $#lines) ]), '', 'but no password');
