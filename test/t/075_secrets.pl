@@ -313,6 +313,34 @@ like($stderr, qr/2F003.*password is required for remote "branch".*did not ask/s,
 unlike($stderr, qr/$wrong/, 'it is not said which');
 look('a role without superuser');
 
+# What servers of other wrappers have, our validator has not seen: it is looked at when they are used.
+$local->safe_psql('postgres', <<"SQL");
+SELECT synchro.remove_remote('branch');
+CREATE FOREIGN DATA WRAPPER postgres_fdw;
+GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO app;
+SET ROLE app;
+CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres');
+SQL
+quietly($local, "SET ROLE app; CREATE USER MAPPING FOR app SERVER other OPTIONS (user 'sync', password '$wrong')");
+$local->safe_psql('postgres', q{SET ROLE app; SELECT synchro.add_remote('other')});
+my $of_app = "\\set VERBOSITY verbose\nSET ROLE app; SELECT synchro.synchronize('other')";
+foreach my $object ('server', 'user mapping for app server')
+{
+	foreach my $option ('service', 'passfile', 'sslkey', 'sslcert', 'sslrootcert')
+	{
+		my $value = { service => 'branch', passfile => "$dir/passfile" }->{$option} || "$dir/x";
+
+		quietly($local, "SET ROLE app; ALTER $object other OPTIONS (ADD $option '$value')");
+		(undef, undef, $stderr) = $local->psql('postgres', $of_app);
+		like($stderr, qr/ERROR:  42501: option "$option" of remote "other" is for superusers only/, "of postgres_fdw, too: $option of a $object");
+		unlike($stderr, qr/$any/, 'and no password is told');
+		quietly($local, "SET ROLE app; ALTER $object other OPTIONS (DROP $option)");
+	}
+}
+(undef, undef, $stderr) = $local->psql('postgres', $of_app);
+like($stderr, qr/ERROR:  2F003: password is required for remote "other".*did not ask/s, 'without them he gets as far as with ours');
+look('a server of postgres_fdw');
+
 #
 # what was found
 #
