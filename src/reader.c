@@ -92,23 +92,31 @@ has_select(Oid role, const SynchroTable *table, bool names_only)
 
 /*
  * Error unless the role may read the table, all of its rows.  The messages are
- * the server's own.
+ * as the server's own, with what to do.
  */
 void
 synchro_reader_require(Oid role, const SynchroTable *table, bool names_only)
 {
+	const char *name;
+
 	if (superuser_arg(role))
 		return;
+	name = quote_identifier(GetUserNameFromId(role, false));
 	if (synchro_namespace_aclcheck(get_rel_namespace(table->relid), role, ACL_USAGE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, table->schema);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for schema %s", table->schema),
+				 errhint("Run GRANT USAGE ON SCHEMA %s TO %s.", quote_identifier(table->schema), name)));
 	if (!has_select(role, table, names_only))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, table->name);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", table->name),
+				 errhint("Run GRANT SELECT ON %s TO %s.", table->qualified, name)));
 	if (check_enable_rls(table->relid, role, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("query would be affected by row-level security policy for table \"%s\"", table->name),
-				 errhint("Give role %s the attribute BYPASSRLS, or lift the policy for it.",
-						 quote_identifier(GetUserNameFromId(role, false)))));
+				 errhint("Give role %s the attribute BYPASSRLS, or lift the policy for it.", name)));
 }
 
 /*

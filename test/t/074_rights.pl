@@ -219,7 +219,8 @@ is(rows($remote, 'SELECT name, n FROM open', 'branch'), 'p|3', 'the table that t
 is(rows($remote, 'SELECT name FROM divided', 'branch'), q{d'}, 'and the one of which he may read the columns that are pushed');
 is(rows($remote, 'SELECT name FROM closed ORDER BY 1', 'branch'), "c\nc to be renamed\nc to go", 'of the other, not even a delete or a name of before');
 is(rows($remote, q{SELECT count(*) FROM synchro_peer.unapplied}, 'branch'), '0', 'nor is one left for later');
-is(rows($local, q{SELECT relation, sqlstate, message FROM synchro.failures WHERE remote = 'branch'}), 'closed|42501|permission denied for table closed', 'it is said why');
+is(rows($local, q{SELECT relation, sqlstate, message, hint FROM synchro.failures WHERE remote = 'branch'}),
+	'closed|42501|permission denied for table closed|Run GRANT SELECT ON public.closed TO app.', 'it is said why, and what to do');
 $local->safe_psql('postgres', <<'SQL');
 GRANT SELECT ON closed TO app;
 ALTER TABLE closed ENABLE ROW LEVEL SECURITY;
