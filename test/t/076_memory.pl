@@ -199,15 +199,15 @@ cmp_ok(rows($remote, $temporary), '<', $made, 'those of a table that is gone go,
 #
 sub taken_by_writer
 {
-	my ($settings, $sql) = @_;
+	my ($settings, $buffer_size, $sql) = @_;
 	my $session = $local->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
-	# all that a session needs once, also for what is written before the end
-	$session->query_safe("$settings; BEGIN; " . $sql =~ s/'change '/'before '/r . " WHERE i <= 40000; COMMIT");
+	# all that a session needs once, also for what is written before the end; but for the buffer, which is to be measured
+	$session->query_safe("$settings; SET synchro.buffer_size = '64kB'; BEGIN; " . $sql =~ s/'change '/'before '/r . " WHERE i <= 40000; COMMIT");
 	my $before = peak($pid);
 
-	$session->query_safe("BEGIN; $sql; COMMIT");
+	$session->query_safe("SET synchro.buffer_size = '$buffer_size'; BEGIN; $sql; COMMIT");
 	my $taken = peak($pid) - $before;
 
 	$session->quit;
@@ -221,8 +221,8 @@ sub taken_by_capture
 {
 	my ($number, $buffer_size) = @_;
 	my $insert = "INSERT INTO t (name, n) SELECT 'change ' || i || ' of %s', 0 FROM generate_series(1, $number) i";
-	my $bare = taken_by_writer('SET synchro.log_changes = off', sprintf $insert, "nobody $number $buffer_size");
-	my $logged = taken_by_writer("SET synchro.log_changes = on; SET synchro.buffer_size = '$buffer_size'", sprintf $insert, "somebody $number $buffer_size");
+	my $bare = taken_by_writer('SET synchro.log_changes = off', $buffer_size, sprintf $insert, "nobody $number $buffer_size");
+	my $logged = taken_by_writer('SET synchro.log_changes = on', $buffer_size, sprintf $insert, "somebody $number $buffer_size");
 
 	cmp_ok($logged - $bare, '<', $slack * $buffer_size =~ s/MB//r,
 		sprintf '%d changes in a transaction take %.1f MB with a buffer of %s, of which PostgreSQL\'s queue of triggers %.1f MB', $number, $logged, $buffer_size, $bare);
