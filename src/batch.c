@@ -187,7 +187,13 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 		count_results(batch, results);
 	batch->withdrawn = error == NULL && batch->commits_late && !are_told(batch);
 	if (error == NULL && batch->commits_late)
+	{
 		error = synchro_remote_script(link->remote, batch->withdrawn ? "ROLLBACK" : "COMMIT", NIL, NULL);
+
+		/* it is not the fence that has failed */
+		if (error != NULL)
+			error->statement += SYNCHRO_FENCE_STATEMENTS;
+	}
 	commit &= !batch->withdrawn;
 	synchro_link_clear_sent(link);
 	synchro_prepared_note(link, staged, error == NULL);

@@ -568,6 +568,10 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	else
 		appendBinaryStringInfo(&sql, applying.data, applying.len);
 	appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
+
+	/* a trigger may have left something to COMMIT: what is only tried meets that, too */
+	if (!commit || link->preview != NULL)
+		appendStringInfoString(&sql, "SET CONSTRAINTS ALL IMMEDIATE;");
 	batch->commits_late = commit && batch->before_commit != NULL && batch->meanwhile == NULL &&
 		(link->peer_node != NULL || (*spools == NIL && synchro_remote_is_near(link->remote)));
 	if (link->preview != NULL)

@@ -184,16 +184,18 @@ end_part(Division *division, Part *part)
 }
 
 /*
- * Find the first row with a name of before with which a batch fails: with
- * those before it, but not without it.  count: how many the batch has.
+ * Park the first row with a name of before with which a batch fails: with
+ * those before it, but not without it.  count: how many the batch has.  False
+ * if there is none: only COMMIT fails, which is not tried.
  */
-static void
+static bool
 park_first_old(Division *division, int64 count)
 {
 	int64		good = 0;		/* with so many it goes through */
 	int64		bad = count;
 	Part		part;
 	bool		found = false;
+	bool		parked = false;
 
 	while (!found)
 	{
@@ -209,6 +211,7 @@ park_first_old(Division *division, int64 count)
 		{
 			synchro_parking_old(division->pass, &part.batch->last_old, part.error);
 			division->nparked++;
+			parked = true;
 		}
 		else if (part.error != NULL)
 			bad = middle;
@@ -216,6 +219,7 @@ park_first_old(Division *division, int64 count)
 			good = middle;
 		end_part(division, &part);
 	}
+	return parked;
 }
 
 /*
@@ -232,15 +236,14 @@ push_olds(Division *division)
 
 		send_part(division, &part, true, false);
 		count = part.batch->nolds;
-		if (part.error == NULL || count == 0)
+		if (part.error == NULL)
 		{
-			if (part.error != NULL)
-				synchro_quarantine_report(division->pass, part.error);
 			end_part(division, &part);
 			return;
 		}
+		if (count == 0 || !park_first_old(division, count))
+			synchro_quarantine_report(division->pass, part.error);
 		end_part(division, &part);
-		park_first_old(division, count);
 	}
 }
 

@@ -125,27 +125,86 @@ SQL
 }
 
 #
-# a rule that is looked at when the transaction commits
+# A rule that is looked at when all has been done, which a batch asks for before it commits; and one that is left to COMMIT itself:
+# the trigger has its constraint deferred again, and itself called again.
 #
-{
-	$remote->safe_psql('postgres', <<'SQL');
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-	IF EXISTS (SELECT FROM public.t WHERE id = NEW.id AND n = -1) THEN
-		RAISE EXCEPTION 'not at last' USING ERRCODE = 'check_violation', CONSTRAINT = 'at_last';
+my %refuse = (
+	'a deferred trigger' => '',
+	'a trigger at COMMIT' => <<'SQL');
+	IF coalesce(current_setting('at_last.row_' || NEW.id, true), '') = '' THEN
+		PERFORM set_config('at_last.row_' || NEW.id, 'seen', true);
+		SET CONSTRAINTS public.refuse DEFERRED;
+		UPDATE public.t SET n = n WHERE id = NEW.id;
+		RETURN NULL;
 	END IF;
-	RETURN NULL;
+SQL
+
+sub refuse_at_last
+{
+	my ($kind, $error) = @_;
+
+	$remote->safe_psql('postgres', <<"SQL");
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	IF NOT EXISTS (SELECT FROM public.t WHERE id = NEW.id AND n = -1) THEN
+		RETURN NULL;
+	END IF;
+	$refuse{$kind}
+	RAISE EXCEPTION 'not at last' USING ERRCODE = '$error', CONSTRAINT = 'at_last';
 END
-$$;
+\$\$;
+DROP TRIGGER IF EXISTS refuse ON t;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
 SQL
+	return;
+}
+
+foreach my $case ([ 'a deferred trigger', 'off' ], [ 'a trigger at COMMIT', 'off' ], [ 'a trigger at COMMIT', 'on' ])
+{
+	my ($kind, $atomic) = @$case;
+	my $testname = $kind . ($atomic eq 'on' ? ', one transaction for each pass' : '');
+
+	reload_with($local, 'synchro.atomic_pass' => $atomic);
+	refuse_at_last($kind, '23514');
 	$local->safe_psql('postgres', q{UPDATE t SET n = CASE WHEN id % 100 = 7 THEN -1 ELSE 1 END});
-	settled(10, 'a deferred trigger: the bad rows are parked');
-	is(rows($local, 'SELECT DISTINCT sqlstate, constraint_name, message FROM synchro.failures'), '23514|at_last|not at last', 'a deferred trigger: the reason is told');
-	is(rows($remote, 'SELECT count(*) FROM t WHERE n = 1'), 990, 'a deferred trigger: all others arrive');
+	settled(10, "$testname: the bad rows are parked");
+	is(rows($local, 'SELECT DISTINCT sqlstate, constraint_name, message FROM synchro.failures'), '23514|at_last|not at last', "$testname: the reason is told");
+	is(rows($remote, 'SELECT count(*) FROM t WHERE n = 1'), 990, "$testname: all others arrive");
 	$remote->safe_psql('postgres', 'DROP TRIGGER refuse ON t');
-	settled(0, 'a deferred trigger: gone, they arrive without a call');
-	same($local, $remote, "$all ORDER BY name", 'a deferred trigger: all are the same');
+	settled(0, "$testname: gone, they arrive without a call");
+	same($local, $remote, "$all ORDER BY name", "$testname: all are the same");
+
+	# rows that are renamed, too
+	refuse_at_last($kind, '23514');
+	$local->safe_psql('postgres', q{UPDATE t SET name = 'renamed ' || id, n = CASE id WHEN 7 THEN -1 ELSE 2 END WHERE id < 20});
+	settled(1, "$testname: of rows that are renamed the bad one is parked");
+	is(rows($remote, q{SELECT count(*) FROM t WHERE name LIKE 'renamed %' AND n = 2}), 18, "$testname: the others are renamed");
+	is(rows($remote, q{SELECT name FROM t WHERE name IN ('row 7', 'renamed 7')}), 'row 7', "$testname: that one is called as before");
+	$remote->safe_psql('postgres', 'DROP TRIGGER refuse ON t');
+	settled(0, "$testname: gone, it is renamed without a call");
+	same($local, $remote, "$all ORDER BY name", "$testname: all have the same names");
+	$local->safe_psql('postgres', q{UPDATE t SET name = 'row ' || id, n = 0});
+	settled(0, "$testname: back to what it was");
+}
+reload_with($local, 'synchro.atomic_pass' => 'off');
+
+# COMMIT comes by itself where the remote is near, and a trigger may say then what only our own statements say before
+foreach my $error ('23514', '22012')
+{
+	my $offset = -s $remote->logfile;
+	my $said = -s $local->logfile;
+
+	refuse_at_last('a trigger at COMMIT', $error);
+	$local->safe_psql('postgres', q{UPDATE t SET n = -1 WHERE id = 7});
+	settled(1, "$error at COMMIT: one row is parked");
+	is(rows($local, 'SELECT sqlstate, message FROM synchro.failures'), "$error|not at last", "$error at COMMIT: the reason is told");
+	like(slurp_file($remote->logfile, $offset), qr/ERROR:  not at last(?:(?!ERROR:).)*STATEMENT:  COMMIT\n/s, "$error at COMMIT: by the statement COMMIT");
+	unlike(slurp_file($local->logfile, $said), qr/another worker has moved the position/, "$error at COMMIT: the fence is not taken to have said it");
+	$remote->safe_psql('postgres', 'DROP TRIGGER refuse ON t');
+	settled(0, "$error at COMMIT: gone, it arrives without a call");
+	same($local, $remote, "$all ORDER BY name", "$error at COMMIT: all are the same");
+	$local->safe_psql('postgres', q{UPDATE t SET n = 0 WHERE id = 7});
+	settled(0, "$error at COMMIT: back to what it was");
 }
 
 #
