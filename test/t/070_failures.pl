@@ -117,14 +117,23 @@ SQL
 	same($local, $remote, "$all ORDER BY 1", 'all are the same');
 	is(rows($remote, q{SELECT name FROM items WHERE name IN ('item 105', 'renamed 105', 'renamed twice')}), 'renamed twice', 'one row, by its last name');
 
-	$remote->safe_psql('postgres', q{CREATE TABLE own (item_id int REFERENCES items); INSERT INTO own SELECT id FROM items WHERE name = 'item 200'});
-	$local->safe_psql('postgres', 'DELETE FROM items WHERE id BETWEEN 196 AND 205');
-	settled(1, 'of ten deletes one fails');
-	is(rows($local, 'SELECT operation, sqlstate, constraint_name FROM synchro.failures'), 'delete|23503|own_item_id_fkey', 'with its reason');
-	is(rows($remote, q{SELECT name FROM items WHERE name IN ('item 196', 'item 200', 'item 205')}), 'item 200', 'the others are gone');
-	$remote->safe_psql('postgres', 'DELETE FROM own');
-	settled(0, 'mended, it is done without a call');
-	same($local, $remote, "$all ORDER BY 1", 'all are the same');
+	# by a foreign key that is looked at at once, and by one that is when all has been done
+	foreach my $case ([ 200, '' ], [ 250, ' DEFERRABLE INITIALLY DEFERRED' ])
+	{
+		my ($id, $deferred) = @$case;
+		my $testname = "items$deferred";
+		my ($first, $last) = ($id - 4, $id + 5);
+
+		$remote->safe_psql('postgres', "CREATE TABLE own (item_id int REFERENCES items$deferred); INSERT INTO own SELECT id FROM items WHERE name = 'item $id'");
+		$local->safe_psql('postgres', "DELETE FROM items WHERE id BETWEEN $first AND $last");
+		settled(1, "$testname: of ten deletes one fails");
+		is(rows($local, 'SELECT operation, sqlstate, constraint_name FROM synchro.failures'), 'delete|23503|own_item_id_fkey', "$testname: with its reason");
+		is(rows($remote, "SELECT name FROM items WHERE name IN ('item $first', 'item $id', 'item $last')"), "item $id", "$testname: the others are gone");
+		$remote->safe_psql('postgres', 'DELETE FROM own');
+		settled(0, "$testname: mended, it is done without a call");
+		same($local, $remote, "$all ORDER BY 1", "$testname: all are the same");
+		$remote->safe_psql('postgres', 'DROP TABLE own') if $deferred eq '';
+	}
 
 	# a row that is there again before that has come to pass is not deleted later
 	$remote->safe_psql('postgres', q{INSERT INTO own SELECT id FROM items WHERE name = 'item 300'});
@@ -156,6 +165,23 @@ SQL
 	$local->safe_psql('postgres', q{UPDATE parents SET cash = 0 WHERE name = 'bad parent'});
 	settled(0, 'the parent changed, all come together');
 	same($local, $remote, "$all ORDER BY 1", 'and belong together');
+
+	# nor need anything be changed or called here, if the cause goes there
+	$local->safe_psql('postgres', <<'SQL');
+BEGIN;
+INSERT INTO parents (name, cash) VALUES ('refused parent', -1);
+INSERT INTO items (name, parent_id, note) SELECT p.name || ' ' || i, p.id, '' FROM parents p, generate_series(1, 3) i WHERE p.name = 'refused parent';
+COMMIT;
+SQL
+	settled(4, 'another parent and its children');
+	is(rows($remote, q{SELECT count(*) FROM items WHERE name LIKE 'refused parent %'}), 0, 'none of them is there');
+	$remote->safe_psql('postgres', 'ALTER TABLE parents DROP CONSTRAINT no_bad');
+	settled(0, 'the remote takes it, all come without a call');
+	same($local, $remote, "$all ORDER BY 1", 'and belong together, too');
+	same($local, $remote, q{SELECT p.name, p.cash, i.name FROM parents p JOIN items i ON i.parent_id = p.id WHERE p.name = 'refused parent' ORDER BY 3}, 'the parent as it is');
+	$local->safe_psql('postgres', q{UPDATE parents SET cash = 0 WHERE name = 'refused parent'});
+	settled(0, 'changed to what others may have');
+	$remote->safe_psql('postgres', 'ALTER TABLE parents ADD CONSTRAINT no_bad CHECK (cash <> -1)');
 
 	# one that was there before is not missed
 	$local->safe_psql('postgres', q{BEGIN; UPDATE parents SET cash = -1 WHERE name = 'parent 3'; UPDATE items SET note = 'of parent 3' WHERE parent_id = 3; COMMIT});
