@@ -125,6 +125,22 @@ append_identities(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 }
 
 /*
+ * Append "the remote row of the map's y is to be rewritten or deleted by this
+ * batch": not if what is said of it has lost, or is there already, or if it is
+ * only to be there.
+ */
+static void
+append_is_written(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfo(sql, "(y.kind = 'n' AND EXISTS (SELECT FROM pg_temp.s_%d z WHERE NOT z.ensure AND ", lt->number);
+	synchro_sql_equal(sql, "z.l", "y.l", lt->table->nidentity);
+	appendStringInfo(sql, ") OR y.kind IN " SYNCHRO_OLD_KINDS " AND y.verdict IS NULL"
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d k WHERE k.kind = 'n' AND ", lt->number);
+	synchro_sql_same_row(sql, lt, "k.r", "y.r");
+	appendStringInfoString(sql, "))");
+}
+
+/*
  * Append "the remote rows that hold what others of the batch are to get".
  */
 static void
@@ -146,8 +162,9 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	}
 	appendStringInfoString(sql, " WHERE NOT s.ensure AND NOT (");
 	synchro_sql_identity_equal(sql, lt, "h", "m.r");
-	appendStringInfo(sql, ") AND (EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND y.kind IN ('n', 'o', 'd', 'g') AND ",
-					 lt->number);
+	appendStringInfo(sql, ") AND (EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND ", lt->number);
+	append_is_written(sql, lt);
+	appendStringInfoString(sql, " AND ");
 	synchro_sql_identity_equal(sql, lt, "h", "y.r");
 
 	/* the delete may have been left to the pass's last batch */
