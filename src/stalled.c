@@ -74,7 +74,7 @@ synchro_suspect_take(int sqlerrcode)
 	suspect = InvalidOid;
 	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE) ? result : InvalidOid;
+		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ? result : InvalidOid;
 }
 
 /*

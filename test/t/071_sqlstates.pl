@@ -199,6 +199,28 @@ wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'mend
 same($local, $remote, 'SELECT name, parent, n FROM children LEFT JOIN parents ON code = parent ORDER BY name', 'and are the same');
 
 #
+# A lock that the role on the remote does not wait for: nobody's fault, for as long as it is held.
+#
+{
+	my $holder = $remote->background_psql('postgres');
+
+	$remote->safe_psql('postgres', q{ALTER ROLE sync SET lock_timeout = '200ms'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+	$local->safe_psql('postgres', q{UPDATE t SET n = 1000 WHERE name = 'first'});
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'first'}, '1000', 'by a new session');
+	is(rows($remote, q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'sync'}), 1, 'which has the role\'s settings');
+	$holder->query_safe('BEGIN; LOCK TABLE t');
+	$local->safe_psql('postgres', q{BEGIN; UPDATE t SET n = n + 1; UPDATE other SET n = n + 1; COMMIT});
+	wait_for($local, q{SELECT attempts >= 3 AND last_error LIKE '%lock timeout%' FROM synchro.remotes}, 'a lock that is held is waited for over and over, and named');
+	is(rows($local, q{SELECT failed, pending > 0 FROM synchro.remotes}), '0|t', 'as what is no row\'s fault');
+	is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'nor the table\'s');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	wait_for($local, 'SELECT failed = 0 AND pending = 0 FROM synchro.remotes', 'not held any more, all is tried again');
+	same($local, $remote, 'SELECT name, n FROM t UNION ALL SELECT name, n FROM other ORDER BY name', 'and arrives');
+	$remote->safe_psql('postgres', 'ALTER ROLE sync RESET lock_timeout');
+}
+
+#
 # what is kept for us there may have been altered
 #
 foreach my $column (qw(token snapshot keys_snapshot))
