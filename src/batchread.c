@@ -292,6 +292,9 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
+
+			/* queries leave their own behind */
+			MemoryContextSwitchTo(context);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
 			last.data = NULL;

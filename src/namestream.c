@@ -275,6 +275,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 		lt->names = synchro_stream_spool(link);
 	lt->involved = true;
 	synchro_spool_append(lt->names, line.data, line.len);
+	pfree(line.data);
 	lt->nnames++;
 	lt->nwaiting += waits;
 	lt->nolds += 1 - waits;

@@ -330,6 +330,11 @@ drop_double_keys(SynchroBatch *batch)
 		{
 			synchro_identities_decode(named, changed->table, key.identity);
 			synchro_identities_stamp(named, key.changed, key.born);
+
+			/* all of them are in one batch: no more is kept of each than is needed */
+			pfree(unconstify(char *, key.identity.data));
+			if (key.name.data != NULL)
+				pfree(unconstify(char *, key.name.data));
 		}
 		renamed = palloc0(sizeof(SynchroBatchKeys));
 		renamed->relid = changed->relid;

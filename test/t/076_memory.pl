@@ -26,6 +26,7 @@ my $slack = $ENV{SANITIZE} ? 4 : 1;
 my $growth = 4 * $slack;
 my $pusher_bound = ($big ? 28 : 24) * $slack;
 my $writer_bound = 6 * $slack;
+my $bytes_of_name = 320;
 
 # batches grow with what is pending: half of it, too, is to have the largest
 my $batch_size = $big ? 10_000 : 2_000;
@@ -96,6 +97,23 @@ flat("$keys new rows", taken_by_pusher(sprintf $insert, 1, $keys / 2) - $idle, t
 same($local, $remote, 'SELECT count(*), count(DISTINCT name), count(parent_id) FROM t', 'all of them arrive');
 flat("$keys changed keys", taken_by_pusher("UPDATE t SET n = 1 WHERE id % 3 = 0 AND id <= $keys * 3 / 2") - $idle, taken_by_pusher("UPDATE t SET n = 2 WHERE id % 3 > 0") - $idle);
 same($local, $remote, 'SELECT n, count(*) FROM t GROUP BY n ORDER BY n', 'all of them, too');
+
+# Keys that are called otherwise, and such as are gone: names of before are all in one batch, for which it is kept whose they are.
+sub lean
+{
+	my ($what, $half, $all) = @_;
+	my $bytes = ($all - $half) * 1024 * 1024 / ($keys / 2);
+
+	cmp_ok($bytes, '<', $bytes_of_name * $slack, sprintf '%s take %.1f MB, half of them %.1f MB: %d bytes for each', $what, $all, $half, $bytes);
+	return;
+}
+
+lean("$keys renamed keys", taken_by_pusher("UPDATE t SET name = 'renamed ' || id WHERE id % 3 = 0 AND id <= $keys * 3 / 2") - $idle,
+	taken_by_pusher(q{UPDATE t SET name = 'renamed ' || id WHERE id % 3 > 0}) - $idle);
+same($local, $remote, q{SELECT count(*), md5(string_agg(name, ',' ORDER BY name COLLATE "C")) FROM t WHERE name LIKE 'renamed %'}, 'all of them have the new names');
+lean("$keys deleted keys", taken_by_pusher("DELETE FROM t WHERE id % 3 = 0 AND id <= $keys * 3 / 2") - $idle, taken_by_pusher('DELETE FROM t WHERE id % 3 > 0') - $idle);
+is(rows($remote, 'SELECT count(*) FROM t'), 0, 'all of them are gone');
+$local->safe_psql('postgres', q{INSERT INTO t (id, name, parent_id, n) VALUES (1, 'row 1', 1, 0)});
 
 my $large = "INSERT INTO large (name, data) SELECT 'row ' || i || ' of %d', (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 32768) j) FROM generate_series(1, %d) i";
 
@@ -199,12 +217,12 @@ cmp_ok(rows($remote, $temporary), '<', $made, 'those of a table that is gone go,
 #
 sub taken_by_writer
 {
-	my ($settings, $buffer_size, $sql) = @_;
+	my ($settings, $buffer_size, $first, $sql) = @_;
 	my $session = $local->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
 	# all that a session needs once, also for what is written before the end; but for the buffer, which is to be measured
-	$session->query_safe("$settings; SET synchro.buffer_size = '64kB'; BEGIN; " . $sql =~ s/'change '/'before '/r . " WHERE i <= 40000; COMMIT");
+	$session->query_safe("$settings; SET synchro.buffer_size = '64kB'; BEGIN; $first; COMMIT");
 	my $before = peak($pid);
 
 	$session->query_safe("SET synchro.buffer_size = '$buffer_size'; BEGIN; $sql; COMMIT");
@@ -216,25 +234,40 @@ sub taken_by_writer
 
 $local->safe_psql('postgres', q{SELECT synchro.pause('office')});
 
+# whose rows, how many, and how many of these; those that are renamed have been inserted before
+my %statements = (
+	changes => q{INSERT INTO t (name, n) SELECT 'change ' || i || ' of %1$s', 0 FROM generate_series(1, %2$d) i WHERE i <= %3$d},
+	renames => q{UPDATE t SET name = 'other ' || name WHERE name LIKE 'change %% of %1$s'});
+
 # MB for so many changes with such a buffer, beyond what PostgreSQL takes for them
 sub taken_by_capture
 {
-	my ($number, $buffer_size) = @_;
-	my $insert = "INSERT INTO t (name, n) SELECT 'change ' || i || ' of %s', 0 FROM generate_series(1, $number) i";
-	my $bare = taken_by_writer('SET synchro.log_changes = off', $buffer_size, sprintf $insert, "nobody $number $buffer_size");
-	my $logged = taken_by_writer('SET synchro.log_changes = on', $buffer_size, sprintf $insert, "somebody $number $buffer_size");
+	my ($number, $what, $buffer_size) = @_;
+	my %taken;
 
-	cmp_ok($logged - $bare, '<', $slack * $buffer_size =~ s/MB//r,
-		sprintf '%d changes in a transaction take %.1f MB with a buffer of %s, of which PostgreSQL\'s queue of triggers %.1f MB', $number, $logged, $buffer_size, $bare);
-	return $logged - $bare;
+	foreach my $log ('off', 'on')
+	{
+		my $whose = "log $log $number $buffer_size";
+
+		no warnings 'redundant';
+		$taken{$log} = taken_by_writer("SET synchro.log_changes = $log", $buffer_size,
+			sprintf($statements{$what}, $whose, $number, 40000) =~ s/'change /'before /r, sprintf($statements{$what}, $whose, $number, $number));
+	}
+	cmp_ok($taken{on} - $taken{off}, '<', $slack * $buffer_size =~ s/MB//r,
+		sprintf '%d %s in a transaction take %.1f MB with a buffer of %s, of which PostgreSQL\'s queue of triggers %.1f MB',
+		$number, $what, $taken{on}, $buffer_size, $taken{off});
+	return $taken{on} - $taken{off};
 }
 
-my $half = taken_by_capture($changes / 2, '1MB');
-my $all = taken_by_capture($changes, '1MB');
-my $buffered = taken_by_capture($changes, '8MB');
+foreach my $what ('changes', 'renames')
+{
+	my $half = taken_by_capture($changes / 2, $what, '1MB');
+	my $all = taken_by_capture($changes, $what, '1MB');
+	my $buffered = taken_by_capture($changes, $what, '8MB');
 
-cmp_ok($all, '<', $half + 0.5 * $slack, sprintf 'twice as many take no more: %.1f MB, %.1f MB', $all, $half);
-cmp_ok($buffered, '>', $all + 4, sprintf 'and a larger buffer is used: %.1f MB', $buffered);
+	cmp_ok($all, '<', $half + 0.5 * $slack, sprintf 'twice as many take no more: %.1f MB, %.1f MB', $all, $half);
+	cmp_ok($buffered, '>', $all + 4, sprintf 'and a larger buffer is used: %.1f MB', $buffered);
+}
 is(rows($local, "SELECT pending >= $changes FROM synchro.remotes"), 't', 'all of them are logged');
 
 #
