@@ -250,6 +250,10 @@ $holder = $dead->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE t');
 $local->safe_psql('postgres', q{UPDATE t SET n = 8 WHERE id = 1});
 wait_for($local, q{SELECT last_error LIKE '%statement timeout%' FROM synchro.remotes WHERE remote = 'dead'}, 'statement_timeout is applied');
+wait_for($local, q{SELECT attempts >= 3 AND state = 'waiting to try again' AND last_error LIKE '%statement timeout%' FROM synchro.remotes WHERE remote = 'dead'},
+	'over and over, as long as the lock is held');
+is(rows($local, q{SELECT failed, pending > 0 FROM synchro.remotes WHERE remote = 'dead'}), '0|t', 'which is no fault of the row');
+is(rows($local, q{SELECT count(*) FROM synchro.failures WHERE remote = 'dead'}), '0', 'so it is not parked');
 reload_with($local, 'synchro.statement_timeout' => '10min');
 $holder->query_safe('COMMIT');
 $holder->quit;
