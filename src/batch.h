@@ -55,7 +55,8 @@ typedef struct SynchroBatch
 	int64		max_olds;		/* only so many rows with names of before */
 	int64		nolds;			/* how many it has */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
-	List	   *named;			/* of SynchroBatchKeys: all of them */
+	List	   *named;			/* of SynchroBatchKeys: of each table the first of
+								 * these rows, and those that are parked */
 	bool		note_ensured;	/* fill the next */
 	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
 	bool		apart;			/* deletes are tried one by one */

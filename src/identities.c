@@ -253,25 +253,38 @@ synchro_identities_first(const SynchroIdentities *identities)
 }
 
 /*
- * Take away from a list what is in another.
+ * Enter a list into a set of synchro_string_set(): by synchro_identity_key(), in
+ * the current memory context.
  */
 void
-synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentities *others)
+synchro_identities_enter(const SynchroIdentities *identities, HTAB *set)
 {
-	HTAB	   *set = synchro_string_set(CurrentMemoryContext);
 	int			n = identities->nidentity;
-	int			kept = 0;
-	char	   *key;
 
-	for (int i = 0; i < others->count; i++)
-	{
-		key = synchro_identity_key(&others->values[i * n], n);
-		(void) hash_search(set, &key, HASH_ENTER, NULL);
-	}
 	for (int i = 0; i < identities->count; i++)
 	{
-		key = synchro_identity_key(&identities->values[i * n], n);
-		if (hash_search(set, &key, HASH_FIND, NULL) != NULL)
+		char	   *key = synchro_identity_key(&identities->values[i * n], n);
+
+		(void) hash_search(set, &key, HASH_ENTER, NULL);
+	}
+}
+
+/*
+ * Leave in a list only what is in such a set.
+ */
+void
+synchro_identities_intersect(SynchroIdentities *identities, HTAB *set)
+{
+	int			n = identities->nidentity;
+	int			kept = 0;
+
+	for (int i = 0; i < identities->count; i++)
+	{
+		char	   *key = synchro_identity_key(&identities->values[i * n], n);
+		bool		found = hash_search(set, &key, HASH_FIND, NULL) != NULL;
+
+		pfree(key);
+		if (!found)
 			continue;
 		memmove(&identities->values[kept * n], &identities->values[i * n], sizeof(char *) * n);
 		if (identities->stamps != NULL)
@@ -279,7 +292,6 @@ synchro_identities_subtract(SynchroIdentities *identities, const SynchroIdentiti
 		kept++;
 	}
 	identities->count = kept;
-	hash_destroy(set);
 }
 
 /*

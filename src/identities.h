@@ -35,8 +35,8 @@ extern void synchro_identities_decode(SynchroIdentities *identities,
 extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp changed,
 									 TimestampTz born);
 extern SynchroIdentities *synchro_identities_first(const SynchroIdentities *identities);
-extern void synchro_identities_subtract(SynchroIdentities *identities,
-										const SynchroIdentities *others);
+extern void synchro_identities_enter(const SynchroIdentities *identities, HTAB *set);
+extern void synchro_identities_intersect(SynchroIdentities *identities, HTAB *set);
 extern int	synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table,
 								   int first);
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);

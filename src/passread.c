@@ -305,12 +305,52 @@ take_keys(SynchroPass *pass, SynchroBatch *batch)
 }
 
 /*
+ * Look through a table's names of before, of which there may be any number, so
+ * nothing is kept of most.  Rows of taken that have one are taken out of it.
+ */
+static SynchroBatchKeys *
+look_through_olds(const SynchroPass *pass, SynchroChangedTable *changed, HTAB *taken)
+{
+	const SynchroTable *table = changed->table;
+	SynchroBatchKeys *named = palloc0(sizeof(SynchroBatchKeys));
+	MemoryContext name_context = AllocSetContextCreate(CurrentMemoryContext, "synchro name of before",
+													   ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(name_context);
+	SynchroChangedKey key;
+
+	named->relid = changed->relid;
+	MemoryContextSwitchTo(old);
+	named->identities = synchro_identities_create(table);
+	MemoryContextSwitchTo(name_context);
+	while (synchro_changes_next_old(changed, &key))
+	{
+		char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, key.identity);
+		char	   *row = synchro_identity_key(identity, table->nidentity);
+
+		CHECK_FOR_INTERRUPTS();
+		(void) hash_search(taken, &row, HASH_REMOVE, NULL);
+		if (named->identities->count == 0 ||
+			synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
+		{
+			MemoryContextSwitchTo(old);
+			synchro_identities_decode(named->identities, table, key.identity);
+			synchro_identities_stamp(named->identities, key.changed, key.born);
+			MemoryContextSwitchTo(name_context);
+		}
+		MemoryContextReset(name_context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(name_context);
+	return named;
+}
+
+/*
  * Leave out keys of rows that are in the batch by a name of before, but for a
  * batch that has no such names: it only tries its keys as they are.  Names
  * that the pass collected itself are apart from its keys already.
  */
 static void
-drop_double_keys(SynchroBatch *batch)
+drop_double_keys(const SynchroPass *pass, SynchroBatch *batch)
 {
 	ListCell   *cell;
 	ListCell   *other;
@@ -319,34 +359,32 @@ drop_double_keys(SynchroBatch *batch)
 	foreach(cell, batch->olds->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
-		SynchroIdentities *named;
-		SynchroBatchKeys *renamed;
-		SynchroChangedKey key;
+		MemoryContext taken_context;
+		MemoryContext old;
+		HTAB	   *taken;
 
 		if (changed->nolds == 0)
 			continue;
-		named = synchro_identities_create(changed->table);
-		while (synchro_changes_next_old(changed, &key))
+		taken_context = AllocSetContextCreate(CurrentMemoryContext, "synchro taken keys", ALLOCSET_DEFAULT_SIZES);
+		old = MemoryContextSwitchTo(taken_context);
+		taken = synchro_string_set(taken_context);
+		foreach(other, batch->keys)
 		{
-			synchro_identities_decode(named, changed->table, key.identity);
-			synchro_identities_stamp(named, key.changed, key.born);
+			const SynchroBatchKeys *keys = lfirst(other);
 
-			/* all of them are in one batch: no more is kept of each than is needed */
-			pfree(unconstify(char *, key.identity.data));
-			if (key.name.data != NULL)
-				pfree(unconstify(char *, key.name.data));
+			if (keys->relid == changed->relid)
+				synchro_identities_enter(keys->identities, taken);
 		}
-		renamed = palloc0(sizeof(SynchroBatchKeys));
-		renamed->relid = changed->relid;
-		renamed->identities = named;
-		batch->named = lappend(batch->named, renamed);
+		MemoryContextSwitchTo(old);
+		batch->named = lappend(batch->named, look_through_olds(pass, changed, taken));
 		foreach(other, batch->keys)
 		{
 			SynchroBatchKeys *keys = lfirst(other);
 
 			if (keys->relid == changed->relid && batch->max_olds > 0)
-				synchro_identities_subtract(keys->identities, named);
+				synchro_identities_intersect(keys->identities, taken);
 		}
+		MemoryContextDelete(taken_context);
 	}
 	synchro_changes_rewind(batch->olds);
 }
@@ -377,7 +415,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 			*more = take_keys(pass, batch);
 		*taken = true;
 		if (!shared)
-			drop_double_keys(batch);
+			drop_double_keys(pass, batch);
 		batch->snapshot = *more ? NULL : pass->snapshot;
 		ready = synchro_batch_describe(batch);
 	}
