@@ -315,13 +315,12 @@ look_through_olds(const SynchroPass *pass, SynchroChangedTable *changed, HTAB *t
 	SynchroBatchKeys *named = palloc0(sizeof(SynchroBatchKeys));
 	MemoryContext name_context = AllocSetContextCreate(CurrentMemoryContext, "synchro name of before",
 													   ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(name_context);
+	MemoryContext old;
 	SynchroChangedKey key;
 
 	named->relid = changed->relid;
-	MemoryContextSwitchTo(old);
 	named->identities = synchro_identities_create(table);
-	MemoryContextSwitchTo(name_context);
+	old = MemoryContextSwitchTo(name_context);
 	while (synchro_changes_next_old(changed, &key))
 	{
 		char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, key.identity);

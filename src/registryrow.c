@@ -231,7 +231,8 @@ warn_of_dropped(TupleTableSlot *slot, void *arg)
 
 /*
  * Warn of watched tables that the command at hand has dropped: one that takes
- * such a table's place is another one, of which nothing is pushed.  From an event trigger at sql_drop only.
+ * such a table's place is another one, of which nothing is pushed.  From an
+ * event trigger at sql_drop only.
  */
 void
 synchro_registry_warn_of_dropped(void)

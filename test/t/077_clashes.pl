@@ -22,15 +22,8 @@ CREATE TABLE things (id serial PRIMARY KEY, name text NOT NULL UNIQUE, kind_id i
 SQL
 $remote->safe_psql('postgres', <<'SQL');
 SELECT setval('t_id_seq', 1000000), setval('kinds_id_seq', 1000000), setval('things_id_seq', 1000000);
-CREATE TABLE deleted (name text);
-CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-	INSERT INTO public.deleted VALUES (OLD.name);
-	RETURN NULL;
-END
-$$;
-CREATE TRIGGER note_it AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION note_it();
 SQL
+note_deletes('t', $remote);
 connect_remote($local, $remote);
 $local->safe_psql('postgres', <<'SQL');
 SELECT synchro.add_table('t', '{name}'), synchro.add_table('kinds', '{name}'), synchro.add_table('things', '{name}');

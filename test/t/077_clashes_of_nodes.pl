@@ -14,15 +14,8 @@ my ($a, $b) = nodes({ preload => 1, conf => "synchro.retry_max_interval = 1s\n" 
 
 both($a, $b, <<'SQL');
 CREATE TABLE seat (id serial PRIMARY KEY, name text UNIQUE, code int UNIQUE, n int);
-CREATE TABLE deleted (name text);
-CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-	INSERT INTO public.deleted VALUES (OLD.name);
-	RETURN NULL;
-END
-$$;
-CREATE TRIGGER note_it AFTER DELETE ON seat FOR EACH ROW EXECUTE FUNCTION note_it();
 SQL
+note_deletes('seat', $a, $b);
 join_nodes($a, $b);
 watch([ $a, $b ], seat => '{name}');
 

@@ -50,6 +50,7 @@ our @EXPORT = qw(
   sync_parks
   same
   both
+  note_deletes
   rows
   update_often
   everything
@@ -388,6 +389,29 @@ sub both
 	my ($local, $remote, $sql, %opts) = @_;
 
 	$_->safe_psql($opts{dbname} || 'postgres', $sql) foreach $local, $remote;
+	return;
+}
+
+=head2 note_deletes($table, @nodes)
+
+From now on, table deleted has the names of rows that were deleted from that table.
+
+=cut
+
+sub note_deletes
+{
+	my ($table, @nodes) = @_;
+
+	$_->safe_psql('postgres', <<"SQL") foreach @nodes;
+CREATE TABLE deleted (name text);
+CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \$\$
+BEGIN
+	INSERT INTO public.deleted VALUES (OLD.name);
+	RETURN NULL;
+END
+\$\$;
+CREATE TRIGGER note_it AFTER DELETE ON $table FOR EACH ROW EXECUTE FUNCTION note_it();
+SQL
 	return;
 }
 
