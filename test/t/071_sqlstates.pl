@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => "synchro.retry_max_interval = 300ms\n");
+my $local = synchro_node('local', preload => 1);
 my $remote = synchro_node('remote');
 
 both($local, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int)');

@@ -9,7 +9,7 @@ use AlwaysOn;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => "synchro.retry_max_interval = 500ms\n");
+my $local = synchro_node('local', preload => 1);
 my $remote = synchro_node('remote');
 
 both($local, $remote, <<'SQL');

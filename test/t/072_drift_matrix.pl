@@ -22,7 +22,7 @@ use AlwaysOn;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => "synchro.retry_max_interval = 500ms\n");
+my $local = synchro_node('local', preload => 1);
 my $remote = synchro_node('remote');
 
 # items are found by natural key, plain by stored reference
@@ -419,7 +419,7 @@ same($local, $remote, 'SELECT name, note FROM items ORDER BY name', 'items made 
 # the trigger of a node that is pushed to
 #
 {
-	my $node = synchro_node('node', preload => 1, conf => "synchro.retry_max_interval = 500ms\n");
+	my $node = synchro_node('node', preload => 1);
 
 	$node->safe_psql('postgres', $tables . 'CREATE TABLE others (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int); CREATE EXTENSION synchro; CREATE ROLE sync LOGIN PASSWORD \'secret\'');
 	$node->safe_psql('postgres', q{SELECT synchro.allow_peer('sync'), synchro.add_table('items', '{name}'), synchro.add_table('others', '{name}')});

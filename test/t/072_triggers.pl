@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils qw(run_command);
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => "synchro.retry_max_interval = 500ms\n");
+my $local = synchro_node('local', preload => 1);
 my $remote = synchro_node('remote');
 
 both($local, $remote, <<'SQL');

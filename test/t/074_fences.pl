@@ -13,7 +13,6 @@ use Test::More;
 my $local = synchro_node('local', preload => 1, conf => <<'CONF');
 restart_after_crash = on
 synchro.connect_timeout = 2s
-synchro.retry_max_interval = 500ms
 CONF
 my $remote = synchro_node('remote', conf => "log_line_prefix = '[%p] '\n");
 
