@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "checksql.h"
+#include "registryrow.h"
 #include "synchro.h"
 
 /*
@@ -217,6 +218,14 @@ static const char *const probes_here[] = {
 	" LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = q.trigger"
 	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR c.relkind = 'r')"
 	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
+
+	/* not the table that was watched but one of its name, be it by itself or as a partition */
+	HERE "SELECT 'error', c.oid, format('table %s is not watched: it has the name of a watched one that was dropped', d.relation),"
+	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("d.relation", "d.natural_key", "d.skip") ","
+	"  " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', d.relation)") "), true"
+	" FROM synchro.dropped d JOIN pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid ON format('%I.%I', n.nspname, c.relname) = d.relation"
+	" WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM synchro.watched w"
+	"  WHERE w.relation = c.oid OR w.relation IN (SELECT relid FROM pg_partition_ancestors(c.oid)))",
 
 	UNLOGGED(HERE),
 	KEY_NOT_UNIQUE(HERE, PART_IS_UNIQUE),

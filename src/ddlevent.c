@@ -496,7 +496,7 @@ synchro_ddl_command_end(PG_FUNCTION_ARGS)
 static void
 forget_tables(Node *statement)
 {
-	synchro_registry_warn_of_dropped();
+	synchro_registry_note_dropped();
 	synchro_registry_forget_dangling();
 	synchro_copyqueue_forget_unwatched();
 	synchro_parked_forget_unwatched();

@@ -60,16 +60,22 @@ lock_table(Oid relid)
 	return synchro_table_copy(synchro_table_get(relid, false), CurrentMemoryContext);
 }
 
-static const SynchroTable *
-lock_watched_table(Oid relid)
+static void
+require_watched(const SynchroTable *table)
 {
-	const SynchroTable *table = lock_table(relid);
-
 	if (!table->watched)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" is not watched", table->name),
 				 errhint("The view synchro.tables lists what is watched.")));
+}
+
+static const SynchroTable *
+lock_watched_table(Oid relid)
+{
+	const SynchroTable *table = lock_table(relid);
+
+	require_watched(table);
 	return table;
 }
 
@@ -216,6 +222,7 @@ add_row(const SynchroTable *table, List *key, List *skip, bool allow_many)
 	synchro_registry_write("INSERT INTO synchro.watched (relation, skip) VALUES ($1, $2)",
 						   table->relid, skip, false);
 	store_sequences(table);
+	synchro_registry_forget_dropped(table->relid);
 }
 
 /*
@@ -271,12 +278,17 @@ synchro_registry_alter(Oid relid, const SynchroAlteration *change)
 }
 
 /*
- * Watch a table no longer.  Error if it is not watched.
+ * Watch a table no longer, or note no longer that one of its name was watched
+ * until it was dropped.  Error if neither is the case.
  */
 void
 synchro_registry_remove(Oid relid)
 {
-	lock_watched_table(relid);
+	const SynchroTable *table = lock_table(relid);
+
+	if (!table->watched && synchro_registry_forget_dropped(relid))
+		return;
+	require_watched(table);
 	synchro_registry_write("DELETE FROM synchro.watched WHERE relation = $1", relid, NIL, false);
 	synchro_registry_write("DELETE FROM synchro.natural_key WHERE relation = $1 AND with_table", relid, NIL, false);
 	synchro_copyqueue_forget_unwatched();

@@ -2,7 +2,8 @@
  *
  * registryrow.c
  *	  The rows of synchro.watched and synchro.natural_key: read, written, and
- *	  kept in line with tables that are dropped and columns that are renamed.
+ *	  kept in line with tables that are dropped and columns that are renamed;
+ *	  and those of synchro.dropped, what was watched until it was dropped.
  *
  * Rows are read by catalog scans, so that event triggers may ask at DDL of
  * any user, and written as the owner of the extension.
@@ -31,6 +32,12 @@
 /* tables of the registry: the first two columns are relation and names */
 #define WATCHED			"watched"
 #define NATURAL_KEY		"natural_key"
+
+/* watched tables among what an event trigger's command has dropped */
+#define DROPPED_WATCHED \
+	" FROM pg_event_trigger_dropped_objects() o JOIN synchro.watched w ON w.relation = o.objid" \
+	" LEFT JOIN synchro.natural_key k ON k.relation = o.objid" \
+	" WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0"
 
 /* one row of such a table */
 typedef struct RegistryRow
@@ -230,23 +237,56 @@ warn_of_dropped(TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Warn of watched tables that the command at hand has dropped: one that takes
- * such a table's place is another one, of which nothing is pushed.  From an
- * event trigger at sql_drop only.
+ * Is there a synchro.dropped?  Version 1.0 has none.
+ */
+static bool
+notes_dropped(void)
+{
+	return OidIsValid(registry_table("dropped"));
+}
+
+/*
+ * Warn of watched tables that the command at hand has dropped, and note how
+ * they were watched: one that takes such a table's place is another one, of
+ * which nothing is pushed, and check() says so.  It is not watched unasked,
+ * since whoever may make tables would have the owners of remotes read his.
+ * From an event trigger at sql_drop only.
+ *
+ * Tables whose names do not come back leave their notes behind, so these go
+ * after a year.
  */
 void
-synchro_registry_warn_of_dropped(void)
+synchro_registry_note_dropped(void)
 {
 	SynchroSqlScope scope;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query("SELECT o.object_identity, format('synchro.add_table(%L%s%s)', o.object_identity,"
-					  "  ', natural_key => ' || quote_literal(k.columns), ', skip => ' || quote_literal(nullif(w.skip, '{}')))"
-					  " FROM pg_event_trigger_dropped_objects() o JOIN synchro.watched w ON w.relation = o.objid"
-					  " LEFT JOIN synchro.natural_key k ON k.relation = o.objid"
-					  " WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
+	synchro_sql_query("SELECT o.object_identity, " SYNCHRO_ADD_TABLE_CALL("o.object_identity", "k.columns", "w.skip") DROPPED_WATCHED
+					  " ORDER BY 1",
 					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
+	if (notes_dropped())
+	{
+		synchro_sql_run("INSERT INTO synchro.dropped (relation, natural_key, skip)"
+						" SELECT o.object_identity, k.columns, w.skip" DROPPED_WATCHED
+						" ON CONFLICT (relation) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip,"
+						"  dropped_at = excluded.dropped_at",
+						0, NULL, NULL, NULL);
+		synchro_sql_run("DELETE FROM synchro.dropped WHERE dropped_at < now() - interval '1 year'", 0, NULL, NULL, NULL);
+	}
 	synchro_sql_close(&scope);
+}
+
+/*
+ * Forget that a watched table of this table's name was dropped.  Returns
+ * whether that was noted.
+ */
+bool
+synchro_registry_forget_dropped(Oid relid)
+{
+	return notes_dropped() &&
+		synchro_registry_write("DELETE FROM synchro.dropped d USING pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+							   " WHERE c.oid = $1 AND d.relation = format('%I.%I', n.nspname, c.relname)",
+							   relid, NIL, false) > 0;
 }
 
 /*

@@ -2,7 +2,8 @@
  *
  * registryrow.h
  *	  The rows of synchro.watched and synchro.natural_key: read, written, and
- *	  kept in line with tables that are dropped and columns that are renamed.
+ *	  kept in line with tables that are dropped and columns that are renamed;
+ *	  and those of synchro.dropped, what was watched until it was dropped.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,13 +12,19 @@
 
 #include "nodes/pg_list.h"
 
+/* SQL text: the call by which a table is watched; of SQL texts for its name, natural key, or NULL, and skipped columns */
+#define SYNCHRO_ADD_TABLE_CALL(name, natural_key, skip) \
+	"format('synchro.add_table(%L%s%s)', " name ", ', natural_key => ' || quote_literal(" natural_key ")," \
+	" ', skip => ' || quote_literal(nullif(" skip ", '{}')))"
+
 extern void synchro_registry_lock(void);
 extern List *synchro_registry_watched(void);
 extern bool synchro_registry_has_key(Oid relid);
 extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
 
 extern bool synchro_registry_has_dangling(void);
-extern void synchro_registry_warn_of_dropped(void);
+extern void synchro_registry_note_dropped(void);
+extern bool synchro_registry_forget_dropped(Oid relid);
 extern void synchro_registry_forget_dangling(void);
 extern char *synchro_registry_lost_key_column(Oid relid);
 extern bool synchro_registry_names_column(Oid relid, const char *column);

@@ -249,3 +249,15 @@ COMMENT ON FUNCTION synchro.reset(name, boolean) IS
 COMMENT ON VIEW synchro.progress IS 'passes that are under way: the table at hand, rows done, and how many there are in all';
 COMMENT ON COLUMN synchro.failures.key IS
 	'the row''s primary key here, or the natural key where there is none; NULL: nothing of the table can be pushed';
+
+--
+-- Watched tables that were dropped
+--
+CREATE TABLE synchro.dropped (
+	relation text PRIMARY KEY,
+	natural_key name[],
+	skip name[] NOT NULL,
+	dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE synchro.dropped IS 'how watched tables were watched that were dropped: check() tells which exist again and are not watched';
+COMMENT ON COLUMN synchro.dropped.relation IS 'schema and name, quoted where need be';

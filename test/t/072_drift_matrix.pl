@@ -390,6 +390,9 @@ others_go_on('dropped here');
 settled('dropped here');
 is(rows($local, q{SELECT count(*) FROM synchro.tables WHERE relation::text LIKE '%flat' OR relation::text ~ '^[0-9]+$'}), '0', 'dropped here: it is not watched any more');
 here(q{CREATE TABLE flat (id serial PRIMARY KEY, label text, n int); INSERT INTO flat (label, n) VALUES ('early', 1), ('early', 2)});
+others_go_on('made again here, and not watched as yet');
+is(rows($local, q{SELECT severity, relation, split_part(fix, E'\n', 1) FROM synchro.check() WHERE problem LIKE '%was dropped'}),
+	q{error|flat|SELECT synchro.add_table('public.flat');}, 'made again here: check() says so');
 here(q{SELECT synchro.add_table('flat'); UPDATE flat SET n = n + 10; INSERT INTO flat (label, n) VALUES ('late', 3)});
 settled('made again here');
 is(rows($remote, q{SELECT label, n FROM flat WHERE label IN ('early', 'late') ORDER BY n}), "late|3\nearly|11\nearly|12", 'made again here: its rows arrive');

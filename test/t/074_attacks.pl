@@ -398,5 +398,39 @@ foreach my $pattern (map { qr/^$_/ } '-- add a primary key.*\bn ', '-- add a pri
 ($_->{fix} =~ /^-- on remote/ ? $b : $a)->psql('postgres', $_->{fix}, on_error_stop => 0) foreach @fixes;
 harmless('check()', [], 'sync');
 
+#
+# a table of his on a remote that is no node, which is emptied and filled anew: his code there runs as the pushing role
+#
+my $offset = -s $c->logfile;
+
+$c->safe_psql('postgres', <<'SQL2');
+GRANT USAGE ON SCHEMA synchro TO PUBLIC;
+SET ROLE attacker;
+CREATE SCHEMA evil;
+CREATE TABLE evil.keyed (mood text, codes text[], n int, other text, PRIMARY KEY (mood, codes));
+CREATE FUNCTION evil.fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	PERFORM synchro.strike(concat_ws(' ', TG_NAME, lower(TG_OP)));
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+CREATE TRIGGER before BEFORE INSERT OR UPDATE OR DELETE ON evil.keyed FOR EACH ROW EXECUTE FUNCTION evil.fire();
+CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE OR DELETE ON evil.keyed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION evil.fire();
+INSERT INTO evil.keyed VALUES ('bad', '{his}', 1);
+GRANT USAGE ON SCHEMA evil TO sync;
+GRANT SELECT, INSERT, UPDATE, DELETE ON evil.keyed TO sync;
+SQL2
+$a->safe_psql('postgres', q{SELECT synchro.remove_table(relation) FROM synchro.tables WHERE relation <> 'evil.keyed'::regclass});
+is(rows($a, q{SELECT synchro.reset_schema('evil', false, 'c', true)}), as($a, 'attacker', 'SELECT count(*) FROM evil.keyed'), 'hard');
+sync($a, 'c');
+my $keyed = q{SELECT mood, codes, n FROM evil.keyed ORDER BY n};
+
+is(rows($c, $keyed), as($a, 'attacker', $keyed), 'his table there is emptied and filled');
+{
+	my %struck = map { $_ => 1 } slurp_file($c->logfile, $offset) =~ /LOG:  strike by (.*, as \S+)/g;
+
+	is(join("\n", sort keys %struck), join("\n", 'before delete, as sync', 'before insert, as attacker', 'before insert, as sync',
+		'late delete, as sync', 'late insert, as attacker', 'late insert, as sync'), 'by the pushing role alone');
+}
+harmless('reset_schema(), hard', [], 'sync');
+
 $_->stop('fast') foreach $a, $b, $c;
 done_testing();

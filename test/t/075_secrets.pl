@@ -248,6 +248,10 @@ SKIP: {
 	fails_with('of another authority', qr/08001.*certificate verify failed/s);
 	server_options("SET sslrootcert '$dir/ca.crt'");
 	works('of the right one');
+	server_options("SET host 'elsewhere.invalid'");
+	fails_with('of another server', qr/08001.*does not match host name "elsewhere\.invalid"/s);
+	server_options("SET host 'localhost'");
+	works('of the server that is meant');
 	quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET sslkey '$dir/locked.key', ADD sslpassword '$phrase')");
 	works('with a key that has a passphrase');
 	quietly($local, "ALTER USER MAPPING FOR CURRENT_USER SERVER office OPTIONS (SET sslpassword '$wrong_phrase')");

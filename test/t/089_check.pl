@@ -208,6 +208,29 @@ $local->safe_psql('postgres', 'WITH h AS (INSERT INTO hens VALUES (1, 1)) INSERT
 is(sync($local, 'office')->{inserted}, 2, 'rows of such a circle arrive, too');
 both($local, $remote, 'DROP TABLE hens, eggs CASCADE');
 
+# one that takes the place of a watched table
+my $crates = 'CREATE TABLE crates (id serial PRIMARY KEY, label text NOT NULL UNIQUE, note text)';
+my %made_again = (
+	severity => 'error', table => 'crates', problem => qr/^table public\.crates is not watched: it has the name of a watched one that was dropped$/,
+	fix => qr/^SELECT synchro\.add_table\('public\.crates', natural_key => '\{label\}', skip => '\{note\}'\);\n-- or, if it is not to be: SELECT synchro\.remove_table\('public\.crates'\);$/);
+both($local, $remote, $crates);
+$local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}', '{note}'); SET client_min_messages = error; DROP TABLE crates});
+healthy('a watched table is dropped', found());
+mends('and made again', { break => [ $local, $crates ], %made_again });
+$local->safe_psql('postgres', q{INSERT INTO crates (label) VALUES ('blue')});
+is(sync($local, 'office')->{inserted}, 1, 'watched again, its rows arrive');
+mends('another one is renamed to it', {
+	break => [ $local, 'SET client_min_messages = error; BEGIN; CREATE TABLE new_crates (LIKE crates INCLUDING ALL); DROP TABLE crates CASCADE; ALTER TABLE new_crates RENAME TO crates; COMMIT' ],
+	%made_again, by => [ $local, q{SELECT synchro.remove_table('crates')} ] });
+like(($local->psql('postgres', q{SELECT synchro.remove_table('crates')}))[2], qr/table "crates" is not watched/, 'what was dropped is forgotten');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}'); SET client_min_messages = error; DROP TABLE crates; CREATE VIEW crates AS SELECT 1});
+healthy('a view is no table', found());
+$local->safe_psql('postgres', q{DROP VIEW crates; CREATE TABLE crates (code int, region text, note text, PRIMARY KEY (region, code));
+	ALTER TABLE parts ATTACH PARTITION crates FOR VALUES IN ('crates')});
+healthy('a partition is watched with its table', found());
+$local->safe_psql('postgres', 'SET client_min_messages = error; ALTER TABLE parts DETACH PARTITION crates; DROP TABLE crates');
+$remote->safe_psql('postgres', 'DROP TABLE crates');
+
 # tables and columns that are not the same
 mends('definitions', {
 	break => [ $remote, 'ALTER TABLE customers DROP name' ],
