@@ -86,6 +86,18 @@ crash_worker($local, pusher_pid($local, 'office'));
 arrives('pusher killed', 'after kill -9 of the pusher changes arrive again');
 crash_worker($local, rows($local, $launcher));
 arrives('launcher killed', 'and of the launcher');
+{
+	my $looking = q{SELECT pid FROM pg_stat_activity WHERE application_name = 'synchro looking for remotes' AND wait_event_type = 'Lock'};
+	my $lock = $local->background_psql('postgres', on_error_stop => 0);
+
+	# a launcher has every database looked into
+	$lock->query_safe('BEGIN; LOCK TABLE synchro.remote');
+	$local->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM ($launcher) l");
+	wait_for($local, "SELECT count(*) = 1 FROM ($looking) l", 'a worker looks for remotes');
+	crash_worker($local, rows($local, $looking));
+	$lock->quit;
+}
+arrives('looking killed', 'and of the worker that looks for remotes');
 nothing_doubled('nothing arrived twice');
 
 #
