@@ -266,9 +266,9 @@ synchro_registry_note_dropped(void)
 					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
 	if (notes_dropped())
 	{
-		synchro_sql_run("INSERT INTO synchro.dropped (relation, natural_key, skip)"
-						" SELECT o.object_identity, k.columns, w.skip" DROPPED_WATCHED
-						" ON CONFLICT (relation) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip,"
+		synchro_sql_run("INSERT INTO synchro.dropped (schema, name, natural_key, skip)"
+						" SELECT o.schema_name, o.object_name, k.columns, w.skip" DROPPED_WATCHED
+						" ON CONFLICT (schema, name) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip,"
 						"  dropped_at = excluded.dropped_at",
 						0, NULL, NULL, NULL);
 		synchro_sql_run("DELETE FROM synchro.dropped WHERE dropped_at < now() - interval '1 year'", 0, NULL, NULL, NULL);
@@ -285,7 +285,7 @@ synchro_registry_forget_dropped(Oid relid)
 {
 	return notes_dropped() &&
 		synchro_registry_write("DELETE FROM synchro.dropped d USING pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-							   " WHERE c.oid = $1 AND d.relation = format('%I.%I', n.nspname, c.relname)",
+							   " WHERE c.oid = $1 AND d.schema = n.nspname AND d.name = c.relname",
 							   relid, NIL, false) > 0;
 }
 

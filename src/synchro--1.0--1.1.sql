@@ -254,10 +254,11 @@ COMMENT ON COLUMN synchro.failures.key IS
 -- Watched tables that were dropped
 --
 CREATE TABLE synchro.dropped (
-	relation text PRIMARY KEY,
+	schema name NOT NULL,
+	name name NOT NULL,
 	natural_key name[],
 	skip name[] NOT NULL,
-	dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+	dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	PRIMARY KEY (schema, name)
 );
 COMMENT ON TABLE synchro.dropped IS 'how watched tables were watched that were dropped: check() tells which exist again and are not watched';
-COMMENT ON COLUMN synchro.dropped.relation IS 'schema and name, quoted where need be';

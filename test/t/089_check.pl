@@ -214,7 +214,7 @@ my %made_again = (
 	severity => 'error', table => 'crates', problem => qr/^table public\.crates is not watched: it has the name of a watched one that was dropped$/,
 	fix => qr/^SELECT synchro\.add_table\('public\.crates', natural_key => '\{label\}', skip => '\{note\}'\);\n-- or, if it is not to be: SELECT synchro\.remove_table\('public\.crates'\);$/);
 both($local, $remote, $crates);
-$local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}', '{note}'); SET client_min_messages = error; DROP TABLE crates});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}', '{note}'); SET client_min_messages = error; SET quote_all_identifiers = on; DROP TABLE crates});
 healthy('a watched table is dropped', found());
 mends('and made again', { break => [ $local, $crates ], %made_again });
 $local->safe_psql('postgres', q{INSERT INTO crates (label) VALUES ('blue')});
