@@ -41,6 +41,7 @@
 #include "utils/timestamp.h"
 
 #include "checkpoint.h"
+#include "formercontact.h"
 #include "localsql.h"
 #include "logsnapshot.h"
 #include "parked.h"
@@ -66,30 +67,29 @@ copy_in(MemoryContext context, const char *value)
 }
 
 /*
- * Our node's id; an error if this database is a copy that must not push.
+ * An error if this database is a copy that must not push.  previous is set to
+ * the id of the node that it was before, or NULL.
  */
-char *
+void
 synchro_active_node(MemoryContext context, char **previous)
 {
 	SynchroSqlScope scope;
-	char	   *node;
 	bool		active;
 	bool		isnull;
 	uint64		count;
 
 	/* what view node says, which takes longer */
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	count = synchro_sql_run("SELECT id, previous, system_identifier, database::bigint FROM synchro.node_identity", 0, NULL, NULL, NULL);
+	count = synchro_sql_run("SELECT previous, system_identifier, database::bigint FROM synchro.node_identity", 0, NULL, NULL, NULL);
 	if (count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this database has no identity as a node"),
 				 errhint("Drop and create the extension \"%s\" anew.", SYNCHRO_EXTENSION)));
-	node = copy_in(context, spi_text(1));
-	*previous = copy_in(context, spi_text(2));
+	*previous = copy_in(context, spi_text(1));
 	active = count == 1 &&
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)) == (int64) GetSystemIdentifier() &&
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull)) == (int64) MyDatabaseId;
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)) == (int64) GetSystemIdentifier() &&
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)) == (int64) MyDatabaseId;
 	synchro_sql_close(&scope);
 	if (!active)
 		ereport(ERROR,
@@ -97,11 +97,12 @@ synchro_active_node(MemoryContext context, char **previous)
 				 errmsg("this database is a copy and does not push until that is confirmed"),
 				 errdetail("Its system identifier or OID is not the one that it had as a node."),
 				 errhint("If it shall push, run synchro.confirm_node().")));
-	return node;
 }
 
 /*
- * The position as it is kept here, in the current memory context.  Needs a
+ * The position as it is kept here, in the current memory context, and whose it
+ * is: both by one statement, or confirm_node() might come in between, and the
+ * new position would be told to the remote as the former node's.  Needs a
  * transaction.
  *
  * missing_ok: return NULL where there is none, instead of an error.
@@ -116,7 +117,8 @@ synchro_position_read(const char *server, bool missing_ok)
 	Datum		value = CStringGetTextDatum(server);
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references"
+	if (synchro_sql_run("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references,"
+						" (SELECT id FROM synchro.node_identity LIMIT 1)"
 						" FROM synchro.remote_state WHERE server = $1::name",
 						1, &type, &value, NULL) != 1)
 	{
@@ -134,6 +136,7 @@ synchro_position_read(const char *server, bool missing_ok)
 	position->keys_snapshot = copy_in(context, spi_text(4));
 	position->rebased = is_true(spi_text(5));
 	position->forget_references = is_true(spi_text(6));
+	position->node = copy_in(context, spi_text(7));
 	synchro_sql_close(&scope);
 	return position;
 }
@@ -366,6 +369,7 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 	values[2] = BoolGetDatum(forget_references);
 	values[3] = BoolGetDatum(forget_names);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_former_note(server);
 	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot,"
 					" keys_snapshot = CASE WHEN $4 THEN $2::pg_snapshot ELSE keys_snapshot END,"
 					" checkpoint = clock_timestamp(), rebased = true, acknowledged = NULL, attempted = gen_random_uuid(),"

@@ -16,6 +16,7 @@
 
 typedef struct SynchroPosition
 {
+	char	   *node;			/* as which it is ours: this node's id */
 	char	   *acknowledged;	/* token of the last batch known to be there;
 								 * NULL: it is to be given a position first */
 	char	   *attempted;		/* token of the last batch that was sent, or a
@@ -34,7 +35,7 @@ typedef struct SynchroSettled
 	bool		all;			/* of stalled, not only the names of before */
 } SynchroSettled;
 
-extern char *synchro_active_node(MemoryContext context, char **previous);
+extern void synchro_active_node(MemoryContext context, char **previous);
 extern SynchroPosition *synchro_position_read(const char *server, bool missing_ok);
 extern char *synchro_position_token(void);
 extern bool synchro_position_same(const char *a, const char *b);

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "checkpoint.h"
+#include "formercontact.h"
 #include "known.h"
 #include "localsql.h"
 #include "preview.h"
@@ -53,7 +54,8 @@ make_peer_tables(SynchroLink *link)
  * are kept, for there may be nothing to push now, and the next pass goes by what
  * is kept.  What was to be forgotten there is: were it forgotten once more, rows
  * would be new to the remote that the batch has just made there.  And what was
- * to be settled with it is.
+ * to be settled with it is.  How the remote was left before does not matter any
+ * more.
  */
 static void
 acknowledge_attempted(const char *server, const char *attempted, const char *token,
@@ -79,6 +81,8 @@ acknowledge_attempted(const char *server, const char *attempted, const char *tok
 					" forget_references = forget_references AND $4 IS NULL"
 					" WHERE server = $1::name AND attempted = $2::uuid",
 					lengthof(types), types, values, nulls);
+	if (SPI_processed == 1)
+		synchro_former_forget(server);
 	synchro_sql_close(&scope);
 	if (batch)
 		synchro_position_settle(server, attempted);
@@ -87,13 +91,76 @@ acknowledge_attempted(const char *server, const char *attempted, const char *tok
 }
 
 static SynchroRows *
-look_up_position(const SynchroLink *link)
+look_up_position(const SynchroLink *link, const char *node)
 {
-	const char *params[1] = {link->node};
+	const char *params[1] = {node};
 
 	return synchro_remote_query(link->remote,
 								"SELECT token, snapshot, keys_snapshot, date_trunc('second', moved_at) FROM "
 								SYNCHRO_PEER_SCHEMA ".position WHERE node = $1 FOR UPDATE", 1, params);
+}
+
+/*
+ * The token that calls off an attempt: the attempt's own, which is random, as a
+ * UUID of another version.  So it need not be kept anywhere.
+ */
+static char *
+calling_off(const char *attempted)
+{
+	char	   *token = pstrdup(attempted);
+
+	token[14] = '5';
+	return token;
+}
+
+/*
+ * A node's position on the remote, so that nothing that was sent before can
+ * move it any more; NULL if there is none.  acknowledged, attempted: the tokens
+ * that we know.
+ *
+ * A batch of our predecessor's may still be under way, though nobody waits for
+ * its answer any more.  If it has begun there, and waits for a lock, say, its
+ * fence has locked the row: let it end.  If it has not, it is still in the
+ * network, and would set a token that our own next attempt makes us forget: we
+ * would take the remote for another one.  So where the remote shows the token
+ * that this batch expects, that is exchanged for one which calls it off.  That
+ * one follows from the attempted token, so a crash before it is noted here, or
+ * a lost answer, leaves three tokens that can be there, and we know them all.
+ */
+static SynchroRows *
+settle_position(const SynchroLink *link, const char *node, const char *acknowledged, const char *attempted)
+{
+	const char *params[3] = {node, acknowledged};
+
+	for (;;)
+	{
+		SynchroRows *rows = look_up_position(link, node);
+
+		if (rows->nrows != 1)
+			return NULL;
+		if (link->preview != NULL || attempted == NULL || synchro_position_same(attempted, acknowledged) ||
+			!synchro_position_same(synchro_value(rows, 0, 0), acknowledged))
+			return rows;
+
+		/* if it has got there since, it is found out in the next round */
+		params[2] = calling_off(attempted);
+		synchro_remote_query(link->remote, "UPDATE " SYNCHRO_PEER_SCHEMA ".position SET token = $3"
+							 " WHERE node = $1 AND token = $2", 3, params);
+	}
+}
+
+/*
+ * A batch with that token has arrived: what it was to settle is settled.
+ */
+static void
+settle_arrived(const SynchroLink *link, const char *token)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	synchro_local_begin("synchro: noting what has failed");
+	synchro_position_settle(link->target->name, token);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
 }
 
 /*
@@ -103,15 +170,51 @@ look_up_position(const SynchroLink *link)
 static void
 settle_forgotten(const SynchroLink *link)
 {
-	MemoryContext context = CurrentMemoryContext;
-	SynchroRows *rows = look_up_position(link);
+	SynchroRows *rows = look_up_position(link, link->node);
 
-	if (rows->nrows != 1)
-		return;
-	synchro_local_begin("synchro: noting what has failed");
-	synchro_position_settle(link->target->name, synchro_value(rows, 0, 0));
+	if (rows->nrows == 1)
+		settle_arrived(link, synchro_value(rows, 0, 0));
+}
+
+/*
+ * The same of a batch that was sent as another node, before confirm_node(): it
+ * may be under way still, and is to end or to be called off, before it is said
+ * what the remote has from us.  If it has arrived, position goes on from there,
+ * unless that was moved by hand; returns whether it does.
+ */
+static bool
+settle_former(const SynchroLink *link, const SynchroFormerContact *former, SynchroPosition *position)
+{
+	SynchroRows *rows = settle_position(link, former->node, former->acknowledged, former->attempted);
+
+	if (rows == NULL || synchro_position_same(former->attempted, former->acknowledged) ||
+		!synchro_position_same(synchro_value(rows, 0, 0), former->attempted))
+		return false;
+	if (link->preview == NULL)
+		settle_arrived(link, former->attempted);
+	if (position->rebased)
+		return false;
+	position->snapshot = synchro_value(rows, 0, 1);
+	position->keys_snapshot = synchro_value(rows, 0, 2);
+	return true;
+}
+
+/*
+ * What is known of how the remote was left, or NULL.  Not in a local
+ * transaction.
+ */
+static SynchroFormerContact *
+former_contact(const SynchroLink *link)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroFormerContact *former;
+
+	synchro_local_begin("synchro: looking how the remote was left");
+	MemoryContextSwitchTo(context);
+	former = synchro_former_read(link->target->name);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
+	return former;
 }
 
 /*
@@ -124,12 +227,17 @@ take_position(SynchroLink *link, SynchroPosition *position)
 {
 	const char *params[4];
 	char	   *token = synchro_position_token();
-	bool		anew = link->previous_node != NULL && synchro_restored_is_new(link);
+	SynchroFormerContact *former = former_contact(link);
+	const char *previous = former != NULL ? former->node : link->previous_node;
+	bool		anew = previous != NULL && strcmp(previous, link->node) != 0 && synchro_restored_is_new(link);
+	bool		arrived = false;
 
+	if (anew && former != NULL && former->acknowledged != NULL)
+		arrived = settle_former(link, former, position);
 	if (anew && !position->rebased)
-		synchro_restored_set_back(link, position->attempted, &position->snapshot, &position->keys_snapshot);
+		synchro_restored_set_back(link, previous, position->attempted, &position->snapshot, &position->keys_snapshot);
 	if (anew)
-		synchro_restored_inherit(link, position->keys_snapshot);
+		synchro_restored_inherit(link, previous, position->keys_snapshot, former != NULL ? former->sent_before : 0);
 	if (link->preview == NULL)
 	{
 		settle_forgotten(link);
@@ -147,56 +255,8 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
 	if (link->preview == NULL)
-		acknowledge_attempted(link->target->name, position->attempted, position->attempted, NULL, NULL);
-}
-
-/*
- * The token that calls off an attempt: the attempt's own, which is random, as a
- * UUID of another version.  So it need not be kept anywhere.
- */
-static char *
-calling_off(const char *attempted)
-{
-	char	   *token = pstrdup(attempted);
-
-	token[14] = '5';
-	return token;
-}
-
-/*
- * The remote's position, so that nothing that was sent before can move it any
- * more; NULL if there is none.
- *
- * A batch of our predecessor's may still be under way, though nobody waits for
- * its answer any more.  If it has begun there, and waits for a lock, say, its
- * fence has locked the row: let it end.  If it has not, it is still in the
- * network, and would set a token that our own next attempt makes us forget: we
- * would take the remote for another one.  So where the remote shows the token
- * that this batch expects, that is exchanged for one which calls it off.  That
- * one follows from the attempted token, so a crash before it is noted here, or
- * a lost answer, leaves three tokens that can be there, and we know them all.
- */
-static SynchroRows *
-settle_position(const SynchroLink *link, const SynchroPosition *position)
-{
-	const char *params[3] = {link->node, position->acknowledged};
-
-	for (;;)
-	{
-		SynchroRows *rows = look_up_position(link);
-
-		if (rows->nrows != 1)
-			return NULL;
-		if (link->preview != NULL || position->attempted == NULL ||
-			synchro_position_same(position->attempted, position->acknowledged) ||
-			!synchro_position_same(synchro_value(rows, 0, 0), position->acknowledged))
-			return rows;
-
-		/* if it has got there since, it is found out in the next round */
-		params[2] = calling_off(position->attempted);
-		synchro_remote_query(link->remote, "UPDATE " SYNCHRO_PEER_SCHEMA ".position SET token = $3"
-							 " WHERE node = $1 AND token = $2", 3, params);
-	}
+		acknowledge_attempted(link->target->name, position->attempted, position->attempted,
+							  arrived ? position->snapshot : NULL, arrived ? position->keys_snapshot : NULL);
 }
 
 /*
@@ -254,7 +314,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	if (position->acknowledged == NULL)
 		take_position(link, position);
 
-	rows = settle_position(link, position);
+	rows = settle_position(link, link->node, position->acknowledged, position->attempted);
 	token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
 	if (!synchro_position_same(token, position->acknowledged) && !synchro_position_same(token, position->attempted) &&
 		(position->attempted == NULL || !synchro_position_same(token, calling_off(position->attempted))))

@@ -25,6 +25,7 @@
 #include "changelog.h"
 #include "checkpoint.h"
 #include "clock.h"
+#include "formercontact.h"
 #include "localsql.h"
 #include "pushcall.h"
 #include "reader.h"
@@ -248,6 +249,7 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 	SynchroSqlScope scope;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_former_note(NULL);
 	synchro_sql_run("WITH old AS (DELETE FROM synchro.node_identity RETURNING *)"
 					" INSERT INTO synchro.node_identity (previous, system_identifier, database)"
 					" SELECT (SELECT id FROM old ORDER BY system_identifier = s.system_identifier AND database = d.oid LIMIT 1),"

@@ -89,10 +89,9 @@ synchro_pushlink_close(SynchroPushLink *push)
  * position: as it is kept here; on return, what counts.
  */
 static void
-connect_remote(SynchroPushLink *push, SynchroTarget *target, const char *node, const char *previous,
-			   SynchroPosition *position)
+connect_remote(SynchroPushLink *push, SynchroTarget *target, const char *previous, SynchroPosition *position)
 {
-	if ((push->link != NULL && synchro_link_is_outdated(push->link)) ||
+	if ((push->link != NULL && (synchro_link_is_outdated(push->link) || strcmp(push->link->node, position->node) != 0)) ||
 		!synchro_position_same(push->token, position->acknowledged))
 		synchro_pushlink_close(push);
 	if (push->link != NULL)
@@ -101,7 +100,7 @@ connect_remote(SynchroPushLink *push, SynchroTarget *target, const char *node, c
 	synchro_pushlink_say(SYNCHRO_CONNECTING);
 	push->fresh = true;
 	push->link = synchro_link_open(target);
-	push->link->node = MemoryContextStrdup(push->link->context, node);
+	push->link->node = MemoryContextStrdup(push->link->context, position->node);
 	if (previous != NULL)
 		push->link->previous_node = MemoryContextStrdup(push->link->context, previous);
 	if (push->preview != NULL)
@@ -121,7 +120,6 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 {
 	SynchroTarget *target;
 	SynchroPosition *position;
-	char	   *node;
 	char	   *previous;
 	uint64		logged;
 
@@ -132,7 +130,7 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 	MemoryContextSwitchTo(push->context);
 	target = synchro_target_get(push->server, false);
 	lock_remote(push, target);
-	node = synchro_active_node(push->context, &previous);
+	synchro_active_node(push->context, &previous);
 	synchro_local_commit();
 
 	/* anew: the snapshot above is from before we got the lock */
@@ -149,7 +147,7 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 	{
 		SynchroPassResult part;
 
-		connect_remote(push, target, node, previous, position);
+		connect_remote(push, target, previous, position);
 		synchro_pushlink_say(SYNCHRO_PUSHING);
 		synchro_pass_run(push->link, position, all_due, push->stalled, &part);
 		push->fresh = false;

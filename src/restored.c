@@ -150,17 +150,18 @@ synchro_restored_is_new(const SynchroLink *link)
 /*
  * Before a position of a node that was another one is written to a remote: if
  * the remote is older than we are, go back to where it is.  Not in a local
- * transaction.
+ * transaction.  previous: the other one.
  *
  * Our own position goes back first: the log is kept for it.  A crash before the
  * remote has got the new one finds the same again.  attempted: the token kept
  * here; if it is another by now, somebody has moved the position by hand.
  */
 void
-synchro_restored_set_back(const SynchroLink *link, const char *attempted, char **snapshot, char **keys_snapshot)
+synchro_restored_set_back(const SynchroLink *link, const char *previous, const char *attempted,
+						  char **snapshot, char **keys_snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SynchroRows *rows = position_of(link, link->previous_node);
+	SynchroRows *rows = position_of(link, previous);
 	char	   *there = rows != NULL ? synchro_value(rows, 0, 0) : BEGINNING;
 	char	   *keys_there = rows != NULL ? synchro_value(rows, 0, 1) : BEGINNING;
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
@@ -195,10 +196,10 @@ synchro_restored_set_back(const SynchroLink *link, const char *attempted, char *
  * names.
  */
 static void
-inherit_tables(const SynchroLink *link)
+inherit_tables(const SynchroLink *link, const char *previous)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char *params[3] = {link->node, link->previous_node};
+	const char *params[3] = {link->node, previous};
 	StringInfoData tables;
 	SynchroRows *rows;
 
@@ -225,22 +226,27 @@ inherit_tables(const SynchroLink *link)
 }
 
 /*
- * Take over what the remote remembers for the node that we were.
+ * Take over what the remote remembers for the node that we were, previous.
+ *
+ * sent_before: see SynchroFormerContact; what was pushed before that is ours,
+ * though keys_snapshot, how far we know that the remote was brought, may be
+ * older.
  *
  * Deletes that wait there only if nobody has pushed as that node since: else
  * they were done, or are the other one's.
  */
 void
-synchro_restored_inherit(const SynchroLink *link, const char *keys_snapshot)
+synchro_restored_inherit(const SynchroLink *link, const char *previous, const char *keys_snapshot,
+						 uint64 sent_before)
 {
-	SynchroRows *rows = position_of(link, link->previous_node);
-	const char *params[3] = {link->node, link->previous_node};
+	SynchroRows *rows = position_of(link, previous);
+	const char *params[3] = {link->node, previous};
 	bool		all = rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
 		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
 
 	if (link->knows_tables)
-		inherit_tables(link);
-	params[2] = all ? NULL : psprintf(UINT64_FORMAT, synchro_snapshot_parse(keys_snapshot)->xmax);
+		inherit_tables(link, previous);
+	params[2] = all ? NULL : psprintf(UINT64_FORMAT, Max(synchro_snapshot_parse(keys_snapshot)->xmax, sent_before));
 	synchro_remote_query(link->remote,
 						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key, made)"
 						 " SELECT $1::uuid, relation, local_key, remote_key, made FROM " SYNCHRO_PEER_SCHEMA ".reference"

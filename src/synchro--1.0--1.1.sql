@@ -262,3 +262,22 @@ CREATE TABLE synchro.dropped (
 	PRIMARY KEY (schema, name)
 );
 COMMENT ON TABLE synchro.dropped IS 'how watched tables were watched that were dropped: check() tells which exist again and are not watched';
+
+--
+-- Remotes that are met as another node
+--
+CREATE TABLE synchro.former_contact (
+	server name PRIMARY KEY REFERENCES synchro.remote ON DELETE CASCADE ON UPDATE CASCADE,
+	node uuid NOT NULL,
+	acknowledged uuid,
+	attempted uuid,
+	sent_before bigint
+);
+COMMENT ON TABLE synchro.former_contact IS 'remotes that are to be met anew: how they were left';
+COMMENT ON COLUMN synchro.former_contact.node IS 'as which they were met last';
+COMMENT ON COLUMN synchro.former_contact.acknowledged IS 'position token of the last batch known to be committed there';
+COMMENT ON COLUMN synchro.former_contact.attempted IS 'of the last one that was sent';
+COMMENT ON COLUMN synchro.former_contact.sent_before IS 'a transaction id: what had been sent had been read by then';
+INSERT INTO synchro.former_contact (server, node)
+	SELECT s.server, i.previous FROM synchro.remote_state s, synchro.node_identity i WHERE s.acknowledged IS NULL AND i.previous IS NOT NULL
+	ON CONFLICT DO NOTHING;

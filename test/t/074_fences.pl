@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, conf => <<'CONF');
+my $local = synchro_node('local', preload => 1, streaming => 1, conf => <<'CONF');
 restart_after_crash = on
 synchro.connect_timeout = 2s
 CONF
@@ -323,6 +323,81 @@ while_they_meet('checkpoint', sub { $local->safe_psql('postgres', q{SELECT synch
 while_they_meet('another node', sub { $local->safe_psql('postgres', q{SELECT synchro.reset('copy')}) }, 'SELECT synchro.confirm_node()');
 $local->safe_psql('postgres', q{SELECT synchro.remove_remote('copy')});
 settled('moved positions');
+
+#
+# confirm_node() while a batch is under way. As the node that the database is then, it must not push that once more, and a row that
+# has only an id is to be found by the reference that was stored for the other one.
+#
+my $under_way = q{SELECT attempted <> acknowledged FROM synchro.remote_state};
+
+{
+	my $lock = $remote->background_psql('postgres');
+
+	$lock->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
+	change('confirmed', 600);
+	wait_for($local, $under_way, 'confirmed meanwhile: a batch is under way');
+	$local->safe_psql('postgres', 'SELECT synchro.confirm_node()');
+	$lock->quit;
+	change('confirmed', 601);
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'confirmed'}, '601', 'confirmed meanwhile: it goes on');
+	$local->safe_psql('postgres', q{UPDATE plain SET n = 602 WHERE label = 'confirmed 600'});
+	settled('confirmed meanwhile');
+}
+
+# one that gets there when the next pusher has pushed the same
+{
+	my $pid = pusher_pid($local, 'office');
+	my $offset = -s $remote->logfile;
+	my $tries = 0;
+
+	$proxy->command('hold at ' . unpack 'H*', 'BEGIN;SET CONSTRAINTS');
+	$local->safe_psql('postgres', q{INSERT INTO plain (label, n) SELECT 'held ' || g, 610 FROM generate_series(1, 10) g});
+	sprung($proxy, $local, 'confirmed, and late: a batch is under way');
+	$local->safe_psql('postgres', 'SELECT synchro.confirm_node()');
+	kill 'KILL', $pid;
+	comes_back($local);
+	$local->safe_psql('postgres', q{UPDATE plain SET n = 611 WHERE label LIKE 'held %'});
+	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 611}, '10', 'confirmed, and late: the next pusher gets through');
+	settled('confirmed, and late, not yet there');
+	$proxy->command('release');
+	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 2000;
+	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'confirmed, and late: the fence refuses it');
+	settled('confirmed, and late');
+}
+
+# more than once before the remote is met
+$remote->stop('fast');
+$local->safe_psql('postgres', 'SELECT synchro.confirm_node()') for 1 .. 2;
+$local->safe_psql('postgres', q{UPDATE plain SET n = 620 WHERE label LIKE 'held %'});
+$remote->start;
+wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 620}, '10', 'confirmed twice: it goes on');
+settled('confirmed twice');
+
+# A copy that was made while a batch was under way knows of it, though the original has pushed more since.
+{
+	my $lock = $remote->background_psql('postgres');
+
+	$lock->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
+	change('copied', 630);
+	wait_for($local, $under_way, 'copied meanwhile: a batch is under way');
+	my $start = started_from($local, 'copied', 'base backup');
+
+	$lock->quit;
+	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'copied'}, '630', 'copied meanwhile: it arrives');
+	change('copied', 631);
+	settled('copied meanwhile, the original');
+	my $copy = $start->();
+
+	wait_for($copy, q{SELECT last_error ~ 'not in the state that this database left it in' FROM synchro.remotes}, 'copied meanwhile: the copy is held');
+	$copy->safe_psql('postgres', q{SELECT synchro.confirm_node(); UPDATE plain SET n = 632 WHERE label = 'copied 630'});
+	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 632}, '1', 'copied meanwhile: the copy goes on');
+	is(rows($remote, q{SELECT string_agg(label || ' ' || n, '; ' ORDER BY n) FROM plain WHERE label LIKE 'copied %'}), 'copied 631 631; copied 630 632',
+		'copied meanwhile: what both have is there once');
+	$copy->stop;
+	change('copied', 633);
+	$local->safe_psql('postgres', q{UPDATE plain SET n = 632 WHERE label = 'copied 630'});
+	settled('copied meanwhile');
+}
 
 #
 # no connection to be had
