@@ -116,10 +116,9 @@ foreach my $action ('cut', 'swallow')
 	$proxy->command("swallow at $committed answers");
 	change('killed', 100);
 	sprung($proxy, $local, 'killed: nobody has heard of the COMMIT');
-	kill 'KILL', $pid;
 	$proxy->command('forward');
+	crash_worker($local, $pid);
 	$proxy->command('cut');
-	comes_back($local);
 	change('killed', 101);
 	wait_arrival($remote, 'SELECT count(*) FROM plain WHERE n = 101', '1', 'killed: it goes on');
 	settled('killed');
@@ -138,8 +137,7 @@ sub zombie
 	# so many rows that they go by COPY
 	$local->safe_psql('postgres', "INSERT INTO t (name, n) SELECT CASE g WHEN 0 THEN 'zombie' ELSE 'crowd ' || g END, $n FROM generate_series(0, 9) g ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n");
 	sprung($proxy, $local, "$testname: it is under way");
-	kill 'KILL', $pid;
-	comes_back($local);
+	crash_worker($local, $pid);
 	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
 	$meanwhile->();
 	$proxy->command('release');
@@ -246,8 +244,7 @@ sub next_pusher
 	my ($testname, $n) = @_;
 	my $pid = pusher_pid($local, 'office');
 
-	kill 'KILL', $pid;
-	comes_back($local);
+	crash_worker($local, $pid);
 	isnt(pusher_pid($local, 'office'), $pid, "$testname: there is another pusher");
 	wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'},
 		"$testname: which waits");
@@ -354,8 +351,7 @@ my $under_way = q{SELECT attempted <> acknowledged FROM synchro.remote_state};
 	$local->safe_psql('postgres', q{INSERT INTO plain (label, n) SELECT 'held ' || g, 610 FROM generate_series(1, 10) g});
 	sprung($proxy, $local, 'confirmed, and late: a batch is under way');
 	$local->safe_psql('postgres', 'SELECT synchro.confirm_node()');
-	kill 'KILL', $pid;
-	comes_back($local);
+	crash_worker($local, $pid);
 	$local->safe_psql('postgres', q{UPDATE plain SET n = 611 WHERE label LIKE 'held %'});
 	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 611}, '10', 'confirmed, and late: the next pusher gets through');
 	settled('confirmed, and late, not yet there');

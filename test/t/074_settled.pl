@@ -47,8 +47,7 @@ sub lose_answer
 	is(rows($remote, $arrived), 't', "$testname: it has been done");
 	if ($killed)
 	{
-		kill 'KILL', $pid;
-		comes_back($local);
+		crash_worker($local, $pid);
 	}
 	$local->safe_psql('postgres', $then) if !$opts{asked_first};
 	$proxy->command('forward');
