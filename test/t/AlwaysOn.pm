@@ -156,7 +156,8 @@ sub crash_postmaster
 	$node->kill9;
 	until ($node->start(fail_ok => 1))
 	{
-		croak 'processes of ' . $node->name . ' do not end without their postmaster' if time > $until;
+		croak 'processes of ' . $node->name . " do not end without their postmaster; the end of its log:\n" . substr(slurp_file($node->logfile), -2000)
+		  if time > $until;
 		usleep(100_000);
 
 		# it may have been taken for running
