@@ -35,6 +35,7 @@ use parent -norequire, 'PostgreSQL::Test::Cluster';
 use constant {
 	FIRST_PAUSE => 10_000,    # between two looks, in microseconds: doubled up to
 	LAST_PAUSE => 100_000,
+	PIPE_CAPACITY => 4096,    # what POSIX has all pipes take at once
 	END_OF_SESSION => q{SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false) AS a, pg_catalog.set_config('idle_session_timeout', '1', false) AS b \gset _},
 };
 
@@ -76,10 +77,8 @@ sub poll_query_until
 	$query //= '';
 	do
 	{
-		# A psql that finds no server is gone before it has read what it was to ask: one more look in vain.
-		(undef, $stdout, $stderr) = eval { $self->psql($dbname, $query) };
-		die $@ if $@ ne '' && $@ !~ /Broken pipe/;
-		return 1 if $@ eq '' && $stdout eq $expected && $stderr eq '';
+		(undef, $stdout, $stderr) = $self->_answer($dbname, $query);
+		return 1 if defined $stdout && $stdout eq $expected && $stderr eq '';
 		usleep($pause);
 		$pause = $pause * 2 < LAST_PAUSE ? $pause * 2 : LAST_PAUSE;
 	} while (time < $end);
@@ -128,7 +127,7 @@ sub excess
 		foreach my $role (sort keys %{ $self->{watched_roles}{$dbname} })
 		{
 			my $may_create = $self->{watched_roles}{$dbname}{$role} ? 'true' : 'false';
-			my ($status, $has) = $self->psql($dbname, sprintf <<'SQL', $role =~ s/'/''/gr, $may_create);
+			my ($status, $has) = $self->_answer($dbname, sprintf <<'SQL', $role =~ s/'/''/gr, $may_create);
 WITH r AS (SELECT * FROM pg_roles WHERE rolname = '%s'), given (may_create) AS (VALUES (%s)),
 	s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'),
 	o AS (SELECT i.* FROM r, pg_shdepend d, pg_identify_object(d.classid, d.objid, d.objsubid) i
@@ -146,10 +145,20 @@ SELECT format('%%s: %%s', rolname, what) FROM r, LATERAL (
 	UNION ALL SELECT 'may create in schema ' || nspname FROM s, given WHERE has_schema_privilege(r.oid, s.oid, 'CREATE') AND NOT (may_create AND nspname = 'synchro_peer')) w
 SQL
 
-			push @excess, split /\n/, $has if !$status && defined $has;
+			push @excess, split /\n/, $has if defined $status && $status == 0 && defined $has;
 		}
 	}
 	return @excess;
+}
+
+# What psql() returns; nothing if a psql was gone before it had read what it was to ask, since it has found no server.
+sub _answer
+{
+	my ($self, @arguments) = @_;
+	my @answer = eval { $self->psql(@arguments) };
+
+	die $@ if $@ ne '' && $@ !~ /Broken pipe/;
+	return @answer;
 }
 
 # What a psql goes by besides the connection string.
@@ -199,8 +208,14 @@ sub _ask
 
 	# it has ended
 	delete $psqls{$environment};
-	die $failure if !$done && $failure =~ /Broken pipe/;
 	eval { $psql->{harness}->finish };
+	if (!$done && $failure =~ /Broken pipe/)
+	{
+		die $failure if length $input > PIPE_CAPACITY;
+
+		# before it had read any of this: the first time since nobody was there
+		return $first ? () : $self->_ask($connstr, $sql);
+	}
 	my $status = $psql->{harness}->full_result(0);
 	($stdout, $stderr) = (${ $psql->{out} }, ${ $psql->{err} });
 	die 'psql exited with signal ' . ($status & 127) . ": '$stderr'" if $status & 127;
