@@ -285,8 +285,9 @@ void
 synchro_registry_remove(Oid relid)
 {
 	const SynchroTable *table = lock_table(relid);
+	bool		noted = synchro_registry_forget_dropped(relid);
 
-	if (!table->watched && synchro_registry_forget_dropped(relid))
+	if (!table->watched && noted)
 		return;
 	require_watched(table);
 	synchro_registry_write("DELETE FROM synchro.watched WHERE relation = $1", relid, NIL, false);

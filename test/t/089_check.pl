@@ -223,6 +223,10 @@ mends('another one is renamed to it', {
 	break => [ $local, 'SET client_min_messages = error; BEGIN; CREATE TABLE new_crates (LIKE crates INCLUDING ALL); DROP TABLE crates CASCADE; ALTER TABLE new_crates RENAME TO crates; COMMIT' ],
 	%made_again, by => [ $local, q{SELECT synchro.remove_table('crates')} ] });
 like(($local->psql('postgres', q{SELECT synchro.remove_table('crates')}))[2], qr/table "crates" is not watched/, 'what was dropped is forgotten');
+# watched again as by a restore, and then no longer
+$local->safe_psql('postgres', qq{SELECT synchro.add_table('crates', '{label}'); SET client_min_messages = error; DROP TABLE crates; $crates;
+	INSERT INTO synchro.watched (relation) VALUES ('crates'); SELECT synchro.alter_table('crates'), synchro.remove_table('crates')});
+healthy('what is removed is not mentioned any more', found());
 $local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}'); SET client_min_messages = error; DROP TABLE crates; CREATE VIEW crates AS SELECT 1});
 healthy('a view is no table', found());
 $local->safe_psql('postgres', q{DROP VIEW crates; CREATE TABLE crates (code int, region text, note text, PRIMARY KEY (region, code));
