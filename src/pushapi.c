@@ -358,6 +358,8 @@ typedef struct LogLister
 	Oid			caller;
 	Oid			relid;			/* of the last row */
 	bool		visible;		/* may the caller see that table's keys? */
+	MemoryContext record_context;	/* reset with each record: there may be
+									 * millions */
 } LogLister;
 
 static void
@@ -369,6 +371,7 @@ list_log_row(const SynchroLogRow *row, void *arg)
 	const char *pos = row->keys.data;
 	const char *end = row->keys.data + row->keys.len;
 	bool		readable;
+	MemoryContext old;
 
 	if (row->relation == SYNCHRO_STAMP_RELATION)
 		return;
@@ -381,11 +384,14 @@ list_log_row(const SynchroLogRow *row, void *arg)
 		return;
 	table = synchro_table_get(row->relation, true);
 	readable = table != NULL && SYNCHRO_LAYOUT_IDENTITY(table->layout) == SYNCHRO_LAYOUT_IDENTITY(row->layout);
+	old = MemoryContextSwitchTo(lister->record_context);
 	while (pos < end)
 	{
 		SynchroKeyRecord record;
 		Datum		values[6];
 		bool		nulls[6] = {0};
+
+		MemoryContextReset(lister->record_context);
 
 		/* the key of a table that is gone cannot be read any more */
 		if (readable)
@@ -411,6 +417,7 @@ list_log_row(const SynchroLogRow *row, void *arg)
 		values[5] = UInt64GetDatum(row->txid);
 		tuplestore_putvalues(lister->rsinfo->setResult, lister->rsinfo->setDesc, values, nulls);
 	}
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -426,6 +433,7 @@ synchro_log_entries(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	lister.sources = synchro_sources_load();
 	lister.caller = GetUserId();
+	lister.record_context = AllocSetContextCreate(CurrentMemoryContext, "synchro log record", ALLOCSET_DEFAULT_SIZES);
 	synchro_log_begin_latest();
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, list_log_row, &lister);

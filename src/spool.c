@@ -83,7 +83,8 @@ spill(SynchroSpool *spool)
 void
 synchro_spool_append(SynchroSpool *spool, const char *data, int len)
 {
-	if (spool->memory.len > 0 && spool->memory.len + len > SPOOL_MEMORY)
+	/* there is a byte behind the last one, for which twice as much would be taken */
+	if (spool->memory.len > 0 && spool->memory.len + len >= SPOOL_MEMORY)
 		spill(spool);
 	appendBinaryStringInfo(&spool->memory, data, len);
 }

@@ -263,6 +263,10 @@ foreach my $what ('changes', 'renames')
 }
 is(rows($local, "SELECT pending >= $changes FROM synchro.remotes"), 't', 'all of them are logged');
 
+# nor has whoever looks at the log all of it in memory
+my $reader = taken_by_writer(q{SET work_mem = '1MB'}, '64kB', 'SELECT FROM synchro.node', 'SELECT count(*) FROM synchro.changes');
+cmp_ok($reader, '<', $writer_bound, sprintf 'to read the log takes %.1f MB', $reader);
+
 #
 # Each in a subtransaction of its own: what is released is its parent's, which writes nothing itself. Keys of 300 bytes.
 #
