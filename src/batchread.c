@@ -85,29 +85,19 @@ static void
 read_rows(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities,
 		  bool ensure)
 {
-	MemoryContext context = CurrentMemoryContext;
-
 	for (int first = 0, count; first < identities->count; first += count)
 	{
 		count = synchro_stream_piece(lt, identities, first);
 		synchro_stream_rows(batch->link, lt, identities, first, count, ensure);
-
-		/* a query leaves that of the scope behind, which is not reset until the batch has been read */
-		MemoryContextSwitchTo(context);
 	}
 }
 
 static void
 read_pairs(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
 {
-	MemoryContext context = CurrentMemoryContext;
-
 	for (int first = 0; first < identities->count; first += READ_ROWS)
-	{
 		synchro_refpairs_read(batch->link, lt, identities, first,
 							  Min(READ_ROWS, identities->count - first));
-		MemoryContextSwitchTo(context);
-	}
 }
 
 /*
@@ -290,9 +280,6 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		if (left_out)
 			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
-
-		/* a query may have left that of the scope behind */
-		MemoryContextSwitchTo(context);
 		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;
 
 		/* an identity may come several times, one after the other */
@@ -305,6 +292,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
+			Assert(CurrentMemoryContext == context);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
 			last.data = NULL;

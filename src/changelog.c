@@ -14,13 +14,11 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -44,9 +42,7 @@ synchro_log_live(void)
 bool
 synchro_log_exists(void)
 {
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("log_switch", schema));
+	return OidIsValid(synchro_own_relation("log_switch", true));
 }
 
 /*
@@ -58,7 +54,7 @@ synchro_log_segment(int segment)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d", segment);
-	return synchro_own_relation(name);
+	return synchro_own_relation(name, false);
 }
 
 /*
@@ -70,7 +66,7 @@ synchro_log_index(int segment)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d_txid", segment);
-	return synchro_own_relation(name);
+	return synchro_own_relation(name, false);
 }
 
 /*
@@ -82,7 +78,7 @@ synchro_log_renames_index(int segment)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "log_%d_renames", segment);
-	return synchro_own_relation(name);
+	return synchro_own_relation(name, false);
 }
 
 static void

@@ -168,7 +168,7 @@ unshared_stamp(void)
 	static int64 last_offset = 0;	/* ... with this offset */
 	static Oid	last_relation = InvalidOid; /* ... of this sequence */
 	int64		offset = synchro_sequence_read(OFFSET_SEQUENCE);
-	Oid			relation = synchro_own_relation(CLOCK_SEQUENCE);
+	Oid			relation = synchro_own_relation(CLOCK_SEQUENCE, false);
 	TimestampTz floor = synchro_sequence_read(CLOCK_SEQUENCE);
 	TimestampTz stamp = GetCurrentTimestamp() + offset;
 

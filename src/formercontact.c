@@ -28,22 +28,18 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #include "formercontact.h"
 #include "localsql.h"
-#include "synchro.h"
+#include "sequence.h"
 
 static bool
 is_there(void)
 {
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("former_contact", schema));
+	return OidIsValid(synchro_own_relation("former_contact", true));
 }
 
 /*

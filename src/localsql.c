@@ -38,6 +38,7 @@
 #include "utils/typcache.h"
 
 #include "localsql.h"
+#include "sequence.h"
 #include "synchro.h"
 
 static bool is_worker = false;	/* synchro_local_begin() has been called */
@@ -102,8 +103,7 @@ synchro_extension_owner(void)
 bool
 synchro_sql_is_empty(const char *table)
 {
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid(table, schema) : InvalidOid;
+	Oid			relid = synchro_own_relation(table, true);
 	Relation	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	bool		empty;
 

@@ -162,7 +162,7 @@ store_sequences(const SynchroTable *table)
 	List	   *names = NIL;
 
 	/* not in version 1.0 */
-	if (get_attnum(synchro_own_relation("watched"), "primary_key") == InvalidAttrNumber)
+	if (get_attnum(synchro_own_relation("watched", false), "primary_key") == InvalidAttrNumber)
 		return;
 	for (int i = 0; i < table->nidentity && table->has_primary_key; i++)
 		if (table->columns[table->identity[i]].from_sequence)

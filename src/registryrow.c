@@ -15,7 +15,6 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -27,6 +26,7 @@
 
 #include "localsql.h"
 #include "registryrow.h"
+#include "sequence.h"
 #include "synchro.h"
 
 /* tables of the registry: the first two columns are relation and names */
@@ -46,14 +46,6 @@ typedef struct RegistryRow
 	List	   *names;			/* of char * */
 } RegistryRow;
 
-static Oid
-registry_table(const char *name)
-{
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
-
 /*
  * Take the lock that whoever changes the registry holds to the end of the
  * transaction.  Readers, and so capture, need not wait for it.
@@ -61,7 +53,7 @@ registry_table(const char *name)
 void
 synchro_registry_lock(void)
 {
-	Oid			relid = registry_table(WATCHED);
+	Oid			relid = synchro_own_relation(WATCHED, true);
 
 	if (!OidIsValid(relid))
 		synchro_extension_oid();	/* complains */
@@ -102,7 +94,7 @@ array_to_names(Datum array)
 static List *
 read_registry(const char *name)
 {
-	Oid			relid = registry_table(name);
+	Oid			relid = synchro_own_relation(name, true);
 	Relation	rel;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -242,7 +234,7 @@ warn_of_dropped(TupleTableSlot *slot, void *arg)
 static bool
 notes_dropped(void)
 {
-	return OidIsValid(registry_table("dropped"));
+	return OidIsValid(synchro_own_relation("dropped", true));
 }
 
 /*

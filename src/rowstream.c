@@ -181,6 +181,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	int			max_columns = nhead + 3 * INDEX_MAX_KEYS * (table->nfks + 1) + table->ncolumns;
 	int			times = key_only && table->mode == SYNCHRO_MODE_REFERENCE ? 2 : 1;
 	int			nparams = 0;
+	MemoryContext context = CurrentMemoryContext;
 
 	synchro_suspect(lt->root);
 	begin_stream(&stream, link, lt, spool, max_columns);
@@ -240,6 +241,9 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	synchro_reader_end(&reader);
 	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);
+
+	/* queries leave that of the scope behind, which lasts as long as a batch is read */
+	MemoryContextSwitchTo(context);
 	return stream.nrows;
 }
 

@@ -29,14 +29,18 @@
 #include "synchro.h"
 
 /*
- * Oid of a table or sequence of ours.
+ * Oid of a table, index or sequence of ours.
+ *
+ * missing_ok: InvalidOid where there is none, instead of an error: there may be
+ * no extension, or its catalog may be of an older version.
  */
 Oid
-synchro_own_relation(const char *name)
+synchro_own_relation(const char *name, bool missing_ok)
 {
-	Oid			oid = get_relname_relid(name, get_namespace_oid(SYNCHRO_SCHEMA, false));
+	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, missing_ok);
+	Oid			oid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 
-	if (!OidIsValid(oid))
+	if (!OidIsValid(oid) && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist", SYNCHRO_SCHEMA, name),
@@ -68,7 +72,7 @@ read_page(Relation rel)
 int64
 synchro_sequence_read(const char *name)
 {
-	Relation	rel = sequence_open(synchro_own_relation(name), AccessShareLock);
+	Relation	rel = sequence_open(synchro_own_relation(name, false), AccessShareLock);
 	int64		value = read_page(rel);
 
 	sequence_close(rel, AccessShareLock);
@@ -102,7 +106,7 @@ set_value(Relation rel, int64 value)
 void
 synchro_sequence_set(const char *name, int64 value)
 {
-	Relation	rel = sequence_open(synchro_own_relation(name), ShareUpdateExclusiveLock);
+	Relation	rel = sequence_open(synchro_own_relation(name, false), ShareUpdateExclusiveLock);
 
 	set_value(rel, value);
 	sequence_close(rel, ShareUpdateExclusiveLock);
@@ -122,7 +126,7 @@ synchro_sequence_raise(const char *name, int64 value)
 
 	if (synchro_sequence_read(name) >= value)
 		return;
-	rel = sequence_open(synchro_own_relation(name), ShareUpdateExclusiveLock);
+	rel = sequence_open(synchro_own_relation(name, false), ShareUpdateExclusiveLock);
 	if (read_page(rel) < value)
 		set_value(rel, value);
 	sequence_close(rel, ShareUpdateExclusiveLock);

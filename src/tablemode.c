@@ -14,14 +14,13 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "sequence.h"
 #include "tableinfo.h"
 
 /* columns of synchro.watched */
@@ -37,9 +36,8 @@
 static HeapTuple
 fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc)
 {
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-	Oid			our_table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-	Oid			our_index = OidIsValid(schema) ? get_relname_relid(index, schema) : InvalidOid;
+	Oid			our_table = synchro_own_relation(name, true);
+	Oid			our_index = synchro_own_relation(index, true);
 	Relation	rel;
 	ScanKeyData key[1];
 	SysScanDesc scan;

@@ -23,7 +23,6 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
@@ -33,12 +32,12 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "fdwoption.h"
 #include "localsql.h"
+#include "sequence.h"
 #include "sharedstate.h"
 #include "synchro.h"
 #include "target.h"
@@ -214,8 +213,7 @@ synchro_target_pause(const char *name, bool paused)
 static List *
 read_remotes(bool missing)
 {
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("remote", schema) : InvalidOid;
+	Oid			relid = synchro_own_relation("remote", true);
 	Relation	rel;
 	SysScanDesc scan;
 	HeapTuple	tuple;

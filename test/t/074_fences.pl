@@ -144,6 +144,17 @@ sub zombie
 	return;
 }
 
+# What comes late meets the fence: the remote's log says so after that many looks at most.
+sub fence_refuses
+{
+	my ($offset, $looks, $testname) = @_;
+	my $tries = 0;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > $looks;
+	return like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, $testname);
+}
+
 # Held before it begins: the next worker gets through, and what comes late meets the fence.
 {
 	my $offset = -s $remote->logfile;
@@ -153,10 +164,7 @@ sub zombie
 		wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, '201', 'late batch: the next pusher gets through');
 		settled('late batch, not yet there');
 	});
-	my $tries = 0;
-
-	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 2000;
-	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'late batch: the fence refuses it');
+	fence_refuses($offset, 2000, 'late batch: the fence refuses it');
 	is(rows($remote, q{SELECT n FROM t WHERE name = 'zombie'}), '201', 'late batch: what is newer stays');
 	settled('late batch');
 }
@@ -169,7 +177,6 @@ sub zombie
 	my $parked = $local->background_psql('postgres');
 	my $locker = $remote->background_psql('postgres');
 	my $offset = -s $remote->logfile;
-	my $tries = 0;
 
 	reload_with($local, 'synchro.batch_size' => 1);
 	$locker->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
@@ -184,8 +191,7 @@ sub zombie
 		'called off: the next pusher has looked at the position');
 	change('zombie', 251, 1);
 	$proxy->command('release');
-	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 300;
-	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'called off: the fence refuses it');
+	fence_refuses($offset, 300, 'called off: the fence refuses it');
 	$parked->quit;
 	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'zombie'}, '251', 'called off: the next pusher goes on');
 	settled('called off');
@@ -345,7 +351,6 @@ my $under_way = q{SELECT attempted <> acknowledged FROM synchro.remote_state};
 {
 	my $pid = pusher_pid($local, 'office');
 	my $offset = -s $remote->logfile;
-	my $tries = 0;
 
 	$proxy->command('hold at ' . unpack 'H*', 'BEGIN;SET CONSTRAINTS');
 	$local->safe_psql('postgres', q{INSERT INTO plain (label, n) SELECT 'held ' || g, 610 FROM generate_series(1, 10) g});
@@ -356,8 +361,7 @@ my $under_way = q{SELECT attempted <> acknowledged FROM synchro.remote_state};
 	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 611}, '10', 'confirmed, and late: the next pusher gets through');
 	settled('confirmed, and late, not yet there');
 	$proxy->command('release');
-	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > 2000;
-	like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, 'confirmed, and late: the fence refuses it');
+	fence_refuses($offset, 2000, 'confirmed, and late: the fence refuses it');
 	settled('confirmed, and late');
 }
 

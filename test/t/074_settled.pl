@@ -45,10 +45,7 @@ sub lose_answer
 	$local->safe_psql('postgres', $first);
 	sprung($proxy, $local, "$testname: COMMIT has been answered, and nobody has heard it");
 	is(rows($remote, $arrived), 't', "$testname: it has been done");
-	if ($killed)
-	{
-		crash_worker($local, $pid);
-	}
+	crash_worker($local, $pid) if $killed;
 	$local->safe_psql('postgres', $then) if !$opts{asked_first};
 	$proxy->command('forward');
 	$proxy->command('cut');
