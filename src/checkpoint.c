@@ -165,16 +165,17 @@ synchro_position_same(const char *a, const char *b)
  *
  * previous: the token kept so far, or NULL.  If that is no longer so, then
  * reset() or set_checkpoint() has been called meanwhile: an error, the pass
- * has to begin anew.  settled: what the batch settles, or NULL; that is noted,
- * for we may not hear whether it got there.
+ * has to begin anew.  keys_snapshot: under which the batch was read, or NULL if
+ * it is none.  settled: what the batch settles, or NULL; that is noted, for we
+ * may not hear whether it got there.
  */
 void
 synchro_position_attempt(const char *server, const char *previous, const char *token,
-						 const SynchroSettled *settled)
+						 const char *keys_snapshot, const SynchroSettled *settled)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 
@@ -184,10 +185,17 @@ synchro_position_attempt(const char *server, const char *previous, const char *t
 	nulls[1] = previous == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(previous);
 	values[2] = CStringGetTextDatum(token);
+	nulls[3] = keys_snapshot == NULL;
+	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(keys_snapshot);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET attempted = $3::uuid"
-					" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid",
-					lengthof(types), types, values, nulls);
+	if (keys_snapshot != NULL && synchro_former_is_noted())
+		synchro_sql_run("UPDATE synchro.remote_state SET attempted = $3::uuid, sent_before = pg_snapshot_xmax($4::pg_snapshot)"
+						" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid",
+						lengthof(types), types, values, nulls);
+	else
+		synchro_sql_run("UPDATE synchro.remote_state SET attempted = $3::uuid"
+						" WHERE server = $1::name AND attempted IS NOT DISTINCT FROM $2::uuid",
+						3, types, values, nulls);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -199,6 +207,41 @@ synchro_position_attempt(const char *server, const char *previous, const char *t
 		synchro_parked_sent(settled->parked, token);
 		synchro_stalled_sent(server, settled->stalled, token, settled->all);
 	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Before a remote is told the position of a node that was another one: that is
+ * where the remote is, not where we had believed it.  Kept first, since the log
+ * is kept for it; and a crash before the remote has been told, or just after,
+ * finds it.  A transaction of its own.
+ *
+ * position: its attempted token is the one kept here; if it is another by now,
+ * somebody has moved the position by hand, and that counts.
+ */
+void
+synchro_position_correct(const char *server, const SynchroPosition *position)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID};
+	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+
+	synchro_local_begin("synchro: correcting the position");
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(position->snapshot);
+	values[2] = CStringGetTextDatum(position->keys_snapshot);
+	nulls[3] = position->attempted == NULL;
+	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(position->attempted);
+	values[4] = BoolGetDatum(position->forget_references);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot,"
+					" forget_references = $5"
+					" WHERE server = $1::name AND acknowledged IS NULL AND attempted IS NOT DISTINCT FROM $4::uuid",
+					lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }

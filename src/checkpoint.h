@@ -40,12 +40,13 @@ extern SynchroPosition *synchro_position_read(const char *server, bool missing_o
 extern char *synchro_position_token(void);
 extern bool synchro_position_same(const char *a, const char *b);
 extern void synchro_position_attempt(const char *server, const char *previous, const char *token,
-									 const SynchroSettled *settled);
+									 const char *keys_snapshot, const SynchroSettled *settled);
 extern void synchro_position_acknowledge(const char *server, const char *token,
 										 const char *snapshot, const char *keys_snapshot,
 										 TimestampTz checkpoint, const SynchroCounts *counts,
 										 const SynchroCopyStep *step, List *finished, List *left_out,
 										 const SynchroSettled *settled);
+extern void synchro_position_correct(const char *server, const SynchroPosition *position);
 extern void synchro_position_settle(const char *server, const char *token);
 extern void synchro_position_rebase(const char *server, bool forget_references,
 									bool forget_names);

@@ -221,7 +221,7 @@ static const char *const probes_here[] = {
 
 	/* not the table that was watched but one of its name, be it by itself or as a partition */
 	HERE "SELECT 'error', c.oid, format('table %s is not watched: it has the name of a watched one that was dropped', o.name),"
-	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("o.name", "d.natural_key", "d.skip") ","
+	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("o.name", "d.natural_key", "d.skip", "d.allow_many") ","
 	"  " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', o.name)") "), true"
 	" FROM synchro.dropped d JOIN pg_namespace n ON n.nspname = d.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.name"
 	" CROSS JOIN LATERAL (SELECT format('%I.%I', d.schema, d.name) AS name) o"

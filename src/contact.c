@@ -180,22 +180,30 @@ settle_forgotten(const SynchroLink *link)
  * The same of a batch that was sent as another node, before confirm_node(): it
  * may be under way still, and is to end or to be called off, before it is said
  * what the remote has from us.  If it has arrived, position goes on from there,
- * unless that was moved by hand; returns whether it does.
+ * unless that was moved by hand since, and what was to be forgotten is; arrived
+ * is set.  Returns whether nobody else has pushed as that node.
  */
 static bool
-settle_former(const SynchroLink *link, const SynchroFormerContact *former, SynchroPosition *position)
+settle_former(const SynchroLink *link, const SynchroFormerContact *former, SynchroPosition *position, bool *arrived)
 {
 	SynchroRows *rows = settle_position(link, former->node, former->acknowledged, former->attempted);
+	const char *token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
 
-	if (rows == NULL || synchro_position_same(former->attempted, former->acknowledged) ||
-		!synchro_position_same(synchro_value(rows, 0, 0), former->attempted))
+	if (synchro_position_same(token, former->acknowledged) ||
+		(former->attempted != NULL && synchro_position_same(token, calling_off(former->attempted))))
+		return true;
+	if (!synchro_position_same(token, former->attempted))
 		return false;
+	*arrived = true;
 	if (link->preview == NULL)
 		settle_arrived(link, former->attempted);
-	if (position->rebased)
-		return false;
+	if (former->moved)
+		return true;
 	position->snapshot = synchro_value(rows, 0, 1);
 	position->keys_snapshot = synchro_value(rows, 0, 2);
+	position->forget_references = false;
+	if (link->preview == NULL)
+		synchro_position_correct(link->target->name, position);
 	return true;
 }
 
@@ -220,7 +228,9 @@ former_contact(const SynchroLink *link)
 /*
  * Take over the remote's position: at the first contact, or after reset().
  * Done again if a crash came before it was acknowledged: no batch has been
- * sent by then.
+ * sent by then.  Once the remote has been told the position, it is not asked for
+ * that of the former node any more: what there is to be learned from that is
+ * kept before (synchro_position_correct()).
  */
 static void
 take_position(SynchroLink *link, SynchroPosition *position)
@@ -231,17 +241,18 @@ take_position(SynchroLink *link, SynchroPosition *position)
 	const char *previous = former != NULL ? former->node : link->previous_node;
 	bool		anew = previous != NULL && strcmp(previous, link->node) != 0 && synchro_restored_is_new(link);
 	bool		arrived = false;
+	bool		ours = false;	/* all that the former node has there */
 
 	if (anew && former != NULL && former->acknowledged != NULL)
-		arrived = settle_former(link, former, position);
-	if (anew && !position->rebased)
-		synchro_restored_set_back(link, previous, position->attempted, &position->snapshot, &position->keys_snapshot);
+		ours = settle_former(link, former, position, &arrived);
+	if (anew && !arrived && !position->rebased)
+		synchro_restored_set_back(link, previous, position);
 	if (anew)
-		synchro_restored_inherit(link, previous, position->keys_snapshot, former != NULL ? former->sent_before : 0);
+		synchro_restored_inherit(link, previous, position->keys_snapshot, former != NULL ? former->sent_before : 0, ours);
 	if (link->preview == NULL)
 	{
 		settle_forgotten(link);
-		synchro_position_attempt(link->target->name, position->attempted, token, NULL);
+		synchro_position_attempt(link->target->name, position->attempted, token, NULL, NULL);
 	}
 	position->attempted = token;
 	params[0] = link->node;
@@ -255,8 +266,7 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
 	if (link->preview == NULL)
-		acknowledge_attempted(link->target->name, position->attempted, position->attempted,
-							  arrived ? position->snapshot : NULL, arrived ? position->keys_snapshot : NULL);
+		acknowledge_attempted(link->target->name, position->attempted, position->attempted, NULL, NULL);
 }
 
 /*

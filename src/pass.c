@@ -247,7 +247,8 @@ keep_token(void *arg)
 	Applying   *applying = arg;
 	SynchroPass *pass = applying->pass;
 
-	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token, &applying->settled);
+	synchro_position_attempt(pass->link->target->name, pass->position->attempted, applying->token,
+							 applying->batch->keys_snapshot, &applying->settled);
 	pass->position->attempted = position_text(pass, applying->token);
 }
 

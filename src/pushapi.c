@@ -14,6 +14,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -29,6 +30,7 @@
 #include "localsql.h"
 #include "pushcall.h"
 #include "reader.h"
+#include "sequence.h"
 #include "source.h"
 #include "synchro.h"
 
@@ -250,10 +252,12 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_former_note(NULL);
-	synchro_sql_run("WITH old AS (DELETE FROM synchro.node_identity RETURNING *)"
+
+	/* of two calls the later one has to see the other's id */
+	LockRelationOid(synchro_own_relation("node_identity", false), ShareRowExclusiveLock);
+	synchro_sql_run("WITH gone AS (DELETE FROM synchro.node_identity)"
 					" INSERT INTO synchro.node_identity (previous, system_identifier, database)"
-					" SELECT (SELECT id FROM old ORDER BY system_identifier = s.system_identifier AND database = d.oid LIMIT 1),"
-					" s.system_identifier, d.oid FROM pg_control_system() s, pg_database d"
+					" SELECT " SYNCHRO_KNOWN_AS ", c.system_identifier, d.oid FROM pg_control_system() c, pg_database d"
 					" WHERE d.datname = current_database()",
 					0, NULL, NULL, NULL);
 	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = NULL, attempted = gen_random_uuid()",

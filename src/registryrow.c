@@ -243,9 +243,6 @@ notes_dropped(void)
  * which nothing is pushed, and check() says so.  It is not watched unasked,
  * since whoever may make tables would have the owners of remotes read his.
  * From an event trigger at sql_drop only.
- *
- * Tables whose names do not come back leave their notes behind, so these go
- * after a year.
  */
 void
 synchro_registry_note_dropped(void)
@@ -253,30 +250,33 @@ synchro_registry_note_dropped(void)
 	SynchroSqlScope scope;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query("SELECT o.object_identity, " SYNCHRO_ADD_TABLE_CALL("o.object_identity", "k.columns", "w.skip") DROPPED_WATCHED
+	synchro_sql_query("SELECT o.object_identity, " SYNCHRO_ADD_TABLE_CALL("o.object_identity", "k.columns", "w.skip", "k.allow_many") DROPPED_WATCHED
 					  " ORDER BY 1",
 					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
 	if (notes_dropped())
-	{
-		synchro_sql_run("INSERT INTO synchro.dropped (schema, name, natural_key, skip)"
-						" SELECT o.schema_name, o.object_name, k.columns, w.skip" DROPPED_WATCHED
+		synchro_sql_run("INSERT INTO synchro.dropped (schema, name, natural_key, skip, allow_many)"
+						" SELECT o.schema_name, o.object_name, k.columns, w.skip, coalesce(k.allow_many, false)" DROPPED_WATCHED
 						" ON CONFLICT (schema, name) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip,"
-						"  dropped_at = excluded.dropped_at",
+						"  allow_many = excluded.allow_many, dropped_at = excluded.dropped_at",
 						0, NULL, NULL, NULL);
-		synchro_sql_run("DELETE FROM synchro.dropped WHERE dropped_at < now() - interval '1 year'", 0, NULL, NULL, NULL);
-	}
 	synchro_sql_close(&scope);
 }
 
 /*
  * Forget that a watched table of this table's name was dropped.  Returns
- * whether that was noted.
+ * whether that was noted.  With the registry's lock.
+ *
+ * Tables whose names do not come back leave their notes behind, so these go
+ * after a year; here, not where others are dropped, which need not wait for each
+ * other otherwise.
  */
 bool
 synchro_registry_forget_dropped(Oid relid)
 {
-	return notes_dropped() &&
-		synchro_registry_write("DELETE FROM synchro.dropped d USING pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+	if (!notes_dropped())
+		return false;
+	synchro_registry_write("DELETE FROM synchro.dropped WHERE dropped_at < now() - interval '1 year'", InvalidOid, NIL, false);
+	return synchro_registry_write("DELETE FROM synchro.dropped d USING pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
 							   " WHERE c.oid = $1 AND d.schema = n.nspname AND d.name = c.relname",
 							   relid, NIL, false) > 0;
 }

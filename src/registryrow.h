@@ -12,10 +12,10 @@
 
 #include "nodes/pg_list.h"
 
-/* SQL text: the call by which a table is watched; of SQL texts for its name, natural key, or NULL, and skipped columns */
-#define SYNCHRO_ADD_TABLE_CALL(name, natural_key, skip) \
-	"format('synchro.add_table(%L%s%s)', " name ", ', natural_key => ' || quote_literal(" natural_key ")," \
-	" ', skip => ' || quote_literal(nullif(" skip ", '{}')))"
+/* SQL text: the call by which a table is watched; of SQL texts for its name, natural key, or NULL, skipped columns, and whether many are allowed */
+#define SYNCHRO_ADD_TABLE_CALL(name, natural_key, skip, allow_many) \
+	"format('synchro.add_table(%L%s%s%s)', " name ", ', natural_key => ' || quote_literal(" natural_key ")," \
+	" ', skip => ' || quote_literal(nullif(" skip ", '{}')), CASE WHEN " allow_many " THEN ', allow_many => true' END)"
 
 extern void synchro_registry_lock(void);
 extern List *synchro_registry_watched(void);

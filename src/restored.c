@@ -151,43 +151,20 @@ synchro_restored_is_new(const SynchroLink *link)
  * Before a position of a node that was another one is written to a remote: if
  * the remote is older than we are, go back to where it is.  Not in a local
  * transaction.  previous: the other one.
- *
- * Our own position goes back first: the log is kept for it.  A crash before the
- * remote has got the new one finds the same again.  attempted: the token kept
- * here; if it is another by now, somebody has moved the position by hand.
  */
 void
-synchro_restored_set_back(const SynchroLink *link, const char *previous, const char *attempted,
-						  char **snapshot, char **keys_snapshot)
+synchro_restored_set_back(const SynchroLink *link, const char *previous, SynchroPosition *position)
 {
-	MemoryContext context = CurrentMemoryContext;
 	SynchroRows *rows = position_of(link, previous);
 	char	   *there = rows != NULL ? synchro_value(rows, 0, 0) : BEGINNING;
 	char	   *keys_there = rows != NULL ? synchro_value(rows, 0, 1) : BEGINNING;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[lengthof(types)];
-	bool		nulls[] = {false, false, false, attempted == NULL};
-	SynchroSqlScope scope;
 
-	if (compare_positions(there, keys_there, *snapshot, *keys_snapshot) >= 0)
+	if (compare_positions(there, keys_there, position->snapshot, position->keys_snapshot) >= 0)
 		return;
+	position->snapshot = there;
+	position->keys_snapshot = keys_there;
 	if (link->preview == NULL)
-	{
-		synchro_local_begin("synchro: setting the position back");
-		values[0] = CStringGetTextDatum(link->target->name);
-		values[1] = CStringGetTextDatum(there);
-		values[2] = CStringGetTextDatum(keys_there);
-		values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(attempted);
-		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-		synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $2::pg_snapshot, keys_snapshot = $3::pg_snapshot"
-						" WHERE server = $1::name AND acknowledged IS NULL AND attempted IS NOT DISTINCT FROM $4::uuid",
-						lengthof(types), types, values, nulls);
-		synchro_sql_close(&scope);
-		synchro_local_commit();
-		MemoryContextSwitchTo(context);
-	}
-	*snapshot = there;
-	*keys_snapshot = keys_there;
+		synchro_position_correct(link->target->name, position);
 }
 
 /*
@@ -232,18 +209,18 @@ inherit_tables(const SynchroLink *link, const char *previous)
  * though keys_snapshot, how far we know that the remote was brought, may be
  * older.
  *
- * Deletes that wait there only if nobody has pushed as that node since: else
- * they were done, or are the other one's.
+ * all: nobody has pushed as that node since, else that is told by the positions.
+ * Only then deletes that wait there: they were done, or are the other one's.
  */
 void
 synchro_restored_inherit(const SynchroLink *link, const char *previous, const char *keys_snapshot,
-						 uint64 sent_before)
+						 uint64 sent_before, bool all)
 {
 	SynchroRows *rows = position_of(link, previous);
 	const char *params[3] = {link->node, previous};
-	bool		all = rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
-		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
 
+	all = all || rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
+		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
 	if (link->knows_tables)
 		inherit_tables(link, previous);
 	params[2] = all ? NULL : psprintf(UINT64_FORMAT, Max(synchro_snapshot_parse(keys_snapshot)->xmax, sent_before));

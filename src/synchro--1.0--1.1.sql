@@ -258,6 +258,7 @@ CREATE TABLE synchro.dropped (
 	name name NOT NULL,
 	natural_key name[],
 	skip name[] NOT NULL,
+	allow_many boolean NOT NULL,
 	dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	PRIMARY KEY (schema, name)
 );
@@ -271,13 +272,17 @@ CREATE TABLE synchro.former_contact (
 	node uuid NOT NULL,
 	acknowledged uuid,
 	attempted uuid,
-	sent_before bigint
+	sent_before xid8,
+	moved boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE synchro.former_contact IS 'remotes that are to be met anew: how they were left';
 COMMENT ON COLUMN synchro.former_contact.node IS 'as which they were met last';
 COMMENT ON COLUMN synchro.former_contact.acknowledged IS 'position token of the last batch known to be committed there';
 COMMENT ON COLUMN synchro.former_contact.attempted IS 'of the last one that was sent';
-COMMENT ON COLUMN synchro.former_contact.sent_before IS 'a transaction id: what had been sent had been read by then';
+COMMENT ON COLUMN synchro.former_contact.sent_before IS 'what that one has had been read before this transaction';
+COMMENT ON COLUMN synchro.former_contact.moved IS 'the snapshots were moved by hand since';
+ALTER TABLE synchro.remote_state ADD COLUMN sent_before xid8;
+COMMENT ON COLUMN synchro.remote_state.sent_before IS 'what the attempted batch has was read before this transaction';
 INSERT INTO synchro.former_contact (server, node)
-	SELECT s.server, i.previous FROM synchro.remote_state s, synchro.node_identity i WHERE s.acknowledged IS NULL AND i.previous IS NOT NULL
+	SELECT s.server, i.previous FROM synchro.remote_state s, synchro.node_identity i WHERE s.acknowledged IS NULL AND NOT s.rebased AND i.previous IS NOT NULL
 	ON CONFLICT DO NOTHING;

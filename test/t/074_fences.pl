@@ -6,61 +6,12 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use OnceOnly;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
-my $local = synchro_node('local', preload => 1, streaming => 1, conf => <<'CONF');
-restart_after_crash = on
-synchro.connect_timeout = 2s
-CONF
-my $remote = synchro_node('remote', conf => "log_line_prefix = '[%p] '\n");
-
-# Rows of plain have neither natural key nor a unique value: one that is applied twice is there twice.
-both($local, $remote, <<'SQL');
-CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int);
-CREATE TABLE plain (id serial PRIMARY KEY, label text, n int);
-SQL
-$remote->safe_psql('postgres', <<'SQL');
-SELECT setval('plain_id_seq', 1000);
-CREATE TABLE audit (relation text, name text, n int, operation text);
-CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE
-	r jsonb := to_jsonb(coalesce(NEW, OLD));
-BEGIN
-	INSERT INTO public.audit VALUES (TG_TABLE_NAME, r ->> TG_ARGV[0], (r ->> 'n')::int, TG_OP);
-	RETURN NULL;
-END
-$$;
-CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION note_it('name');
-CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON plain FOR EACH ROW EXECUTE FUNCTION note_it('label');
-SQL
-my $proxy = start_proxy($remote->port);
-
-connect_remote($local, $remote, options => { port => $proxy->{port} });
-$local->safe_psql('postgres', q{SELECT synchro.add_table('t', '{name}'), synchro.add_table('plain')});
-
-sub change
-{
-	my ($name, $n, $one_table) = @_;
-
-	$local->safe_psql('postgres', "BEGIN; INSERT INTO t (name, n) VALUES ('$name', $n) ON CONFLICT (name) DO UPDATE SET n = EXCLUDED.n;"
-		  . ($one_table ? '' : "INSERT INTO plain (label, n) VALUES ('$name $n', $n);") . 'COMMIT');
-	return;
-}
-
-sub settled
-{
-	my ($testname) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_for($local, q{SELECT pending = 0 AND failed = 0 AND state = 'idle' FROM synchro.remotes}, "$testname: it settles")
-	  or diag(rows($local, 'SELECT * FROM synchro.remotes'));
-	same($local, $remote, 'SELECT name, n FROM t ORDER BY name', "$testname: t is the same");
-	same($local, $remote, 'SELECT label, n FROM plain ORDER BY label', "$testname: and plain");
-	is(rows($remote, 'SELECT relation, name, n, operation, count(*) FROM audit GROUP BY 1, 2, 3, 4 HAVING count(*) > 1'), '', "$testname: nothing twice");
-	return;
-}
+my ($local, $remote, $proxy) = once_pair();
 
 change('first', 1);
 wait_arrival($remote, 'SELECT count(*) FROM plain', '1', 'changes arrive');
@@ -142,17 +93,6 @@ sub zombie
 	$meanwhile->();
 	$proxy->command('release');
 	return;
-}
-
-# What comes late meets the fence: the remote's log says so after that many looks at most.
-sub fence_refuses
-{
-	my ($offset, $looks, $testname) = @_;
-	my $tries = 0;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$remote->poll_query_until('postgres', 'SELECT true') until slurp_file($remote->logfile, $offset) =~ /division by zero/ || $tries++ > $looks;
-	return like(slurp_file($remote->logfile, $offset), qr/ERROR:  division by zero/, $testname);
 }
 
 # Held before it begins: the next worker gets through, and what comes late meets the fence.
@@ -326,78 +266,6 @@ while_they_meet('checkpoint', sub { $local->safe_psql('postgres', q{SELECT synch
 while_they_meet('another node', sub { $local->safe_psql('postgres', q{SELECT synchro.reset('copy')}) }, 'SELECT synchro.confirm_node()');
 $local->safe_psql('postgres', q{SELECT synchro.remove_remote('copy')});
 settled('moved positions');
-
-#
-# confirm_node() while a batch is under way. As the node that the database is then, it must not push that once more, and a row that
-# has only an id is to be found by the reference that was stored for the other one.
-#
-my $under_way = q{SELECT attempted <> acknowledged FROM synchro.remote_state};
-
-{
-	my $lock = $remote->background_psql('postgres');
-
-	$lock->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
-	change('confirmed', 600);
-	wait_for($local, $under_way, 'confirmed meanwhile: a batch is under way');
-	$local->safe_psql('postgres', 'SELECT synchro.confirm_node()');
-	$lock->quit;
-	change('confirmed', 601);
-	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'confirmed'}, '601', 'confirmed meanwhile: it goes on');
-	$local->safe_psql('postgres', q{UPDATE plain SET n = 602 WHERE label = 'confirmed 600'});
-	settled('confirmed meanwhile');
-}
-
-# one that gets there when the next pusher has pushed the same
-{
-	my $pid = pusher_pid($local, 'office');
-	my $offset = -s $remote->logfile;
-
-	$proxy->command('hold at ' . unpack 'H*', 'BEGIN;SET CONSTRAINTS');
-	$local->safe_psql('postgres', q{INSERT INTO plain (label, n) SELECT 'held ' || g, 610 FROM generate_series(1, 10) g});
-	sprung($proxy, $local, 'confirmed, and late: a batch is under way');
-	$local->safe_psql('postgres', 'SELECT synchro.confirm_node()');
-	crash_worker($local, $pid);
-	$local->safe_psql('postgres', q{UPDATE plain SET n = 611 WHERE label LIKE 'held %'});
-	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 611}, '10', 'confirmed, and late: the next pusher gets through');
-	settled('confirmed, and late, not yet there');
-	$proxy->command('release');
-	fence_refuses($offset, 2000, 'confirmed, and late: the fence refuses it');
-	settled('confirmed, and late');
-}
-
-# more than once before the remote is met
-$remote->stop('fast');
-$local->safe_psql('postgres', 'SELECT synchro.confirm_node()') for 1 .. 2;
-$local->safe_psql('postgres', q{UPDATE plain SET n = 620 WHERE label LIKE 'held %'});
-$remote->start;
-wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 620}, '10', 'confirmed twice: it goes on');
-settled('confirmed twice');
-
-# A copy that was made while a batch was under way knows of it, though the original has pushed more since.
-{
-	my $lock = $remote->background_psql('postgres');
-
-	$lock->query_safe('BEGIN; LOCK TABLE t IN EXCLUSIVE MODE');
-	change('copied', 630);
-	wait_for($local, $under_way, 'copied meanwhile: a batch is under way');
-	my $start = started_from($local, 'copied', 'base backup');
-
-	$lock->quit;
-	wait_arrival($remote, q{SELECT n FROM t WHERE name = 'copied'}, '630', 'copied meanwhile: it arrives');
-	change('copied', 631);
-	settled('copied meanwhile, the original');
-	my $copy = $start->();
-
-	wait_for($copy, q{SELECT last_error ~ 'not in the state that this database left it in' FROM synchro.remotes}, 'copied meanwhile: the copy is held');
-	$copy->safe_psql('postgres', q{SELECT synchro.confirm_node(); UPDATE plain SET n = 632 WHERE label = 'copied 630'});
-	wait_arrival($remote, q{SELECT count(*) FROM plain WHERE n = 632}, '1', 'copied meanwhile: the copy goes on');
-	is(rows($remote, q{SELECT string_agg(label || ' ' || n, '; ' ORDER BY n) FROM plain WHERE label LIKE 'copied %'}), 'copied 631 631; copied 630 632',
-		'copied meanwhile: what both have is there once');
-	$copy->stop;
-	change('copied', 633);
-	$local->safe_psql('postgres', q{UPDATE plain SET n = 632 WHERE label = 'copied 630'});
-	settled('copied meanwhile');
-}
 
 #
 # no connection to be had

@@ -88,5 +88,19 @@ is(rows($local, q{SET synchro.verify_wait = '10min'; SELECT count(*) FROM synchr
 is(rows($local, q{SELECT synchro.alter_table('note'); ALTER TABLE note ALTER id DROP DEFAULT; SELECT mode FROM synchro.tables WHERE relation = 'note'::regclass}),
 	"\nreference", 'how rows are found is decided when a table is altered');
 
+# confirmed long ago, and reset since: it is as the present node that the remote was met last
+$_->safe_psql('postgres', 'CREATE DATABASE another') foreach $local, $remote;
+both($local, $remote, 'CREATE TABLE plain (id serial PRIMARY KEY, label text)', dbname => 'another');
+$remote->safe_psql('another', q{SELECT setval('plain_id_seq', 100)});
+$local->safe_psql('another', q{CREATE EXTENSION synchro VERSION '1.0'});
+connect_remote($local, $remote, dbname => 'another');
+$local->safe_psql('another', q{SELECT synchro.add_table('plain'); INSERT INTO plain (label) VALUES ('of the first node')});
+wait_arrival($remote, 'SELECT count(*) FROM plain', '1', 'met as one node', dbname => 'another');
+$local->safe_psql('another', q{SELECT synchro.confirm_node(); INSERT INTO plain (label) VALUES ('of the second node')});
+wait_arrival($remote, 'SELECT count(*) FROM plain', '2', 'and as another', dbname => 'another');
+$local->safe_psql('another', q{SELECT synchro.pause('office'), synchro.set_checkpoint('office', clock_timestamp()); ALTER EXTENSION synchro UPDATE; SELECT synchro.confirm_node(), synchro.resume('office'); UPDATE plain SET label = label || ', changed'});
+wait_arrival($remote, q{SELECT string_agg(label, '; ' ORDER BY label) FROM plain}, 'of the first node, changed; of the second node, changed',
+	'upgraded after the position was moved, it is known as which node the remote was met last', dbname => 'another');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();

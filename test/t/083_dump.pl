@@ -87,6 +87,14 @@ is(rows($remote, q{SELECT code, secret FROM customer c JOIN country ON country.i
 is(rows($remote, 'SELECT count(*) FROM part', 'shop'), '2', 'partitions are watched');
 is(rows($other, q{SELECT state FROM synchro.remotes WHERE remote = 'idle'}, 'shop'), 'paused', 'what was paused still is');
 
+# in the place of what it is a dump of: there it is for this database, as is what CREATE EXTENSION makes
+$local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part CASCADE; DROP FUNCTION quietly()');
+$local->command_ok([ 'pg_restore', '--exit-on-error', '-d', $local->connstr('shop'), $file ], 'pg_restore into the same database');
+is(rows($local, 'SELECT state FROM synchro.node', 'shop'), 'held', 'it is held, too');
+$local->safe_psql('shop', q{SELECT synchro.confirm_node(); UPDATE note SET what = 'changed here'});
+is(sync($local, 'office', dbname => 'shop')->{inserted}, 0, 'and knows its rows on the remote');
+is(rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop'), $rows, 'none is there twice');
+
 # and away, without leaving anything
 $other->safe_psql('shop', 'DROP EXTENSION synchro');
 is(rows($other, q{SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'synchro%'), (SELECT count(*) FROM pg_foreign_server)}, 'shop'), '0|0', 'the extension can be dropped, and nothing is left');

@@ -227,6 +227,9 @@ like(($local->psql('postgres', q{SELECT synchro.remove_table('crates')}))[2], qr
 $local->safe_psql('postgres', qq{SELECT synchro.add_table('crates', '{label}'); SET client_min_messages = error; DROP TABLE crates; $crates;
 	INSERT INTO synchro.watched (relation) VALUES ('crates'); SELECT synchro.alter_table('crates'), synchro.remove_table('crates')});
 healthy('what is removed is not mentioned any more', found());
+$local->safe_psql('postgres', qq{SET client_min_messages = error; SELECT synchro.add_table('crates', '{label}', allow_many => true); DROP TABLE crates; $crates});
+like(rows($local, q{SELECT fix FROM synchro.check() WHERE problem ~ 'crates is not watched'}), qr/^SELECT synchro\.add_table\('public\.crates', natural_key => '\{label\}', allow_many => true\);$/m,
+	'watched again as it was');
 $local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}'); SET client_min_messages = error; DROP TABLE crates; CREATE VIEW crates AS SELECT 1});
 healthy('a view is no table', found());
 $local->safe_psql('postgres', q{DROP VIEW crates; CREATE TABLE crates (code int, region text, note text, PRIMARY KEY (region, code));
