@@ -20,6 +20,9 @@
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 #define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
 
+/* that of ln(0), see synchro_sql_begin_deciding() */
+#define SYNCHRO_OTHER_NODE		"2201E"
+
 /*
  * While a batch is applied the role's own settings hold: for what is to look as it
  * does otherwise, whoever pushes, they are put aside.

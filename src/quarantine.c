@@ -295,6 +295,12 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 				 errmsg("another worker has moved the position of remote \"%s\"",
 						pass->link->target->name)));
 
+	if (error->statement < SYNCHRO_FENCE_STATEMENTS && strcmp(state, SYNCHRO_OTHER_NODE) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("remote \"%s\" has become another node while it was connected", pass->link->target->name),
+				 errhint("Synchronize again.")));
+
 	/* as with the next one, once: a trigger may say so again and again */
 	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0 && pass->link->crossing == 0)
 	{
