@@ -556,3 +556,45 @@ synchro_parked_forget_unwatched(void)
 	}
 	synchro_sql_close(&scope);
 }
+
+/*
+ * Forget parents of tables that are not watched, which are pushed only where
+ * others need them, if nobody does any more: all that is parked, and might, has
+ * been tried in the pass that has started then, and they have not been refused
+ * once more.  A transaction of its own.
+ *
+ * all_due: see synchro_parked_load().
+ */
+void
+synchro_parked_forget_parents(const SynchroParkedSet *set, bool all_due, TimestampTz started)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			types[] = {TEXTOID, BOOLOID, TIMESTAMPTZOID, OIDOID};
+	Datum		values[lengthof(types)];
+	List	   *relations;
+	ListCell   *cell;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	values[0] = CStringGetTextDatum(set->server);
+	values[1] = BoolGetDatum(all_due);
+	values[2] = TimestampTzGetDatum(started);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	relations = synchro_sql_oids("SELECT DISTINCT relation FROM synchro.parked p WHERE server = $1::name AND record IS NOT NULL"
+								 " AND last_failed < $3 AND ($2 OR next_attempt <= $3) AND NOT EXISTS (SELECT FROM synchro.parked o"
+								 "  WHERE o.server = p.server AND o.last_failed < $3 AND NOT $2 AND o.next_attempt > $3)",
+								 3, types, values, CurrentMemoryContext);
+	foreach(cell, relations)
+	{
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+
+		if (table != NULL && (table->watched || table->key_only))
+			continue;
+		values[3] = ObjectIdGetDatum(lfirst_oid(cell));
+		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND relation = $4 AND record IS NOT NULL"
+						" AND last_failed < $3 AND ($2 OR next_attempt <= $3)", lengthof(types), types, values, NULL);
+	}
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}

@@ -506,6 +506,8 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, con
 		skip_echoes(pass);
 	if (link->preview != NULL)
 		show_failures(pass);
+	else if (pass->parked->any_due && !result->unfinished)
+		synchro_parked_forget_parents(pass->parked, pass->all_due, pass->started);
 	result->counts = pass->counts;
 	synchro_pass_copies_left(pass, &result->oldest_copy, &result->newest_copy);
 	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)

@@ -118,6 +118,44 @@ $remote->safe_psql('postgres', 'GRANT UPDATE ON items TO sync');
 is(sync($local, 'office')->{failed}, 0, 'the next call tries the table');
 same($local, $remote, $all, 'and all is the same');
 
+# A parent that is not watched is pushed only where others need it. Refused, it is shown as they are, and goes when they do,
+# whichever way that is mended; and stays for as long as one that has not been tried since may need it.
+both($local, $remote, <<'SQL');
+CREATE TABLE countries (id serial PRIMARY KEY, code text NOT NULL UNIQUE, n int);
+CREATE TABLE customers (id serial PRIMARY KEY, name text NOT NULL UNIQUE, country_id int REFERENCES countries);
+SQL
+$remote->safe_psql('postgres', q{SELECT setval('countries_id_seq', 100); ALTER TABLE countries ADD CONSTRAINT positive CHECK (n > 0)});
+$local->safe_psql('postgres', q{SELECT synchro.register_natural_key('countries', '{code}'), synchro.add_table('customers', '{name}')});
+my $failures = q{SELECT string_agg(concat_ws(' ', relation, key, attempts), ', ' ORDER BY relation::text, key) FROM synchro.failures};
+
+sub refused_parents
+{
+	my ($testname, $n, @mends) = @_;
+	my $first = 1 + rows($local, 'SELECT count(*) FROM countries');
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$local->safe_psql('postgres', "INSERT INTO countries (code, n) SELECT 'c' || i, -1 FROM generate_series($first, $first + $n - 1) i;"
+		  . "INSERT INTO customers (name, country_id) SELECT 'of c' || i, i FROM generate_series($first, $first + $n - 1) i");
+	sync($local, 'office');
+	is(rows($local, $failures), join(', ', (map { "countries $_ 1" } $first .. $first + $n - 1), map { "customers $_ 1" } $first .. $first + $n - 1), "$testname: both are shown");
+	while (my ($node, $mend, $left) = splice @mends, 0, 3)
+	{
+		$node->safe_psql('postgres', $mend =~ s/FIRST/$first/gr);
+		sync($local, 'office');
+		is(rows($local, $failures), $left =~ s/(\d+)(?= \d)/$first + $1/ger, "$testname: and gone");
+	}
+	return;
+}
+
+refused_parents('corrected here', 1, $local, 'UPDATE countries SET n = 1', '');
+refused_parents('refused no more', 1, $remote, 'ALTER TABLE countries DROP CONSTRAINT positive', '');
+$remote->safe_psql('postgres', 'ALTER TABLE countries ADD CONSTRAINT positive CHECK (n > 0) NOT VALID');
+refused_parents('made there', 1, $remote, q{INSERT INTO countries (code, n) VALUES ('cFIRST', 2)}, '');
+refused_parents('not needed any more', 1, $local, 'UPDATE customers SET country_id = NULL WHERE country_id = FIRST', '');
+refused_parents('one of two', 2, $local, 'UPDATE countries SET n = 1 WHERE id = FIRST', 'countries 1 2, customers 1 2', $local, 'UPDATE countries SET n = 1', '');
+is(rows($local, q{SELECT failed FROM synchro.remotes}), '0', 'nothing has failed');
+same($local, $remote, 'SELECT name, code FROM customers c LEFT JOIN countries p ON p.id = country_id ORDER BY name', 'and all that refer to them are there');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
