@@ -104,6 +104,10 @@ extern void synchro_sql_define_try(StringInfo sql);
 extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
+/* in heirsql.c */
+extern void synchro_sql_define_heir(StringInfo sql);
+extern void synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt);
+
 /* in extrasql.c */
 extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);

@@ -482,6 +482,8 @@ append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, boo
 	append_resolving(batch, sql, tables, components, size, leftovers);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
+	foreach(cell, tables)
+		synchro_sql_heirs(sql, lfirst(cell));
 	append_deletes(batch, sql, components);
 	if (batch->apart)
 		append_deletes_apart(batch, sql, components);
