@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "formercontact.h"
 #include "localsql.h"
 #include "logsnapshot.h"
 #include "restored.h"
@@ -203,6 +204,48 @@ inherit_tables(const SynchroLink *link, const char *previous)
 }
 
 /*
+ * Of a database that was restored from a dump: rows that were pushed after the
+ * dump was made are lost here, and still on the remote, with references.  An id
+ * that is given once more would be taken for the row that had it, and that be
+ * written over.  So sequences of primary keys go on after the highest id that the
+ * remote remembers.  What has been inserted before that is not helped.
+ */
+static void
+pass_ids(const SynchroLink *link, const char *previous)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *params[1] = {previous};
+	SynchroRows *rows;
+	SynchroSqlScope scope;
+
+	rows = synchro_remote_query(link->remote,
+								"SELECT relation, max(local_key[1]::int8) FROM " SYNCHRO_PEER_SCHEMA ".reference"
+								" WHERE node = $1::uuid AND cardinality(local_key) = 1 AND local_key[1] ~ '^[0-9]{1,18}$' GROUP BY relation",
+								1, params);
+	synchro_local_begin("synchro: passing ids that were given before");
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+
+	/* version 1.0 does not say which columns have a sequence */
+	for (int i = 0; i < rows->nrows && synchro_former_is_noted(); i++)
+	{
+		Oid			types[] = {TEXTOID, TEXTOID};
+		Datum		values[lengthof(types)];
+
+		values[0] = CStringGetTextDatum(synchro_value(rows, i, 0));
+		values[1] = CStringGetTextDatum(synchro_value(rows, i, 1));
+		synchro_sql_run("SELECT setval(q.sequence, $2::bigint) FROM (SELECT pg_get_serial_sequence($1, a.attname)::regclass AS sequence"
+						"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum = ANY (w.from_sequence)"
+						"  WHERE w.relation = to_regclass($1) AND cardinality(w.from_sequence) = 1 OFFSET 0) q"
+						" JOIN pg_sequence s ON s.seqrelid = q.sequence WHERE s.seqincrement > 0 AND s.seqmax >= $2::bigint"
+						" AND $2::bigint > coalesce(pg_sequence_last_value(q.sequence), 0)",
+						lengthof(types), types, values, NULL);
+	}
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
  * Take over what the remote remembers for the node that we were, previous.
  *
  * sent_before: see SynchroFormerContact; what was pushed before that is ours,
@@ -221,6 +264,8 @@ synchro_restored_inherit(const SynchroLink *link, const char *previous, const ch
 
 	all = all || rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
 		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
+	if (link->preview == NULL && strcmp(keys_snapshot, BEGINNING) == 0)
+		pass_ids(link, previous);
 	if (link->knows_tables)
 		inherit_tables(link, previous);
 	params[2] = all ? NULL : psprintf(UINT64_FORMAT, Max(synchro_snapshot_parse(keys_snapshot)->xmax, sent_before));

@@ -87,6 +87,11 @@ is(rows($remote, q{SELECT code, secret FROM customer c JOIN country ON country.i
 is(rows($remote, 'SELECT count(*) FROM part', 'shop'), '2', 'partitions are watched');
 is(rows($other, q{SELECT state FROM synchro.remotes WHERE remote = 'idle'}, 'shop'), 'paused', 'what was paused still is');
 
+# what is pushed after the dump was made, and is not in it
+$local->safe_psql('shop', q{INSERT INTO note (customer_id, what) SELECT 1, 'lost here ' || i FROM generate_series(1, 3) i});
+sync($local, 'office', dbname => 'shop');
+$rows = rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop');
+
 # in the place of what it is a dump of: there it is for this database, as is what CREATE EXTENSION makes
 $local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part CASCADE; DROP FUNCTION quietly()');
 $local->command_ok([ 'pg_restore', '--exit-on-error', '-d', $local->connstr('shop'), $file ], 'pg_restore into the same database');
@@ -94,6 +99,9 @@ is(rows($local, 'SELECT state FROM synchro.node', 'shop'), 'held', 'it is held, 
 $local->safe_psql('shop', q{SELECT synchro.confirm_node(); UPDATE note SET what = 'changed here'});
 is(sync($local, 'office', dbname => 'shop')->{inserted}, 0, 'and knows its rows on the remote');
 is(rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop'), $rows, 'none is there twice');
+$local->safe_psql('shop', q{INSERT INTO note (customer_id, what) VALUES (1, 'new')});
+is(sync($local, 'office', dbname => 'shop')->{inserted}, 1, 'a new row is not taken for one that was lost');
+is(rows($remote, q{SELECT string_agg(what, ', ' ORDER BY what) FROM note WHERE what ~ '^(new|lost)'}, 'shop'), 'lost here 1, lost here 2, lost here 3, new', 'so those stay on the remote');
 
 # and away, without leaving anything
 $other->safe_psql('shop', 'DROP EXTENSION synchro');
