@@ -467,6 +467,7 @@ void
 synchro_keycheck_notices(const SynchroTable *table, List *key, bool allow_many)
 {
 	StringInfoData columns;
+	bool		nullable = false;
 	ListCell   *cell;
 
 	if (key == NIL)
@@ -478,20 +479,22 @@ synchro_keycheck_notices(const SynchroTable *table, List *key, bool allow_many)
 		char	   *name = lfirst(cell);
 
 		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(name));
-		if (!table->columns[require_column(table, name)].not_null)
-			ereport(NOTICE,
-					(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-					 errmsg("column \"%s\" of the natural key of table \"%s\" may hold NULL",
-							name, table->name),
-					 errdetail("A NULL in a natural key matches NULL.")));
+		if (table->columns[require_column(table, name)].not_null)
+			continue;
+		nullable = true;
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("column \"%s\" of the natural key of table \"%s\" may hold NULL",
+						name, table->name),
+				 errdetail("A NULL in a natural key matches NULL.")));
 	}
 	if (!allow_many && !has_unique_index(table, key))
 		ereport(NOTICE,
 				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 				 errmsg("the natural key of table \"%s\" is not unique by any index", table->name),
 				 errdetail("Rows that share a key cannot be told apart on the remote."),
-				 errhint("CREATE UNIQUE INDEX ON %s (%s), there as well.",
-						 table->qualified, columns.data)));
+				 errhint("CREATE UNIQUE INDEX ON %s (%s)%s, there as well.",
+						 table->qualified, columns.data, nullable ? " NULLS NOT DISTINCT" : "")));
 }
 
 /*

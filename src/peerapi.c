@@ -136,7 +136,7 @@ synchro_peer_begin(PG_FUNCTION_ARGS)
 				 errmsg("a node cannot push to itself"),
 				 errdetail("Both databases have the node id %s: one is a copy of the other, or they are one.",
 						   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&own)))),
-				 errhint("On the copy, run SELECT synchro.confirm_node().")));
+				 errhint("On the copy, run SELECT synchro.confirm_node(). If they are one, correct the server's options.")));
 
 	/* a preview rolls back to where it has begun a batch, with all that was said of that */
 	if (!synchro_log_changes)

@@ -406,7 +406,8 @@ mends('a key that is lost', {
 	fix => qr/^SELECT synchro\.register_natural_key\('public\.things', '\{b\}'\);\n-- what was changed meanwhile/ }, {
 	break => [ $local, 'ALTER TABLE keyed DROP a' ],
 	severity => 'error', table => 'keyed', problem => qr/^table public\.keyed has lost its key \(a\)/,
-	fix => qr/^SELECT synchro\.unregister_natural_key\('public\.keyed'\);/ }, {
+	fix => qr/^-- name other columns that identify a row: SELECT synchro\.register_natural_key\('public\.keyed', '\{\.\.\.\}'\);\n-- or let ids find rows; .*: SELECT synchro\.unregister_natural_key\('public\.keyed'\);\n/,
+	by => [ $local, q{SELECT synchro.unregister_natural_key('keyed')} ] }, {
 	break => [ $local, 'ALTER TABLE bare DROP a' ],
 	severity => 'error', table => 'bare', problem => qr/^table public\.bare has lost its key \(a\)/,
 	fix => qr/^-- add a primary key, or name columns that identify a row: SELECT synchro\.register_natural_key\('public\.bare', '\{\.\.\.\}'\);/,
@@ -437,6 +438,14 @@ mends('a copy', {
 	severity => 'error', table => undef, problem => qr/^this database is a copy or was restored, and is held/,
 	fix => qr/^-- if this database is to push, too, or in place of the original:\n-- SELECT synchro\.confirm_node\(\);$/, by => [ $local, 'SELECT synchro.confirm_node()' ] });
 
+# a column of the key that has another name there: to add it would make each row another one
+mends('a key renamed', {
+	break => [ $local, 'ALTER TABLE customers RENAME email TO mail' ],
+	severity => 'error', table => 'customers', problem => qr/^on remote "office": table public\.customers has no column mail$/,
+	fix => qr/${there}-- it is in the natural key\. If it was renamed: ALTER TABLE public\.customers RENAME COLUMN email TO mail;$/,
+	by => [ $remote, 'ALTER TABLE customers RENAME email TO mail' ] });
+both($local, $remote, 'ALTER TABLE customers RENAME mail TO email');
+
 # a remote whose owner is no superuser
 $local->safe_psql('postgres', sprintf(<<'SQL', $remote->port));
 CREATE ROLE app;
@@ -450,7 +459,7 @@ SQL
 	local $name = 'branch';
 	mends('rights here', {
 		severity => 'error', table => undef, problem => qr/^remote "branch" has no user mapping for app, who owns it$/,
-		fix => qr/^CREATE USER MAPPING FOR app SERVER branch OPTIONS \(user 'app', password 'put the password here'\);$/,
+		fix => qr/^-- with the user and password there: CREATE USER MAPPING FOR app SERVER branch OPTIONS \(user 'app', password '\.\.\.'\);$/,
 		by => [ $local, q{CREATE USER MAPPING FOR app SERVER branch OPTIONS (user 'sync', password 'secret')} ] }, {
 		break => [ $local, 'REVOKE SELECT ON orders FROM app; GRANT SELECT (id, number, customer_id) ON orders TO app' ],
 		severity => 'error', table => 'orders', problem => qr/^role app, who owns remote "branch", may not read table public\.orders$/,
@@ -462,9 +471,7 @@ SQL
 		severity => 'error', table => 'notes', problem => qr/^row-level security of table public\.notes is in the way of role app, who owns remote "branch"$/,
 		fix => qr/^ALTER ROLE app BYPASSRLS;$/ });
 
-	# the SQL itself, where the role is right and a password is asked for: what it leaves is another problem
-	$local->safe_psql('postgres', 'DROP USER MAPPING FOR app SERVER branch');
-	run_fix((found())[0]{fix});
+	$local->safe_psql('postgres', q{ALTER USER MAPPING FOR app SERVER branch OPTIONS (SET password 'another')});
 	my ($row) = found();
 	like("$row->{problem} $row->{fix}", qr/^could not connect to remote "branch": .*password authentication failed.* -- /s, 'a mapping with a wrong password');
 	$local->safe_psql('postgres', q{ALTER USER MAPPING FOR app SERVER branch OPTIONS (DROP password)});
