@@ -42,7 +42,7 @@ remote_decides(SynchroLink *link, const SynchroLinkTable *lt)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s is watched by other keys on remote \"%s\"", lt->table->qualified, link->target->name),
 				 errdetail("Primary key and natural key here: %s.  There: %s.", synchro_table_keys_text(lt->table), there),
-				 errhint("Name the same natural key on both sides: SELECT synchro.alter_table(%s, natural_key => ...).",
+				 errhint("If a column was renamed, rename it on the other side, too. Else name the same natural key on both: SELECT synchro.alter_table(%s, natural_key => ...).",
 						 quote_literal_cstr(lt->table->qualified))));
 	return there != NULL;
 }

@@ -153,6 +153,17 @@ $remote->safe_psql('postgres', 'ALTER TABLE countries ADD CONSTRAINT positive CH
 refused_parents('made there', 1, $remote, q{INSERT INTO countries (code, n) VALUES ('cFIRST', 2)}, '');
 refused_parents('not needed any more', 1, $local, 'UPDATE customers SET country_id = NULL WHERE country_id = FIRST', '');
 refused_parents('one of two', 2, $local, 'UPDATE countries SET n = 1 WHERE id = FIRST', 'countries 1 2, customers 1 2', $local, 'UPDATE countries SET n = 1', '');
+
+# one that is there already, and has no natural key to be found by
+both($local, $remote, 'CREATE TABLE colours (id serial PRIMARY KEY, code text NOT NULL UNIQUE); ALTER TABLE customers ADD colour_id int REFERENCES colours');
+$remote->safe_psql('postgres', q{SELECT setval('colours_id_seq', 100); INSERT INTO colours (code) VALUES ('red')});
+$local->safe_psql('postgres', q{INSERT INTO colours (code) VALUES ('red'); INSERT INTO customers (name, colour_id) VALUES ('red one', 1)});
+sync($local, 'office');
+is(rows($local, q{SELECT sqlstate, hint FROM synchro.failures WHERE relation = 'colours'::regclass}),
+	q{23505|If that row there is the same one, say by what: SELECT synchro.register_natural_key('public.colours', '{...}').}, 'a parent that is there already: what helps');
+$local->safe_psql('postgres', q{SELECT synchro.register_natural_key('colours', '{code}')});
+sync($local, 'office');
+is(rows($remote, q{SELECT name, code FROM customers JOIN colours c ON c.id = colour_id}), 'red one|red', 'and it does');
 is(rows($local, q{SELECT failed FROM synchro.remotes}), '0', 'nothing has failed');
 same($local, $remote, 'SELECT name, code FROM customers c LEFT JOIN countries p ON p.id = country_id ORDER BY name', 'and all that refer to them are there');
 
