@@ -112,6 +112,9 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 	{
 		List	   *component = list_nth(components, i);
 
+		/* rows below that are to be deleted are found where they were */
+		foreach(cell, component)
+			synchro_sql_heirs(sql, lfirst(cell));
 		foreach(cell, component)
 		{
 			const SynchroLinkTable *lt = lfirst(cell);
@@ -482,8 +485,6 @@ append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, boo
 	append_resolving(batch, sql, tables, components, size, leftovers);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
-	foreach(cell, tables)
-		synchro_sql_heirs(sql, lfirst(cell));
 	append_deletes(batch, sql, components);
 	if (batch->apart)
 		append_deletes_apart(batch, sql, components);

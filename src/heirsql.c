@@ -81,8 +81,9 @@ synchro_sql_define_heir(StringInfo sql)
 }
 
 /*
- * Append the statement for a table whose rows have been written, before any are
- * deleted.
+ * Append the statement for a table whose rows have been written, before any of
+ * it are deleted, and after rows that refer to them are: of those the map says
+ * where they were.
  */
 void
 synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt)

@@ -79,6 +79,13 @@ is(rows($local, q{SELECT relation, difference, columns FROM synchro.verify('offi
 on($local, q{SELECT synchro.requeue('office')});
 merged('with rows below it, sent again');
 
+# what is deleted below it in the same batch is
+on($remote, q{INSERT INTO customers (email) VALUES ('doris')});
+on($local, q{BEGIN; DELETE FROM likes WHERE what = 'tea' AND customer_id = (SELECT id FROM customers WHERE email = 'dora'); DELETE FROM orders WHERE number = 2 AND customer_id = (SELECT id FROM customers WHERE email = 'dora');}
+	. rename_customer('dora', 'doris') . '; COMMIT');
+merged('with deletes below it');
+on($local, rename_customer('doris', 'dora'));
+
 # together with others, in batches of few rows
 on($local, map { add_customer("c$_", $_) } 1 .. 10);
 sync($local, 'office');
