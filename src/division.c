@@ -258,8 +258,14 @@ park_key(Division *division, const SynchroBatchKeys *keys, int position, const S
 	if (synchro_error_may_need_others(error->sqlstate))
 	{
 		MemoryContext old = MemoryContextSwitchTo(division->pass->batch_context);
+		List	   *kept = slice_keys(one, position, 1);
+		SynchroIdentities *identities = ((SynchroBatchKeys *) linitial(kept))->identities;
 
-		division->later = list_concat(division->later, slice_keys(one, position, 1));
+		/* those of a row that others needed go with the part that needed it */
+		for (int i = 0; i < identities->nidentity; i++)
+			if (identities->values[i] != NULL)
+				identities->values[i] = pstrdup(identities->values[i]);
+		division->later = list_concat(division->later, kept);
 		MemoryContextSwitchTo(old);
 	}
 }
