@@ -20,7 +20,7 @@
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 #define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
 
-/* that of ln(0), see synchro_sql_begin_deciding() */
+/* that of ln(0), see synchro_sql_same_node() */
 #define SYNCHRO_OTHER_NODE		"2201E"
 
 /*
@@ -105,7 +105,7 @@ extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, con
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in heirsql.c */
-extern void synchro_sql_define_heir(StringInfo sql);
+extern void synchro_sql_define_heirs(StringInfo sql);
 extern void synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt);
 
 /* in extrasql.c */

@@ -354,6 +354,8 @@ append_opening(SynchroBatch *batch, StringInfo sql, const char *token, bool comm
 
 	appendStringInfoString(sql, link->preview != NULL ? SYNCHRO_PREVIEW_BEGIN : "BEGIN;");
 	appendStringInfoString(sql, "SET CONSTRAINTS ALL DEFERRED;");
+	if (link->peer_node != NULL)
+		synchro_sql_same_node(sql, link);
 	if (size > 0)
 		synchro_prepared_begin(sql, link, size);
 	synchro_sql_fence(sql, link, size > 0 ? link : NULL, batch->position, token, batch->snapshot, batch->keys_snapshot);

@@ -56,8 +56,8 @@ extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
 extern void synchro_peer_tables(StringInfo sql, bool again);
 extern void synchro_peer_find_leftovers(SynchroLink *link);
-/* a division by zero among so many first statements of a script is the fence's; likewise ln(0), see synchro_sql_begin_deciding() */
-#define SYNCHRO_FENCE_STATEMENTS	5
+/* a division by zero among so many first statements of a script is the fence's; likewise ln(0), see synchro_sql_same_node() */
+#define SYNCHRO_FENCE_STATEMENTS	6
 
 extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link, SynchroLink *prepare,
 							  const SynchroPosition *position, const char *token,

@@ -368,7 +368,7 @@ static const char *const probes_there[] = {
 	" FROM t WHERE NOT EXISTS (SELECT FROM x WHERE x.relid = t.relid)",
 	/* a column of the key by another name: without that, each row would be another one */
 	THERE COLUMNS "SELECT 'error', c.relid, format('table %s has no column %I', c.relation, c.name),"
-	" CASE WHEN c.key AND u.other IS NOT NULL THEN " IN_COMMENT("format('-- it is in the natural key. If it was renamed: ALTER TABLE %s RENAME COLUMN %I TO %I;', c.relation, u.other, c.name)") " ELSE "
+	" CASE WHEN c.key AND u.other IS NOT NULL THEN " IN_COMMENT("format('-- it is in the natural key. If it was renamed: ALTER TABLE %1$s RENAME COLUMN %2$I TO %3$I; if it is new: ALTER TABLE %1$s ADD COLUMN %3$I %4$s;', c.relation, u.other, c.name, c.type)") " ELSE "
 	" " TYPE_FIRST " ||"
 	" format('ALTER TABLE %s ADD COLUMN %I %s%s;', c.relation, c.name, c.type,"
 	"  CASE WHEN c.collated <> 'pg_catalog.\"default\"' THEN ' COLLATE ' || c.collated ELSE '' END) END, true"

@@ -111,12 +111,21 @@ synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append what comes first in a transaction that decides.  The remote is to be
- * the node still that the link has met: what comes from that one has been left
- * out, and of another one, as confirm_node() makes it, all would be pushed back
- * to it, rows without a natural key as new ones.  If it is not, that is an error
- * by SQLSTATE SYNCHRO_OTHER_NODE among the script's first statements: nothing of
- * ours that could raise it need be there yet.  seen: how much of
+ * Append "the remote is the node still that the link has met", to come before
+ * the fence.  What comes from that one has been left out; to another one, as
+ * confirm_node() makes it, all that would be pushed back, rows without a natural
+ * key as new ones.  If it is not, that is an error by SQLSTATE SYNCHRO_OTHER_NODE:
+ * nothing of ours that could raise one need be there yet.
+ */
+void
+synchro_sql_same_node(StringInfo sql, const SynchroLink *link)
+{
+	appendStringInfo(sql, "SELECT pg_catalog.ln((synchro.peer_node() OPERATOR(pg_catalog.=) '%s'::uuid)::int4::float8);",
+					 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(link->peer_node))));
+}
+
+/*
+ * Append what comes first in a transaction that decides.  seen: how much of
  * the remote's log had been pushed here when the batch was read, as a snapshot
  * of the remote; NULL if nothing is known of that.  uncertainty: of the clocks,
  * microseconds.  named: likewise, how much of what its rows are called; looks:
@@ -130,8 +139,7 @@ synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *
 					 seen != NULL ? quote_literal_cstr(seen) : "NULL", uncertainty);
 	if (named != NULL)
 		appendStringInfo(sql, ", %s, %s", quote_literal_cstr(named), looks ? "true" : "false");
-	appendStringInfo(sql, ");SELECT pg_catalog.ln((synchro.peer_node() = '%s')::int4::float8);",
-					 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(link->peer_node))));
+	appendStringInfoString(sql, ");");
 }
 
 /*

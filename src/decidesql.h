@@ -21,6 +21,7 @@
 	" WHEN (" there ".stamp, " there ".origin) > (" here ".stamp, " here ".origin) THEN 'l' END::\"char\""
 
 extern void synchro_sql_stage_decisions(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_same_node(StringInfo sql, const SynchroLink *link);
 extern void synchro_sql_begin_deciding(StringInfo sql, const SynchroLink *link, const char *seen, int64 uncertainty,
 									   const char *named, bool looks);
 extern void synchro_sql_decide(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt,

@@ -14,14 +14,19 @@
  *
  * So before anything is deleted, all rows of the remote that refer to the one are
  * made to refer to the other, by each foreign key that there is.  What cannot,
- * since the other one has such a row already, is that row by a unique value: it
+ * since the other one has such a row already by a unique index, is that row: it
  * goes with the deleted one, and what refers to it in turn is made to refer to
- * that one.  What this user must not change keeps the batch from being applied,
- * as a row would that still refers to one to be deleted: so the renamed row is
- * parked.
+ * that one.  If anything else would go along, or lose its reference, the batch is
+ * not applied, as if a constraint had refused it: so the renamed row is parked.
+ * Where a foreign key keeps a row from being deleted, it says so itself.
  *
- * The function looks for foreign keys when there is such a row, which is rare,
- * and works row by row, since each may fail by itself.
+ * The functions look for foreign keys when there is such a row, which is rare,
+ * and go row by row, since each may fail by itself.  Two of them run with a
+ * search_path of their own and write the statements, all names qualified; the
+ * third has these executed with the role's, as triggers are to find it.
+ *
+ * Two unique indexes that are checked later, at the end of the transaction, let a
+ * row be moved that the other one has: the batch fails then, and the row is parked.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,54 +35,125 @@
 #include "applysql.h"
 
 /*
- * Append the function: of the rows that refer to one, which is at before in
- * table part, to have them refer to the one at now in table its_part.  What they
- * refer to is read first, since triggers may move these rows.
+ * Of pairs of rows, each by table and place, and each foreign key to the former:
+ * how to find what refers to it (parameter 1: was), and to move that (1: will, 2
+ * and 3: table and place; NULL if it cannot be); goes: it would go along.  The
+ * values are read before anything is moved, since that may move these rows, too.
+ */
+static const char *const define_plan =
+"CREATE FUNCTION pg_temp.synchro_heir_plan(parts oid[], befores tid[], its_parts oid[], nows tid[], OUT child regclass, OUT columns name[], OUT was text,"
+"  OUT will text, OUT finding text, OUT moving text, OUT goes boolean, OUT readable boolean) RETURNS SETOF record LANGUAGE plpgsql"
+"  SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC' SET intervalstyle = postgres SET extra_float_digits = 1 AS $synchro$"
+" DECLARE fk record; was_values text[]; will_values text[];"
+" BEGIN"
+" FOR i IN 1 .. cardinality(parts) LOOP"
+"  FOR fk IN SELECT k.conrelid::regclass AS child, k.confrelid::regclass AS parent, k.confdeltype, k.conkey,"
+"    array_agg(a.attname ORDER BY u.n) AS columns,"
+"    string_agg(format('p.%I::text', r.attname), ', ' ORDER BY u.n) AS referenced,"
+"    string_agg(format('($1::text[])[%s]::%s OPERATOR(%I.%s) c.%I', u.n, format_type(r.atttypid, r.atttypmod), s.nspname, o.oprname, a.attname), ' AND ' ORDER BY u.n) AS finding,"
+"    string_agg(format('%I = ($1::text[])[%s]::%s', a.attname, u.n, format_type(r.atttypid, r.atttypmod)), ', ' ORDER BY u.n)"
+"     FILTER (WHERE a.attgenerated = '' AND a.attidentity <> 'a') AS moving"
+"   FROM pg_constraint k CROSS JOIN unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY u (a, r, o, n)"
+"   JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r"
+"   JOIN pg_operator o ON o.oid = u.o JOIN pg_namespace s ON s.oid = o.oprnamespace"
+"   WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.confrelid = parts[i] OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors(parts[i])))"
+"   AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)"
+"   GROUP BY k.oid ORDER BY k.oid"
+"  LOOP"
+"   EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO was_values USING parts[i], befores[i];"
+"   EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO will_values USING its_parts[i], nows[i];"
+"   CONTINUE WHEN was_values IS NULL OR array_position(was_values, NULL) IS NOT NULL OR was_values = will_values;"
+"   child := fk.child; columns := fk.columns; was := was_values; will := will_values;"
+"   finding := format('SELECT c.tableoid AS part, c.ctid AS place FROM %s c WHERE %s', fk.child, fk.finding);"
+"   moving := CASE WHEN array_position(will_values, NULL) IS NULL AND will_values IS NOT NULL THEN format('UPDATE %s c SET %s WHERE c.tableoid = $2 AND c.ctid = $3', fk.child, fk.moving) END;"
+"   goes := fk.confdeltype IN ('c', 'n', 'd');"
+"   readable := has_table_privilege(fk.child, 'SELECT') OR NOT EXISTS (SELECT FROM unnest(fk.conkey) u WHERE NOT has_column_privilege(fk.child, u, 'SELECT'));"
+"   RETURN NEXT;"
+"  END LOOP;"
+" END LOOP;"
+" END $synchro$;";
+
+/*
+ * How to find the row with which one (2 and 3: table and place) clashes by an
+ * index, with other values (1) in some columns; NULL: by none that says which.
+ */
+static const char *const define_same =
+"CREATE FUNCTION pg_temp.synchro_heir_same(part oid, space text, name text, columns name[]) RETURNS text LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $synchro$"
+" SELECT format('SELECT x.tableoid AS part, x.ctid AS place FROM %s x, %s c WHERE c.tableoid = $2 AND c.ctid = $3 AND (x.tableoid <> $2 OR x.ctid <> $3) AND ',"
+"   coalesce(pg_partition_root(part), part::regclass), part::regclass)"
+"  || string_agg(CASE WHEN array_position(columns, a.attname) IS NOT NULL"
+"    THEN format('x.%I OPERATOR(%I.%s) ($1::text[])[%s]::%s', a.attname, s.nspname, o.oprname, array_position(columns, a.attname), format_type(a.atttypid, a.atttypmod))"
+"    ELSE format('(x.%1$I OPERATOR(%2$I.%3$s) c.%1$I OR x.%1$I IS NULL AND c.%1$I IS NULL)', a.attname, s.nspname, o.oprname) END, ' AND ')"
+"  FROM pg_index n CROSS JOIN LATERAL unnest(n.indkey[0:n.indnkeyatts - 1], n.indclass[0:n.indnkeyatts - 1]) k (attnum, class)"
+"  JOIN pg_attribute b ON b.attrelid = n.indrelid AND b.attnum = k.attnum JOIN pg_attribute a ON a.attrelid = part AND a.attname = b.attname"
+"  JOIN pg_opclass l ON l.oid = k.class JOIN pg_amop m ON m.amopfamily = l.opcfamily AND m.amoplefttype = l.opcintype AND m.amoprighttype = l.opcintype AND m.amopstrategy = 3"
+"  JOIN pg_am h ON h.oid = m.amopmethod AND h.amname = 'btree' JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace s ON s.oid = o.oprnamespace"
+"  WHERE n.indexrelid = to_regclass(format('%I.%I', space, name)) AND n.indisunique AND n.indpred IS NULL AND n.indexprs IS NULL"
+"  AND (n.indrelid = part OR n.indrelid IN (SELECT relid FROM pg_partition_ancestors(part)))"
+"  HAVING count(*) = max(n.indnkeyatts)"
+" $synchro$;";
+
+/*
+ * Have what refers to some rows refer to others.  Rounds, since a trigger may
+ * move rows while they are gone through; one that has moved nothing is the last,
+ * and what is there then has been kept by something.
+ */
+static const char *const define_heirs =
+"CREATE FUNCTION pg_temp.synchro_heirs(parts oid[], befores tid[], its_parts oid[], nows tid[]) RETURNS void LANGUAGE plpgsql AS $synchro$"
+" DECLARE plan record; child record; same record; name text; space text; statement text; reason text; moved int8; done int8;"
+" BEGIN"
+" FOR plan IN SELECT * FROM pg_temp.synchro_heir_plan(parts, befores, its_parts, nows) LOOP"
+"  IF NOT plan.readable THEN"
+"   CONTINUE WHEN NOT plan.goes;"
+"   RAISE insufficient_privilege USING MESSAGE = pg_catalog.format('permission denied for table %s', plan.child);"
+"  END IF;"
+"  LOOP"
+"   moved := 0;"
+"   FOR child IN EXECUTE plan.finding USING plan.was LOOP"
+"    EXIT WHEN plan.moving IS NULL;"
+"    BEGIN"
+"     EXECUTE plan.moving USING plan.will, child.part, child.place;"
+"     GET DIAGNOSTICS done = ROW_COUNT;"
+"     moved := moved OPERATOR(pg_catalog.+) done;"
+"    EXCEPTION WHEN unique_violation OR exclusion_violation THEN NULL; END;"
+"   END LOOP;"
+"   EXIT WHEN moved OPERATOR(pg_catalog.=) 0::int8;"
+"  END LOOP;"
+"  FOR child IN EXECUTE plan.finding USING plan.was LOOP"
+"   same := NULL; statement := NULL; reason := NULL;"
+"   IF plan.moving IS NOT NULL THEN"
+"    BEGIN"
+"     EXECUTE plan.moving USING plan.will, child.part, child.place;"
+"     GET DIAGNOSTICS done = ROW_COUNT;"
+"     CONTINUE WHEN done OPERATOR(pg_catalog.>) 0::int8;"
+"    EXCEPTION WHEN unique_violation OR exclusion_violation THEN"
+"     GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME, space = SCHEMA_NAME, reason = MESSAGE_TEXT;"
+"     statement := pg_temp.synchro_heir_same(child.part, space, name, plan.columns);"
+"    END;"
+"   END IF;"
+"   IF statement IS NOT NULL THEN"
+"    EXECUTE statement INTO same USING plan.will, child.part, child.place;"
+"    IF same.place IS NOT NULL THEN PERFORM pg_temp.synchro_heirs(ARRAY[child.part], ARRAY[child.place], ARRAY[same.part], ARRAY[same.place]); CONTINUE; END IF;"
+"   END IF;"
+"   IF plan.goes THEN"
+"    PERFORM pg_temp.synchro_raise('23503', pg_catalog.format('a row of %s refers to the row that had the name before, and cannot be moved to the one that has it now%s',"
+"     plan.child, CASE WHEN reason IS NULL THEN '' ELSE pg_catalog.concat(': ', reason) END), '');"
+"   END IF;"
+"  END LOOP;"
+" END LOOP;"
+" EXCEPTION WHEN syntax_error_or_access_rule_violation THEN"
+"  PERFORM pg_temp.synchro_raise('23503', pg_catalog.concat('the row that had the name before may be referred to, which cannot be changed: ', SQLERRM), '');"
+" END $synchro$;";
+
+/*
+ * Append the functions.
  */
 void
-synchro_sql_define_heir(StringInfo sql)
+synchro_sql_define_heirs(StringInfo sql)
 {
-	appendStringInfoString(sql,
-						   "CREATE FUNCTION pg_temp.synchro_heir(part oid, before tid, its_part oid, now tid) RETURNS void LANGUAGE plpgsql AS $synchro$"
-						   " DECLARE fk record; child record; same record; columns text[] := '{}'; name text; space text; matching text; was text[]; will text[]; finding text[] := '{}'; found text[] := '{}'; moving text[] := '{}'; moved text[] := '{}';"
-						   " BEGIN"
-						   " FOR fk IN SELECT k.conrelid::regclass AS child, k.confrelid::regclass AS parent,"
-						   "   array_agg(a.attname ORDER BY u.n)::text AS columns,"
-						   "   string_agg(format('p.%I::text', r.attname), ', ' ORDER BY u.n) AS referenced,"
-						   "   string_agg(format('($1::text[])[%s]::%s OPERATOR(%I.%s) c.%I', u.n, format_type(r.atttypid, r.atttypmod), s.nspname, o.oprname, a.attname), ' AND ' ORDER BY u.n) AS finding,"
-						   "   string_agg(format('%I = ($1::text[])[%s]::%s', a.attname, u.n, format_type(r.atttypid, r.atttypmod)), ', ' ORDER BY u.n) AS moving"
-						   "  FROM pg_constraint k CROSS JOIN unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY u (a, r, o, n)"
-						   "  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r"
-						   "  JOIN pg_operator o ON o.oid = u.o JOIN pg_namespace s ON s.oid = o.oprnamespace"
-						   "  WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.confrelid = part OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors(part)))"
-						   "  GROUP BY k.oid ORDER BY k.oid"
-						   " LOOP"
-						   "  EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO was USING part, before;"
-						   "  EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO will USING its_part, now;"
-						   "  CONTINUE WHEN was IS NULL OR will IS NULL OR was = will OR array_position(was, NULL) IS NOT NULL;"
-						   "  finding := finding || format('SELECT c.tableoid AS part, c.ctid AS place FROM %s c WHERE %s FOR UPDATE', fk.child, fk.finding);"
-						   "  found := found || was::text;"
-						   "  columns := columns || fk.columns;"
-						   "  moving := moving || format('UPDATE %s c SET %s WHERE c.tableoid = $2 AND c.ctid = $3', fk.child, fk.moving);"
-						   "  moved := moved || will::text;"
-						   " END LOOP;"
-						   " FOR i IN 1 .. cardinality(finding) LOOP"
-						   "  FOR child IN EXECUTE finding[i] USING found[i] LOOP"
-						   "   BEGIN EXECUTE moving[i] USING moved[i], child.part, child.place; EXCEPTION WHEN unique_violation OR exclusion_violation THEN"
-						   "    GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME, space = SCHEMA_NAME;"
-						   "    SELECT string_agg(format('x.%I::text = ', a.attname) || coalesce('($1::text[])[' || array_position(columns[i]::name[], a.attname) || ']', format('c.%I::text', a.attname)), ' AND ') INTO matching"
-						   "     FROM pg_index n CROSS JOIN unnest(n.indkey) k JOIN pg_attribute a ON a.attrelid = child.part AND a.attname = (SELECT attname FROM pg_attribute WHERE attrelid = n.indrelid AND attnum = k)"
-						   "     WHERE n.indexrelid = to_regclass(format('%I.%I', space, name)) AND n.indisunique AND n.indpred IS NULL AND n.indexprs IS NULL;"
-						   "    CONTINUE WHEN matching IS NULL;"
-						   "    EXECUTE format('SELECT x.tableoid AS part, x.ctid AS place FROM %s x, %s c WHERE c.tableoid = $2 AND c.ctid = $3 AND %s',"
-						   "     coalesce(pg_partition_root(child.part), child.part::regclass), child.part::regclass, matching) INTO same USING moved[i], child.part, child.place;"
-						   "    IF same.place IS NOT NULL THEN PERFORM pg_temp.synchro_heir(child.part, child.place, same.part, same.place); END IF;"
-						   "   END;"
-						   "  END LOOP;"
-						   " END LOOP;"
-						   " EXCEPTION WHEN insufficient_privilege THEN"
-						   "  PERFORM pg_temp.synchro_raise('23503', 'the row that had the name before is still referred to, which cannot be changed: ' || SQLERRM, '');"
-						   " END $synchro$;");
+	appendStringInfoString(sql, define_plan);
+	appendStringInfoString(sql, define_same);
+	appendStringInfoString(sql, define_heirs);
 }
 
 /*
@@ -92,7 +168,8 @@ synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt)
 
 	if (!lt->table->watched || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->unmapped || lt->rows == NULL || lt->nolds == 0)
 		return;
-	appendStringInfoString(sql, "SELECT pg_temp.synchro_heir(p.tableoid, p.ctid, t.tableoid, t.ctid) FROM (");
+	appendStringInfoString(sql, "SELECT pg_temp.synchro_heirs(pg_catalog.array_agg(p.tableoid), pg_catalog.array_agg(p.ctid),"
+						   " pg_catalog.array_agg(t.tableoid), pg_catalog.array_agg(t.ctid)) FROM (");
 	synchro_sql_doomed(sql, lt);
 	appendStringInfo(sql, ") x JOIN pg_temp.m_%d b ON b.kind = '" SYNCHRO_KIND_OLD "' AND ", lt->number);
 	synchro_sql_same_row(sql, lt, "b.r", "x.r");
@@ -108,5 +185,5 @@ synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_identity_equal(sql, lt, "p", "x.r");
 	appendStringInfo(sql, " JOIN %s t ON ", lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "t", "h.v");
-	appendStringInfoString(sql, ";");
+	appendStringInfoString(sql, " HAVING pg_catalog.count(*) > 0;");
 }

@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
@@ -207,8 +208,8 @@ inherit_tables(const SynchroLink *link, const char *previous)
  * Of a database that was restored from a dump: rows that were pushed after the
  * dump was made are lost here, and still on the remote, with references.  An id
  * that is given once more would be taken for the row that had it, and that be
- * written over.  So sequences of primary keys go on after the highest id that the
- * remote remembers.  What has been inserted before that is not helped.
+ * written over.  So sequences that primary keys own go on after the highest id
+ * that the remote remembers.  What has been inserted before that is not helped.
  */
 static void
 pass_ids(const SynchroLink *link, const char *previous)
@@ -230,14 +231,23 @@ pass_ids(const SynchroLink *link, const char *previous)
 	{
 		Oid			types[] = {TEXTOID, TEXTOID};
 		Datum		values[lengthof(types)];
+		char	   *sequence;
 
 		values[0] = CStringGetTextDatum(synchro_value(rows, i, 0));
 		values[1] = CStringGetTextDatum(synchro_value(rows, i, 1));
-		synchro_sql_run("SELECT setval(q.sequence, $2::bigint) FROM (SELECT pg_get_serial_sequence($1, a.attname)::regclass AS sequence"
-						"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum = ANY (w.from_sequence)"
-						"  WHERE w.relation = to_regclass($1) AND cardinality(w.from_sequence) = 1 OFFSET 0) q"
-						" JOIN pg_sequence s ON s.seqrelid = q.sequence WHERE s.seqincrement > 0 AND s.seqmax >= $2::bigint"
-						" AND $2::bigint > coalesce(pg_sequence_last_value(q.sequence), 0)",
+		if (synchro_sql_run("SELECT q.sequence, s.seqincrement FROM (SELECT pg_get_serial_sequence($1, a.attname) AS sequence"
+							"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum = ANY (w.from_sequence)"
+							"  WHERE w.relation = to_regclass($1) AND cardinality(w.from_sequence) = 1 OFFSET 0) q"
+							" JOIN pg_sequence s ON s.seqrelid = q.sequence::regclass WHERE s.seqincrement > 0 AND s.seqmax > $2::bigint",
+							lengthof(types), types, values, NULL) != 1)
+			continue;
+		sequence = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+		/* by whole steps, which may be what keeps the ids of several nodes apart; never back */
+		values[0] = CStringGetTextDatum(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
+		synchro_sql_run(psprintf("SELECT setval(%s, q.v::bigint) FROM (SELECT last_value + ceil(($2::numeric - last_value) / $1::numeric) * $1::numeric AS v"
+								 "  FROM %s WHERE $2::bigint >= last_value) q JOIN pg_sequence s ON s.seqrelid = %s::regclass WHERE q.v < s.seqmax",
+								 quote_literal_cstr(sequence), sequence, quote_literal_cstr(sequence)),
 						lengthof(types), types, values, NULL);
 	}
 	synchro_sql_close(&scope);

@@ -224,7 +224,7 @@ synchro_sql_session(StringInfo sql, const char *mark)
 					 " BEGIN LOOP total := 0; FOREACH statement IN ARRAY statements LOOP EXECUTE statement; GET DIAGNOSTICS done = ROW_COUNT; total := total + done; END LOOP;"
 					 " EXIT WHEN total = 0; END LOOP; END$$;",
 					 quote_literal_cstr(mark));
-	synchro_sql_define_heir(sql);
+	synchro_sql_define_heirs(sql);
 }
 
 /*

@@ -442,7 +442,7 @@ mends('a copy', {
 mends('a key renamed', {
 	break => [ $local, 'ALTER TABLE customers RENAME email TO mail' ],
 	severity => 'error', table => 'customers', problem => qr/^on remote "office": table public\.customers has no column mail$/,
-	fix => qr/${there}-- it is in the natural key\. If it was renamed: ALTER TABLE public\.customers RENAME COLUMN email TO mail;$/,
+	fix => qr/${there}-- it is in the natural key\. If it was renamed: ALTER TABLE public\.customers RENAME COLUMN email TO mail; if it is new: ALTER TABLE public\.customers ADD COLUMN mail text;$/,
 	by => [ $remote, 'ALTER TABLE customers RENAME email TO mail' ] });
 both($local, $remote, 'ALTER TABLE customers RENAME mail TO email');
 
