@@ -105,6 +105,7 @@ extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, con
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in heirsql.c */
+extern bool synchro_sql_has_heirs(const SynchroLinkTable *lt);
 extern void synchro_sql_define_heirs(StringInfo sql);
 extern void synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt);
 

@@ -139,6 +139,30 @@ are_told(const SynchroBatch *batch)
 }
 
 /*
+ * Define the functions that heirs are made by, if the batch may have some and
+ * the session has none of them yet.
+ */
+static void
+define_heirs(SynchroLink *link)
+{
+	ListCell   *cell;
+	bool		needed = false;
+	StringInfoData sql;
+	SynchroRemoteError *error;
+
+	foreach(cell, link->tables)
+		needed |= synchro_sql_has_heirs(lfirst(cell));
+	if (!needed || link->heirs_defined)
+		return;
+	initStringInfo(&sql);
+	synchro_sql_define_heirs(&sql);
+	error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+	if (error != NULL)
+		synchro_remote_report(link->remote, error, "while defining temporary functions");
+	link->heirs_defined = true;
+}
+
+/*
  * Send the batch that was read, and apply it.  No local transaction.
  *
  * token: the position's new token.  commit: false to try it only.  The link's
@@ -172,6 +196,7 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	bool		straight_rows = batch->straight != NULL && batch->straight->rows != NULL;
 	SynchroRemoteError *error;
 
+	define_heirs(link);
 	elog(DEBUG2, "synchro: %s", sql);
 	memset(&batch->counts, 0, sizeof(batch->counts));
 	batch->anew = NIL;

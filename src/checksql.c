@@ -366,6 +366,7 @@ static const char *const probes_there[] = {
 	"   CASE WHEN t.key <> '{}' AND t.key <> t.primary_key AND NOT t.many THEN format('UNIQUE NULLS NOT DISTINCT (%s)', " LIST("t.key") ") END),"
 	"  t.schema, current_user, t.name, current_user, " IN_COMMENT("t.name") "), true"
 	" FROM t WHERE NOT EXISTS (SELECT FROM x WHERE x.relid = t.relid)",
+
 	/* a column of the key by another name: without that, each row would be another one */
 	THERE COLUMNS "SELECT 'error', c.relid, format('table %s has no column %I', c.relation, c.name),"
 	" CASE WHEN c.key AND u.other IS NOT NULL THEN " IN_COMMENT("format('-- it is in the natural key. If it was renamed: ALTER TABLE %1$s RENAME COLUMN %2$I TO %3$I; if it is new: ALTER TABLE %1$s ADD COLUMN %3$I %4$s;', c.relation, u.other, c.name, c.type)") " ELSE "

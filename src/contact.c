@@ -113,6 +113,12 @@ calling_off(const char *attempted)
 	return token;
 }
 
+static bool
+is_called_off(const char *token, const char *attempted)
+{
+	return attempted != NULL && synchro_position_same(token, calling_off(attempted));
+}
+
 /*
  * A node's position on the remote, so that nothing that was sent before can
  * move it any more; NULL if there is none.  acknowledged, attempted: the tokens
@@ -189,8 +195,7 @@ settle_former(const SynchroLink *link, const SynchroFormerContact *former, Synch
 	SynchroRows *rows = settle_position(link, former->node, former->acknowledged, former->attempted);
 	const char *token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
 
-	if (synchro_position_same(token, former->acknowledged) ||
-		(former->attempted != NULL && synchro_position_same(token, calling_off(former->attempted))))
+	if (synchro_position_same(token, former->acknowledged) || is_called_off(token, former->attempted))
 		return true;
 	if (!synchro_position_same(token, former->attempted))
 		return false;
@@ -327,7 +332,7 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	rows = settle_position(link, link->node, position->acknowledged, position->attempted);
 	token = rows != NULL ? synchro_value(rows, 0, 0) : NULL;
 	if (!synchro_position_same(token, position->acknowledged) && !synchro_position_same(token, position->attempted) &&
-		(position->attempted == NULL || !synchro_position_same(token, calling_off(position->attempted))))
+		!is_called_off(token, position->attempted))
 		synchro_restored_report(link, position->snapshot, position->keys_snapshot,
 								token != NULL ? synchro_value(rows, 0, 1) : NULL,
 								token != NULL ? synchro_value(rows, 0, 2) : NULL,

@@ -25,8 +25,8 @@
  * search_path of their own and write the statements, all names qualified; the
  * third has these executed with the role's, as triggers are to find it.
  *
- * Two unique indexes that are checked later, at the end of the transaction, let a
- * row be moved that the other one has: the batch fails then, and the row is parked.
+ * A unique constraint that is deferrable notices only at the end that the other
+ * one has such a row: the batch fails then, and the renamed row is parked.
  *
  *-------------------------------------------------------------------------
  */
@@ -95,50 +95,46 @@ static const char *const define_same =
 
 /*
  * Have what refers to some rows refer to others.  Rounds, since a trigger may
- * move rows while they are gone through; one that has moved nothing is the last,
- * and what is there then has been kept by something.
+ * move rows while they are gone through.  After one that has moved nothing comes
+ * the last, which looks at what keeps those that are there still.
  */
 static const char *const define_heirs =
 "CREATE FUNCTION pg_temp.synchro_heirs(parts oid[], befores tid[], its_parts oid[], nows tid[]) RETURNS void LANGUAGE plpgsql AS $synchro$"
-" DECLARE plan record; child record; same record; name text; space text; statement text; reason text; moved int8; done int8;"
+" DECLARE plan record; child record; same record; name text; space text; statement text; reason text; last boolean; moved int8; done int8;"
 " BEGIN"
 " FOR plan IN SELECT * FROM pg_temp.synchro_heir_plan(parts, befores, its_parts, nows) LOOP"
 "  IF NOT plan.readable THEN"
 "   CONTINUE WHEN NOT plan.goes;"
 "   RAISE insufficient_privilege USING MESSAGE = pg_catalog.format('permission denied for table %s', plan.child);"
 "  END IF;"
+"  last := false;"
 "  LOOP"
 "   moved := 0;"
 "   FOR child IN EXECUTE plan.finding USING plan.was LOOP"
-"    EXIT WHEN plan.moving IS NULL;"
-"    BEGIN"
-"     EXECUTE plan.moving USING plan.will, child.part, child.place;"
-"     GET DIAGNOSTICS done = ROW_COUNT;"
-"     moved := moved OPERATOR(pg_catalog.+) done;"
-"    EXCEPTION WHEN unique_violation OR exclusion_violation THEN NULL; END;"
+"    same := NULL; statement := NULL; reason := NULL;"
+"    IF plan.moving IS NOT NULL THEN"
+"     BEGIN"
+"      EXECUTE plan.moving USING plan.will, child.part, child.place;"
+"      GET DIAGNOSTICS done = ROW_COUNT;"
+"      moved := moved OPERATOR(pg_catalog.+) done;"
+"      CONTINUE WHEN done OPERATOR(pg_catalog.>) 0::int8;"
+"     EXCEPTION WHEN unique_violation OR exclusion_violation THEN"
+"      GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME, space = SCHEMA_NAME, reason = MESSAGE_TEXT;"
+"     END;"
+"    END IF;"
+"    CONTINUE WHEN NOT last;"
+"    IF reason IS NOT NULL THEN statement := pg_temp.synchro_heir_same(child.part, space, name, plan.columns); END IF;"
+"    IF statement IS NOT NULL THEN"
+"     EXECUTE statement INTO same USING plan.will, child.part, child.place;"
+"     IF same.place IS NOT NULL THEN PERFORM pg_temp.synchro_heirs(ARRAY[child.part], ARRAY[child.place], ARRAY[same.part], ARRAY[same.place]); CONTINUE; END IF;"
+"    END IF;"
+"    IF plan.goes THEN"
+"     PERFORM pg_temp.synchro_raise('23503', pg_catalog.format('a row of %s refers to the row that had the name before, and cannot be moved to the one that has it now%s',"
+"      plan.child, CASE WHEN reason IS NULL THEN '' ELSE pg_catalog.concat(': ', reason) END), '');"
+"    END IF;"
 "   END LOOP;"
-"   EXIT WHEN moved OPERATOR(pg_catalog.=) 0::int8;"
-"  END LOOP;"
-"  FOR child IN EXECUTE plan.finding USING plan.was LOOP"
-"   same := NULL; statement := NULL; reason := NULL;"
-"   IF plan.moving IS NOT NULL THEN"
-"    BEGIN"
-"     EXECUTE plan.moving USING plan.will, child.part, child.place;"
-"     GET DIAGNOSTICS done = ROW_COUNT;"
-"     CONTINUE WHEN done OPERATOR(pg_catalog.>) 0::int8;"
-"    EXCEPTION WHEN unique_violation OR exclusion_violation THEN"
-"     GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME, space = SCHEMA_NAME, reason = MESSAGE_TEXT;"
-"     statement := pg_temp.synchro_heir_same(child.part, space, name, plan.columns);"
-"    END;"
-"   END IF;"
-"   IF statement IS NOT NULL THEN"
-"    EXECUTE statement INTO same USING plan.will, child.part, child.place;"
-"    IF same.place IS NOT NULL THEN PERFORM pg_temp.synchro_heirs(ARRAY[child.part], ARRAY[child.place], ARRAY[same.part], ARRAY[same.place]); CONTINUE; END IF;"
-"   END IF;"
-"   IF plan.goes THEN"
-"    PERFORM pg_temp.synchro_raise('23503', pg_catalog.format('a row of %s refers to the row that had the name before, and cannot be moved to the one that has it now%s',"
-"     plan.child, CASE WHEN reason IS NULL THEN '' ELSE pg_catalog.concat(': ', reason) END), '');"
-"   END IF;"
+"   EXIT WHEN last;"
+"   last := moved OPERATOR(pg_catalog.=) 0::int8;"
 "  END LOOP;"
 " END LOOP;"
 " EXCEPTION WHEN syntax_error_or_access_rule_violation THEN"
@@ -146,7 +142,18 @@ static const char *const define_heirs =
 " END $synchro$;";
 
 /*
- * Append the functions.
+ * May rows of the table take the place of others in the batch?  Of one that has
+ * only rows or only deletes, none does.
+ */
+bool
+synchro_sql_has_heirs(const SynchroLinkTable *lt)
+{
+	return lt->table->watched && lt->table->mode != SYNCHRO_MODE_REFERENCE && !lt->unmapped && lt->rows != NULL && lt->nrenamed > 0;
+}
+
+/*
+ * Append the functions, which a session needs before the first batch in which
+ * a table has heirs.
  */
 void
 synchro_sql_define_heirs(StringInfo sql)
@@ -166,7 +173,7 @@ synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt)
 {
 	int			n = lt->table->nidentity;
 
-	if (!lt->table->watched || lt->table->mode == SYNCHRO_MODE_REFERENCE || lt->unmapped || lt->rows == NULL || lt->nolds == 0)
+	if (!synchro_sql_has_heirs(lt))
 		return;
 	appendStringInfoString(sql, "SELECT pg_temp.synchro_heirs(pg_catalog.array_agg(p.tableoid), pg_catalog.array_agg(p.ctid),"
 						   " pg_catalog.array_agg(t.tableoid), pg_catalog.array_agg(t.ctid)) FROM (");

@@ -115,6 +115,7 @@ typedef struct SynchroLink
 	List	   *stagings;		/* of SynchroStaging */
 	int			last_number;
 	bool		session_prepared;	/* synchro_sql_session() was run */
+	bool		heirs_defined;	/* synchro_sql_define_heirs() was */
 	struct SynchroPrepared *prepared;	/* see prepared.c; NULL: none yet */
 	bool		forgets_references; /* the next batch has the remote forget them */
 	bool		knows_tables;	/* the remote has a table for the next */

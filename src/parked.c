@@ -528,6 +528,17 @@ synchro_parked_next(const char *server, TimestampTz since)
 }
 
 /*
+ * Is there anything of a table that is pushed for its own sake?
+ */
+static bool
+is_pushed(Oid relid)
+{
+	const SynchroTable *table = synchro_table_get(relid, true);
+
+	return table != NULL && (table->watched || table->key_only);
+}
+
+/*
  * Forget what has failed of tables that nothing is pushed of any more, changes
  * and tables.  Needs a transaction.
  */
@@ -546,10 +557,9 @@ synchro_parked_forget_unwatched(void)
 								 0, NULL, NULL, CurrentMemoryContext);
 	foreach(cell, relations)
 	{
-		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
 		Datum		value = ObjectIdGetDatum(lfirst_oid(cell));
 
-		if (table != NULL && (table->watched || table->key_only))
+		if (is_pushed(lfirst_oid(cell)))
 			continue;
 		synchro_sql_run("DELETE FROM synchro.parked WHERE relation = $1", 1, &type, &value, NULL);
 		synchro_sql_run("DELETE FROM synchro.stalled WHERE relation = $1", 1, &type, &value, NULL);
@@ -580,19 +590,16 @@ synchro_parked_forget_parents(const SynchroParkedSet *set, bool all_due, Timesta
 	values[1] = BoolGetDatum(all_due);
 	values[2] = TimestampTzGetDatum(started);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	relations = synchro_sql_oids("SELECT DISTINCT relation FROM synchro.parked p WHERE server = $1::name AND record IS NOT NULL"
-								 " AND last_failed < $3 AND ($2 OR next_attempt <= $3) AND NOT EXISTS (SELECT FROM synchro.parked o"
-								 "  WHERE o.server = p.server AND o.last_failed < $3 AND NOT $2 AND o.next_attempt > $3)",
-								 3, types, values, CurrentMemoryContext);
+	relations = synchro_sql_oids("SELECT DISTINCT relation FROM synchro.parked WHERE server = $1::name", 1, types, values, CurrentMemoryContext);
 	foreach(cell, relations)
 	{
-		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
-
-		if (table != NULL && (table->watched || table->key_only))
+		if (is_pushed(lfirst_oid(cell)))
 			continue;
 		values[3] = ObjectIdGetDatum(lfirst_oid(cell));
-		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name AND relation = $4 AND record IS NOT NULL"
-						" AND last_failed < $3 AND ($2 OR next_attempt <= $3)", lengthof(types), types, values, NULL);
+		synchro_sql_run("DELETE FROM synchro.parked p WHERE server = $1::name AND relation = $4 AND record IS NOT NULL"
+						" AND last_failed < $3 AND ($2 OR next_attempt <= $3) AND NOT EXISTS (SELECT FROM synchro.parked o"
+						"  WHERE o.server = p.server AND o.last_failed < $3 AND NOT $2 AND o.next_attempt > $3)",
+						lengthof(types), types, values, NULL);
 	}
 	synchro_sql_close(&scope);
 	synchro_local_commit();

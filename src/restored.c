@@ -238,8 +238,8 @@ pass_ids(const SynchroLink *link, const char *previous)
 		if (synchro_sql_run("SELECT q.sequence, s.seqincrement FROM (SELECT pg_get_serial_sequence($1, a.attname) AS sequence"
 							"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum = ANY (w.from_sequence)"
 							"  WHERE w.relation = to_regclass($1) AND cardinality(w.from_sequence) = 1 OFFSET 0) q"
-							" JOIN pg_sequence s ON s.seqrelid = q.sequence::regclass WHERE s.seqincrement > 0 AND s.seqmax > $2::bigint",
-							lengthof(types), types, values, NULL) != 1)
+							" JOIN pg_sequence s ON s.seqrelid = q.sequence::regclass WHERE s.seqincrement > 0",
+							1, types, values, NULL) != 1)
 			continue;
 		sequence = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 

@@ -209,8 +209,8 @@ synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 /*
  * Append what a new session needs besides its settings: a function by which
  * plain SQL can raise an error that bears the mark, see synchro_remote_mark(),
- * one that reads a value as a literal of its type, so by the type's input
- * function, and those of whole statements.
+ * and one that reads a value as a literal of its type, so by the type's input
+ * function.
  */
 void
 synchro_sql_session(StringInfo sql, const char *mark)
@@ -224,7 +224,6 @@ synchro_sql_session(StringInfo sql, const char *mark)
 					 " BEGIN LOOP total := 0; FOREACH statement IN ARRAY statements LOOP EXECUTE statement; GET DIAGNOSTICS done = ROW_COUNT; total := total + done; END LOOP;"
 					 " EXIT WHEN total = 0; END LOOP; END$$;",
 					 quote_literal_cstr(mark));
-	synchro_sql_define_heirs(sql);
 }
 
 /*

@@ -68,6 +68,7 @@ sub merged
 
 $remote->safe_psql('postgres', q{INSERT INTO customers (email) VALUES ('carl'); GRANT SELECT, UPDATE ON there TO sync; INSERT INTO there SELECT id, 'of ' || email FROM customers WHERE email = 'ann'});
 on($local, rename_customer('ann', 'carl'));
+is(rows($local, q{SELECT string_agg(action, ' ' ORDER BY action) FROM synchro.preview('office')}), 'delete update', 'a preview of that');
 merged('the name is taken there');
 is(rows($remote, q{SELECT email, what FROM there JOIN customers ON id = "o'dd ""($1)"}), 'carl|of ann', 'also what only the remote has');
 

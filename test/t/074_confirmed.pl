@@ -7,7 +7,6 @@ use warnings;
 use lib 'test/t';
 use AlwaysOn;
 use OnceOnly;
-use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
