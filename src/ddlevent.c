@@ -37,13 +37,13 @@
 
 #include "copyqueue.h"
 #include "localsql.h"
-#include "parked.h"
 #include "registryrow.h"
 #include "stalled.h"
 #include "synchro.h"
 #include "tableinfo.h"
 #include "target.h"
 #include "viewgrants.h"
+#include "unwatched.h"
 #include "watchtrigger.h"
 
 PG_FUNCTION_INFO_V1(synchro_ddl_command_start);
@@ -499,7 +499,7 @@ forget_tables(Node *statement)
 	synchro_registry_note_dropped();
 	synchro_registry_forget_dangling();
 	synchro_copyqueue_forget_unwatched();
-	synchro_parked_forget_unwatched();
+	synchro_unwatched_forget();
 }
 
 static void

@@ -84,7 +84,5 @@ extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);
 extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
 extern TimestampTz synchro_parked_next(const char *server, TimestampTz since);
-extern void synchro_parked_forget_unwatched(void);
-extern void synchro_parked_forget_parents(const SynchroParkedSet *set, bool all_due, TimestampTz started);
 
 #endif							/* SYNCHRO_PARKED_H */

@@ -30,12 +30,12 @@
 #include "copyqueue.h"
 #include "keycheck.h"
 #include "localsql.h"
-#include "parked.h"
 #include "registry.h"
 #include "registryrow.h"
 #include "sequence.h"
 #include "synchro.h"
 #include "tableinfo.h"
+#include "unwatched.h"
 #include "watchtrigger.h"
 
 /*
@@ -297,7 +297,7 @@ synchro_registry_remove(Oid relid)
 	CommandCounterIncrement();
 	synchro_registry_renew_triggers();
 	CommandCounterIncrement();
-	synchro_parked_forget_unwatched();
+	synchro_unwatched_forget();
 }
 
 /*

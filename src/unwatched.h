@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * unwatched.h
+ *	  What has failed of tables that are not watched.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SYNCHRO_UNWATCHED_H
+#define SYNCHRO_UNWATCHED_H
+
+#include "datatype/timestamp.h"
+
+extern void synchro_unwatched_forget(void);
+extern void synchro_unwatched_forget_parents(const char *server, bool all_due, TimestampTz started);
+
+#endif							/* SYNCHRO_UNWATCHED_H */
