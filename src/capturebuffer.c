@@ -256,6 +256,10 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
  * goes by, so an earlier record makes a later one without an old key
  * needless.  One with an old key is needless, too, if there is an earlier old
  * key, or if the row was inserted by this transaction and so had none.
+ *
+ * Other nodes ask whether the row is there still (SynchroNewest.live): that the
+ * transaction has inserted it again after a delete has to be said, that it
+ * has deleted what it had inserted they see by themselves.
  */
 static bool
 says_already(uint32 offset, const BufferHeader *header, const char *identity, uint8 flags)
@@ -269,6 +273,9 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 			   header->identity_len) != 0)
 		return false;
 	if ((flags & SYNCHRO_KEY_MOVED) != 0 || ((flags | earlier.flags) & SYNCHRO_KEY_REFUSED) != 0)
+		return false;
+	if ((flags & SYNCHRO_KEY_OP_MASK) != SYNCHRO_OP_DELETE &&
+		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_DELETE)
 		return false;
 
 	/* where there is no old key, only the operation tells that it is gone */

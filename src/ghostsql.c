@@ -115,6 +115,7 @@ ghost_statements(const SynchroLinkTable *lt)
 	List	   *statements = NIL;
 	StringInfo	sql;
 	StringInfoData where;
+	StringInfoData found;
 
 	if (lt->rows != NULL)
 	{
@@ -156,12 +157,24 @@ ghost_statements(const SynchroLinkTable *lt)
 							 where.data, SYNCHRO_PARENT_NOW);
 		statements = lappend(statements, sql->data);
 	}
+
+	/* the log does not know of everything: not of what the transaction that inserted the row has deleted again */
+	initStringInfo(&found);
+	for (int i = 0; i < n; i++)
+	{
+		int			column = lt->table->identity[i];
+
+		appendStringInfoString(&found, i > 0 ? " AND " : "");
+		synchro_sql_value_equal(&found, lt, i, psprintf("t.%s", synchro_column_name(lt, column)),
+								synchro_sql_remote_value(lt, column, psprintf("(w.identity::text[])[%d]", i + 1)));
+	}
 	return lappend(statements,
-				   psprintf("UPDATE pg_temp.g_%d g SET identity = w.identity::text[], live = w.live, stamp = w.stamp, origin = w.origin"
+				   psprintf("UPDATE pg_temp.g_%d g SET identity = w.identity::text[], stamp = w.stamp, origin = w.origin,"
+							" live = w.live AND EXISTS (SELECT FROM %s t WHERE %s)"
 							" FROM synchro.peer_names(%s, (SELECT pg_catalog.array_agg(DISTINCT name) FROM pg_temp.g_%d WHERE NOT searched),"
 							" (SELECT pg_catalog.min(coalesce(born, " BEFORE_ALL ")) FROM pg_temp.g_%d WHERE NOT searched)) w"
 							" WHERE w.name = g.name AND g.identity IS NULL AND (g.born IS NULL OR w.lost > g.born)",
-							lt->number, quote_literal_cstr(lt->table->qualified), lt->number, lt->number));
+							lt->number, lt->remote->rows, found.data, quote_literal_cstr(lt->table->qualified), lt->number, lt->number));
 }
 
 /*

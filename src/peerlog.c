@@ -74,6 +74,8 @@ note_entry(Search *search, SynchroNewest *wanted, const SynchroLogRow *row,
 		   const SynchroKeyRecord *record, int position)
 {
 	Entry	   *entry;
+	bool		later = !wanted->found ||
+		is_later(row, position, wanted->logged_at, wanted->last_txid, wanted->part, wanted->position);
 
 	if (search->nentries == search->maxentries)
 	{
@@ -88,10 +90,19 @@ note_entry(Search *search, SynchroNewest *wanted, const SynchroLogRow *row,
 	entry->logged_at = row->changed_at;
 	entry->stamp = record->stamp;
 	entry->refused = record->refused;
-	if (wanted->found && !is_later(row, position, wanted->logged_at, wanted->last_txid, wanted->part, wanted->position))
+
+	/*
+	 * A command that moves several rows logs one that has come to an identity
+	 * perhaps before the one that has left it, so within a transaction the
+	 * order says nothing.
+	 */
+	if (wanted->found && row->txid == wanted->last_txid)
+		wanted->live |= record->op != SYNCHRO_OP_DELETE;
+	else if (later)
+		wanted->live = record->op != SYNCHRO_OP_DELETE;
+	if (!later)
 		return;
 	wanted->found = true;
-	wanted->live = record->op != SYNCHRO_OP_DELETE;
 	wanted->logged_at = row->changed_at;
 	wanted->last_txid = row->txid;
 	wanted->part = row->part;

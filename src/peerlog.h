@@ -19,7 +19,8 @@ typedef struct SynchroNewest
 	bool		found;
 	SynchroStamp stamp;
 	uint64		txid;
-	bool		live;			/* the last thing that happened was no delete */
+	bool		live;			/* may be there; else its last transaction has
+								 * only deleted it */
 	/* order of the last entry in the log */
 	TimestampTz logged_at;
 	uint64		last_txid;
