@@ -91,10 +91,17 @@ synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLi
 	/* a format() for a row's condition */
 	initStringInfo(&condition);
 	for (int i = 0; i < table->nidentity; i++)
-		appendStringInfo(&condition, "%st.%s %s %%L::%s", i > 0 ? " AND " : "",
-						 escape_format(quote_identifier(table->columns[table->identity[i]].name)),
-						 escape_format(lt->remote->columns[table->identity[i]].equals),
+	{
+		const SynchroColumn *column = &table->columns[table->identity[i]];
+		const char *name = escape_format(quote_identifier(column->name));
+
+		appendStringInfo(&condition, "%s(t.%s %s %%%d$L::%s", i > 0 ? " AND " : "", name,
+						 escape_format(lt->remote->columns[table->identity[i]].equals), i + 1,
 						 escape_format(lt->remote->columns[table->identity[i]].base));
+		if (!column->not_null)
+			appendStringInfo(&condition, " OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %%%d$L IS NULL)", name, i + 1);
+		appendStringInfoChar(&condition, ')');
+	}
 	appendStringInfo(sql, "WITH s AS MATERIALIZED (SELECT u.ctid AS place, u.remote_key, pg_catalog.row_number() OVER () AS n,"
 					 " pg_catalog.format(%s, VARIADIC u.remote_key) AS statement"
 					 " FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s),"

@@ -169,6 +169,68 @@ synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *p
 }
 
 /*
+ * May a value of an identity's column look otherwise with other settings?
+ */
+static bool
+text_varies(const SynchroLinkTable *lt, int column)
+{
+	static const char *const settled[] = {
+		"smallint", "integer", "bigint", "numeric", "uuid", "text", "character varying", "character"
+	};
+
+	for (int i = 0; i < lengthof(settled); i++)
+		if (strcmp(lt->remote->columns[column].base, settled[i]) == 0)
+			return false;
+	return true;
+}
+
+/*
+ * May a table's references?
+ */
+bool
+synchro_references_vary(const SynchroLinkTable *lt)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+		if (text_varies(lt, lt->table->identity[i]))
+			return true;
+	return false;
+}
+
+/*
+ * Append "value number i of the row u of unapplied is that value".  It was
+ * written with settings of ours, whatever they are now.
+ */
+static void
+append_is_kept(StringInfo sql, const SynchroLinkTable *lt, int i, const char *value)
+{
+	int			column = lt->table->identity[i];
+	char	   *kept = psprintf("u.remote_key[%d]", i + 1);
+
+	if (text_varies(lt, column) && strchr(lt->remote->columns[column].base, '.') == NULL)
+	{
+		synchro_sql_value_equal(sql, lt, i, synchro_sql_remote_value(lt, column, kept), value);
+		return;
+	}
+	appendStringInfo(sql, "(%s = %s", kept, synchro_sql_remote_text(lt, column, value));
+	if (!lt->table->columns[column].not_null)
+		appendStringInfo(sql, " OR (%s IS NULL AND %s " SYNCHRO_SQL_IS_NULL ")", kept, value);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append "the row u of unapplied is the one that mapped0.. names".
+ */
+void
+synchro_sql_is_kept(StringInfo sql, const SynchroLinkTable *lt, const char *mapped)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		append_is_kept(sql, lt, i, psprintf("%s%d", mapped, i));
+	}
+}
+
+/*
  * Append "the remote row alias is to be deleted, as an earlier batch has
  * noted".
  */
@@ -178,8 +240,10 @@ synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const Synchro
 	appendStringInfo(sql, "EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s",
 					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
 	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, " AND u.remote_key[%d] = %s", i + 1,
-						 synchro_sql_remote_column(lt, lt->table->identity[i], alias));
+	{
+		appendStringInfoString(sql, " AND ");
+		append_is_kept(sql, lt, i, psprintf("%s.%s", alias, synchro_column_name(lt, lt->table->identity[i])));
+	}
 	appendStringInfoChar(sql, ')');
 }
 
@@ -248,9 +312,12 @@ void
 synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
+	bool		varies = synchro_references_vary(lt);
 
 	if (!lt->table->watched)
 		return;
+	if (put && varies)
+		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 	if (put)
 	{
 		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin) SELECT '%s', %s, 'delete', ",
@@ -258,17 +325,18 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		synchro_sql_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ", x.stamp, x.origin FROM (");
 		synchro_sql_doomed(sql, lt);
-		appendStringInfo(sql, ") x WHERE NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s"
-						 " AND u.remote_key OPERATOR(pg_catalog.=) ", link->peer, link->node, relation);
-		synchro_sql_remote_key(sql, lt, "x.r");
+		appendStringInfo(sql, ") x WHERE NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND ",
+						 link->peer, link->node, relation);
+		synchro_sql_is_kept(sql, lt, "x.r");
 		appendStringInfoString(sql, ");");
 	}
+	if (put && varies)
+		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
 	if (lt->rows != NULL || lt->nnames > lt->nolds)
 	{
 		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
-						 " AND m.kind = 'n' AND u.remote_key OPERATOR(pg_catalog.=) ",
-						 link->peer, lt->number, link->node, relation);
-		synchro_sql_remote_key(sql, lt, "m.r");
+						 " AND m.kind = 'n' AND ", link->peer, lt->number, link->node, relation);
+		synchro_sql_is_kept(sql, lt, "m.r");
 		appendStringInfoChar(sql, ';');
 	}
 }
@@ -284,29 +352,6 @@ append_moved(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, ")::record OPERATOR(pg_catalog.*<>) ROW(");
 	synchro_sql_list(sql, "m.v", lt->table->nidentity);
 	appendStringInfoString(sql, ")::record");
-}
-
-/*
- * May a table's references look otherwise with other settings?
- */
-bool
-synchro_references_vary(const SynchroLinkTable *lt)
-{
-	static const char *const settled[] = {
-		"smallint", "integer", "bigint", "numeric", "uuid", "text", "character varying", "character"
-	};
-
-	for (int i = 0; i < lt->table->nidentity; i++)
-	{
-		const char *base = lt->remote->columns[lt->table->identity[i]].base;
-		bool		varies = true;
-
-		for (int j = 0; j < lengthof(settled); j++)
-			varies &= strcmp(base, settled[j]) != 0;
-		if (varies)
-			return true;
-	}
-	return false;
 }
 
 /*

@@ -191,6 +191,7 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 			   int column, const char *value, const char *holders)
 {
 	int			n = lt->table->nidentity;
+	int			position;
 
 	appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (%s) g) x WHERE ",
 					 lt->remote->rows, synchro_column_name(lt, column), value, holders);
@@ -199,13 +200,13 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	synchro_sql_list(sql, "x.h", n);
 	appendStringInfoString(sql, ", ");
 	append_identities(sql, lt, "t", "i");
-	if (synchro_identity_position(lt->table, lt->table->columns[column].attnum) >= 0)
+	position = synchro_identity_position(lt->table, lt->table->columns[column].attnum);
+	if (position >= 0)
 	{
-		appendStringInfo(sql, "), u AS (UPDATE %s.unapplied u SET remote_key = ", link->peer);
-		synchro_sql_remote_key(sql, lt, "p.i");
-		appendStringInfo(sql, " FROM p WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ",
+		appendStringInfo(sql, "), u AS (UPDATE %s.unapplied u SET remote_key[%d] = %s FROM p WHERE u.node = '%s' AND u.relation = %s AND ",
+						 link->peer, position + 1, synchro_sql_remote_text(lt, column, psprintf("p.i%d", position)),
 						 link->node, quote_literal_cstr(lt->table->qualified));
-		synchro_sql_remote_key(sql, lt, "p.h");
+		synchro_sql_is_kept(sql, lt, "p.h");
 	}
 	appendStringInfo(sql, ") UPDATE pg_temp.m_%d m SET ", lt->number);
 	for (int i = 0; i < n; i++)

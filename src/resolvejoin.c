@@ -105,8 +105,8 @@ synchro_resolve_key_value(const SynchroLinkTable *lt, int column, const char *so
 /*
  * The staged value that is NULL where the key column is, as SQL.
  */
-static char *
-key_null(const SynchroLinkTable *lt, int column, const char *source, SynchroParentView view)
+char *
+synchro_resolve_key_null(const SynchroLinkTable *lt, int column, const char *source, SynchroParentView view)
 {
 	int			fk = synchro_column_fk(lt, column);
 
@@ -141,7 +141,7 @@ append_key_equal(StringInfo sql, const SynchroLinkTable *lt, const char *alias,
 			appendStringInfo(sql, "(%s.%s %s %s OR (%s.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
 							 alias, synchro_column_name(lt, column),
 							 lt->remote->columns[column].equals, value,
-							 alias, synchro_column_name(lt, column), key_null(lt, column, source, view));
+							 alias, synchro_column_name(lt, column), synchro_resolve_key_null(lt, column, source, view));
 	}
 	if (!any)
 		appendStringInfoString(sql, "true");
@@ -198,7 +198,7 @@ synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char 
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", x.%s", synchro_column_name(lt, table->identity[i]));
 	appendStringInfo(sql, " FROM %s x WHERE %s " SYNCHRO_SQL_IS_NULL " AND x.%s " SYNCHRO_SQL_IS_NULL " AND ",
-					 lt->remote->rows, key_null(lt, table->key[0], source, view), first);
+					 lt->remote->rows, synchro_resolve_key_null(lt, table->key[0], source, view), first);
 	append_key_equal(sql, lt, "x", source, view, 1);
 	appendStringInfoString(sql, ") t ON true");
 }

@@ -24,6 +24,7 @@ extern bool synchro_resolve_is_pair(const SynchroLinkTable *lt);
 extern int synchro_resolve_self_fk_in_key(const SynchroLinkTable *lt);
 extern void synchro_resolve_join_parents_before(StringInfo sql, const SynchroLinkTable *lt, const char *source, int except);
 extern char *synchro_resolve_key_value(const SynchroLinkTable *lt, int column, const char *source, SynchroParentView view);
+extern char *synchro_resolve_key_null(const SynchroLinkTable *lt, int column, const char *source, SynchroParentView view);
 extern void synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char *source, SynchroParentView view, bool outer);
 extern void synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *source, const char *key);
 extern bool synchro_resolve_is_lateral(const SynchroLinkTable *lt);

@@ -157,10 +157,11 @@ append_tree_join(StringInfo sql, const SynchroLinkTable *lt, int self, bool root
 							 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE));
 		else
 		{
-			char	   *value = synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE);
-
+			/* a parent that is not there yet has no value, and is none the less named */
 			appendStringInfo(sql, "(t.%s %s %s OR (t.%s " SYNCHRO_SQL_IS_NULL " AND %s " SYNCHRO_SQL_IS_NULL "))",
-							 name, lt->remote->columns[column].equals, value, name, value);
+							 name, lt->remote->columns[column].equals,
+							 synchro_resolve_key_value(lt, column, "q", SYNCHRO_PARENT_BEFORE),
+							 name, synchro_resolve_key_null(lt, column, "q", SYNCHRO_PARENT_BEFORE));
 		}
 	}
 }
