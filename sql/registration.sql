@@ -165,6 +165,17 @@ SELECT synchro.register_natural_key('town', '{country,name}');
 SELECT synchro.add_table('street', '{town,name}');
 SELECT synchro.add_table('node', '{parent,name}');
 SELECT * FROM our_triggers WHERE relation IN ('country'::regclass, 'town'::regclass, 'street'::regclass, 'node'::regclass);
+-- one tree only, also where another table's key leads there
+CREATE TABLE person (id serial PRIMARY KEY, name text, mother int REFERENCES person, father int REFERENCES person, UNIQUE (name, mother, father));
+CREATE TABLE pet (id serial PRIMARY KEY, owner int NOT NULL REFERENCES person, name text NOT NULL, UNIQUE (owner, name));
+SELECT synchro.register_natural_key('person', '{name,mother,father}');
+\echo :LAST_ERROR_SQLSTATE
+ALTER TABLE person DROP CONSTRAINT person_father_fkey;
+SELECT synchro.register_natural_key('person', '{name,mother,father}');
+ALTER TABLE person ADD FOREIGN KEY (father) REFERENCES person;
+SELECT synchro.add_table('pet', '{owner,name}');
+SELECT synchro.unregister_natural_key('person');
+DROP TABLE pet, person;
 -- watched as well, and no longer
 SELECT synchro.add_table('town');
 SELECT relation, trigger, ins, upd, del FROM our_triggers WHERE relation = 'town'::regclass;

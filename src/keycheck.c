@@ -387,6 +387,19 @@ report_circle(List *path, Oid again)
 			 errhint("Leave the foreign key out of the natural key of one of these tables.")));
 }
 
+static void
+check_trees(Oid relid)
+{
+	const SynchroTable *table = synchro_table_get(relid, true);
+
+	if (table != NULL && synchro_table_trees_in_key(table) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg(SYNCHRO_SEVERAL_TREES, table->qualified),
+				 errdetail(SYNCHRO_SEVERAL_TREES_DETAIL),
+				 errhint(SYNCHRO_SEVERAL_TREES_HINT)));
+}
+
 /*
  * Walk the keys' foreign keys depth first.  path: the tables above this one,
  * *done: tables from which no circle can be reached.
@@ -402,6 +415,7 @@ walk_keys(Oid relid, List *path, List **done)
 		report_circle(path, relid);
 	if (list_member_oid(*done, relid))
 		return;
+	check_trees(relid);
 	parents = parents_in_key(relid);
 	path = lappend_oid(list_copy(path), relid);
 	foreach(cell, parents)
@@ -411,7 +425,8 @@ walk_keys(Oid relid, List *path, List **done)
 
 /*
  * Error if a table's key, as registered, leads over other tables' keys back
- * to where it has been.  A table that references itself is a tree, no circle.
+ * to where it has been.  A table that references itself is a tree, no circle; but
+ * it can be one tree only.
  */
 void
 synchro_keycheck_circle(Oid relid)

@@ -390,6 +390,16 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}
 	MemoryContextSwitchTo(old);
+	if (synchro_table_trees_in_key(lt->table) > 1)
+	{
+		/* by a foreign key that came after the registration */
+		synchro_suspect(link->compares ? InvalidOid : root);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg(SYNCHRO_SEVERAL_TREES, lt->table->qualified),
+				 errdetail(SYNCHRO_SEVERAL_TREES_DETAIL),
+				 errhint(SYNCHRO_SEVERAL_TREES_HINT)));
+	}
 	return lt;
 }
 

@@ -736,4 +736,23 @@ SQL
 	change(q{UPDATE pairc SET name = substr(name, 5)});
 }
 
+#
+# Nor does a key that has become two trees at once, by a foreign key that was added later; and who compares is told so.
+#
+{
+	tables(q{CREATE TABLE person (id serial PRIMARY KEY, name text NOT NULL UNIQUE, mother int REFERENCES person, father int)}, q{'person', '{name,mother,father}'});
+	change(q{INSERT INTO person (name) VALUES ('Eve')}, q{INSERT INTO person (name, mother) SELECT 'Abel', id FROM person});
+	sync($local, 'office');
+	change('ALTER TABLE person ADD FOREIGN KEY (father) REFERENCES person', q{UPDATE person SET name = 'Seth' WHERE name = 'Abel'});
+	sync_parks($local, 'office', qr/42P16: .*the natural key of table public\.person refers to other rows of it by several foreign keys.*HINT: Leave all but one/s, 'a key that is two trees');
+	my (undef, undef, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.verify('office', 'person')});
+	like($stderr, qr/the natural key of table public\.person refers to other rows of it by several/, 'verify() says the same');
+	(undef, undef, $stderr) = $local->psql('postgres', q{SELECT * FROM synchro.manifest('public')});
+	like($stderr, qr/the natural key of table public\.person refers to other rows of it by several/, 'and manifest()');
+	change('ALTER TABLE person DROP CONSTRAINT person_father_fkey');
+	sync($local, 'office');
+	is(rows($local, q{SELECT count(*) FROM synchro.failures WHERE relation = 'person'::regclass}), 0, 'the foreign key gone, it goes on');
+	same($local, $remote, 'SELECT name FROM person ORDER BY 1', 'with all of it');
+}
+
 done_testing();
