@@ -17,6 +17,20 @@
 #include "previewsql.h"
 
 /*
+ * How many keys there are in a list of SynchroBatchKeys.
+ */
+int
+synchro_batch_count_keys(const List *keys)
+{
+	const ListCell *cell;
+	int			count = 0;
+
+	foreach(cell, keys)
+		count += ((SynchroBatchKeys *) lfirst(cell))->identities->count;
+	return count;
+}
+
+/*
  * Take what a preview is told of rows.
  */
 static void
@@ -50,7 +64,8 @@ count_results(SynchroBatch *batch, List *results)
 			continue;
 		else if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
 		{
-			for (int i = 1; i + 1 < rows->ncolumns; i += 2)
+			/* NULL: what would have raised an error */
+			for (int i = 1; i + 1 < rows->ncolumns && synchro_nullable(rows, 0, i) != NULL; i += 2)
 			{
 				batch->counts.updated += strtoll(synchro_value(rows, 0, i), NULL, 10);
 				batch->counts.inserted += strtoll(synchro_value(rows, 0, i + 1), NULL, 10);

@@ -55,6 +55,8 @@ typedef struct SynchroBatch
 	int64		max_olds;		/* only so many rows with names of before */
 	int64		nolds;			/* how many it has */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
+	bool		note_olds;		/* fill the next */
+	List	   *all_olds;		/* of SynchroBatchOld: all of them */
 	List	   *named;			/* of SynchroBatchKeys: of each table the first of
 								 * these rows, and those that are parked */
 	bool		note_ensured;	/* fill the next */
@@ -99,6 +101,7 @@ extern char *synchro_batch_script(SynchroBatch *batch, const char *token, bool c
 extern char *synchro_batch_name_script(SynchroBatch *batch, List **spools);
 
 /* in batch.c */
+extern int	synchro_batch_count_keys(const List *keys);
 extern SynchroRemoteError *synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit);
 extern char *synchro_batch_name(SynchroBatch *batch);
 

@@ -206,6 +206,22 @@ read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 }
 
 /*
+ * What lives as long as the batch.
+ */
+static void
+note_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name, SynchroBatchOld *noted)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+
+	noted->relid = changed->relid;
+	noted->key = *old_name;
+	noted->key.identity = synchro_key_copy(old_name->identity);
+	if (old_name->name.data != NULL)
+		noted->key.name = synchro_key_copy(old_name->name);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Is a row with a name of before to be left out: because it has failed in
  * this pass, or only the first ones are wanted?
  */
@@ -226,15 +242,15 @@ leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const Syn
 		return true;
 	batch->nolds++;
 	if (batch->nolds == batch->max_olds)
+		note_old(batch, changed, old_name, &batch->last_old);
+	if (batch->note_olds)
 	{
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+		SynchroBatchOld *noted = palloc(sizeof(SynchroBatchOld));
 
-		batch->last_old.relid = changed->relid;
-		batch->last_old.key = *old_name;
-		batch->last_old.key.identity = synchro_key_copy(old_name->identity);
-		if (old_name->name.data != NULL)
-			batch->last_old.key.name = synchro_key_copy(old_name->name);
+		batch->all_olds = lappend(batch->all_olds, noted);
 		MemoryContextSwitchTo(old);
+		note_old(batch, changed, old_name, noted);
 	}
 	return false;
 }
@@ -426,6 +442,7 @@ synchro_batch_read(SynchroBatch *batch)
 
 	synchro_link_clear_batch(batch->link);
 	batch->nolds = 0;
+	batch->all_olds = NIL;
 	batch->ensured_rows = NIL;
 	batch->keys_snapshot = synchro_snapshot_current();
 	batch->straight = find_straight(batch);

@@ -28,9 +28,9 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "passwork.h"
+#include "division.h"
 
-/* from so many failures in a pass on, rows are not looked for one by one */
+/* from so many failures on, rows are not looked for one by one */
 #define MAX_SINGLES		1000
 
 /* so many rows are tried together but for one */
@@ -38,34 +38,6 @@
 
 /* parents of parents that are pushed for a single row */
 #define MAX_NESTING		8
-
-/* a batch that is being divided */
-typedef struct Division
-{
-	SynchroPass *pass;
-	List	   *dead;			/* of SynchroBatchDead, as the batch has them */
-	List	   *later;			/* of SynchroBatchKeys, a row each: for another try */
-	int			nparked;
-} Division;
-
-/* a part of it that was sent */
-typedef struct Part
-{
-	MemoryContext context;		/* of all that follows */
-	SynchroBatch *batch;
-	SynchroRemoteError *error;	/* NULL: it went through */
-} Part;
-
-static int
-count_keys(const List *keys)
-{
-	const ListCell *cell;
-	int			count = 0;
-
-	foreach(cell, keys)
-		count += ((SynchroBatchKeys *) lfirst(cell))->identities->count;
-	return count;
-}
 
 /*
  * Some of a list's keys, as a list of its own: reading a batch takes out of
@@ -113,7 +85,7 @@ slice_keys(const List *keys, int first, int count)
  * The deletes to be sent again that belong to some keys.
  */
 static List *
-dead_of(const Division *division, const List *keys)
+dead_of(const SynchroDivision *division, const List *keys)
 {
 	List	   *result = NIL;
 	ListCell   *cell;
@@ -143,11 +115,11 @@ dead_of(const Division *division, const List *keys)
 /*
  * Begin a part: what is made of it goes when it ends.
  */
-static Part
-begin_part(Division *division, const List *keys)
+SynchroPart
+synchro_part_begin(SynchroDivision *division, const List *keys)
 {
 	SynchroPass *pass = division->pass;
-	Part		part = {0};
+	SynchroPart part = {0};
 
 	part.context = AllocSetContextCreate(pass->batch_context, "synchro part", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(part.context);
@@ -157,8 +129,8 @@ begin_part(Division *division, const List *keys)
 	return part;
 }
 
-static void
-send_part(Division *division, Part *part, bool commit, bool final)
+void
+synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final)
 {
 	SynchroPass *pass = division->pass;
 	MemoryContext whole = pass->batch_context;
@@ -176,79 +148,25 @@ send_part(Division *division, Part *part, bool commit, bool final)
 	MemoryContextSwitchTo(part->context);
 }
 
-static void
-end_part(Division *division, Part *part)
+void
+synchro_part_end(SynchroDivision *division, SynchroPart *part)
 {
 	MemoryContextSwitchTo(division->pass->batch_context);
 	MemoryContextDelete(part->context);
 }
 
 /*
- * Park the first row with a name of before with which a batch fails: with
- * those before it, but not without it.  count: how many the batch has.  False
- * if there is none: only COMMIT fails, which is not tried.
+ * Raise an error for which no row is to blame.
  */
-static bool
-park_first_old(Division *division, int64 count)
+void
+synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
 {
-	int64		good = 0;		/* with so many it goes through */
-	int64		bad = count;
-	Part		part;
-	bool		found = false;
-	bool		parked = false;
-
-	while (!found)
-	{
-		int64		middle = bad - good > 1 ? (good + bad) / 2 : bad;
-
-		part = begin_part(division, NIL);
-		part.batch->max_olds = middle;
-		send_part(division, &part, false, false);
-		if (part.error != NULL && !synchro_error_is_about_rows(part.error->sqlstate))
-			synchro_remote_report(division->pass->link->remote, part.error, "while trying a batch");
-		found = middle == bad && bad - good <= 1;
-		if (found && part.error != NULL)
-		{
-			synchro_parking_old(division->pass, &part.batch->last_old, part.error);
-			division->nparked++;
-			parked = true;
-		}
-		else if (part.error != NULL)
-			bad = middle;
-		else
-			good = middle;
-		end_part(division, &part);
-	}
-	return parked;
-}
-
-/*
- * Push all names of before, but for rows that the remote refuses to call what
- * they are called now, or to take as they are.
- */
-static void
-push_olds(Division *division)
-{
-	for (;;)
-	{
-		Part		part = begin_part(division, NIL);
-		int64		count;
-
-		send_part(division, &part, true, false);
-		count = part.batch->nolds;
-		if (part.error == NULL)
-		{
-			end_part(division, &part);
-			return;
-		}
-		if (count == 0 || !park_first_old(division, count))
-			synchro_quarantine_report(division->pass, part.error);
-		end_part(division, &part);
-	}
+	if (!synchro_error_is_about_rows(error->sqlstate))
+		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 
 static void
-park_key(Division *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
+park_key(SynchroDivision *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
 {
 	List	   *one = list_make1(unconstify(SynchroBatchKeys *, keys));
 	List	   *dead = dead_of(division, slice_keys(one, position, 1));
@@ -270,34 +188,34 @@ park_key(Division *division, const SynchroBatchKeys *keys, int position, const S
 	}
 }
 
-static bool divide(Division *division, List *keys, bool known_bad);
+static bool divide(SynchroDivision *division, List *keys, bool known_bad);
 
 /*
  * Push a single row: by itself, or after the rows that it needs.  False if it
  * had to be parked.
  */
 static bool
-push_single(Division *division, List *keys)
+push_single(SynchroDivision *division, List *keys)
 {
 	SynchroPass *pass = division->pass;
-	Part		part = begin_part(division, keys);
+	SynchroPart part = synchro_part_begin(division, keys);
 	bool		done;
 
 	part.batch->note_ensured = true;
-	send_part(division, &part, true, false);
+	synchro_part_send(division, &part, true, false);
 	if (part.error != NULL && part.batch->ensured_rows != NIL && pass->nesting < MAX_NESTING)
 	{
-		Part		again;
+		SynchroPart again;
 
 		pass->nesting++;
 		(void) divide(division, part.batch->ensured_rows, false);
 		pass->nesting--;
-		again = begin_part(division, keys);
-		send_part(division, &again, true, false);
+		again = synchro_part_begin(division, keys);
+		synchro_part_send(division, &again, true, false);
 		done = again.error == NULL;
 		if (!done)
 			park_key(division, linitial(keys), 0, again.error);
-		end_part(division, &again);
+		synchro_part_end(division, &again);
 	}
 	else
 	{
@@ -305,7 +223,7 @@ push_single(Division *division, List *keys)
 		if (!done)
 			park_key(division, linitial(keys), 0, part.error);
 	}
-	end_part(division, &part);
+	synchro_part_end(division, &part);
 	return done;
 }
 
@@ -315,24 +233,25 @@ push_single(Division *division, List *keys)
  * table.
  */
 static void
-park_all(Division *division, const List *keys)
+park_all(SynchroDivision *division, const List *keys)
 {
 	const ListCell *cell;
 
 	foreach(cell, keys)
 	{
 		const SynchroBatchKeys *table = lfirst(cell);
-		Part		part = begin_part(division, list_make1(lfirst(cell)));
+		SynchroPart part = synchro_part_begin(division, list_make1(lfirst(cell)));
 		SynchroRemoteError *error;
 
-		send_part(division, &part, true, false);
+		synchro_part_send(division, &part, true, false);
 		if (part.error != NULL)
 		{
+			synchro_division_require_about_rows(division, part.error);
 			error = synchro_parking_shared(division->pass, part.batch, table->relid, part.error);
 			for (int i = 0; i < table->identities->count; i++)
 				park_key(division, table, i, error);
 		}
-		end_part(division, &part);
+		synchro_part_end(division, &part);
 	}
 }
 
@@ -341,9 +260,9 @@ park_all(Division *division, const List *keys)
  * Returns whether all went through.
  */
 static bool
-divide(Division *division, List *keys, bool known_bad)
+divide(SynchroDivision *division, List *keys, bool known_bad)
 {
-	int			count = count_keys(keys);
+	int			count = synchro_batch_count_keys(keys);
 	MemoryContext context;
 	bool		first;
 	bool		second;
@@ -359,11 +278,11 @@ divide(Division *division, List *keys, bool known_bad)
 	}
 	if (!known_bad)
 	{
-		Part		part = begin_part(division, keys);
+		SynchroPart part = synchro_part_begin(division, keys);
 
-		send_part(division, &part, true, false);
+		synchro_part_send(division, &part, true, false);
 		first = part.error == NULL;
-		end_part(division, &part);
+		synchro_part_end(division, &part);
 		if (first)
 			return true;
 	}
@@ -383,7 +302,7 @@ divide(Division *division, List *keys, bool known_bad)
  * Have rows counted as failed in this pass, or not.
  */
 static void
-ban(Division *division, const List *keys, bool banned)
+ban(SynchroDivision *division, const List *keys, bool banned)
 {
 	const ListCell *cell;
 
@@ -402,16 +321,16 @@ ban(Division *division, const List *keys, bool banned)
  * Push rows together that have failed one by one.
  */
 static bool
-push_together(Division *division, List *keys)
+push_together(SynchroDivision *division, List *keys)
 {
-	Part		part;
+	SynchroPart part;
 	bool		done;
 
 	ban(division, keys, false);
-	part = begin_part(division, keys);
-	send_part(division, &part, true, false);
+	part = synchro_part_begin(division, keys);
+	synchro_part_send(division, &part, true, false);
 	done = part.error == NULL;
-	end_part(division, &part);
+	synchro_part_end(division, &part);
 	if (done)
 		division->pass->counts.failed -= list_length(keys);
 	else
@@ -423,7 +342,7 @@ push_together(Division *division, List *keys)
  * Try what failed by a constraint once more, together, or all but one.
  */
 static void
-push_later(Division *division)
+push_later(SynchroDivision *division)
 {
 	List	   *later = division->later;
 
@@ -438,7 +357,7 @@ push_later(Division *division)
  * The keys of a list that did not fail.
  */
 static List *
-keys_left(const Division *division, const List *keys)
+keys_left(const SynchroDivision *division, const List *keys)
 {
 	const ListCell *cell;
 	List	   *result = NIL;
@@ -465,41 +384,42 @@ keys_left(const Division *division, const List *keys)
  * keys: what is to be pushed in the same transaction.
  */
 static void
-finish(Division *division, const List *keys)
+finish(SynchroDivision *division, const List *keys)
 {
 	SynchroPass *pass = division->pass;
-	Part		part = begin_part(division, keys);
+	SynchroPart part = synchro_part_begin(division, keys);
 	bool		done;
 
-	send_part(division, &part, true, true);
+	synchro_part_send(division, &part, true, true);
 	done = part.error == NULL;
-	end_part(division, &part);
+	synchro_part_end(division, &part);
 	if (done)
 		return;
 	synchro_peer_find_leftovers(pass->link);
-	part = begin_part(division, keys);
+	part = synchro_part_begin(division, keys);
 	part.batch->apart = true;
-	send_part(division, &part, true, true);
+	synchro_part_send(division, &part, true, true);
 	if (part.error != NULL)
 		synchro_quarantine_report(pass, part.error);
-	end_part(division, &part);
+	synchro_part_end(division, &part);
 }
 
 /*
- * Push what can be pushed of a batch that has failed, and park the rest.
- * final: the pass ends with it.
+ * Push what can be pushed of a batch that has failed, and park the rest.  If
+ * others were in the way of so many rows, it goes in parts.  final: the pass ends
+ * with it.
  */
 void
 synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError *error, bool final)
 {
-	Division	division = {pass};
+	SynchroDivision division = {pass};
 
 	ereport(DEBUG1,
 			(errmsg_internal("synchro: dividing a batch that has failed with %s: %s", error->sqlstate, error->message)));
 	MemoryContextSwitchTo(pass->batch_context);
 	division.dead = batch->dead;
-	push_olds(&division);
-	(void) divide(&division, batch->keys, false);
+	synchro_division_push_olds(&division);
+	(void) divide(&division, batch->keys, !synchro_error_is_about_rows(error->sqlstate));
 	push_later(&division);
 	if (final)
 		finish(&division, synchro_pass_is_atomic(pass) ? keys_left(&division, batch->keys) : NIL);

@@ -276,8 +276,19 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 }
 
 /*
+ * Where others change rows of a batch faster than it is applied, each try meets
+ * some that the one before has not.  A part of it takes less time and has fewer rows.
+ */
+static bool
+may_be_divided(const SynchroPass *pass, const SynchroBatch *batch)
+{
+	return synchro_batch_count_keys(batch->keys) > 1 && pass->link->preview == NULL && !synchro_pass_is_atomic(pass);
+}
+
+/*
  * Decide what to do about an error: true if the batch is to be tried again,
- * false if a row of it is to blame.  Others are raised.
+ * false if a row of it is to blame, or others are in the way of so many.  Others
+ * are raised.
  *
  * retries: how often others were in the way; counted here.
  */
@@ -335,6 +346,8 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
 		++*retries <= MAX_CONFLICT_RETRIES)
 		return true;
+	if (strncmp(state, "40", 2) == 0 && may_be_divided(pass, batch))
+		return false;
 	if (is_about_definitions(state) && !batch->looked_again)
 	{
 		/* the tables may have been altered since they were described */

@@ -6,7 +6,9 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use IPC::Run ();
 use Nodes qw(:DEFAULT push_against);
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -227,6 +229,33 @@ SQL
 	settle($a, $b);
 	is(state_in($_, 'as it is'), 2, 'the newer state is on ' . $_->name) foreach $a, $b;
 	same($a, $b, $all, 'both are the same');
+};
+
+#
+# Others change rows of a batch faster than it is applied: each try meets some, and what is decided of them is out of date. The batch
+# goes in parts then, each of which meets fewer.
+#
+subtest 'a table that others keep changing' => sub {
+	$a->safe_psql('postgres', q{INSERT INTO t (name, n) SELECT 'busy ' || i, 0 FROM generate_series(1, 5000) i});
+	settle($a, $b);
+	my $client = IPC::Run::start([ 'psql', '-XAtq', '-d', $b->connstr('postgres'), '-c',
+		q{DO $$ BEGIN LOOP UPDATE t SET note = clock_timestamp() WHERE name = 'busy ' || 1 + (random() * 4999)::int; COMMIT; PERFORM pg_sleep(0.0005); END LOOP; END $$} ],
+		'<', \undef, '>', \my $said, '2>', \my $ended);
+	wait_for($b, q{SELECT count(*) > 10 FROM t WHERE name LIKE 'busy %' AND note IS NOT NULL}, 'rows change all the time');
+	my $from = -s $b->logfile;
+	$a->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name LIKE 'busy %'});
+	my $result = sync($a, 'b');
+	my $tries = () = slurp_file($b->logfile, $from) =~ /ERROR:  rows were changed while they were being pushed/g;
+
+	note("tries that came too late: $tries");
+	is($result->{failed}, 0, 'the push gets through');
+	cmp_ok(rows($b, q{SELECT count(*) FROM t WHERE name LIKE 'busy %' AND n = 1}), '>', 100, 'and brings what was not changed later');
+	$b->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO %busy%'});
+	$client->finish;
+	settle($a, $b);
+	same($a, $b, $all, 'both are the same');
+	$a->safe_psql('postgres', q{DELETE FROM t WHERE name LIKE 'busy %'});
+	settle($a, $b);
 };
 
 #

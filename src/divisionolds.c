@@ -1,0 +1,181 @@
+/*-------------------------------------------------------------------------
+ *
+ * divisionolds.c
+ *	  Names of before, of a batch that the remote would not take: which of them
+ *	  are to blame.
+ *
+ * They cannot be left to a later batch, since with it the remote's names are as
+ * of its snapshot, and each may need those that come before it.  So there are no
+ * parts: the first so many are tried, and what has failed is parked, until all
+ * that are left go through.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "division.h"
+
+/* from so many failures on it is taken that those that are to blame follow one another */
+#define MANY_OLDS		16
+
+/* from so many on, or when so many rows have been tried, they are not looked for one by one */
+#define MAX_SINGLES		250
+#define MAX_TRIED		10000000
+
+/* those of a batch */
+typedef struct Olds
+{
+	SynchroDivision *division;
+	int64		ntried;			/* each as often as it was */
+	int			nfound;			/* that are to blame */
+	int64		good;			/* so many went through together when they
+								 * were tried last */
+} Olds;
+
+static bool
+looks_for_each(const Olds *olds)
+{
+	return olds->nfound < MAX_SINGLES && olds->ntried < MAX_TRIED;
+}
+
+/*
+ * Try the first so many together.  blame: without the last of them they go
+ * through, so if they do not, that one is parked.
+ */
+static bool
+try_olds(Olds *olds, int64 count, bool blame)
+{
+	SynchroDivision *division = olds->division;
+	SynchroPart part = synchro_part_begin(division, NIL);
+	bool		done;
+
+	part.batch->max_olds = count;
+	synchro_part_send(division, &part, false, false);
+	if (part.error != NULL)
+		synchro_division_require_about_rows(division, part.error);
+	olds->ntried += count;
+	done = part.error == NULL;
+	if (!done && blame)
+	{
+		synchro_parking_old(division->pass, &part.batch->last_old, part.error);
+		olds->nfound++;
+	}
+	synchro_part_end(division, &part);
+	return done;
+}
+
+/*
+ * Park one with which the batch fails: with those before it, but not without
+ * it.  False if there is none: only COMMIT fails, which is not tried.
+ *
+ * bad: so many do not go through; 0: not known, it is looked for in steps that
+ * double.  Where one follows the other that takes a try or two for each, and none
+ * with many rows.  count: how many there are.
+ */
+static bool
+park_one(Olds *olds, int64 bad, int64 count)
+{
+	int64		step = 1;
+
+	/* one of them may take a name that the row which was parked keeps now */
+	if (olds->good > 0 && !try_olds(olds, olds->good, false))
+		olds->good = 0;
+	for (;;)
+	{
+		int64		next;
+		bool		blame;
+
+		if (bad <= olds->good)
+		{
+			if (olds->good >= count)
+				return false;
+			next = Min(olds->good + step, count);
+			step *= 2;
+		}
+		else
+			next = bad - olds->good > 1 ? (olds->good + bad) / 2 : bad;
+		blame = next == olds->good + 1;
+		if (try_olds(olds, next, blame))
+			olds->good = next;
+		else if (blame)
+			return true;
+		else
+			bad = next;
+	}
+}
+
+/*
+ * So much has failed that the rest goes together, or waits.
+ */
+static void
+park_rest(Olds *olds)
+{
+	SynchroDivision *division = olds->division;
+	SynchroPart part = synchro_part_begin(division, NIL);
+	SynchroRemoteError *error = NULL;
+	Oid			relid = InvalidOid;
+	ListCell   *cell;
+
+	part.batch->note_olds = true;
+	synchro_part_send(division, &part, true, false);
+	if (part.error != NULL && part.batch->all_olds == NIL)
+		synchro_quarantine_report(division->pass, part.error);
+	foreach(cell, part.error != NULL ? part.batch->all_olds : NIL)
+	{
+		const SynchroBatchOld *old = lfirst(cell);
+
+		if (old->relid != relid)
+			error = synchro_parking_shared(division->pass, part.batch, old->relid, part.error);
+		relid = old->relid;
+		synchro_parking_old(division->pass, old, error);
+	}
+	synchro_part_end(division, &part);
+}
+
+/*
+ * Push all names of before, but for rows that the remote refuses to call what
+ * they are called now, or to take as they are.
+ *
+ * As long as few have failed, all of the others are tried after each: rows that
+ * exchange their names go through together only.
+ */
+void
+synchro_division_push_olds(SynchroDivision *division)
+{
+	Olds		olds = {division};
+
+	for (;;)
+	{
+		SynchroPart part = synchro_part_begin(division, NIL);
+		int			before = olds.nfound;
+		int64		count;
+		bool		one;
+
+		synchro_part_send(division, &part, true, false);
+		if (part.error == NULL)
+		{
+			synchro_part_end(division, &part);
+			return;
+		}
+		count = part.batch->nolds;
+		do
+		{
+			bool		many = olds.nfound >= MANY_OLDS;
+
+			if (!many)
+				olds.good = 0;
+			one = looks_for_each(&olds) && count > 0 && park_one(&olds, many ? 0 : count, count);
+			count--;
+			if (!many)
+				break;
+		} while (one);
+		if (olds.nfound == before && looks_for_each(&olds))
+			synchro_quarantine_report(division->pass, part.error);
+		synchro_part_end(division, &part);
+		if (!looks_for_each(&olds))
+		{
+			park_rest(&olds);
+			return;
+		}
+	}
+}
