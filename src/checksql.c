@@ -253,6 +253,12 @@ static const char *const probes_here[] = {
 	" FROM x JOIN f ON f.relid = x.relid JOIN x y ON y.relid = f.parent WHERE y.mode = 'none' AND y.registered IS NULL AND NOT y.watched"
 	" AND EXISTS (SELECT FROM json_to_recordset(y.columns) AS c (name name, sequence boolean) WHERE c.sequence AND c.name = ANY (f.referenced))",
 
+	/* of a partitioned table only its own foreign keys are known */
+	HERE "SELECT DISTINCT 'error', x.relid, format('foreign key %I is of partition %I.%I only, not of table %s: it is not known, and what it says is pushed as it is here', k.conname, n.nspname, l.relname, x.name),"
+	" format('ALTER TABLE %s ADD %s;', x.name, pg_get_constraintdef(k.oid)), true"
+	" FROM x CROSS JOIN LATERAL pg_partition_tree(x.oid) r JOIN pg_constraint k ON k.conrelid = r.relid AND k.contype = 'f' AND k.conparentid = 0"
+	" JOIN pg_class l ON l.oid = r.relid JOIN pg_namespace n ON n.oid = l.relnamespace WHERE r.relid <> x.oid",
+
 	REFERENCES_WITHOUT_INDEX(HERE),
 	HARD_CIRCLE(HERE),
 	HERE CIRCLES "SELECT 'info', o.relid, format('tables %s refer to each other in a circle; their rows arrive, since a foreign key of it may be NULL or deferred', "
@@ -291,6 +297,21 @@ static const char *const probes_here[] = {
 	" FROM p JOIN synchro.remote r ON p.remote IS NULL OR p.remote = r.server JOIN pg_foreign_server s ON s.srvname = r.server"
 	" JOIN pg_roles o ON o.oid = s.srvowner"
 	" WHERE NOT EXISTS (SELECT FROM pg_user_mappings m WHERE m.srvid = s.oid AND m.umuser IN (s.srvowner, 0))",
+
+	/*
+	 * What does not arrive, whose cause may be in no definition; what the remote said is for who may read the table.  Triggers
+	 * are looked at above, and what they have caused may be noted still.
+	 */
+	HERE ", refused AS (SELECT server, relation, count(*) AS rows FROM synchro.parked GROUP BY 1, 2"
+	"  UNION ALL SELECT server, relation, NULL FROM synchro.stalled WHERE message !~ '^changes of table .* are not captured')"
+	"SELECT 'error', r.relation,"
+	" CASE WHEN r.rows IS NULL THEN format('nothing of table %s can be pushed to remote \"%s\"', o.name, r.server)"
+	"  ELSE format('changes of table %s that remote \"%s\" does not take: %s', o.name, r.server, r.rows) END,"
+	" " IN_COMMENT("format('-- see why, and mend that (it is tried again by itself): SELECT * FROM synchro.failures WHERE remote = %L AND relation = %L::regclass;',"
+	"  r.server, o.name)") ", true"
+	" FROM p JOIN refused r ON p.remote IS NULL OR p.remote = r.server CROSS JOIN LATERAL (SELECT coalesce("
+	"  (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = r.relation),"
+	"  r.relation::text) AS name) o",
 
 	/* this database and server */
 	HERE "SELECT 'error', NULL::oid, 'this database is a copy or was restored, and is held: it pushes nothing',"
@@ -450,6 +471,13 @@ static const char *const probes_there[] = {
 	/* rights of the role that we are there */
 	THERE "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I', current_user, x.schema),"
 	" format('GRANT USAGE ON SCHEMA %I TO %I;', x.schema, current_user), true FROM x WHERE NOT has_schema_privilege(x.schema, 'USAGE')",
+	THERE COLUMNS "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I, in which types of columns are', current_user, n.nspname),"
+	" format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user), true"
+	" FROM c JOIN pg_type y ON y.oid = c.atttypid JOIN pg_namespace n ON n.oid = y.typnamespace"
+	" WHERE NOT c.skipped AND NOT c.generated AND NOT has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM x WHERE x.schema = n.nspname)",
+	THERE COLUMNS "SELECT 'error', c.relid, format('role %I may not use type %s of column %I of table %s', current_user, format_type(y.oid, NULL), c.name, c.relation),"
+	" format('GRANT USAGE ON TYPE %s TO %I;', format_type(y.oid, NULL), current_user), true"
+	" FROM c JOIN pg_type y ON y.oid = c.atttypid WHERE NOT c.skipped AND NOT c.generated AND NOT has_type_privilege(y.oid, 'USAGE')",
 	THERE COLUMNS "SELECT 'error', x.relid, format('role %I lacks %s on table %s', current_user, r.rights, x.name),"
 	" format('GRANT %s ON %s TO %I;', r.rights, x.name, current_user), true"
 	" FROM x CROSS JOIN LATERAL (SELECT string_agg(u, ', ' ORDER BY o) AS rights FROM unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) WITH ORDINALITY AS u (u, o)"

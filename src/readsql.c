@@ -58,6 +58,43 @@ append_references(StringInfo sql, const SynchroLinkTable *lt, int fk, bool direc
 }
 
 /*
+ * A value of the joined parent's identity, as SQL.  A row whose parent is not
+ * there, though the foreign key says so (NOT VALID, or triggers were off), names
+ * the one that there would be, so that it is missed on the remote, too.
+ */
+static char *
+joined_identity(const SynchroLinkTable *lt, int fk, int x)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+	const SynchroTable *parent = lt->parents[fk]->table;
+	const SynchroColumn *column = &parent->columns[parent->identity[x]];
+	char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
+	const char *here = NULL;
+	StringInfoData all;
+
+	initStringInfo(&all);
+	for (int i = 0; i < key->ncols; i++)
+	{
+		const char *name = quote_identifier(lt->table->columns[key->cols[i]].name);
+
+		if (key->refcols[i] == column->attnum)
+			here = name;
+		appendStringInfo(&all, " AND t.%s IS NOT NULL", name);
+	}
+	for (int i = 0; i < parent->nidentity; i++)
+	{
+		bool		referenced = false;
+
+		for (int j = 0; j < key->ncols; j++)
+			referenced |= key->refcols[j] == parent->columns[parent->identity[i]].attnum;
+		if (!referenced)
+			return value;
+	}
+	return psprintf("CASE WHEN t%d.tableoid IS NULL%s THEN CAST(t.%s AS %s) ELSE %s END", fk, all.data, here,
+					format_type_extended(column->type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY), value);
+}
+
+/*
  * Append the identity of the row that a foreign key references, from alias t,
  * or from the joined parent t<fk> where values do not tell.
  */
@@ -71,7 +108,7 @@ synchro_sql_parent_identity(StringInfo sql, const SynchroLinkTable *lt, int fk)
 	for (int x = 0; x < parent->nidentity; x++)
 	{
 		const SynchroColumn *column = &parent->columns[parent->identity[x]];
-		char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
+		char	   *value = direct ? NULL : joined_identity(lt, fk, x);
 
 		for (int i = 0; direct && i < key->ncols; i++)
 			if (key->refcols[i] == column->attnum)

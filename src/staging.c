@@ -208,6 +208,35 @@ unstage_gone(StringInfo sql, SynchroLink *link)
 	}
 }
 
+/* the statements that make a table's staging tables */
+typedef struct Made
+{
+	const SynchroLinkTable *lt;
+	char	   *sql;
+} Made;
+
+/*
+ * Staging tables could not be made: find because of which table, so that the
+ * others go on without it.  Its types may be out of reach, say.
+ */
+static void
+find_suspect(SynchroLink *link, List *made)
+{
+	ListCell   *cell;
+
+	foreach(cell, made)
+	{
+		const Made *one = lfirst(cell);
+		SynchroRemoteError *error;
+
+		error = synchro_remote_script(link->remote, one->sql, NIL, NULL);
+		if (error == NULL)
+			continue;
+		synchro_suspect(one->lt->root);
+		synchro_remote_report(link->remote, error, "while making temporary tables");
+	}
+}
+
 /*
  * Ask the remote about tables that are new, and make their staging tables.
  * Waits for the network: not to be called in a local transaction.
@@ -217,6 +246,7 @@ synchro_staging_prepare(SynchroLink *link)
 {
 	MemoryContext old = MemoryContextSwitchTo(link->tables_context);
 	StringInfoData sql;
+	List	   *made = NIL;
 	ListCell   *cell;
 	SynchroRemoteError *error;
 
@@ -245,7 +275,15 @@ synchro_staging_prepare(SynchroLink *link)
 		if (lt->for_rows && !lt->rows_staged)
 			synchro_staging_choose(link, lt);
 		if (!lt->names_staged || (lt->for_rows && !lt->rows_staged))
+		{
+			int			start = sql.len;
+			Made	   *one = palloc(sizeof(Made));
+
 			stage(&sql, link, lt);
+			one->lt = lt;
+			one->sql = pstrdup(sql.data + start);
+			made = lappend(made, one);
+		}
 	}
 	synchro_suspect(InvalidOid);
 	MemoryContextSwitchTo(old);
@@ -259,6 +297,8 @@ synchro_staging_prepare(SynchroLink *link)
 	if (sql.len > 0)
 	{
 		error = synchro_remote_script(link->remote, sql.data, NIL, NULL);
+		if (error != NULL && !error->lost)
+			find_suspect(link, made);
 		if (error != NULL)
 			synchro_remote_report(link->remote, error, "while making temporary tables");
 		link->session_prepared = true;

@@ -74,7 +74,7 @@ synchro_suspect_take(int sqlerrcode)
 	suspect = InvalidOid;
 	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
-		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ? result : InvalidOid;
+		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE || sqlerrcode == ERRCODE_TOO_MANY_COLUMNS ? result : InvalidOid;
 }
 
 /*
@@ -206,15 +206,19 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
+	const char *hint = error->hint;
 
+	/* a server says which right is missing, not which statement gives it */
+	if (hint[0] == '\0' && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		hint = psprintf("SELECT * FROM synchro.check(%s) gives what mends it.", quote_literal_cstr(server));
 	values[0] = CStringGetTextDatum(server);
 	values[1] = ObjectIdGetDatum(relid);
 	values[2] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
 	values[3] = CStringGetTextDatum(error->message);
 	nulls[4] = error->detail[0] == '\0';
 	values[4] = CStringGetTextDatum(error->detail);
-	nulls[5] = error->hint[0] == '\0';
-	values[5] = CStringGetTextDatum(error->hint);
+	nulls[5] = hint[0] == '\0';
+	values[5] = CStringGetTextDatum(hint);
 	values[6] = Int32GetDatum(synchro_retry_max_interval);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.stalled AS s (server, relation, snapshot, sqlstate, message, detail, hint, next_attempt)"

@@ -313,7 +313,8 @@ SQL
 	$remote->safe_psql('postgres', 'ALTER TABLE items RENAME money TO cash; ALTER TABLE items RENAME name TO title');
 	sync_parks($local, 'office', qr/42703: .*table public\.items of remote "office" has no column "name".*HINT: /s, 'a missing column of the key');
 	$remote->safe_psql('postgres', 'ALTER TABLE items RENAME title TO name; REVOKE UPDATE ON items FROM sync');
-	sync_parks($local, 'office', qr/42501: .*remote "office": permission denied for table items/s, 'a missing right');
+	sync_parks($local, 'office', qr/42501: .*remote "office": permission denied for table items.*HINT: SELECT \* FROM synchro\.check\('office'\) gives/s, 'a missing right');
+	is(rows($local, q{SELECT fix FROM synchro.check('office') WHERE problem ~ 'lacks'}), qq{-- on remote "office"\nGRANT UPDATE ON public.items TO sync;}, 'which check() gives, indeed');
 	$remote->safe_psql('postgres', 'GRANT UPDATE ON items TO sync');
 	is(sync($local, 'office')->{updated}, 1, 'all mended, the row arrives');
 }

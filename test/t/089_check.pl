@@ -265,6 +265,23 @@ $local->safe_psql('postgres', q{UPDATE customers SET name = 'Ann'; INSERT INTO v
 is(sync($local, 'office')->{failed}, 0, 'and rows are taken');
 same($local, $remote, 'SELECT p.code, v.code FROM products p JOIN vendors v ON v.id = p.vendor_id', 'by the table that was made, too');
 
+# what the remote refuses though no definition tells why, and a table of which nothing can be pushed
+$remote->safe_psql('postgres', 'ALTER TABLE payments ADD CHECK (amount < 10); ALTER TABLE notes RENAME body TO text');
+$local->safe_psql('postgres', q{INSERT INTO payments (customer_id, amount) VALUES (1, 11), (1, 12); INSERT INTO notes (body) VALUES ('another')});
+is(sync($local, 'office')->{failed}, 3, 'two rows are refused, and all of another table');
+foreach my $remotes ('office', undef)
+{
+	local $name = $remotes;
+	is_deeply([ map { "$_->{severity} $_->{relation}: $_->{problem}\n$_->{fix}" } grep { $_->{problem} =~ /take|nothing/ } found() ],
+		[ map { "error $_->[0]: $_->[1]\n-- see why, and mend that (it is tried again by itself): SELECT * FROM synchro.failures WHERE remote = 'office' AND relation = 'public.$_->[0]'::regclass;" }
+			[ 'notes', 'nothing of table public.notes can be pushed to remote "office"' ], [ 'payments', 'changes of table public.payments that remote "office" does not take: 2' ] ],
+		'what is refused is told' . (defined $name ? '' : ', of all remotes'));
+}
+$remote->safe_psql('postgres', 'ALTER TABLE payments DROP CONSTRAINT payments_amount_check; ALTER TABLE notes RENAME text TO body');
+$local->safe_psql('postgres', q{SELECT synchro.retry()});
+is(sync($local, 'office')->{failed}, 0, 'and taken when the causes are gone');
+healthy('after that', found());
+
 # what a push needs of a table, and what makes values that it does not bring
 both($local, $remote, 'CREATE TABLE codes (code text PRIMARY KEY); CREATE TABLE words (word text PRIMARY KEY, n int); CREATE TABLE tags (id serial PRIMARY KEY, tag text NOT NULL UNIQUE, note text); CREATE TABLE texts (line text PRIMARY KEY)');
 $local->safe_psql('postgres', q{SELECT synchro.add_table('codes'), synchro.add_table('words'), synchro.add_table('tags', '{tag}'), synchro.add_table('texts')});
