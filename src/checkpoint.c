@@ -345,7 +345,8 @@ synchro_position_skip(const char *server, const SynchroPosition *position,
 	values[2] = CStringGetTextDatum(snapshot);
 	values[3] = TimestampTzGetDatum(checkpoint);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $3::pg_snapshot, keys_snapshot = $3::pg_snapshot, checkpoint = $4"
+	synchro_sql_run("UPDATE synchro.remote_state SET snapshot = $3::pg_snapshot,"
+					" keys_snapshot = CASE WHEN rebased THEN keys_snapshot ELSE $3::pg_snapshot END, checkpoint = $4"
 					" WHERE server = $1::name AND acknowledged = $2::uuid", lengthof(types), types, values, NULL);
 	synchro_sql_close(&scope);
 	synchro_local_commit();

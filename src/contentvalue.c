@@ -63,9 +63,12 @@ synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const 
 	if (strcmp(type, "pg_lsn") == 0)
 		return psprintf("(%s.%s - '0/0'::pg_lsn)::text", alias, name);
 
-	/* there is a zero below zero */
+	/*
+	 * Each writes the fewest digits that tell its values apart, but not at the
+	 * same point in powers of ten; and there is a zero below zero.
+	 */
 	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
-		return psprintf("(%s.%s + 0)::text", alias, name);
+		return psprintf("trim_scale(%s.%s::text::numeric)::text", alias, name);
 	return synchro_content_plain(lt, there, column, alias);
 }
 

@@ -18,6 +18,7 @@
 #include "copychunk.h"
 #include "keycheck.h"
 #include "localsql.h"
+#include "logsnapshot.h"
 #include "registry.h"
 #include "sharedstate.h"
 #include "sqlapi.h"
@@ -80,6 +81,7 @@ queue_copy(const SynchroTarget *target, Oid relid, bool delete_extra, bool empty
 {
 	const SynchroTable *table = table_to_copy(relid);
 	SynchroCopy copy = {0};
+	char	   *seen;
 
 	if (delete_extra)
 		require_extra_is_known(table);
@@ -87,9 +89,12 @@ queue_copy(const SynchroTarget *target, Oid relid, bool delete_extra, bool empty
 	copy.delete_extra = delete_extra;
 	copy.empty = empty;
 	PushActiveSnapshot(GetLatestSnapshot());
+
+	/* nobody is kept from writing to a partition: what comes while rows are counted is in the log */
+	seen = synchro_snapshot_current();
 	synchro_copychunk_measure(table, target->owner, &copy);
 	PopActiveSnapshot();
-	synchro_copyqueue_add(target->name, &copy);
+	synchro_copyqueue_add(target->name, &copy, seen);
 	synchro_shared_retry_at_commit();
 	return copy.rows_total;
 }

@@ -63,13 +63,14 @@ column_number(HeapTuple tuple, int column)
 }
 
 /*
- * Queue a copy: part of the caller's transaction.
+ * Queue a copy: part of the caller's transaction.  seen: a snapshot that is not
+ * younger than what the copy says of the table's rows.
  */
 void
-synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
+synchro_copyqueue_add(const char *server, const SynchroCopy *copy, const char *seen)
 {
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, INT8OID, BOOLOID, BOOLOID};
+	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, INT8OID, BOOLOID, BOOLOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 
@@ -80,9 +81,10 @@ synchro_copyqueue_add(const char *server, const SynchroCopy *copy)
 	values[4] = Int64GetDatum(copy->rows_total);
 	values[5] = BoolGetDatum(copy->delete_extra);
 	values[6] = BoolGetDatum(copy->empty);
+	values[7] = CStringGetTextDatum(seen);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.copying (server, relation, layout, until_key, rows_total, delete_extra, empty, forgotten)"
-					" VALUES ($1::name, $2, $3, $4, $5, $6, $7, CASE WHEN $7 THEN pg_current_snapshot() END)", lengthof(types), types, values, nulls);
+					" VALUES ($1::name, $2, $3, $4, $5, $6, $7, CASE WHEN $7 THEN $8::pg_snapshot END)", lengthof(types), types, values, nulls);
 	synchro_sql_close(&scope);
 }
 

@@ -43,7 +43,7 @@ typedef struct SynchroCopyStep
 	bool		complete;		/* there are no more rows */
 } SynchroCopyStep;
 
-extern void synchro_copyqueue_add(const char *server, const SynchroCopy *copy);
+extern void synchro_copyqueue_add(const char *server, const SynchroCopy *copy, const char *seen);
 extern List *synchro_copyqueue_load(const char *server);
 extern void synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List *finished);
 extern const SynchroCopy *synchro_copyqueue_find(const List *copies, Oid relid);

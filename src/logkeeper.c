@@ -126,7 +126,8 @@ segment_blocks(int segment)
 
 /*
  * The positions of all remotes but one, and of all tables that have stalled: a
- * list of SynchroSnapshot.  but: name of a remote, or NULL.
+ * list of SynchroSnapshot.  Names of before that are to go with the next batch
+ * may be older, after set_checkpoint().  but: name of a remote, or NULL.
  */
 static List *
 read_positions(const char *but)
@@ -135,6 +136,7 @@ read_positions(const char *but)
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(but != NULL ? but : "");
 	uint64		n = synchro_sql_run("SELECT snapshot::text FROM synchro.remote_state WHERE server <> $1::name"
+									" UNION SELECT keys_snapshot::text FROM synchro.remote_state WHERE server <> $1::name"
 									" UNION SELECT snapshot::text FROM synchro.stalled",
 									1, &type, &value, NULL);
 

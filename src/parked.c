@@ -488,9 +488,10 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 		synchro_sql_run("WITH before AS (DELETE FROM synchro.parked WHERE server = $1::name AND relation = to_regclass($2)"
 						" AND record IS NULL RETURNING *)"
 						" INSERT INTO synchro.parked (server, relation, layout, key, operation, changed_at, origin,"
-						" sqlstate, message, constraint_name, attempts, first_failed, next_attempt)"
+						" sqlstate, message, constraint_name, hint, attempts, first_failed, next_attempt)"
 						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, clock_timestamp()),"
-						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''), coalesce(b.attempts, 0) + 1,"
+						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''),"
+						" CASE f.state WHEN '23503' THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
 						" coalesce(b.first_failed, clock_timestamp()), " NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")
 						" FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) f(key, state, message, constraint_name)"
 						" LEFT JOIN before b ON b.key = f.key",

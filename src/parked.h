@@ -13,6 +13,9 @@
 #include "identities.h"
 #include "source.h"
 
+/* the hint of a delete that a foreign key there refuses */
+#define SYNCHRO_STILL_REFERENCED "Delete the rows there that refer to it, or have them refer to another one."
+
 /* one that is kept here */
 typedef struct SynchroParked
 {

@@ -88,8 +88,13 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 	const SynchroTable *table = failure->table;
 	bool		pushed = false;
 
-	if (failure->hint != NULL || error->schema == NULL || error->table == NULL ||
-		strcmp(error->schema, table->schema) != 0 || strcmp(error->table, table->name) != 0)
+	if (failure->hint != NULL || error->schema == NULL || error->table == NULL)
+		return;
+
+	/* the table that refers to it is named */
+	if (strcmp(error->sqlstate, "23503") == 0 && failure->op == SYNCHRO_OP_DELETE)
+		failure->hint = SYNCHRO_STILL_REFERENCED;
+	if (strcmp(error->schema, table->schema) != 0 || strcmp(error->table, table->name) != 0)
 		return;
 	if (strcmp(error->sqlstate, "23502") == 0)
 	{

@@ -129,8 +129,8 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 			is_over(until))
 			return;
 
-		/* a remote that is down for long shall not let the log grow */
-		if (synchro_logkeeper_run((rc & WL_LATCH_SET) != 0, NULL))
+		/* a remote that is down for long shall not let the log grow; what has woken us for a pass that failed is in it, too */
+		if (synchro_logkeeper_run(rc == 0 ? until != 0 : (rc & WL_LATCH_SET) != 0, NULL))
 			synchro_pushlink_say(until == 0 ? SYNCHRO_IDLE : SYNCHRO_WAITING);
 		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
 					   sleep_time(until != 0 ? until : pusher->push.next_retry), synchro_wait_work());

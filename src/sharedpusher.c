@@ -187,7 +187,8 @@ synchro_shared_want(Oid database, List *servers)
 			slot->pushed = pg_atomic_read_u64(&slot->logged);
 			slot->left = 0;
 			slot->pass_since = 0;
-			slot->served = slot->requested;
+			slot->served = slot->requested = synchro_shared->last_ticket;
+			slot->first_ticket = synchro_shared->last_ticket + 1;
 			pg_atomic_write_u64(&slot->pending_since, 0);
 			memset(&slot->status, 0, sizeof(slot->status));
 			slot->status.database = database;

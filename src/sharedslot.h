@@ -47,6 +47,8 @@ typedef struct Slot
 	TimestampTz pass_since;		/* pending_since of what a pass is pushing */
 
 	/* synchronize(): tickets are handed out in order and served in order */
+	uint64		first_ticket;	/* earlier ones were for what the slot, or
+								 * another one of the remote's, was before */
 	uint64		requested;
 	uint64		served;
 	bool		failed;
@@ -73,6 +75,7 @@ typedef struct Shared
 	int			nlooks;
 	Look		looks[MAX_LOOKS];
 	ConditionVariable served;
+	uint64		last_ticket;	/* of all slots */
 	int			nslots;			/* from this one on none has ever been used; a commit looks at all before */
 	Slot		slots[MAX_SLOTS];
 	SynchroSharedClock clocks[MAX_CLOCKS];

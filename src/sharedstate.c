@@ -391,7 +391,7 @@ synchro_shared_request(Oid database, const char *server, uint64 *ticket)
 	running = slot != NULL && slot->pid != 0;
 	if (running)
 	{
-		*ticket = ++slot->requested;
+		*ticket = slot->requested = ++synchro_shared->last_ticket;
 		SetLatch(slot->latch);
 	}
 	LWLockRelease(synchro_shared->lock);
@@ -412,6 +412,10 @@ synchro_shared_served(Oid database, const char *server, uint64 ticket, int *pid,
 
 	LWLockAcquire(synchro_shared->lock, LW_SHARED);
 	slot = synchro_shared_find_slot(database, server);
+
+	/* the remote was paused, or removed, and is here again: who was asked is gone */
+	if (slot != NULL && ticket < slot->first_ticket)
+		slot = NULL;
 	*pid = slot != NULL ? slot->pid : 0;
 	served = slot != NULL && slot->served >= ticket;
 	if (served)

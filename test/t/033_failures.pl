@@ -97,7 +97,7 @@ failure('value out of range', 'ALTER TABLE items ALTER code TYPE smallint', q{UP
 	qr/22003: .*value "70000" is out of range for type smallint.*Table items, key 12\b/s,
 	remote => 'ALTER TABLE items ALTER code TYPE integer');
 failure('delete', 'CREATE TABLE own (item_id integer REFERENCES items); INSERT INTO own SELECT id FROM items WHERE name = \'item 13\'', q{DELETE FROM items WHERE name = 'item 13'},
-	qr/23503: .*update or delete on table "items" violates foreign key constraint "own_item_id_fkey" on table "own"/s,
+	qr/23503: .*update or delete on table "items" violates foreign key constraint "own_item_id_fkey" on table "own".*HINT: Delete the rows there that refer to it/s,
 	remote => 'DELETE FROM own');
 
 #

@@ -200,6 +200,31 @@ cmp_ok(rows($dead, q{SELECT coalesce(sum(rows), 0) FROM batches WHERE applicatio
 cmp_ok(rows($dead, q{SELECT coalesce(sum(rows), 0) FROM batches WHERE application <> 'altered'}), '>', 10000, 'of which some was over');
 
 #
+# Whoever waits for a pusher whose remote is paused and resumed meanwhile has asked one that is gone: it neither waits for ever nor
+# takes what another one has done before for an answer. It looks twice a second, so this is tried a few times.
+#
+foreach my $try (1 .. 4)
+{
+	my $locker = $dead->background_psql('postgres');
+	my $caller = $local->background_psql('postgres', on_error_stop => 0);
+
+	wait_for($local, q{SELECT bool_and(state = 'idle' AND pending = 0) FROM synchro.remotes}, 'nothing is pending');
+	$locker->query_safe('BEGIN; LOCK TABLE t');
+	$local->safe_psql('postgres', "UPDATE t SET n = 100 + $try WHERE name = 'many 1'");
+	wait_for($dead, q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted}, 'the pusher waits there');
+	$caller->query_until(qr/asked/, "\\echo asked\nSELECT * FROM synchro.synchronize('dead');\n\\echo answered\n");
+	wait_for($local, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND query ~ 'FROM synchro.synchronize' AND wait_event_type = 'Extension'}, 'the caller waits for it');
+	$local->safe_psql('postgres', q{SELECT synchro.pause('dead')});
+	wait_for($local, q{SELECT state = 'paused' FROM synchro.remotes WHERE remote = 'dead'}, 'paused');
+	$local->safe_psql('postgres', q{SELECT synchro.resume('dead')});
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+	$caller->query_until(qr/answered/, '');
+	is(rows($dead, q{SELECT n FROM t WHERE name = 'many 1'}), 100 + $try, "try $try: synchronize() ends, and what was pending then is there");
+	$caller->quit;
+}
+
+#
 # a server that is given to another owner: rows are read by his rights, and pushed as his user there
 #
 $dead->safe_psql('postgres', <<'SQL');

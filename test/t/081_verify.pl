@@ -238,6 +238,16 @@ my $renamed = sync($local, 'remote');
 is("$renamed->{inserted} $renamed->{updated} $renamed->{deleted}", '0 2 0', 'and it is the same rows that get the name of here');
 is(differences($local, q{'remote', 'folded'}) . differences($local, q{'remote', 'spans'}), '', 'then they agree');
 
+# numbers in other types there, each of which writes them in its own way
+both($local, $remote, q{CREATE TABLE number (id serial PRIMARY KEY, name text UNIQUE NOT NULL, x real, y double precision, z real)});
+$remote->safe_psql('postgres', q{ALTER TABLE number ALTER x TYPE double precision, ALTER y TYPE numeric, ALTER z TYPE numeric});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('number', '{name}');
+	INSERT INTO number (name, x, y, z) SELECT v, v::real, v::float8, v::real FROM unnest('{0.1, 1e10, 1234567, -0, 0, -1.5e-30, 16777216, 1e15, 1e30, Infinity, -Infinity, NaN}'::text[]) v});
+sync($local, 'remote');
+is(differences($local, q{'remote', 'number'}), '', 'equal numbers are equal in any type');
+$remote->safe_psql('postgres', q{UPDATE number SET x = 0.10000001 WHERE name = '0.1'; UPDATE number SET y = y + 1 WHERE name = '1e15'; UPDATE number SET z = 0.01 WHERE name = '-0'});
+is(differences($local, q{'remote', 'number'}), "number|-0|different|{z}\nnumber|0.1|different|{x}\nnumber|1e15|different|{y}", 'others are not');
+
 # a value that is another one each time it is looked at, and a table that has lost its key
 both($local, $remote, q{CREATE TABLE restless (id serial PRIMARY KEY, name text UNIQUE NOT NULL, n int); INSERT INTO restless (name, n) VALUES ('a', 1), ('b', 2);
 	CREATE TABLE lost (id serial PRIMARY KEY)});

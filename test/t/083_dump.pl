@@ -18,6 +18,10 @@ CREATE TABLE country (id serial PRIMARY KEY, code text UNIQUE NOT NULL);
 CREATE TABLE customer (id serial PRIMARY KEY, country_id int REFERENCES country, email text UNIQUE NOT NULL, name text, secret text);
 CREATE TABLE note (id serial PRIMARY KEY, customer_id int REFERENCES customer, what text);
 CREATE TABLE alias (id serial PRIMARY KEY, name text NOT NULL, n int);
+CREATE TABLE step (id int PRIMARY KEY, what text);
+CREATE SEQUENCE step_id_seq START 3 INCREMENT 10 OWNED BY step.id;
+ALTER TABLE step ALTER id SET DEFAULT nextval('step_id_seq');
+CREATE TABLE ahead (id serial PRIMARY KEY, what text);
 CREATE TABLE part (region text, day date, n int, PRIMARY KEY (region, day)) PARTITION BY LIST (region);
 CREATE TABLE part_north PARTITION OF part FOR VALUES IN ('north');
 SQL
@@ -29,7 +33,7 @@ $local->safe_psql('shop', <<'SQL');
 SET client_min_messages = warning;
 SELECT synchro.register_natural_key('country', '{code}');
 SELECT synchro.add_table('customer', '{email}', skip => '{secret}'), synchro.add_table('note'), synchro.add_table('alias', '{name}', allow_many => true),
-	synchro.add_table('part');
+	synchro.add_table('part'), synchro.add_table('step'), synchro.add_table('ahead');
 SELECT synchro.pause('idle');
 ALTER DATABASE shop SET synchro.buffer_size = '2MB';
 CREATE FUNCTION quietly() RETURNS void LANGUAGE sql SET synchro.log_changes = off AS $$UPDATE customer SET name = upper(name)$$;
@@ -38,6 +42,8 @@ INSERT INTO customer (country_id, email, name, secret) SELECT id, code || '@exam
 INSERT INTO note (customer_id, what) SELECT id, 'note' FROM customer;
 INSERT INTO alias (name, n) VALUES ('x', 1);
 INSERT INTO part VALUES ('north', '2024-01-01', 1);
+INSERT INTO step (what) VALUES ('first');
+INSERT INTO ahead (what) VALUES ('first');
 SQL
 sync($local, 'office', dbname => 'shop');
 $local->safe_psql('shop', q{UPDATE customer SET name = 'pending' WHERE email = 'at@example.com'});
@@ -88,20 +94,24 @@ is(rows($remote, 'SELECT count(*) FROM part', 'shop'), '2', 'partitions are watc
 is(rows($other, q{SELECT state FROM synchro.remotes WHERE remote = 'idle'}, 'shop'), 'paused', 'what was paused still is');
 
 # what is pushed after the dump was made, and is not in it
-$local->safe_psql('shop', q{INSERT INTO note (customer_id, what) SELECT 1, 'lost here ' || i FROM generate_series(1, 3) i});
+$local->safe_psql('shop', q{INSERT INTO note (customer_id, what) SELECT 1, 'lost here ' || i FROM generate_series(1, 3) i;
+	INSERT INTO step (what) SELECT 'lost here ' || i FROM generate_series(1, 3) i; INSERT INTO ahead (what) VALUES ('lost here')});
+is(rows($local, 'SELECT max(id) FROM step', 'shop'), 33, 'ids are given by whole steps');
 sync($local, 'office', dbname => 'shop');
 $rows = rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop');
 
 # in the place of what it is a dump of: there it is for this database, as is what CREATE EXTENSION makes
-$local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part CASCADE; DROP FUNCTION quietly()');
+$local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part, step, ahead CASCADE; DROP FUNCTION quietly()');
 $local->command_ok([ 'pg_restore', '--exit-on-error', '-d', $local->connstr('shop'), $file ], 'pg_restore into the same database');
 is(rows($local, 'SELECT state FROM synchro.node', 'shop'), 'held', 'it is held, too');
-$local->safe_psql('shop', q{SELECT synchro.confirm_node(); UPDATE note SET what = 'changed here'});
+$local->safe_psql('shop', q{SELECT setval('ahead_id_seq', 1000); SELECT synchro.confirm_node(); UPDATE note SET what = 'changed here'});
 is(sync($local, 'office', dbname => 'shop')->{inserted}, 0, 'and knows its rows on the remote');
 is(rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop'), $rows, 'none is there twice');
 $local->safe_psql('shop', q{INSERT INTO note (customer_id, what) VALUES (1, 'new')});
 is(sync($local, 'office', dbname => 'shop')->{inserted}, 1, 'a new row is not taken for one that was lost');
 is(rows($remote, q{SELECT string_agg(what, ', ' ORDER BY what) FROM note WHERE what ~ '^(new|lost)'}, 'shop'), 'lost here 1, lost here 2, lost here 3, new', 'so those stay on the remote');
+
+is(rows($local, q{SELECT nextval('step_id_seq'), nextval('ahead_id_seq')}, 'shop'), '43|1001', 'ids go on by whole steps after those, and never back');
 
 # and away, without leaving anything
 $other->safe_psql('shop', 'DROP EXTENSION synchro');

@@ -169,6 +169,30 @@ is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'until that is mend
 all_same('mended');
 
 #
+# a hard reset locks a table, but not its partitions: what is written to one of them while rows are counted is no part of the copy
+#
+both($local, $remote, <<'SQL');
+CREATE SCHEMA parts;
+CREATE TABLE parts.t (id serial, part int, v text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+CREATE TABLE parts.one PARTITION OF parts.t FOR VALUES IN (1);
+CREATE TABLE parts.two PARTITION OF parts.t FOR VALUES IN (2);
+SQL
+$remote->safe_psql('postgres', 'GRANT USAGE ON SCHEMA parts TO sync; GRANT ALL ON ALL TABLES IN SCHEMA parts TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA parts TO sync');
+$local->safe_psql('postgres', q{SELECT synchro.add_schema('parts'); INSERT INTO parts.t (part, v) SELECT 1 + i % 2, 'row ' || i FROM generate_series(1, 20) i});
+sync($local, 'office');
+my $holder = $local->background_psql('postgres');
+my $resetter = $local->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE parts.two');
+$resetter->query_until(qr/begun/, "\\echo begun\nSELECT synchro.reset_schema('parts', false, 'office', true);\n");
+wait_for($local, q{SELECT count(*) = 1 FROM pg_locks WHERE relation = 'parts.two'::regclass AND NOT granted}, 'rows are being counted');
+$local->safe_psql('postgres', q{INSERT INTO parts.one (part, v) VALUES (1, 'meanwhile')});
+$holder->query_safe('ROLLBACK');
+$_->quit foreach $holder, $resetter;
+sync($local, 'office') foreach 1 .. 2;
+same($local, $remote, 'SELECT part, v FROM parts.t ORDER BY v', 'a row that is inserted meanwhile arrives, too');
+is(rows($remote, q{SELECT count(*) FROM parts.t WHERE v = 'meanwhile'}), 1, 'once');
+
+#
 # a remote that is a node would send the deletes back
 #
 my $node = synchro_node('node');
