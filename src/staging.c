@@ -224,6 +224,9 @@ find_suspect(SynchroLink *link, List *made)
 {
 	ListCell   *cell;
 
+	/* not if none can be made */
+	if (synchro_remote_script(link->remote, "CREATE TEMPORARY TABLE synchro_trial ();DROP TABLE pg_temp.synchro_trial", NIL, NULL) != NULL)
+		return;
 	foreach(cell, made)
 	{
 		const Made *one = lfirst(cell);
