@@ -316,8 +316,8 @@ synchro_peer_open(SynchroLink *link, SynchroPosition *position)
 	if (link->preview == NULL)
 		note_node(link);
 
-	/* nothing takes less: what else is asked takes the server's time, too, see synchro_remote_is_near() */
-	for (int i = 0; i < 2; i++)
+	/* nothing takes less: what else is asked takes the server's time, too, see synchro_remote_is_near(); but not so much */
+	for (int i = 0; i < 2 && !synchro_remote_is_far(link->remote); i++)
 		(void) synchro_remote_query(link->remote, "SELECT", 0, NULL);
 	rows = synchro_remote_query(link->remote,
 								"SELECT to_regclass('" SYNCHRO_PEER_SCHEMA ".position') IS NOT NULL,"

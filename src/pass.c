@@ -34,6 +34,10 @@
  */
 #define GROWN_BATCH		5
 #define LONG_BATCH		500
+
+/* on a long line that is this many round trips longer, or the line is what takes the time; in ms at most */
+#define ROUND_TRIPS		25
+#define MAX_LONG_BATCH	5000
 #define LARGE_BATCH		(16 * 1024 * 1024)
 
 /* from so many of its own changes on, the remote is told that they are here */
@@ -363,7 +367,8 @@ synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 static void
 adapt_batches(SynchroPass *pass, TimestampTz begun)
 {
-	bool		slow = TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONG_BATCH);
+	int64		round_trip = synchro_remote_round_trip(pass->link->remote) / 1000;
+	bool		slow = TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), (int) Min(LONG_BATCH + ROUND_TRIPS * round_trip, MAX_LONG_BATCH));
 	int64		bytes = 0;
 	ListCell   *cell;
 
@@ -480,7 +485,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, con
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",
 												ALLOCSET_DEFAULT_SIZES);
 	pass->next_context = AllocSetContextCreate(context, "synchro pass batch", ALLOCSET_DEFAULT_SIZES);
-	pass->batch_rows = synchro_batch_size;
+	pass->batch_rows = synchro_batch_size * (synchro_remote_is_far(link->remote) ? 2 : 1);
 	synchro_pass_collect(pass);
 	memset(result, 0, sizeof(*result));
 	if (pass->changes->nkeys > 0 || pass->changes->nolds > 0 || link->leftovers != NIL || synchro_stalled_any_due(pass->stalled) ||

@@ -53,6 +53,9 @@ struct SynchroRemote
 /* a round trip that costs less than to flush WAL, in microseconds */
 #define NEAR	1000
 
+/* one that costs more than anything that is asked on the way; likewise */
+#define FAR		10000
+
 /*
  * Wait until the socket is ready for what we want to do, or the latch is set.
  */
@@ -233,12 +236,30 @@ synchro_remote_version(const SynchroRemote *remote)
 }
 
 /*
+ * Microseconds that the fastest round trip has taken so far; 0: none yet.
+ */
+int64
+synchro_remote_round_trip(const SynchroRemote *remote)
+{
+	return remote->round_trip;
+}
+
+/*
  * Is a round trip so short that one more does not matter?
  */
 bool
 synchro_remote_is_near(const SynchroRemote *remote)
 {
 	return remote->round_trip > 0 && remote->round_trip < NEAR;
+}
+
+/*
+ * Is it so long that what there is to do is better done in fewer of them?
+ */
+bool
+synchro_remote_is_far(const SynchroRemote *remote)
+{
+	return remote->round_trip >= FAR;
 }
 
 /*

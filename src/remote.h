@@ -52,6 +52,8 @@ extern void synchro_remote_set_undo(SynchroRemote *remote, const char *sql);
 extern const char *synchro_remote_mark(const SynchroRemote *remote);
 extern char *synchro_value(const SynchroRows *rows, int row, int column);
 extern char *synchro_nullable(const SynchroRows *rows, int row, int column);
+extern int64 synchro_remote_round_trip(const SynchroRemote *remote);
+extern bool synchro_remote_is_far(const SynchroRemote *remote);
 extern bool synchro_remote_is_near(const SynchroRemote *remote);
 extern int64 synchro_remote_copied(const SynchroRemote *remote);
 extern int	synchro_remote_version(const SynchroRemote *remote);
