@@ -60,7 +60,8 @@ append_references(StringInfo sql, const SynchroLinkTable *lt, int fk, bool direc
 /*
  * A value of the joined parent's identity, as SQL.  A row whose parent is not
  * there, though the foreign key says so (NOT VALID, or triggers were off), names
- * the one that there would be, so that it is missed on the remote, too.
+ * the one that there would be, so that it is missed on the remote, too.  No cast
+ * of anybody's own is called for that.
  */
 static char *
 joined_identity(const SynchroLinkTable *lt, int fk, int x)
@@ -69,17 +70,23 @@ joined_identity(const SynchroLinkTable *lt, int fk, int x)
 	const SynchroTable *parent = lt->parents[fk]->table;
 	const SynchroColumn *column = &parent->columns[parent->identity[x]];
 	char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
-	const char *here = NULL;
+	char	   *here = NULL;
 	StringInfoData all;
 
 	initStringInfo(&all);
 	for (int i = 0; i < key->ncols; i++)
 	{
-		const char *name = quote_identifier(lt->table->columns[key->cols[i]].name);
+		const SynchroColumn *from = &lt->table->columns[key->cols[i]];
+		const char *name = quote_identifier(from->name);
 
-		if (key->refcols[i] == column->attnum)
-			here = name;
 		appendStringInfo(&all, " AND t.%s IS NOT NULL", name);
+		if (key->refcols[i] != column->attnum)
+			continue;
+		if (from->type == column->type)
+			here = psprintf("t.%s", name);
+		else if (getBaseType(from->type) < FirstNormalObjectId && getBaseType(column->type) < FirstNormalObjectId)
+			here = psprintf("CAST(t.%s AS %s)", name,
+							format_type_extended(getBaseType(column->type), -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 	}
 	for (int i = 0; i < parent->nidentity; i++)
 	{
@@ -87,11 +94,10 @@ joined_identity(const SynchroLinkTable *lt, int fk, int x)
 
 		for (int j = 0; j < key->ncols; j++)
 			referenced |= key->refcols[j] == parent->columns[parent->identity[i]].attnum;
-		if (!referenced)
+		if (!referenced || here == NULL)
 			return value;
 	}
-	return psprintf("CASE WHEN t%d.tableoid IS NULL%s THEN CAST(t.%s AS %s) ELSE %s END", fk, all.data, here,
-					format_type_extended(column->type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY), value);
+	return psprintf("CASE WHEN t%d.tableoid IS NULL%s THEN %s ELSE %s END", fk, all.data, here, value);
 }
 
 /*

@@ -88,15 +88,21 @@ same($local, $remote, $bosses, 'does so there, too');
 both($local, $remote, <<'SQL');
 CREATE TABLE by_numeric (id numeric PRIMARY KEY, name text);
 CREATE TABLE child (id int PRIMARY KEY, parent_id numeric, note text);
+CREATE DOMAIN code AS char(4);
+CREATE TABLE by_code (code code PRIMARY KEY);
+CREATE TABLE coded (id int PRIMARY KEY, code char(4), note text);
 SQL
 grants();
 both($local, $remote, q{INSERT INTO child VALUES (1, 99, 'a'), (2, NULL, 'a'); INSERT INTO by_numeric VALUES (1.50, 'there'); INSERT INTO child VALUES (3, 1.5, 'a');
-	ALTER TABLE child ADD FOREIGN KEY (parent_id) REFERENCES by_numeric NOT VALID});
-$local->safe_psql('postgres', q{SELECT synchro.add_table('by_numeric'), synchro.add_table('child'); UPDATE child SET note = 'b'});
-is(sync($local, 'office')->{failed}, 1, 'an orphan');
-like(failures(), qr/^child\|1\|23503\|row of table public\.by_numeric with key \{?99\}?, which it references, does not exist/, 'is told, and not sent without its parent');
+	ALTER TABLE child ADD FOREIGN KEY (parent_id) REFERENCES by_numeric NOT VALID;
+	INSERT INTO coded VALUES (1, 'gone', 'a'), (2, 'x', 'a'); INSERT INTO by_code VALUES ('x'); ALTER TABLE coded ADD FOREIGN KEY (code) REFERENCES by_code NOT VALID});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('by_numeric'), synchro.add_table('child'), synchro.add_table('by_code'), synchro.add_table('coded'); UPDATE child SET note = 'b'; UPDATE coded SET note = 'b'});
+is(sync($local, 'office')->{failed}, 2, 'orphans');
+like(failures(), qr/^coded\|1\|23503\|row of table public\.by_code with key \{?gone\}?, which it references, does not exist/m, 'are told, by domains and char(n)');
+is(rows($remote, 'SELECT id, code, note FROM coded ORDER BY id'), "1|gone|a\n2|x   |b", 'and keep what they refer to');
+like(failures(), qr/^child\|1\|23503\|row of table public\.by_numeric with key \{?99\}?, which it references, does not exist/m, 'by numbers, too');
 is(rows($remote, 'SELECT id, parent_id, note FROM child ORDER BY id'), "1|99|a\n2||b\n3|1.50|b", 'others arrive');
-$local->safe_psql('postgres', q{DELETE FROM child WHERE id = 1});
+$local->safe_psql('postgres', q{DELETE FROM child WHERE id = 1; DELETE FROM coded WHERE id = 1});
 sync($local, 'office');
 
 #
