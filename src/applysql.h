@@ -143,6 +143,7 @@ extern char *synchro_sql_remote_column(const SynchroLinkTable *lt, int column, c
 /* in translation.c */
 extern int	synchro_column_referenced(const SynchroLinkTable *lt, int column);
 extern int	synchro_column_fk(const SynchroLinkTable *lt, int column);
+extern bool synchro_fk_staged_tells(const SynchroLinkTable *lt, int fk);
 extern bool synchro_fk_names_key(const SynchroLinkTable *lt, int fk);
 extern bool synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk);
 extern bool synchro_column_is_value_of_before(const SynchroLinkTable *lt, int column);

@@ -255,9 +255,10 @@ static const char *const probes_here[] = {
 
 	/* of a partitioned table only its own foreign keys are known */
 	HERE "SELECT DISTINCT 'error', x.relid, format('foreign key %I is of partition %I.%I only, not of table %s: it is not known, and what it says is pushed as it is here', k.conname, n.nspname, l.relname, x.name),"
-	" format('ALTER TABLE %s ADD %s;', x.name, pg_get_constraintdef(k.oid)), true"
+	" format('ALTER TABLE %s ADD %s;', x.name, replace(pg_get_constraintdef(k.oid), ' NOT VALID', '')), true"
 	" FROM x CROSS JOIN LATERAL pg_partition_tree(x.oid) r JOIN pg_constraint k ON k.conrelid = r.relid AND k.contype = 'f' AND k.conparentid = 0"
-	" JOIN pg_class l ON l.oid = r.relid JOIN pg_namespace n ON n.oid = l.relnamespace WHERE r.relid <> x.oid",
+	" JOIN pg_class l ON l.oid = r.relid JOIN pg_namespace n ON n.oid = l.relnamespace"
+	" LEFT JOIN x y ON y.oid = coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) WHERE r.relid <> x.oid AND (y.oid IS NULL OR y.mode IN ('natural key', 'reference'))",
 
 	REFERENCES_WITHOUT_INDEX(HERE),
 	HARD_CIRCLE(HERE),
@@ -474,10 +475,11 @@ static const char *const probes_there[] = {
 	THERE COLUMNS "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I, in which types of columns are', current_user, n.nspname),"
 	" format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user), true"
 	" FROM c JOIN pg_type y ON y.oid = c.atttypid JOIN pg_namespace n ON n.oid = y.typnamespace"
-	" WHERE NOT c.skipped AND NOT c.generated AND NOT has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM x WHERE x.schema = n.nspname)",
+	" WHERE NOT c.skipped AND NOT c.generated AND NOT c.own AND NOT has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM x WHERE x.schema = n.nspname)",
 	THERE COLUMNS "SELECT 'error', c.relid, format('role %I may not use type %s of column %I of table %s', current_user, format_type(y.oid, NULL), c.name, c.relation),"
 	" format('GRANT USAGE ON TYPE %s TO %I;', format_type(y.oid, NULL), current_user), true"
-	" FROM c JOIN pg_type y ON y.oid = c.atttypid WHERE NOT c.skipped AND NOT c.generated AND NOT has_type_privilege(y.oid, 'USAGE')",
+	" FROM c JOIN pg_type a ON a.oid = c.atttypid JOIN pg_type y ON y.oid = CASE WHEN a.typcategory = 'A' AND a.typelem <> 0 THEN a.typelem ELSE a.oid END"
+	" WHERE NOT c.skipped AND NOT c.generated AND NOT c.own AND NOT has_type_privilege(y.oid, 'USAGE')",
 	THERE COLUMNS "SELECT 'error', x.relid, format('role %I lacks %s on table %s', current_user, r.rights, x.name),"
 	" format('GRANT %s ON %s TO %I;', r.rights, x.name, current_user), true"
 	" FROM x CROSS JOIN LATERAL (SELECT string_agg(u, ', ' ORDER BY o) AS rights FROM unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) WITH ORDINALITY AS u (u, o)"

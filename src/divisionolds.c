@@ -18,7 +18,7 @@
 /* from so many failures on it is taken that those that are to blame follow one another */
 #define MANY_OLDS		16
 
-/* from so many on, or when so many rows have been tried, they are not looked for one by one */
+/* from so many on, or when so many rows have been tried since, they are not looked for one by one */
 #define MAX_SINGLES		250
 #define MAX_TRIED		10000000
 
@@ -26,7 +26,7 @@
 typedef struct Olds
 {
 	SynchroDivision *division;
-	int64		ntried;			/* each as often as it was */
+	int64		ntried;			/* each as often as it was, since many failed */
 	int			nfound;			/* that are to blame */
 	int64		good;			/* so many went through together when they
 								 * were tried last */
@@ -53,7 +53,8 @@ try_olds(Olds *olds, int64 count, bool blame)
 	synchro_part_send(division, &part, false, false);
 	if (part.error != NULL)
 		synchro_division_require_about_rows(division, part.error);
-	olds->ntried += count;
+	if (olds->nfound >= MANY_OLDS)
+		olds->ntried += count;
 	done = part.error == NULL;
 	if (!done && blame)
 	{
@@ -162,8 +163,6 @@ synchro_division_push_olds(SynchroDivision *division)
 		{
 			bool		many = olds.nfound >= MANY_OLDS;
 
-			if (!many)
-				olds.good = 0;
 			one = looks_for_each(&olds) && count > 0 && park_one(&olds, many ? 0 : count, count);
 			count--;
 			if (!many)

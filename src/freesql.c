@@ -192,7 +192,12 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 {
 	int			n = lt->table->nidentity;
 	int			position;
+	bool		pinned;
 
+	position = synchro_identity_position(lt->table, lt->table->columns[column].attnum);
+	pinned = position >= 0 && synchro_references_vary(lt);
+	if (pinned)
+		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 	appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (%s) g) x WHERE ",
 					 lt->remote->rows, synchro_column_name(lt, column), value, holders);
 	synchro_sql_identity_equal(sql, lt, "t", "x.h");
@@ -200,7 +205,6 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	synchro_sql_list(sql, "x.h", n);
 	appendStringInfoString(sql, ", ");
 	append_identities(sql, lt, "t", "i");
-	position = synchro_identity_position(lt->table, lt->table->columns[column].attnum);
 	if (position >= 0)
 	{
 		appendStringInfo(sql, "), u AS (UPDATE %s.unapplied u SET remote_key[%d] = %s FROM p WHERE u.node = '%s' AND u.relation = %s AND ",
@@ -215,6 +219,8 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	appendStringInfoString(sql, " AND ");
 	synchro_sql_same_row(sql, lt, "m.r", "p.h");
 	appendStringInfoChar(sql, ';');
+	if (pinned)
+		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
 }
 
 /*

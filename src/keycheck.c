@@ -29,6 +29,7 @@
 #include "keycheck.h"
 #include "localsql.h"
 #include "reader.h"
+#include "samevalue.h"
 
 static bool
 list_has_name(List *names, const char *name)
@@ -392,7 +393,9 @@ check_trees(Oid relid)
 {
 	const SynchroTable *table = synchro_table_get(relid, true);
 
-	if (table != NULL && synchro_table_trees_in_key(table) > 1)
+	if (table != NULL)
+		table = synchro_table_copy(table, CurrentMemoryContext);
+	if (table != NULL && synchro_trees_in_key(table) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 				 errmsg(SYNCHRO_SEVERAL_TREES, table->qualified),

@@ -390,7 +390,7 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}
 	MemoryContextSwitchTo(old);
-	if (synchro_table_trees_in_key(lt->table) > 1)
+	if (synchro_trees_in_key(lt->table) > 1)
 	{
 		/* by a foreign key that came after the registration */
 		synchro_suspect(link->compares ? InvalidOid : root);

@@ -70,3 +70,30 @@ synchro_same_references(const SynchroTable *table)
 	}
 	return result;
 }
+
+/*
+ * By how many foreign keys does the natural key refer to other rows of the
+ * table, beyond values that are the same on both sides?  One makes a tree of it;
+ * of more there is no order in which names could be found.  In a local
+ * transaction.
+ *
+ * table: a copy.
+ */
+int
+synchro_trees_in_key(const SynchroTable *table)
+{
+	bool	   *same = synchro_same_references(table);
+	int			count = 0;
+
+	for (int fk = 0; table->mode == SYNCHRO_MODE_NATURAL_KEY && fk < table->nfks; fk++)
+	{
+		bool		names = false;
+
+		for (int i = 0; i < table->nkey; i++)
+			names |= table->columns[table->key[i]].fk == fk &&
+				(!same[table->key[i]] ||
+				 (table->fks[fk].ncols == 1 && synchro_identity_position(table, table->fks[fk].refcols[0]) >= 0));
+		count += names && table->fks[fk].parent == table->relid;
+	}
+	return count;
+}

@@ -378,21 +378,6 @@ synchro_table_fk_in_key(const SynchroTable *table, int fk)
 }
 
 /*
- * By how many foreign keys does the natural key refer to other rows of the
- * table?  One makes a tree of it; of more there is no order in which names
- * could be found.
- */
-int
-synchro_table_trees_in_key(const SynchroTable *table)
-{
-	int			count = 0;
-
-	for (int fk = 0; table->mode == SYNCHRO_MODE_NATURAL_KEY && fk < table->nfks; fk++)
-		count += table->fks[fk].parent == table->relid && synchro_table_fk_in_key(table, fk);
-	return count;
-}
-
-/*
  * Position in the identity of the column with that attribute number, or -1.
  */
 int

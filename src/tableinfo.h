@@ -112,12 +112,6 @@ extern Oid	synchro_table_by_name(const char *qualified);
 extern int	synchro_table_attribute(const SynchroTable *table, AttrNumber attnum);
 extern bool synchro_column_is_key(const SynchroTable *table, int column);
 extern int	synchro_table_column(const SynchroTable *table, const char *name);
-/* what is wrong with a natural key that has several */
-#define SYNCHRO_SEVERAL_TREES			"the natural key of table %s refers to other rows of it by several foreign keys"
-#define SYNCHRO_SEVERAL_TREES_DETAIL	"Rows are found from the roots of one tree downwards."
-#define SYNCHRO_SEVERAL_TREES_HINT		"Leave all but one of these foreign keys out of the natural key."
-
-extern int	synchro_table_trees_in_key(const SynchroTable *table);
 extern bool synchro_table_fk_in_key(const SynchroTable *table, int fk);
 extern int	synchro_identity_position(const SynchroTable *table, AttrNumber attnum);
 extern bool synchro_table_fk_to_identity(const SynchroForeignKey *fk, const SynchroTable *parent);

@@ -98,6 +98,30 @@ synchro_fk_beyond_identity(const SynchroLinkTable *lt, int fk)
 }
 
 /*
+ * Do staged rows tell what new parents hold in the columns that such a foreign
+ * key references?  On the remote it is not to be seen within the statement that
+ * inserts them.  Not where the remote makes the values, or they are translated.
+ */
+bool
+synchro_fk_staged_tells(const SynchroLinkTable *lt, int fk)
+{
+	const SynchroLinkTable *parent = lt->parents[fk];
+
+	if (parent->rows == NULL)
+		return false;
+	for (int i = 0; i < lt->table->fks[fk].ncols; i++)
+	{
+		int			column = synchro_table_attribute(parent->table, lt->table->fks[fk].refcols[i]);
+
+		if (synchro_column_fk(lt, lt->table->fks[fk].cols[i]) == fk &&
+			synchro_identity_position(parent->table, lt->table->fks[fk].refcols[i]) < 0 &&
+			(!parent->pushed[column] || synchro_column_fk(parent, column) >= 0))
+			return false;
+	}
+	return true;
+}
+
+/*
  * Append the value of a column on the remote.
  *
  * source: alias of the staged row.  part: "r" or "v", which identity of the
@@ -121,13 +145,21 @@ synchro_sql_value(StringInfo sql, const SynchroLinkTable *lt, int column,
 	if (position >= 0)
 		appendStringInfo(sql, "p%d.%s%d", fk, part, position);
 	else
-		appendStringInfo(sql, "t%d.%s", fk,
-						 synchro_column_name(lt->parents[fk], synchro_column_referenced(lt, column)));
+	{
+		int			referenced = synchro_column_referenced(lt, column);
+		const char *name = synchro_column_name(lt->parents[fk], referenced);
+
+		if (synchro_fk_staged_tells(lt, fk))
+			appendStringInfo(sql, "CASE WHEN p%d.fresh THEN y%d.c%d ELSE t%d.%s END", fk, fk, referenced, fk, name);
+		else
+			appendStringInfo(sql, "t%d.%s", fk, name);
+	}
 }
 
 /*
  * Append joins that give the mapped parents of a staged row: alias p<fk>, and
- * t<fk> for the remote row where more than its identity is referenced.
+ * t<fk> for the remote row where more than its identity is referenced, and y<fk>
+ * for the staged one.
  */
 void
 synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
@@ -147,6 +179,11 @@ synchro_sql_join_parents(StringInfo sql, const SynchroLinkTable *lt,
 		{
 			appendStringInfo(sql, " LEFT JOIN %s t%d ON ", parent->remote->rows, fk);
 			synchro_sql_identity_equal(sql, parent, psprintf("t%d", fk), psprintf("p%d.r", fk));
+			if (synchro_fk_staged_tells(lt, fk))
+			{
+				appendStringInfo(sql, " LEFT JOIN pg_temp.s_%d y%d ON ", parent->number, fk);
+				synchro_sql_equal(sql, psprintf("y%d.l", fk), psprintf("%s.f%d_", source, fk), parent->table->nidentity);
+			}
 		}
 	}
 }

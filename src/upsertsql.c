@@ -238,13 +238,22 @@ append_placeholders(StringInfo columns, StringInfo values, const SynchroLinkTabl
 }
 
 /*
+ * Are references to the table's rows stored?
+ */
+static bool
+names_by_id(const SynchroLinkTable *lt)
+{
+	return lt->table->mode == SYNCHRO_MODE_REFERENCE || !lt->table->watched;
+}
+
+/*
  * May what is inserted get another identity than others of the batch, or stored
- * references, are to name it by?
+ * references, are to name it by?  Nobody else minds.
  */
 static bool
 may_get_other_ids(const SynchroLinkTable *lt)
 {
-	return lt->remote->may_fire && !lt->unmapped;
+	return lt->remote->may_fire && !lt->unmapped && (names_by_id(lt) || lt->nnames > lt->nolds);
 }
 
 static void
@@ -290,8 +299,8 @@ append_insert(StringInfo sql, const SynchroLinkTable *lt)
 /*
  * Append a column that raises an error if rows were inserted with other
  * identities than the map gives them: whatever refers to them would refer to
- * another row, and stored references would.  Where a natural key finds them, they
- * go by themselves (synchro_division_push()), without a map.
+ * another row, and stored references would.  Where a natural key finds them, what
+ * refers to them goes after them (synchro_division_push()).
  */
 static void
 append_other_ids(StringInfo sql, const SynchroLinkTable *lt)
@@ -301,7 +310,17 @@ append_other_ids(StringInfo sql, const SynchroLinkTable *lt)
 					 quote_literal_cstr(psprintf("a trigger of table %s gives new rows other ids than they are inserted with", lt->table->qualified)),
 					 lt->number, lt->number);
 	synchro_sql_same_row(sql, lt, "i.v", "m.v");
-	appendStringInfoString(sql, ")))");
+	appendStringInfoString(sql, "))");
+	if (!names_by_id(lt))
+	{
+		appendStringInfo(sql, " AND EXISTS (SELECT FROM pg_temp.m_%d m JOIN pg_temp.n_%d q ON q.kind = '" SYNCHRO_KIND_PRESENT "' AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "q.l", "m.l", lt->table->nidentity);
+		appendStringInfo(sql, " WHERE m.kind = 'n' AND m.fresh AND NOT EXISTS (SELECT FROM i%d i WHERE ", lt->number);
+		synchro_sql_same_row(sql, lt, "i.v", "m.v");
+		appendStringInfoString(sql, "))");
+	}
+	appendStringInfoChar(sql, ')');
 }
 
 /*
@@ -324,15 +343,17 @@ append_missed(StringInfo sql, const SynchroLinkTable *lt)
 
 /*
  * Append columns that raise an error for rows which reference a new row of the
- * same statement by a column that is not in its identity: what that holds is not
- * to be seen yet.  They go by themselves (synchro_division_push()).
+ * same statement by a column that is not in its identity, and which the remote
+ * fills: what that holds is not to be seen yet.  They go by themselves
+ * (synchro_division_push()), but for one that references itself.
  */
 static void
 append_unseen(StringInfo sql, const SynchroLinkTable *lt, List *component)
 {
 	for (int fk = 0; fk < lt->table->nfks; fk++)
 	{
-		if (lt->parents[fk] == NULL || !list_member_ptr(component, lt->parents[fk]) || !synchro_fk_beyond_identity(lt, fk))
+		if (lt->parents[fk] == NULL || !list_member_ptr(component, lt->parents[fk]) || !synchro_fk_beyond_identity(lt, fk) ||
+			synchro_fk_staged_tells(lt, fk))
 			continue;
 		appendStringInfo(sql, ", (SELECT pg_temp.synchro_raise('23503', %s, '') WHERE EXISTS (SELECT",
 						 quote_literal_cstr(psprintf("a row of table %s references one that is new, and not by its primary key", lt->table->qualified)));

@@ -736,6 +736,17 @@ SQL
 	change(q{UPDATE pairc SET name = substr(name, 5)});
 }
 
+# One tree, of which two foreign keys tell: what a tenant is, is the same on both sides.
+{
+	tables(q{CREATE TABLE unit (id serial PRIMARY KEY, tenant integer NOT NULL, up integer REFERENCES unit, name text NOT NULL, UNIQUE (tenant, id),
+		UNIQUE NULLS NOT DISTINCT (tenant, up, name), FOREIGN KEY (tenant, up) REFERENCES unit (tenant, id))}, q{'unit', '{tenant,up,name}'});
+	change(q{INSERT INTO unit (tenant, name) VALUES (1, 'top'), (2, 'top')}, q{INSERT INTO unit (tenant, up, name) SELECT tenant, id, 'below' FROM unit});
+	sync($local, 'office');
+	change(q{UPDATE unit SET name = 'top of 2' WHERE tenant = 2 AND up IS NULL}, q{UPDATE unit SET name = 'low' WHERE tenant = 1 AND up IS NOT NULL});
+	sync($local, 'office');
+	same($local, $remote, 'SELECT a.tenant, a.name, b.name FROM unit a LEFT JOIN unit b ON b.id = a.up ORDER BY 1, 2', 'a tree of tenants');
+}
+
 #
 # Nor does a key that has become two trees at once, by a foreign key that was added later; and who compares is told so.
 #

@@ -32,22 +32,29 @@ both($local, $remote, <<'SQL');
 CREATE SEQUENCE ids;
 CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL UNIQUE);
 CREATE TABLE orders (id serial PRIMARY KEY, no text NOT NULL UNIQUE, customer_id int REFERENCES customer);
+CREATE TABLE line (id serial PRIMARY KEY, order_id int NOT NULL REFERENCES orders, n int NOT NULL, v text, UNIQUE (order_id, n));
 CREATE TABLE note (id serial PRIMARY KEY, body text);
 CREATE FUNCTION give_id() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.id := nextval('public.ids'); RETURN NEW; END$$;
 SQL
 grants();
 $remote->safe_psql('postgres', <<'SQL');
 CREATE TRIGGER give_id BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION give_id();
+CREATE TRIGGER give_id BEFORE INSERT ON line FOR EACH ROW EXECUTE FUNCTION give_id();
 CREATE TRIGGER give_id BEFORE INSERT ON note FOR EACH ROW EXECUTE FUNCTION give_id();
 INSERT INTO customer (name) SELECT 'there ' || i FROM generate_series(1, 10) i;
 SQL
 $local->safe_psql('postgres', <<'SQL');
-SELECT synchro.add_table('customer', '{name}'), synchro.add_table('orders', '{no}'), synchro.add_table('note');
+SELECT synchro.add_table('customer', '{name}'), synchro.add_table('orders', '{no}'), synchro.add_table('line', '{order_id,n}'), synchro.add_table('note');
 INSERT INTO customer SELECT i, 'here ' || i FROM generate_series(5, 7) i;
 INSERT INTO orders (no, customer_id) SELECT 'order ' || i, i FROM generate_series(5, 7) i;
 SQL
 is(sync($local, 'office')->{failed}, 0, 'rows whose ids a trigger gives');
 same($local, $remote, 'SELECT o.no, c.name FROM orders o JOIN customer c ON c.id = o.customer_id ORDER BY 1', 'and their children, which have the right parents');
+$local->safe_psql('postgres', q{INSERT INTO line (order_id, n, v) SELECT id, i, 'new' FROM orders, generate_series(1, 3) i});
+is(sync($local, 'office')->{failed}, 0, 'rows that nobody refers to, whose keys refer to others');
+$local->safe_psql('postgres', q{UPDATE line SET v = 'changed'});
+sync($local, 'office');
+same($local, $remote, 'SELECT o.no, l.n, l.v FROM line l JOIN orders o ON o.id = l.order_id ORDER BY 1, 2', 'are there once');
 $local->safe_psql('postgres', q{INSERT INTO note (body) VALUES ('a'), ('b')});
 sync($local, 'office');
 is(failures(), join("\n", map { "note|$_|27000|a trigger of table public.note gives new rows other ids than they are inserted with|Let it give an id only where there is none." } 1, 2),
@@ -81,6 +88,16 @@ UPDATE employee SET boss = (SELECT badge FROM employee WHERE name = 'new chief')
 SQL
 is(sync($local, 'office')->{failed}, 0, 'one that is there, and refers to a new one now');
 same($local, $remote, $bosses, 'does so there, too');
+$local->safe_psql('postgres', q{INSERT INTO employee (badge, name, boss) VALUES (900, 'self', 900), (901, 'one', 902), (902, 'other', 901)});
+is(sync($local, 'office')->{failed}, 0, 'new ones that refer to themselves, or to each other');
+same($local, $remote, $bosses, 'do so there, too');
+
+# where the remote fills that column, it is not known before the row is there
+$remote->safe_psql('postgres', 'ALTER TABLE employee ALTER badge DROP DEFAULT; DROP SEQUENCE employee_badge_seq; ALTER TABLE employee ALTER badge ADD GENERATED ALWAYS AS IDENTITY (START 5000)');
+grants();
+$local->safe_psql('postgres', q{INSERT INTO employee (badge, name) VALUES (903, 'head'); INSERT INTO employee (badge, name, boss) SELECT 903 + i, 'hand ' || i, 903 FROM generate_series(1, 3) i});
+is(sync($local, 'office')->{failed}, 0, 'rows that refer to a new one by what the remote fills');
+same($local, $remote, $bosses, 'go after it');
 
 #
 # a parent that is not there, though the foreign key says so
