@@ -197,6 +197,26 @@ synchro_references_vary(const SynchroLinkTable *lt)
 }
 
 /*
+ * Append what has a table's identities written with settings of ours, where they
+ * may look otherwise with the role's; or, if begin is false, what ends that.
+ */
+void
+synchro_sql_pin(StringInfo sql, const SynchroLinkTable *lt, bool begin)
+{
+	if (synchro_references_vary(lt))
+		appendStringInfoString(sql, begin ? SYNCHRO_SQL_PINNED : SYNCHRO_SQL_AS_ROLE);
+}
+
+/*
+ * Are references to a table's rows stored?
+ */
+bool
+synchro_keeps_references(const SynchroLinkTable *lt)
+{
+	return lt->table->mode == SYNCHRO_MODE_REFERENCE || !lt->table->watched;
+}
+
+/*
  * Append "value number i of the row u of unapplied is that value".  It was
  * written with settings of ours, whatever they are now.
  */
@@ -312,14 +332,12 @@ void
 synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
-	bool		varies = synchro_references_vary(lt);
 
 	if (!lt->table->watched)
 		return;
-	if (put && varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 	if (put)
 	{
+		synchro_sql_pin(sql, lt, true);
 		appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin) SELECT '%s', %s, 'delete', ",
 						 link->peer, link->node, relation);
 		synchro_sql_remote_key(sql, lt, "x.r");
@@ -329,9 +347,8 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 						 link->peer, link->node, relation);
 		synchro_sql_is_kept(sql, lt, "x.r");
 		appendStringInfoString(sql, ");");
+		synchro_sql_pin(sql, lt, false);
 	}
-	if (put && varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
 	if (lt->rows != NULL || lt->nnames > lt->nolds)
 	{
 		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
@@ -422,13 +439,9 @@ append_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 void
 synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made)
 {
-	bool		varies = synchro_references_vary(lt);
-
-	if (lt->table->mode != SYNCHRO_MODE_REFERENCE && lt->table->watched)
+	if (!synchro_keeps_references(lt))
 		return;
-	if (varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
+	synchro_sql_pin(sql, lt, true);
 	append_references(sql, link, lt, made);
-	if (varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
+	synchro_sql_pin(sql, lt, false);
 }

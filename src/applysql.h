@@ -84,6 +84,8 @@ extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *co
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
 extern void synchro_sql_is_kept(StringInfo sql, const SynchroLinkTable *lt, const char *mapped);
 extern bool synchro_references_vary(const SynchroLinkTable *lt);
+extern bool synchro_keeps_references(const SynchroLinkTable *lt);
+extern void synchro_sql_pin(StringInfo sql, const SynchroLinkTable *lt, bool begin);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 /* in upsertsql.c */
@@ -132,6 +134,7 @@ extern void synchro_sql_list(StringInfo sql, const char *prefix, int count);
 extern void synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count);
 extern void synchro_sql_value_equal(StringInfo sql, const SynchroLinkTable *lt, int i, const char *left, const char *right);
 extern void synchro_sql_same_row(StringInfo sql, const SynchroLinkTable *lt, const char *left, const char *right);
+extern void synchro_sql_identity_is(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *array);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
 extern char *synchro_sql_text(const char *value, bool builtin);

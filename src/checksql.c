@@ -14,6 +14,7 @@
 
 #include "checksql.h"
 #include "registryrow.h"
+#include "stalled.h"
 #include "synchro.h"
 
 /*
@@ -304,7 +305,7 @@ static const char *const probes_here[] = {
 	 * are looked at above, and what they have caused may be noted still.
 	 */
 	HERE ", refused AS (SELECT server, relation, count(*) AS rows FROM synchro.parked GROUP BY 1, 2"
-	"  UNION ALL SELECT server, relation, NULL FROM synchro.stalled WHERE message !~ '^changes of table .* are not captured')"
+	"  UNION ALL SELECT server, relation, NULL FROM synchro.stalled WHERE message NOT LIKE replace('" SYNCHRO_NOT_CAPTURED "', '%s', '%'))"
 	"SELECT 'error', r.relation,"
 	" CASE WHEN r.rows IS NULL THEN format('nothing of table %s can be pushed to remote \"%s\"', o.name, r.server)"
 	"  ELSE format('changes of table %s that remote \"%s\" does not take: %s', o.name, r.server, r.rows) END,"

@@ -149,8 +149,8 @@ synchro_division_push_olds(SynchroDivision *division)
 	{
 		SynchroPart part = synchro_part_begin(division, NIL);
 		int			before = olds.nfound;
+		bool		many = before >= MANY_OLDS;
 		int64		count;
-		bool		one;
 
 		synchro_part_send(division, &part, true, false);
 		if (part.error == NULL)
@@ -159,15 +159,8 @@ synchro_division_push_olds(SynchroDivision *division)
 			return;
 		}
 		count = part.batch->nolds;
-		do
-		{
-			bool		many = olds.nfound >= MANY_OLDS;
-
-			one = looks_for_each(&olds) && count > 0 && park_one(&olds, many ? 0 : count, count);
+		while (count > 0 && looks_for_each(&olds) && park_one(&olds, many ? 0 : count, count) && many)
 			count--;
-			if (!many)
-				break;
-		} while (one);
 		if (olds.nfound == before && looks_for_each(&olds))
 			synchro_quarantine_report(division->pass, part.error);
 		synchro_part_end(division, &part);

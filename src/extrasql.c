@@ -62,14 +62,12 @@ void
 synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp)
 {
 	const char *relation = quote_literal_cstr(lt->table->qualified);
-	bool		varies = synchro_references_vary(lt);
 	StringInfoData key;
 
 	initStringInfo(&key);
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(&key, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, lt->table->identity[i], "t"));
-	if (varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
+	synchro_sql_pin(sql, lt, true);
 	appendStringInfo(sql, "INSERT INTO %s.unapplied (node, relation, operation, remote_key, stamp, origin)"
 					 " SELECT '%s', %s, 'delete', ARRAY[%s], ", link->peer, link->node, relation, key.data);
 	if (lt->decides)
@@ -81,6 +79,5 @@ synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 	synchro_sql_identity_equal(sql, lt, "t", "m.r");
 	appendStringInfo(sql, ") AND NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND u.remote_key OPERATOR(pg_catalog.=) ARRAY[%s]);",
 					 link->peer, link->node, relation, key.data);
-	if (varies)
-		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
+	synchro_sql_pin(sql, lt, false);
 }

@@ -191,13 +191,10 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 			   int column, const char *value, const char *holders)
 {
 	int			n = lt->table->nidentity;
-	int			position;
-	bool		pinned;
+	int			position = synchro_identity_position(lt->table, lt->table->columns[column].attnum);
 
-	position = synchro_identity_position(lt->table, lt->table->columns[column].attnum);
-	pinned = position >= 0 && synchro_references_vary(lt);
-	if (pinned)
-		appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
+	if (position >= 0)
+		synchro_sql_pin(sql, lt, true);
 	appendStringInfo(sql, "WITH p AS (UPDATE %s t SET %s = %s FROM (SELECT pg_catalog.row_number() OVER () AS n, g.* FROM (%s) g) x WHERE ",
 					 lt->remote->rows, synchro_column_name(lt, column), value, holders);
 	synchro_sql_identity_equal(sql, lt, "t", "x.h");
@@ -219,8 +216,8 @@ append_freeing(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 	appendStringInfoString(sql, " AND ");
 	synchro_sql_same_row(sql, lt, "m.r", "p.h");
 	appendStringInfoChar(sql, ';');
-	if (pinned)
-		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE);
+	if (position >= 0)
+		synchro_sql_pin(sql, lt, false);
 }
 
 /*

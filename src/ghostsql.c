@@ -160,14 +160,7 @@ ghost_statements(const SynchroLinkTable *lt)
 
 	/* the log does not know of everything: not of what the transaction that inserted the row has deleted again */
 	initStringInfo(&found);
-	for (int i = 0; i < n; i++)
-	{
-		int			column = lt->table->identity[i];
-
-		appendStringInfoString(&found, i > 0 ? " AND " : "");
-		synchro_sql_value_equal(&found, lt, i, psprintf("t.%s", synchro_column_name(lt, column)),
-								synchro_sql_remote_value(lt, column, psprintf("(w.identity::text[])[%d]", i + 1)));
-	}
+	synchro_sql_identity_is(&found, lt, "t", "(w.identity::text[])");
 	return lappend(statements,
 				   psprintf("UPDATE pg_temp.g_%d g SET identity = w.identity::text[], stamp = w.stamp, origin = w.origin,"
 							" live = w.live AND EXISTS (SELECT FROM %s t WHERE %s)"

@@ -393,14 +393,11 @@ check_trees(Oid relid)
 {
 	const SynchroTable *table = synchro_table_get(relid, true);
 
-	if (table != NULL)
-		table = synchro_table_copy(table, CurrentMemoryContext);
-	if (table != NULL && synchro_trees_in_key(table) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg(SYNCHRO_SEVERAL_TREES, table->qualified),
-				 errdetail(SYNCHRO_SEVERAL_TREES_DETAIL),
-				 errhint(SYNCHRO_SEVERAL_TREES_HINT)));
+	if (table == NULL)
+		return;
+	table = synchro_table_copy(table, CurrentMemoryContext);
+	if (synchro_trees_in_key(table, synchro_same_references(table)) > 1)
+		synchro_report_trees(table);
 }
 
 /*

@@ -216,7 +216,7 @@ pin_references(const SynchroLink *link, const SynchroLinkTable *lt, const char *
 	SynchroRemoteError *error;
 	SynchroRows *rows;
 
-	if (link->preview != NULL || (lt->table->mode != SYNCHRO_MODE_REFERENCE && lt->table->watched) ||
+	if (link->preview != NULL || !synchro_keeps_references(lt) ||
 		!synchro_references_vary(lt))
 		return;
 	rows = synchro_remote_query(link->remote, "SELECT FROM " SYNCHRO_PEER_SCHEMA ".reference WHERE node = $1"

@@ -390,15 +390,11 @@ describe_table(SynchroLink *link, Oid relid, bool for_rows, Oid root)
 			lt->parents[fk] = describe_table(link, parent->relid, false, root);
 	}
 	MemoryContextSwitchTo(old);
-	if (synchro_trees_in_key(lt->table) > 1)
+	if (synchro_trees_in_key(lt->table, lt->same_references) > 1)
 	{
 		/* by a foreign key that came after the registration */
 		synchro_suspect(link->compares ? InvalidOid : root);
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg(SYNCHRO_SEVERAL_TREES, lt->table->qualified),
-				 errdetail(SYNCHRO_SEVERAL_TREES_DETAIL),
-				 errhint(SYNCHRO_SEVERAL_TREES_HINT)));
+		synchro_report_trees(lt->table);
 	}
 	return lt;
 }

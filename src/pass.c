@@ -34,11 +34,11 @@
  */
 #define GROWN_BATCH		5
 #define LONG_BATCH		500
+#define LARGE_BATCH		(16 * 1024 * 1024)
 
 /* on a long line that is this many round trips longer, or the line is what takes the time; in ms at most */
 #define ROUND_TRIPS		25
 #define MAX_LONG_BATCH	5000
-#define LARGE_BATCH		(16 * 1024 * 1024)
 
 /* from so many of its own changes on, the remote is told that they are here */
 #define MANY_UNTOLD		1000
@@ -367,8 +367,8 @@ synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 static void
 adapt_batches(SynchroPass *pass, TimestampTz begun)
 {
-	int64		round_trip = synchro_remote_round_trip(pass->link->remote) / 1000;
-	bool		slow = TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), (int) Min(LONG_BATCH + ROUND_TRIPS * round_trip, MAX_LONG_BATCH));
+	int64		trips = ROUND_TRIPS * synchro_remote_round_trip(pass->link->remote) / 1000;
+	bool		slow = TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), (int) Min(LONG_BATCH + trips, MAX_LONG_BATCH));
 	int64		bytes = 0;
 	ListCell   *cell;
 

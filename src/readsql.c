@@ -71,6 +71,7 @@ joined_identity(const SynchroLinkTable *lt, int fk, int x)
 	const SynchroColumn *column = &parent->columns[parent->identity[x]];
 	char	   *value = psprintf("t%d.%s", fk, quote_identifier(column->name));
 	char	   *here = NULL;
+	int			nknown = 0;		/* of the parent's identity, by the foreign key */
 	StringInfoData all;
 
 	initStringInfo(&all);
@@ -80,6 +81,7 @@ joined_identity(const SynchroLinkTable *lt, int fk, int x)
 		const char *name = quote_identifier(from->name);
 
 		appendStringInfo(&all, " AND t.%s IS NOT NULL", name);
+		nknown += synchro_identity_position(parent, key->refcols[i]) >= 0;
 		if (key->refcols[i] != column->attnum)
 			continue;
 		if (from->type == column->type)
@@ -88,15 +90,8 @@ joined_identity(const SynchroLinkTable *lt, int fk, int x)
 			here = psprintf("CAST(t.%s AS %s)", name,
 							format_type_extended(getBaseType(column->type), -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 	}
-	for (int i = 0; i < parent->nidentity; i++)
-	{
-		bool		referenced = false;
-
-		for (int j = 0; j < key->ncols; j++)
-			referenced |= key->refcols[j] == parent->columns[parent->identity[i]].attnum;
-		if (!referenced || here == NULL)
-			return value;
-	}
+	if (here == NULL || nknown < parent->nidentity)
+		return value;
 	return psprintf("CASE WHEN t%d.tableoid IS NULL%s THEN %s ELSE %s END", fk, all.data, here, value);
 }
 

@@ -216,11 +216,7 @@ synchro_resolve_reference_join(StringInfo sql, const SynchroLink *link, const Sy
 	for (int i = 0; i < lt->table->nidentity; i++)
 		appendStringInfo(sql, ", z.%s", synchro_column_name(lt, lt->table->identity[i]));
 	appendStringInfo(sql, " FROM %s z WHERE ", lt->remote->rows);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%sz.%s %s %s", i > 0 ? " AND " : "",
-						 synchro_column_name(lt, lt->table->identity[i]),
-						 lt->remote->columns[lt->table->identity[i]].equals,
-						 synchro_sql_remote_value(lt, lt->table->identity[i], psprintf("y.remote_key[%d]", i + 1)));
+	synchro_sql_identity_is(sql, lt, "z", "y.remote_key");
 	appendStringInfoString(sql, " LIMIT 1) x");
 	appendStringInfo(sql, " WHERE y.node = '%s' AND y.relation = %s AND y.local_key OPERATOR(pg_catalog.=) ARRAY[",
 					 link->node, quote_literal_cstr(lt->table->qualified));

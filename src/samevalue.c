@@ -74,15 +74,13 @@ synchro_same_references(const SynchroTable *table)
 /*
  * By how many foreign keys does the natural key refer to other rows of the
  * table, beyond values that are the same on both sides?  One makes a tree of it;
- * of more there is no order in which names could be found.  In a local
- * transaction.
+ * of more there is no order in which names could be found.
  *
- * table: a copy.
+ * same: what synchro_same_references() says of the table.
  */
 int
-synchro_trees_in_key(const SynchroTable *table)
+synchro_trees_in_key(const SynchroTable *table, const bool *same)
 {
-	bool	   *same = synchro_same_references(table);
 	int			count = 0;
 
 	for (int fk = 0; table->mode == SYNCHRO_MODE_NATURAL_KEY && fk < table->nfks; fk++)
@@ -96,4 +94,17 @@ synchro_trees_in_key(const SynchroTable *table)
 		count += names && table->fks[fk].parent == table->relid;
 	}
 	return count;
+}
+
+/*
+ * The error for a table whose key has several.
+ */
+void
+synchro_report_trees(const SynchroTable *table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			 errmsg("the natural key of table %s refers to other rows of it by several foreign keys", table->qualified),
+			 errdetail("Rows are found from the roots of one tree downwards."),
+			 errhint("Leave all but one of these foreign keys out of the natural key.")));
 }

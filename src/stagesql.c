@@ -207,6 +207,22 @@ synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 }
 
 /*
+ * Append "the remote row alias is the one whose identity an array of text says".
+ */
+void
+synchro_sql_identity_is(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *array)
+{
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		synchro_sql_value_equal(sql, lt, i, psprintf("%s.%s", alias, synchro_column_name(lt, column)),
+								synchro_sql_remote_value(lt, column, psprintf("%s[%d]", array, i + 1)));
+	}
+}
+
+/*
  * Append what a new session needs besides its settings: a function by which
  * plain SQL can raise an error that bears the mark, see synchro_remote_mark(),
  * and one that reads a value as a literal of its type, so by the type's input
