@@ -71,6 +71,7 @@ typedef struct CaptureTable
 } CaptureTable;
 
 static HTAB *capture_tables = NULL;
+static CaptureTable *latest = NULL; /* of capture_tables, which removes none */
 
 static void
 invalidate_capture(Datum arg, Oid relid)
@@ -144,12 +145,15 @@ get_capture_table(Relation rel)
 	CaptureTable *entry;
 	bool		found;
 
+	if (latest != NULL && latest->relid == relid && latest->valid)
+		return latest;
 	entry = hash_search(capture_tables, &relid, HASH_ENTER, &found);
 	if (!found)
 	{
 		entry->valid = false;
 		entry->root = InvalidOid;
 	}
+	latest = entry;
 	if (!entry->valid)
 	{
 		entry->valid = true;	/* first: an invalidation meanwhile counts */
