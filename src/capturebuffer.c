@@ -114,7 +114,6 @@ static BufferBreak *breaks = NULL;	/* ascending, in both */
 static int	nbreaks = 0;
 static int	maxbreaks = 0;
 static int	tx_segment = -1;	/* the segment this transaction writes to */
-static int	tx_segment_level = 0;	/* of the subtransaction that locked it */
 static int	tx_part = 0;
 static bool tx_flushed_early = false;
 static bool tx_closing = false; /* PRE_COMMIT has been through */
@@ -185,8 +184,6 @@ write_buffer(int offset)
 	synchro_shared_wake_at_commit(entries);
 	if (tx_flushed_early && tx_closing)
 		synchro_log_put_stamp(writer);
-	if (tx_segment < 0)
-		tx_segment_level = GetCurrentTransactionNestLevel();
 	tx_segment = synchro_log_close(writer, &tx_part);
 	return now;
 }
@@ -545,7 +542,6 @@ synchro_buffer_commit_subxact(int parent)
 	if (written.level == level)
 		forget_written();
 	own_records = parent;
-	tx_segment_level = Min(tx_segment_level, level - 1);
 }
 
 /*
@@ -559,9 +555,6 @@ synchro_buffer_abort_subxact(int own, int parent)
 	if (written.level == level)
 		written.level = 0;
 
-	/* the segment's lock goes, so it may be left and truncated */
-	if (tx_segment_level >= level)
-		tx_segment = -1;
 	if (buffer.len > own)
 	{
 		buffer.len = own;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * logindex.c
- *	  Which blocks of the log its indexes cover.
+ *	  The log's indexes: which blocks they cover, and those that come and go.
  *
  * The BRIN index of a segment has an entry for a range of blocks once somebody
  * asks for that; ranges without one are read by each pass.  So they are to be
@@ -15,13 +15,17 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/table.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 
 #include "changelog.h"
+#include "compat.h"
 #include "localsql.h"
 #include "logindex.h"
 
@@ -121,6 +125,76 @@ synchro_logindex_cover(void)
 		table_close(rel, AccessShareLock);
 	}
 	synchro_local_commit();
+}
+
+/*
+ * Indexes of a segment besides the two that its writer knows: while it is made anew
+ * concurrently (REINDEX) there is another one of either, which takes its place later,
+ * and expects to have by then whatever was written meanwhile.  Returns those that are
+ * to be inserted into, opened; as a rule NIL.  With a lock on the segment: who makes an
+ * index waits for whoever has that and may not know of it.
+ */
+List *
+synchro_logindex_others(Relation rel, int segment)
+{
+	List	   *oids = RelationGetIndexList(rel);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, list_length(oids) > 2 ? oids : NIL)
+	{
+		Oid			oid = lfirst_oid(cell);
+		Relation	index;
+
+		if (oid == synchro_log_index(segment) || oid == synchro_log_renames_index(segment))
+			continue;
+		index = index_open(oid, RowExclusiveLock);
+		if (index->rd_index->indisready)
+			result = lappend(result, index);
+		else
+			index_close(index, NoLock);
+	}
+	list_free(oids);
+	return result;
+}
+
+/*
+ * Insert a row into these.
+ */
+void
+synchro_logindex_insert(Relation rel, List *others, TupleTableSlot *slot)
+{
+	EState	   *estate = CreateExecutorState();
+	ExprContext *context = GetPerTupleExprContext(estate);
+	ListCell   *cell;
+
+	context->ecxt_scantuple = slot;
+	foreach(cell, others)
+	{
+		Relation	index = lfirst(cell);
+		IndexInfo  *info = BuildIndexInfo(index);
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		if (info->ii_Predicate != NIL && !ExecQual(ExecPrepareQual(info->ii_Predicate, estate), context))
+			continue;
+		FormIndexDatum(info, slot, estate, values, nulls);
+		index_insert(index, values, nulls, &slot->tts_tid, rel, UNIQUE_CHECK_NO, false, info);
+		synchro_index_insert_cleanup(index, info);
+	}
+	FreeExecutorState(estate);
+}
+
+/*
+ * Close them.
+ */
+void
+synchro_logindex_close(List *others)
+{
+	ListCell   *cell;
+
+	foreach(cell, others)
+		index_close((Relation) lfirst(cell), NoLock);
 }
 
 /*

@@ -48,6 +48,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -70,6 +71,7 @@
 #define LOOK_INTERVAL	5000	/* ms between two looks while there are changes */
 #define MIN_INTERVAL	1000	/* ms until the next look while there are none */
 #define MAX_INTERVAL	(60 * 60 * 1000)
+#define RETRY_INTERVAL	(60 * 1000) /* ms until the next one after one that has failed */
 
 /* what we remember of a segment; nothing depends on it but speed */
 typedef struct SegmentNote
@@ -396,12 +398,40 @@ end_step(Keeping *keeping)
 }
 
 /*
+ * Look after the log now.
+ */
+static void
+look(Keeping *keeping)
+{
+	/* also while nothing is pushed: nodes that push to this one read the log */
+	synchro_logindex_cover();
+	begin_step(keeping);
+	rotate(keeping);
+	end_step(keeping);
+
+	/* the lock on a segment is to be given back soon, so one at a time */
+	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS && keeping->anything; i++)
+	{
+		begin_step(keeping);
+		if (i != keeping->live && keeping->blocks[i] > 0)
+			truncate_segment(keeping, i);
+		end_step(keeping);
+	}
+	begin_step(keeping);
+	fold(keeping);
+	end_step(keeping);
+}
+
+/*
  * Look after the log, if the last time is not too recent.  Local
  * transactions of its own.
  *
  * written: something may have been added to the log since the last call.
  * served: the remote whose pusher we are, between two passes; NULL: nobody is
  * waiting for us.  Returns whether it was time to look.
+ *
+ * What fails is logged, and tried again later: whoever calls has something else to
+ * do, which goes without, and what there is no room for now may have some then.
  */
 bool
 synchro_logkeeper_run(bool written, const char *served)
@@ -409,31 +439,35 @@ synchro_logkeeper_run(bool written, const char *served)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		interval = Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_INTERVAL), MAX_INTERVAL);
 	TimestampTz soon = TimestampTzPlusMilliseconds(last_look, Min(LOOK_INTERVAL, interval));
+	MemoryContext context = CurrentMemoryContext;
 	Keeping		keeping = {.served = served};
 
 	if (written)
 		next_look = next_look < 0 ? soon : Min(next_look, soon);
 	if (next_look < 0 || now < next_look)
 		return false;
-
-	/* also while nothing is pushed: nodes that push to this one read the log */
-	synchro_logindex_cover();
-	begin_step(&keeping);
-	rotate(&keeping);
-	end_step(&keeping);
-
-	/* the lock on a segment is to be given back soon, so one at a time */
-	for (int i = 0; i < SYNCHRO_LOG_SEGMENTS && keeping.anything; i++)
-	{
-		begin_step(&keeping);
-		if (i != keeping.live && keeping.blocks[i] > 0)
-			truncate_segment(&keeping, i);
-		end_step(&keeping);
-	}
-	begin_step(&keeping);
-	fold(&keeping);
-	end_step(&keeping);
 	last_look = now;
+	PG_TRY();
+	{
+		look(&keeping);
+	}
+	PG_CATCH();
+	{
+		/* we are to end */
+		if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		HOLD_INTERRUPTS();
+		errcontext("looking after the change log");
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		MemoryContextSwitchTo(context);
+		RESUME_INTERRUPTS();
+		last_look = now + (RETRY_INTERVAL - LOOK_INTERVAL) * INT64CONST(1000);
+		next_look = TimestampTzPlusMilliseconds(now, RETRY_INTERVAL);
+		return true;
+	}
+	PG_END_TRY();
 	if (keeping.again)
 		interval = Min(interval, LOOK_INTERVAL);
 	next_look = keeping.anything ? TimestampTzPlusMilliseconds(now, interval) : -1;

@@ -27,12 +27,14 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "changelog.h"
 #include "clock.h"
 #include "compat.h"
+#include "logindex.h"
 
 /*
  * Keys of a chunk and their bytes.  A chunk row must fit on a page, since
@@ -66,6 +68,7 @@ struct SynchroLogWriter
 	IndexInfo  *index_info;
 	Relation	renames;		/* the index of rows with renames; NULL: not opened */
 	IndexInfo  *renames_info;
+	List	   *others;			/* other indexes; NIL as a rule */
 	List	   *chunks;
 	Chunk	   *last;			/* most recently used */
 	TupleTableSlot *slot;
@@ -80,6 +83,10 @@ static void write_chunks(SynchroLogWriter *writer);
 /*
  * Lock the live segment for writing, and return its number.
  *
+ * To the end of the transaction, whatever becomes of the subtransaction, or of
+ * the cursor, that is at work now: what was written early of others stays, and a
+ * FETCH that fails gives back what its cursor has locked, also before.
+ *
  * Folding may hold a segment that is no longer live for seconds: we do not
  * wait for it, but look again which one is live.
  */
@@ -88,7 +95,10 @@ lock_live_segment(void)
 {
 	/* where we wrote last: as a rule that is live still, and to look once is enough */
 	static int	segment = -1;
+	ResourceOwner owner = CurrentResourceOwner;
 
+	/* an error leaves it so, but then the (sub)transaction aborts, which sets its own */
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	if (segment < 0)
 		segment = synchro_log_live();
 	for (;;)
@@ -104,13 +114,15 @@ lock_live_segment(void)
 			live = synchro_log_live();
 		}
 		if (locked && live == segment)
-			return segment;
+			break;
 
 		/* a rotation came in between; nobody saw us write */
 		if (locked)
 			UnlockRelationOid(relid, RowExclusiveLock);
 		segment = live;
 	}
+	CurrentResourceOwner = owner;
+	return segment;
 }
 
 /*
@@ -134,6 +146,7 @@ synchro_log_open(int segment, int first_part)
 	writer->rel = table_open(synchro_log_segment(writer->segment), RowExclusiveLock);
 	writer->index = index_open(synchro_log_index(writer->segment), RowExclusiveLock);
 	writer->index_info = BuildIndexInfo(writer->index);
+	writer->others = synchro_logindex_others(writer->rel, writer->segment);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 
 	/* at commit there is none left, which a table with TOAST asks for */
@@ -226,6 +239,8 @@ add_row(SynchroLogWriter *writer, Oid relation, uint32 layout,
 				 writer->rel, UNIQUE_CHECK_NO, false, writer->index_info);
 	if (renames)
 		index_renames(writer, indexed[0]);
+	if (writer->others != NIL)
+		synchro_logindex_insert(writer->rel, writer->others, slot);
 }
 
 /*
@@ -402,6 +417,7 @@ synchro_log_close(SynchroLogWriter *writer, int *next_part)
 		synchro_index_insert_cleanup(writer->renames, writer->renames_info);
 		index_close(writer->renames, NoLock);
 	}
+	synchro_logindex_close(writer->others);
 	table_close(writer->rel, NoLock);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(writer->context);

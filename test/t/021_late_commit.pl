@@ -196,6 +196,47 @@ subtest 'set_checkpoint' => sub {
 	is(there('SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM k)'), '10000|0', 'and nothing else');
 };
 
+# what a subtransaction's failure gives back is not the lock on what the whole transaction has written to the log
+subtest 'a cursor whose FETCH fails' => sub {
+	here('DELETE FROM t');
+	sync($local, 'office');
+	here(<<'SQL');
+CREATE FUNCTION put(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+	IF i > 20000 THEN RAISE 'no more'; END IF;
+	INSERT INTO t (name) VALUES (i);
+	RETURN i;
+END $$;
+SQL
+	$open->query_safe(q{SET synchro.buffer_size = '64kB'});
+	$open->query_safe(<<'SQL');
+BEGIN;
+DO $$ DECLARE
+	c CURSOR FOR SELECT put(i) FROM generate_series(1, 30000) i;
+	r record;
+BEGIN
+	OPEN c;
+	FOR j IN 1..20000 LOOP FETCH c INTO r; END LOOP;
+	BEGIN
+		FETCH c INTO r;
+	EXCEPTION WHEN OTHERS THEN
+		NULL;
+	END;
+END $$;
+SQL
+	is(rows($local, q{SELECT count(*) > 0 FROM pg_locks WHERE mode = 'RowExclusiveLock'
+		AND relation = ('synchro.log_' || (SELECT last_value FROM synchro.log_switch))::regclass}), 't', 'the log is locked still');
+	here(q{LOAD 'synchro'; ALTER SYSTEM SET synchro.log_retention = '1s'; SELECT pg_reload_conf()});
+	foreach my $i (1 .. 4)
+	{
+		here("INSERT INTO k (name) VALUES ('after the cursor $i')");
+		pushes('1/0/0', "others go on, $i");
+		$local->poll_query_until('postgres', q{SELECT now() - max(changed_at) > '1.1 s' FROM synchro.changes}) or die;
+	}
+	$open->query_safe('COMMIT');
+	pushes('20000/0/0', 'all of it arrives');
+	here(q{LOAD 'synchro'; ALTER SYSTEM SET synchro.log_retention = '1h'; SELECT pg_reload_conf()});
+};
+
 $open->quit;
 $other->quit;
 done_testing();
