@@ -233,7 +233,7 @@ check_captured(Oid relid)
 		return;
 	captured = synchro_table_captured(table);
 	name = pstrdup(table->qualified);
-	root = synchro_table_root(relid);
+	root = synchro_table_covering(relid);
 	if (root != relid)
 	{
 		/* what is known of the root's partitions */
@@ -299,22 +299,39 @@ after_alter_table(Node *statement)
 		name = ((PartitionCmd *) command->def)->name;
 		partition = name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
 		if (OidIsValid(partition))
+		{
 			synchro_watchtrigger_renew_partitions(partition);
+			synchro_table_forget_referring(partition);
+		}
 		synchro_watchtrigger_renew_partitions(relid);
 	}
 	if (switches_all_triggers(alter))
 		synchro_watchtrigger_fire_always(relid);
 	check_captured(relid);
 	if (keys_changed)
-		synchro_watchtrigger_renew(list_make1_oid(synchro_table_root(relid)), false);
+		synchro_watchtrigger_renew(list_make1_oid(synchro_table_covering(relid)), false);
 }
 
 static bool
 alter_table_concerns_us(AlterTableStmt *alter)
 {
 	Oid			relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	ListCell   *cell;
 
-	return OidIsValid(relid) && synchro_watchtrigger_present(relid);
+	if (!OidIsValid(relid))
+		return false;
+	if (synchro_watchtrigger_present(relid))
+		return true;
+	foreach(cell, alter->cmds)
+	{
+		AlterTableCmd *command = lfirst(cell);
+		RangeVar   *name = command->def != NULL && IsA(command->def, PartitionCmd) ? ((PartitionCmd *) command->def)->name : NULL;
+		Oid			partition = name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+
+		if (OidIsValid(partition) && (synchro_watchtrigger_present(partition) || synchro_table_is_registered(partition)))
+			return true;
+	}
+	return false;
 }
 
 /*

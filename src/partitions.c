@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.c
- *	  Partitions: whose root they have, also while they are being detached, and
+ *	  Partitions: which table covers them, also while they are being detached, and
  *	  whether their triggers fire.  (header: tableinfo.h)
  *
  *-------------------------------------------------------------------------
@@ -13,9 +13,11 @@
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/partition.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -95,6 +97,77 @@ synchro_table_is_detaching(Oid relid)
 }
 
 /*
+ * Has the table a row trigger of ours that is not a root's?
+ */
+static bool
+has_own_trigger(Oid relid)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result;
+
+	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(SYNCHRO_ROW_TRIGGER));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
+	tuple = systable_getnext(scan);
+	result = HeapTupleIsValid(tuple) && !OidIsValid(((Form_pg_trigger) GETSTRUCT(tuple))->tgparentid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * The table that a table's rows are logged and known under: itself, or the root of
+ * which it is a partition.  One that was watched, or had a key, before it was made
+ * a partition goes on by itself; so the nearest one above of which something is
+ * registered, or else the root.
+ */
+Oid
+synchro_table_covering(Oid relid)
+{
+	Oid			covering = relid;
+	List	   *ancestors;
+	ListCell   *cell;
+
+	if (!get_rel_relispartition(relid) || synchro_table_is_registered(relid) || has_own_trigger(relid))
+		return relid;
+	ancestors = get_partition_ancestors(relid);
+	foreach(cell, ancestors)
+	{
+		covering = lfirst_oid(cell);
+		if (synchro_table_is_registered(covering) || has_own_trigger(covering))
+			break;
+	}
+	list_free(ancestors);
+	return covering;
+}
+
+/*
+ * A table becomes a partition, or none: have those that refer to it, or to a
+ * partition of it, be described anew.
+ */
+void
+synchro_table_forget_referring(Oid relid)
+{
+	List	   *parts = find_all_inheritors(relid, NoLock, NULL);
+	Relation	rel = table_open(ConstraintRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		if (con->contype == CONSTRAINT_FOREIGN && list_member_oid(parts, con->confrelid))
+			CacheInvalidateRelcacheByRelid(con->conrelid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
  * Does the statement at hand not see yet that the partition is being detached?
  */
 static bool
@@ -117,7 +190,7 @@ is_seen_attached(Oid relid)
 }
 
 /*
- * The partition root as the statement at hand sees it: one with a snapshot of
+ * The covering table as the statement at hand sees it: one with a snapshot of
  * before the partition was being detached writes to it through the root, and is
  * waited for by DETACH PARTITION.
  *
@@ -126,7 +199,7 @@ is_seen_attached(Oid relid)
 Oid
 synchro_table_root_seen(Oid relid, bool *passing)
 {
-	Oid			root = synchro_table_root(relid);
+	Oid			root = synchro_table_covering(relid);
 
 	*passing = false;
 	while (synchro_table_is_detaching(root))
@@ -134,7 +207,7 @@ synchro_table_root_seen(Oid relid, bool *passing)
 		*passing = true;
 		if (!is_seen_attached(root))
 			break;
-		root = synchro_table_root(get_partition_parent(root, true));
+		root = synchro_table_covering(get_partition_parent(root, true));
 	}
 	return root;
 }

@@ -3,7 +3,7 @@
  * tablecache.c
  *	  Tables' descriptions, cached per backend.
  *
- * A relcache invalidation marks the entry; it is built anew at the next
+ * A relcache invalidation marks the entry, and one of a schema all of them; it is built anew at the next
  * synchro_table_get() and never freed in the callback, since a caller may be
  * looking at it.  Whoever changes synchro.watched or synchro.natural_key
  * invalidates the relation's relcache entry, too.
@@ -16,6 +16,7 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "tableinfo.h"
 
@@ -54,6 +55,15 @@ invalidate_table(Datum arg, Oid relid)
 }
 
 /*
+ * A schema was renamed: descriptions have its name.
+ */
+static void
+invalidate_schemas(Datum arg, int cacheid, uint32 hashvalue)
+{
+	invalidate_table(arg, InvalidOid);
+}
+
+/*
  * Prepare the cache; called once per backend.
  */
 void
@@ -67,6 +77,7 @@ synchro_table_init(void)
 	table_cache = hash_create("synchro tables", 64, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schemas, (Datum) 0);
 }
 
 /*

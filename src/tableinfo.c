@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/regproc.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "tableinfo.h"
@@ -120,9 +121,10 @@ build_columns(SynchroTable *table, Relation rel)
 		column->not_null = synchro_attribute_not_null(desc, i);
 		column->generated = att->attgenerated != '\0';
 		column->identity = att->attidentity;
+
+		/* the default may be the type's */
 		column->from_sequence = att->attidentity != '\0' ||
-			(att->atthasdef && !column->generated &&
-			 calls_nextval(build_column_default(rel, att->attnum), NULL));
+			(!column->generated && calls_nextval(build_column_default(rel, att->attnum), NULL));
 		column->has_default = att->atthasdef && !column->generated;
 		column->fk = -1;
 	}
@@ -153,8 +155,8 @@ build_primary_key(SynchroTable *table, Relation rel)
 }
 
 /*
- * Set what one foreign key says: its parent, partitions replaced by their
- * root, and the columns on either side.
+ * Set what one foreign key says: its parent, partitions replaced by what
+ * covers them, and the columns on either side.
  */
 static bool
 build_foreign_key(SynchroTable *table, SynchroForeignKey *fk, HeapTuple tuple)
@@ -167,7 +169,7 @@ build_foreign_key(SynchroTable *table, SynchroForeignKey *fk, HeapTuple tuple)
 	DeconstructFkConstraintRow(tuple, &fk->ncols, conkey, confkey,
 							   NULL, NULL, NULL, &deleted, NULL);
 	fk->name = pstrdup(NameStr(con->conname));
-	fk->parent = synchro_table_root(con->confrelid);
+	fk->parent = synchro_table_covering(con->confrelid);
 	fk->cols = palloc(sizeof(int) * fk->ncols);
 	fk->refcols = palloc(sizeof(AttrNumber) * fk->ncols);
 	for (int i = 0; i < fk->ncols; i++)
@@ -181,6 +183,26 @@ build_foreign_key(SynchroTable *table, SynchroForeignKey *fk, HeapTuple tuple)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Does a foreign key only carry out another one of the same table, on a partition of
+ * what that references?  Such rows have a parent, as has a partition's own that is its
+ * root's, too.
+ */
+static bool
+only_carries_out(Form_pg_constraint con)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (!OidIsValid(con->conparentid))
+		return false;
+	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(con->conparentid));
+	result = !HeapTupleIsValid(tuple) || ((Form_pg_constraint) GETSTRUCT(tuple))->conrelid == con->conrelid;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
 }
 
 static void
@@ -200,9 +222,7 @@ build_foreign_keys(SynchroTable *table)
 	{
 		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
 
-		/* rows with a parent only carry it out on partitions */
-		if (con->contype != CONSTRAINT_FOREIGN || OidIsValid(con->conparentid) ||
-			synchro_constraint_has_period(con))
+		if (con->contype != CONSTRAINT_FOREIGN || only_carries_out(con) || synchro_constraint_has_period(con))
 			continue;
 		if (table->nfks == allocated)
 		{
@@ -298,6 +318,22 @@ look_at_triggers(SynchroTable *table, Relation rel)
 }
 
 /*
+ * Name of a table with its schema, quoted where it has to be.  Also kept by that, and
+ * compared, so the same whatever the caller has set.
+ */
+static char *
+qualified_name(const SynchroTable *table)
+{
+	bool		quotes_all = quote_all_identifiers;
+	char	   *name;
+
+	quote_all_identifiers = false;
+	name = quote_qualified_identifier(table->schema, table->name);
+	quote_all_identifiers = quotes_all;
+	return name;
+}
+
+/*
  * Describe a table, in a child of the memory context parent; NULL where there
  * is no such table.
  */
@@ -321,7 +357,7 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	table->relid = relid;
 	table->schema = get_namespace_name(RelationGetNamespace(rel));
 	table->name = pstrdup(RelationGetRelationName(rel));
-	table->qualified = quote_qualified_identifier(table->schema, table->name);
+	table->qualified = qualified_name(table);
 	table->relkind = rel->rd_rel->relkind;
 	look_at_triggers(table, rel);
 

@@ -122,10 +122,13 @@ extern bool synchro_trigger_fires(char tgenabled);
 
 /* in tablemode.c */
 extern void synchro_table_build_mode(SynchroTable *table);
+extern bool synchro_table_is_registered(Oid relid);
 
 /* in partitions.c */
 extern bool synchro_table_parts_captured(Oid relid);
 extern Oid	synchro_table_root(Oid relid);
+extern Oid	synchro_table_covering(Oid relid);
+extern void synchro_table_forget_referring(Oid relid);
 extern bool synchro_table_is_detaching(Oid relid);
 extern Oid	synchro_table_root_seen(Oid relid, bool *passing);
 

@@ -62,6 +62,18 @@ fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc
 }
 
 /*
+ * Is a table watched, or has it a natural key, by a row of its own?
+ */
+bool
+synchro_table_is_registered(Oid relid)
+{
+	TupleDesc	desc;
+
+	return fetch_registered("watched", "watched_pkey", relid, &desc) != NULL ||
+		fetch_registered("natural_key", "natural_key_pkey", relid, &desc) != NULL;
+}
+
+/*
  * Mark the columns that a name[] of ours lists; returns their indexes.
  * Names that are gone are left out: the registry refuses them when given.
  */

@@ -203,7 +203,7 @@ match_copy(HTAB *wanted, Form_pg_trigger trigger)
 
 	if (trigger->tgenabled == TRIGGER_FIRES_ALWAYS)
 		return;
-	root = synchro_table_root(trigger->tgrelid);
+	root = synchro_table_covering(trigger->tgrelid);
 	entry = hash_search(wanted, &root, HASH_FIND, NULL);
 	if (entry != NULL)
 		entry->part_differs = true;
@@ -365,7 +365,7 @@ refuse_foreign_trigger(Oid relid, const char *name, Oid function)
 static void
 forget_triggers(Oid relid)
 {
-	Oid			root = synchro_table_root(relid);
+	Oid			root = synchro_table_covering(relid);
 
 	CacheInvalidateRelcacheByRelid(relid);
 	if (root != relid)
