@@ -222,22 +222,29 @@ note_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroC
 }
 
 /*
- * Is a row with a name of before to be left out: because it has failed in
- * this pass, or only the first ones are wanted?
+ * What has failed in this pass of a row with a name of before, or NULL.
  */
-static bool
-leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+static const SynchroParked *
+failed_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
 {
 	const SynchroTable *table = changed->table;
-	SynchroParked *parked = NULL;
+	const SynchroParked *parked = NULL;
 
 	if (batch->parked->count > 0)
 		parked = synchro_parked_find(batch->parked, changed->relid,
 									 synchro_identities_values(table, table->identity, table->nidentity,
 															   old_name->identity),
 									 table->nidentity);
-	if (parked != NULL && parked->banned)
-		return true;
+	return parked != NULL && parked->banned ? parked : NULL;
+}
+
+/*
+ * Is a row with a name of before to be left out, since only the first ones are
+ * wanted?
+ */
+static bool
+leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+{
 	if (batch->nolds >= batch->max_olds)
 		return true;
 	batch->nolds++;
@@ -268,7 +275,21 @@ require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
 }
 
 /*
+ * Rows that are only to be known by what they are called now.
+ */
+static void
+read_names(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *names)
+{
+	for (int first = 0; first < names->count; first += READ_ROWS)
+		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
+}
+
+/*
  * Names of before, and the rows that bore them if they are still there.
+ *
+ * Of rows known by reference that have failed only the reference follows: whoever
+ * has its identity of before by now is another row, and the remote's must not be
+ * taken for that one's, nor go.
  */
 static void
 read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
@@ -278,9 +299,11 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SynchroIdentities *identities = synchro_identities_create(lt->table);
+	SynchroIdentities *moved = synchro_identities_create(lt->table);
 	SynchroChangedKey old_name;
 	SynchroBytes last = {0};
 	bool		left_out = false;
+	bool		only_moves = false;
 
 	require_rights(batch, lt);
 	while (synchro_changes_next_old(changed, &old_name))
@@ -291,7 +314,12 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
-			left_out = leave_out_old(batch, changed, &old_name);
+		{
+			const SynchroParked *failed = failed_old(batch, changed, &old_name);
+
+			only_moves = failed != NULL && failed->moves && batch->max_olds > 0;
+			left_out = failed != NULL ? !only_moves : leave_out_old(batch, changed, &old_name);
+		}
 		last = identity;
 		if (left_out)
 			continue;
@@ -299,23 +327,28 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;
 
 		/* an identity may come several times, one after the other */
-		if (!same)
+		if (!same && only_moves)
+			synchro_identities_decode(moved, lt->table, identity);
+		else if (!same)
 		{
 			synchro_identities_decode(identities, lt->table, identity);
 			synchro_identities_stamp(identities, old_name.changed, old_name.born);
 		}
-		if (identities->count == OLD_ROWS)
+		if (identities->count == OLD_ROWS || moved->count == OLD_ROWS)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
+			read_names(batch, lt, moved);
 			Assert(CurrentMemoryContext == context);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
+			moved = synchro_identities_create(lt->table);
 			last.data = NULL;
 		}
 	}
 	if (lt->table->watched)
 		read_changed(batch, lt, identities);
+	read_names(batch, lt, moved);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -365,8 +398,7 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 		synchro_identities_add(parked != NULL && (parked->banned || !parked->due) ? names : rows, identity);
 	}
 	read_rows(batch, lt, rows, true);
-	for (int first = 0; first < names->count; first += READ_ROWS)
-		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
+	read_names(batch, lt, names);
 	if (batch->note_ensured && rows->count > 0)
 		note_ensured(batch, lt, rows);
 }
@@ -423,9 +455,7 @@ read_requests(SynchroBatch *batch)
 				read_ensured(batch, lt, requests);
 				continue;
 			}
-			for (int first = 0; first < requests->count; first += READ_ROWS)
-				synchro_stream_names(batch->link, lt, requests, first,
-									 Min(READ_ROWS, requests->count - first));
+			read_names(batch, lt, requests);
 		}
 	}
 }

@@ -291,6 +291,7 @@ fill_parked(SynchroParked *parked, const SynchroFailure *failure)
 	parked->changed_at = failure->stamp.at;
 	parked->record = make_record(failure);
 	parked->banned = true;
+	parked->moves = failure->moves;
 }
 
 /*

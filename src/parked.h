@@ -27,6 +27,7 @@ typedef struct SynchroParked
 	SynchroBytes record;		/* as in the log */
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
+	bool		moves;			/* though what it was called before goes along */
 	const char *name;			/* these two only of what fails in a preview: */
 	const char *reason;			/* what is shown of it */
 } SynchroParked;
@@ -51,6 +52,8 @@ typedef struct SynchroFailure
 	SynchroOp	op;
 	bool		has_old;
 	SynchroBytes old;			/* what the remote calls the row */
+	bool		moves;			/* of a row known by reference: to the identity
+								 * that it has now */
 	SynchroStamp stamp;
 	const pg_uuid_t *origin;
 	const char *sqlstate;

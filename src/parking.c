@@ -298,6 +298,11 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
 
 /*
  * Park a row with a name of before that the remote has refused.
+ *
+ * One that is known by reference, and has another identity now, is parked under
+ * that: the rest of the pass has its reference follow (read_olds() in batchread.c), of
+ * which nothing is refused.  Else what is gone here would be gone there, too, with all
+ * that refers to it.
  */
 void
 synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
@@ -305,6 +310,7 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	MemoryContext context = CurrentMemoryContext;
 	const SynchroTable *table;
 	bool		by_reference;
+	bool		is_there = old->key.kind == SYNCHRO_KIND_OLD[0];
 	SynchroFailure failure = {0};
 	char	   *name = name_of_old(pass, old);
 
@@ -314,7 +320,9 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	{
 		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
 		failure.identity = synchro_identities_values(table, table->identity, table->nidentity, old->key.identity);
-		failure.op = old->key.kind == SYNCHRO_KIND_OLD[0] && !by_reference ? SYNCHRO_OP_UPDATE : SYNCHRO_OP_DELETE;
+		failure.moves = by_reference && is_there &&
+			(old->key.name.len != old->key.identity.len || memcmp(old->key.name.data, old->key.identity.data, old->key.name.len) != 0);
+		failure.op = is_there && (!by_reference || failure.moves) ? SYNCHRO_OP_UPDATE : SYNCHRO_OP_DELETE;
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		failure.old = old->key.name;
 		failure.stamp = old->key.changed;

@@ -511,7 +511,9 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 
 /*
  * Names of before that are also looked at now, of a table that is not
- * watched: its remote row keeps its name, and is remembered by reference.
+ * watched: its remote row keeps its name, and is remembered by reference.  Nor
+ * are rows in mode reference written of which only the name of now has come: the
+ * remote has refused the rest of them.
  */
 static void
 adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
@@ -528,7 +530,14 @@ adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind = 'o' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ",
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "m.l", "o.l", n);
-	appendStringInfoString(sql, ");");
+	appendStringInfoChar(sql, ')');
+	if (lt->table->watched)
+	{
+		appendStringInfo(sql, " AND EXISTS (SELECT FROM pg_temp.n_%d p WHERE p.kind = '" SYNCHRO_KIND_PRESENT "' AND ", lt->number);
+		synchro_sql_equal(sql, "p.l", "o.l", n);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoChar(sql, ';');
 }
 
 /*
@@ -585,7 +594,7 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 			resolve_rows_renamed(sql, link, lt);
 		}
 	}
-	if (lt->nolds > 0 && !lt->table->watched)
+	if (lt->nolds > 0 && (!lt->table->watched || (lt->table->mode == SYNCHRO_MODE_REFERENCE && lt->nnames > lt->nolds)))
 		adopt_olds(sql, lt);
 	if (lt->nnames > 0)
 		resolve_names(sql, link, lt);

@@ -1,0 +1,103 @@
+# WHY: a row that has no natural key is known on the remote by a reference to its id here. Where the id changed, and the remote
+# refused what else had, the old id was gone here, so the remote's row went, too, with all that referred to it; and when it was
+# mended there was a new one. The reference has to follow, whatever becomes of the values.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, <<'SQL');
+CREATE TABLE job (id serial PRIMARY KEY, name text, code int);
+CREATE TABLE step (id serial PRIMARY KEY, job_id int REFERENCES job ON DELETE CASCADE ON UPDATE CASCADE, name text NOT NULL UNIQUE);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+SELECT setval('job_id_seq', 1000), setval('step_id_seq', 5000);
+CREATE TABLE note (id serial PRIMARY KEY, job_id int REFERENCES job ON DELETE CASCADE, name text);
+SQL
+connect_remote($local, $remote);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('job'), synchro.add_table('step', '{name}');
+INSERT INTO job (name, code) SELECT 'j' || i, i FROM generate_series(1, 6) i;
+INSERT INTO step (job_id, name) SELECT i, 's' || i FROM generate_series(1, 6) i;
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', 'INSERT INTO note (job_id, name) SELECT id, name FROM job');
+$remote->safe_psql('postgres', 'ALTER TABLE job ADD CONSTRAINT small CHECK (code < 100)');
+my $jobs = 'SELECT j.name, j.code, (SELECT string_agg(s.name, \',\') FROM step s WHERE s.job_id = j.id) FROM job j ORDER BY j.name, j.code';
+my $places = 'SELECT id, name FROM job ORDER BY id';
+my $notes = 'SELECT n.name, j.name FROM note n JOIN job j ON j.id = n.job_id ORDER BY n.id';
+my ($ids, $noted) = (rows($remote, $places), rows($remote, $notes));
+my $before = rows($remote, $jobs);
+
+sub refused
+{
+	my ($testname, $change, $failed, $arrived) = @_;
+
+	$local->safe_psql('postgres', $change);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $result = sync($local, 'office');
+	is("$result->{failed}|$result->{deleted}|$result->{inserted}", "$failed|0|0", "$testname: what is refused fails, nothing is deleted nor made");
+	is(rows($remote, $places), $ids, "$testname: each row is where it was");
+	is(rows($remote, $notes), $noted, "$testname: and what refers to it");
+	is(rows($remote, $jobs), $arrived // $before, "$testname: as it was but for what was not refused");
+	return;
+}
+
+sub mended
+{
+	my ($testname, $mend) = @_;
+
+	$local->safe_psql('postgres', $mend);
+	$local->safe_psql('postgres', 'SELECT synchro.retry()');
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $result = sync($local, 'office');
+	is("$result->{failed}|$result->{deleted}|$result->{inserted}", '0|0|0', "$testname: mended, all goes to the rows that there are");
+	same($local, $remote, $jobs, "$testname: they are the same");
+	is(rows($remote, $places), $ids, "$testname: in their places");
+	is(rows($local, q{SELECT count(*) FROM synchro.verify('office')}), 0, "$testname: verify finds nothing");
+	$before = rows($remote, $jobs);
+	return;
+}
+
+refused('another id', 'UPDATE job SET id = id + 100, code = 200 WHERE id = 2', 1);
+is(rows($local, 'SELECT key, operation, sqlstate FROM synchro.failures'), '102|update|23514', 'it waits under its new id, as an update');
+mended('another id', 'UPDATE job SET code = 2 WHERE id = 102');
+
+# refused first, then moved, then once more, while another row takes its place
+refused('moved later', 'UPDATE job SET code = 300 WHERE id = 3', 1);
+refused('moved later, twice', 'UPDATE job SET id = 103 WHERE id = 3', 1);
+$local->safe_psql('postgres', q{INSERT INTO job (id, name, code) VALUES (3, 'new', 33)});
+is(sync($local, 'office')->{inserted}, 1, 'a row that has the id of before by now is another one');
+is(rows($remote, $notes), $noted, 'nobody else got what it had');
+($ids, $before) = (rows($remote, $places), rows($remote, $jobs));
+refused('moved again', 'UPDATE job SET id = 203 WHERE id = 103', 1);
+mended('moved later', 'UPDATE job SET code = 3 WHERE id = 203');
+
+# all one further, one of them refused
+$local->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT job_pkey CASCADE, ADD PRIMARY KEY (id) DEFERRABLE');
+$local->safe_psql('postgres', 'DELETE FROM step');
+sync($local, 'office');
+($before, $noted) = (rows($remote, $jobs), rows($remote, $notes));
+refused('shifted', q{BEGIN; UPDATE job SET code = 500 WHERE id = 4; UPDATE job SET id = id + 1; COMMIT}, 1);
+mended('shifted', 'UPDATE job SET code = 4 WHERE id = 5');
+
+# deleted while it waits, and moved before
+refused('gone', 'UPDATE job SET id = 777, code = 700 WHERE id = 2', 1);
+$local->safe_psql('postgres', 'DELETE FROM job WHERE id = 777');
+is(sync($local, 'office')->{deleted}, 1, 'gone: it is deleted there');
+same($local, $remote, $jobs, 'gone: they are the same');
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'gone: nothing waits');
+
+# a value that the remote's type refuses: no such row can be staged
+($ids, $noted, $before) = (rows($remote, $places), rows($remote, $notes), rows($remote, $jobs));
+$remote->safe_psql('postgres', 'ALTER TABLE job ALTER code TYPE smallint');
+refused('type', 'UPDATE job SET id = 888, code = 99999 WHERE code = 4', 1);
+mended('type', 'UPDATE job SET code = 4 WHERE id = 888');
+
+$_->stop('fast') foreach $local, $remote;
+done_testing();
