@@ -161,7 +161,7 @@ synchro_part_end(SynchroDivision *division, SynchroPart *part)
 void
 synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
 {
-	if (!synchro_error_is_about_rows(error->sqlstate))
+	if (!synchro_error_is_about_rows(error->sqlstate) && !division->pass->blames_rows)
 		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 
@@ -423,5 +423,6 @@ synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError
 	push_later(&division);
 	if (final)
 		finish(&division, synchro_pass_is_atomic(pass) ? keys_left(&division, batch->keys) : NIL);
+	pass->blames_rows = false;
 	MemoryContextSwitchTo(pass->batch_context);
 }

@@ -233,21 +233,21 @@ synchro_identity_key(char **values, int count)
 }
 
 /*
- * A list of the first identity of a list, which must not be empty.
+ * A list of one identity of a list.
  */
 SynchroIdentities *
-synchro_identities_first(const SynchroIdentities *identities)
+synchro_identities_nth(const SynchroIdentities *identities, int n)
 {
 	SynchroIdentities *result = palloc0(sizeof(SynchroIdentities));
 
 	result->nidentity = identities->nidentity;
 	result->count = result->allocated = 1;
 	result->values = palloc(sizeof(char *) * identities->nidentity);
-	memcpy(result->values, identities->values, sizeof(char *) * identities->nidentity);
+	memcpy(result->values, &identities->values[n * identities->nidentity], sizeof(char *) * identities->nidentity);
 	if (identities->stamps != NULL)
 	{
 		result->stamps = palloc(sizeof(SynchroRowStamp));
-		result->stamps[0] = identities->stamps[0];
+		result->stamps[0] = identities->stamps[n];
 	}
 	return result;
 }

@@ -34,7 +34,7 @@ extern void synchro_identities_decode(SynchroIdentities *identities,
 									  const SynchroTable *table, SynchroBytes bytes);
 extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp changed,
 									 TimestampTz born);
-extern SynchroIdentities *synchro_identities_first(const SynchroIdentities *identities);
+extern SynchroIdentities *synchro_identities_nth(const SynchroIdentities *identities, int n);
 extern void synchro_identities_enter(const SynchroIdentities *identities, HTAB *set);
 extern void synchro_identities_intersect(SynchroIdentities *identities, HTAB *set);
 extern int	synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table,

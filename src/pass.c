@@ -375,7 +375,7 @@ adapt_batches(SynchroPass *pass, TimestampTz begun)
 	foreach(cell, pass->link->stagings)
 		bytes += ((SynchroStaging *) lfirst(cell))->sent_bytes;
 	if (slow || bytes > LARGE_BATCH)
-		pass->batch_rows = Max(pass->batch_rows / 2, synchro_batch_size);
+		pass->batch_rows = Max(pass->batch_rows / 2, Min(pass->batch_rows, synchro_batch_size));
 	else
 		pass->batch_rows = (int) Min((int64) pass->batch_rows * 2, (int64) synchro_batch_size * GROWN_BATCH);
 }

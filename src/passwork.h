@@ -41,6 +41,7 @@ typedef struct SynchroPass
 	const List *just_stalled;	/* tables that need not be tried again so soon */
 	SynchroParkedSet *parked;
 	List	   *stalled;		/* of SynchroStalled */
+	bool		blames_rows;	/* errors of definitions, too, are taken for rows' */
 	bool		no_straight;	/* the remote has rows that are new here */
 	Oid			looked_for;		/* see SynchroBatch */
 	int			nesting;		/* parents that are pushed for children */

@@ -159,11 +159,11 @@ is_about_definitions(const char *state)
 }
 
 /*
- * Does a batch of the first of some keys meet such an error?  keys: NULL for a
- * batch of nothing at all.
+ * Does a batch of one of some keys meet such an error?  keys: NULL for a batch of
+ * nothing at all.
  */
 static bool
-first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
+one_meets(SynchroPass *pass, const SynchroBatchKeys *keys, int position)
 {
 	SynchroBatch *trial = synchro_pass_batch(pass);
 	SynchroBatchKeys one = {0};
@@ -173,7 +173,7 @@ first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
 	if (keys != NULL)
 	{
 		one.relid = keys->relid;
-		one.identities = synchro_identities_first(keys->identities);
+		one.identities = synchro_identities_nth(keys->identities, position);
 		trial->keys = list_make1(&one);
 	}
 	error = synchro_pass_try(pass, trial, false);
@@ -181,28 +181,45 @@ first_meets(SynchroPass *pass, const SynchroBatchKeys *keys)
 }
 
 /*
- * Does the pass's last batch meet such an error with the first of its rows
- * that have names of before, so many of them, and the deletes of the link's
- * leftovers?  last: set to the last of these rows.
+ * Does a batch meet such an error with the first so many of the rows that have
+ * names of before?  final: the pass's last one, with deletes, those of the link's
+ * leftovers, too.  last: set to the last of these rows.
  */
 static bool
-deletes_meet(SynchroPass *pass, int64 nolds, SynchroBatchOld *last)
+olds_meet(SynchroPass *pass, int64 nolds, bool final, SynchroBatchOld *last)
 {
 	SynchroBatch *trial = synchro_pass_batch(pass);
 	SynchroRemoteError *error;
 
 	trial->max_olds = nolds;
-	error = synchro_pass_try(pass, trial, true);
+	error = synchro_pass_try(pass, trial, final);
 	*last = trial->last_old;
 	return error != NULL && is_about_definitions(error->sqlstate);
 }
 
 /*
- * Find the table whose deletes meet such an error: among those that earlier
- * batches have left to the last one, or of this batch, by halves.
+ * Is it for one of these rows that it does?  count: so many meet such an error, and
+ * one fewer do not.  If the one before is of the same table, that one's definition
+ * is not to blame.  A row that is to be deleted is left to its table all the same:
+ * deletes are tried one by one, but not for such errors.
  */
-static void
-find_suspect_of_deletes(SynchroPass *pass, const SynchroBatch *batch)
+static bool
+is_for_a_row(SynchroPass *pass, int64 count)
+{
+	SynchroBatchOld before;
+	SynchroBatchOld last;
+
+	return count > 1 && !olds_meet(pass, count - 1, true, &before) && olds_meet(pass, count, false, &last) &&
+		before.relid == last.relid;
+}
+
+/*
+ * Find the table whose names of before, or deletes, meet such an error: among
+ * the deletes that earlier batches have left to the last one, or of this batch, by
+ * halves.  Returns it; InvalidOid if there is none, or it is for a row.
+ */
+static Oid
+find_suspect_of_olds(SynchroPass *pass, const SynchroBatch *batch)
 {
 	List	   *leftovers = pass->link->leftovers;
 	SynchroBatchOld last;
@@ -214,7 +231,7 @@ find_suspect_of_deletes(SynchroPass *pass, const SynchroBatch *batch)
 	foreach(cell, leftovers)
 	{
 		pass->link->leftovers = list_make1(lfirst(cell));
-		if (!deletes_meet(pass, 0, &last))
+		if (!olds_meet(pass, 0, true, &last))
 			continue;
 		synchro_local_begin("synchro: looking at what has failed");
 		found = synchro_table_by_name(lfirst(cell));
@@ -223,7 +240,7 @@ find_suspect_of_deletes(SynchroPass *pass, const SynchroBatch *batch)
 		break;
 	}
 	pass->link->leftovers = NIL;
-	if (!OidIsValid(found) && bad > 0 && deletes_meet(pass, bad, &last))
+	if (!OidIsValid(found) && bad > 0 && olds_meet(pass, bad, true, &last))
 	{
 		/* with the first of good it goes through, with the first of bad not */
 		while (bad - good > 1)
@@ -231,33 +248,56 @@ find_suspect_of_deletes(SynchroPass *pass, const SynchroBatch *batch)
 			int64		middle = (good + bad) / 2;
 
 			CHECK_FOR_INTERRUPTS();
-			if (deletes_meet(pass, middle, &last))
+			if (olds_meet(pass, middle, true, &last))
 				bad = middle;
 			else
 				good = middle;
 		}
-		(void) deletes_meet(pass, bad, &last);
-		found = last.relid;
+		(void) olds_meet(pass, bad, true, &last);
+		found = is_for_a_row(pass, bad) ? InvalidOid : last.relid;
 	}
 	pass->link->leftovers = leftovers;
-	if (OidIsValid(found))
-		synchro_suspect(found);
+	return found;
 }
 
 /*
- * Find the table with which a batch meets such an error, by trying a row of
- * each by itself, and name it as the suspect.  Of deletes there is no row: they
- * are names, and are done by the pass's last batch.
+ * Do all of some keys meet such an error, by what can be told from a few?  Of those
+ * that are parked that was told before.
  */
-static void
+static bool
+all_meet(SynchroPass *pass, const SynchroBatchKeys *keys)
+{
+	const SynchroIdentities *identities = keys->identities;
+	int		   *fresh = palloc(sizeof(int) * identities->count);
+	int			count = 0;
+
+	for (int i = 0; i < identities->count; i++)
+		if (synchro_parked_find(pass->parked, keys->relid, &identities->values[i * identities->nidentity], identities->nidentity) == NULL)
+			fresh[count++] = i;
+	if (count == 0)
+		return false;
+	return one_meets(pass, keys, fresh[0]) && one_meets(pass, keys, fresh[count - 1]) && one_meets(pass, keys, fresh[count / 2]);
+}
+
+/*
+ * Find the table with which a batch meets such an error, by trying rows of each
+ * by themselves, and name it as the suspect.  Of deletes there is no row: they
+ * are names, and are done by the pass's last batch.
+ *
+ * Returns true if it is not for a table's definition: where one row meets it and
+ * another of the table does not, or none of those that are tried, some row has a
+ * value that is a name, as of a type or a table, or a trigger has raised it.
+ */
+static bool
 find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 {
 	List	   *all = list_concat_copy(batch->keys, batch->named);
 	List	   *tried = NIL;
+	Oid			suspect = InvalidOid;
 	ListCell   *cell;
 
-	if (first_meets(pass, NULL))
-		return;
+	if (one_meets(pass, NULL, 0))
+		return false;
 	foreach(cell, all)
 	{
 		const SynchroBatchKeys *keys = lfirst(cell);
@@ -265,19 +305,21 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 		if (keys->identities->count == 0 || list_member_oid(tried, keys->relid))
 			continue;
 		tried = lappend_oid(tried, keys->relid);
-		if (first_meets(pass, keys))
+		if (all_meet(pass, keys))
 		{
 			synchro_suspect(keys->relid);
-			return;
+			return false;
 		}
 	}
 	if (batch->snapshot != NULL)
-		find_suspect_of_deletes(pass, batch);
+		synchro_suspect(suspect = find_suspect_of_olds(pass, batch));
+	return !OidIsValid(suspect);
 }
 
 /*
  * Where others change rows of a batch faster than it is applied, each try meets
- * some that the one before has not.  A part of it takes less time and has fewer rows.
+ * some that the one before has not.  And one that takes longer than a statement may
+ * does so each time.  A part of it takes less time and has fewer rows.
  */
 static bool
 may_be_divided(const SynchroPass *pass, const SynchroBatch *batch)
@@ -346,7 +388,12 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0) &&
 		++*retries <= MAX_CONFLICT_RETRIES)
 		return true;
-	if (strncmp(state, "40", 2) == 0 && may_be_divided(pass, batch))
+	if ((strncmp(state, "40", 2) == 0 || strcmp(state, "57014") == 0) && may_be_divided(pass, batch))
+	{
+		pass->batch_rows = Max(pass->batch_rows / 2, 1);
+		return false;
+	}
+	if (is_about_definitions(state) && pass->blames_rows)
 		return false;
 	if (is_about_definitions(state) && !batch->looked_again)
 	{
@@ -354,8 +401,12 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		synchro_link_forget(pass->link);
 		return batch->looked_again = true;
 	}
-	if (is_about_definitions(state))
-		find_suspect(pass, batch);
+	if (is_about_definitions(state) && find_suspect(pass, batch))
+	{
+		/* until the batch has been divided */
+		pass->blames_rows = true;
+		return false;
+	}
 	if (!synchro_error_is_about_rows(state))
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
 	return false;
