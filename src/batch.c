@@ -11,6 +11,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "clocklink.h"
 #include "decidesql.h"
 #include "followers.h"
 #include "prepared.h"
@@ -73,7 +74,7 @@ count_results(SynchroBatch *batch, List *results)
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_SKIPPED_TAG) == 0)
 			batch->counts.skipped += strtoll(synchro_value(rows, 0, 1), NULL, 10);
-		else if (tag != NULL && strcmp(tag, SYNCHRO_ANEW_TAG) == 0)
+		else if (tag != NULL && strcmp(tag, SYNCHRO_ANEW_TAG) == 0 && synchro_clocklink_uncertainty(batch->link) > 0)
 		{
 			SynchroAnew *anew = palloc(sizeof(SynchroAnew));
 

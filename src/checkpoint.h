@@ -54,6 +54,17 @@ extern void synchro_position_skip(const char *server, const SynchroPosition *pos
 								  const char *snapshot, TimestampTz checkpoint);
 extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);
 extern void synchro_peer_open(SynchroLink *link, SynchroPosition *position);
+/*
+ * SQL: roles who own something of schema synchro_peer in the current database,
+ * though they own neither that nor the server nor are the current one.  Code of
+ * theirs, in triggers and indexes, would run as whoever pushes.
+ */
+#define SYNCHRO_PEER_STRANGERS \
+	"SELECT r.rolname FROM pg_roles r WHERE NOT r.rolsuper AND r.rolname <> current_user" \
+	" AND r.oid <> (SELECT d.datdba FROM pg_database d WHERE d.datname = current_database())" \
+	" AND r.oid IN (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = '" SYNCHRO_PEER_SCHEMA "'" \
+	"  UNION ALL SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '" SYNCHRO_PEER_SCHEMA "')"
+
 extern void synchro_peer_tables(StringInfo sql, bool again);
 extern void synchro_peer_find_leftovers(SynchroLink *link);
 /* a division by zero among so many first statements of a script is the fence's; likewise ln(0), see synchro_sql_same_node() */

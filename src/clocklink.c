@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -114,6 +115,26 @@ refuse(const char *message, int64 uncertainty)
 }
 
 /*
+ * May the remote's owner let it set our common time, as what it says of it would?  Who
+ * may not call peer_clock() here could say the same by a remote of his own.  In a local
+ * transaction.
+ */
+static bool
+is_trusted(const SynchroLink *link)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(link->target->owner)};
+	bool		trusted;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	trusted = synchro_sql_run("SELECT WHERE pg_catalog.has_function_privilege($1, '" PEER_CLOCK "', 'EXECUTE')",
+							  lengthof(types), types, values, NULL) == 1;
+	synchro_sql_close(&scope);
+	return trusted;
+}
+
+/*
  * Note the measurement, and offer the remote's clock to our own node.  What
  * the remote knows of common time is in rows; it may know nothing.
  */
@@ -182,6 +203,15 @@ agree(SynchroLink *link, int rounds)
 			   clock->uncertainty);
 
 	synchro_local_begin("synchro: reading the clock");
+	if (!is_trusted(link))
+	{
+		const char *role = quote_identifier(GetUserNameFromId(link->target->owner, false));
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("remote \"%s\" runs synchro, too, and role %s may not let it set this node's common time", link->target->name, role),
+				 errhint("Have an administrator run here: GRANT EXECUTE ON FUNCTION " PEER_CLOCK " TO %s.", role)));
+	}
 	known = synchro_clock_get(&own);
 	synchro_local_commit();
 	if (!known)

@@ -314,15 +314,18 @@ static void
 append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 {
 	bool		any = false;
+	StringInfoData value;
 
+	initStringInfo(&value);
 	appendStringInfoString(sql, "(SELECT pg_catalog.to_jsonb(z.*) FROM (SELECT ");
 	for (int i = 0; i < lt->table->ncolumns; i++)
 	{
 		if (!lt->pushed[i])
 			continue;
-		appendStringInfoString(sql, any ? ", " : "");
-		synchro_sql_value(sql, lt, i, "s", "r");
-		appendStringInfo(sql, " AS %s", synchro_column_name(lt, i));
+		resetStringInfo(&value);
+		synchro_sql_value(&value, lt, i, "s", "r");
+		appendStringInfo(sql, "%s%s AS %s", any ? ", " : "",
+						 synchro_sql_jsonable(value.data, lt->remote->columns[i].base), synchro_column_name(lt, i));
 		any = true;
 	}
 	appendStringInfoString(sql, ") z)");
@@ -559,10 +562,10 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 		return;
 	appendStringInfo(sql, "SELECT pg_catalog.count(synchro.peer_won(%s, ", relation);
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(x.*) AS loser FROM %s x WHERE ",
-					 lt->number, lt->remote->rows);
+	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(z.*) AS loser FROM (SELECT %s FROM %s x WHERE ",
+					 lt->number, lt->remote->shown, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
-	appendStringInfo(sql, " LIMIT 1) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
+	appendStringInfo(sql, " LIMIT 1) z) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
 					 CHOSEN, lt->number);
 	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");

@@ -13,7 +13,8 @@
  * not in the batch, since nothing of it has changed; some is not even watched.
  *
  * So before anything is deleted, all rows of the remote that refer to the one are
- * made to refer to the other, by each foreign key that there is.  What cannot,
+ * made to refer to the other, by each foreign key of a table whose owner the
+ * pushing role trusts.  What cannot,
  * since the other one has such a row already by a unique index, is that row: it
  * goes with the deleted one, and what refers to it in turn is made to refer to
  * that one.  If anything else would go along, or lose its reference, the batch is
@@ -32,42 +33,73 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+
 #include "applysql.h"
+
+/*
+ * SQL for the base type of one, and for text as a value of that: by no cast that
+ * its owner has made.
+ */
+#define BASE_TYPE(oid) \
+"(WITH RECURSIVE base AS (SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = " oid \
+" UNION ALL SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.typbasetype) SELECT base.oid FROM base WHERE typbasetype = 0)"
+#define READ(n, type) \
+"format(CASE WHEN " type " < " CppAsString2(FirstNormalObjectId) " THEN '($1::text[])[%s]::%s' ELSE 'pg_temp.synchro_read(($1::text[])[%s], NULL::%s)' END, " n ", format_type(" type ", -1))"
 
 /*
  * Of pairs of rows, each by table and place, and each foreign key to the former:
  * how to find what refers to it (parameter 1: was), and to move that (1: will, 2
- * and 3: table and place; NULL if it cannot be); goes: it would go along.  The
- * values are read before anything is moved, since that may move these rows, too.
+ * and 3: table and place; NULL if it cannot be); goes: it would go along; refused:
+ * why we leave it alone.  The values are read before anything is moved, since that
+ * may move these rows, too.
+ *
+ * Anybody who has been granted REFERENCES can make such a table, and grant the
+ * pushing role what he likes: then its triggers and indexes would run with that
+ * one's rights.  So we write only where the owner is one whom it trusts anyway: of
+ * the table that is pushed to, or of another.
  */
 static const char *const define_plan =
 "CREATE FUNCTION pg_temp.synchro_heir_plan(parts oid[], befores tid[], its_parts oid[], nows tid[], OUT child regclass, OUT columns name[], OUT was text,"
-"  OUT will text, OUT finding text, OUT moving text, OUT goes boolean, OUT readable boolean) RETURNS SETOF record LANGUAGE plpgsql"
+"  OUT will text, OUT finding text, OUT moving text, OUT goes boolean, OUT refused text) RETURNS SETOF record LANGUAGE plpgsql"
 "  SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC' SET intervalstyle = postgres SET extra_float_digits = 1 AS $synchro$"
-" DECLARE fk record; was_values text[]; will_values text[];"
+" DECLARE fk record; was_values text[]; will_values text[]; trusted oid[] := '{}';"
 " BEGIN"
+" IF to_regclass('" SYNCHRO_PEER_SCHEMA ".known_table') IS NOT NULL THEN"
+"  SELECT array_agg(c.relowner) INTO trusted FROM " SYNCHRO_PEER_SCHEMA ".known_table t JOIN pg_class c ON c.oid = t.own_table;"
+" END IF;"
+" trusted := trusted || (SELECT array_agg(r.oid) FROM pg_roles r WHERE r.rolsuper OR r.rolname = current_user)"
+"  || (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = '" SYNCHRO_PEER_SCHEMA "');"
 " FOR i IN 1 .. cardinality(parts) LOOP"
-"  FOR fk IN SELECT k.conrelid::regclass AS child, k.confrelid::regclass AS parent, k.confdeltype, k.conkey,"
+"  FOR fk IN SELECT k.conrelid::regclass AS child, k.confrelid::regclass AS parent, k.confdeltype, k.conkey, c.relowner, c.relowner = d.relowner AS ours,"
+"    CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || k.conrelid::regclass AS rows,"
 "    array_agg(a.attname ORDER BY u.n) AS columns,"
-"    string_agg(format('p.%I::text', r.attname), ', ' ORDER BY u.n) AS referenced,"
-"    string_agg(format('($1::text[])[%s]::%s OPERATOR(%I.%s) c.%I', u.n, format_type(r.atttypid, r.atttypmod), s.nspname, o.oprname, a.attname), ' AND ' ORDER BY u.n) AS finding,"
-"    string_agg(format('%I = ($1::text[])[%s]::%s', a.attname, u.n, format_type(r.atttypid, r.atttypmod)), ', ' ORDER BY u.n)"
-"     FILTER (WHERE a.attgenerated = '' AND a.attidentity <> 'a') AS moving"
+"    string_agg(format('CASE WHEN p.%1$I IS DISTINCT FROM NULL THEN format(%2$L, p.%1$I) END', r.attname, '%s'), ', ' ORDER BY u.n) AS referenced,"
+"    string_agg(format('%s OPERATOR(%I.%s) c.%I', " READ("u.n", "rt.oid") ", s.nspname, o.oprname, a.attname), ' AND ' ORDER BY u.n) AS finding,"
+"    string_agg(format('%I = %s', a.attname, CASE WHEN ct.oid < " CppAsString2(FirstNormalObjectId) " THEN " READ("u.n", "rt.oid") " ELSE " READ("u.n", "ct.oid") " END), ', ' ORDER BY u.n)"
+"     FILTER (WHERE a.attgenerated = '' AND a.attidentity <> 'a') AS moving,"
+"    bool_or(EXISTS (SELECT FROM pg_cast x JOIN pg_proc f ON f.oid = x.castfunc WHERE x.castsource = ct.oid AND x.casttarget = o.oprright AND f.proowner <> ALL (trusted))) AS is_cast"
 "   FROM pg_constraint k CROSS JOIN unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY u (a, r, o, n)"
+"   JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class d ON d.oid = k.confrelid"
 "   JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r"
 "   JOIN pg_operator o ON o.oid = u.o JOIN pg_namespace s ON s.oid = o.oprnamespace"
+"   CROSS JOIN LATERAL " BASE_TYPE("a.atttypid") " ct CROSS JOIN LATERAL " BASE_TYPE("r.atttypid") " rt"
 "   WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.confrelid = parts[i] OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors(parts[i])))"
 "   AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)"
-"   GROUP BY k.oid ORDER BY k.oid"
+"   GROUP BY k.oid, c.oid, d.oid ORDER BY k.oid"
 "  LOOP"
 "   EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO was_values USING parts[i], befores[i];"
 "   EXECUTE format('SELECT ARRAY[%s] FROM %s p WHERE p.tableoid = $1 AND p.ctid = $2', fk.referenced, fk.parent) INTO will_values USING its_parts[i], nows[i];"
 "   CONTINUE WHEN was_values IS NULL OR array_position(was_values, NULL) IS NOT NULL OR was_values = will_values;"
 "   child := fk.child; columns := fk.columns; was := was_values; will := will_values;"
-"   finding := format('SELECT c.tableoid AS part, c.ctid AS place FROM %s c WHERE %s', fk.child, fk.finding);"
-"   moving := CASE WHEN array_position(will_values, NULL) IS NULL AND will_values IS NOT NULL THEN format('UPDATE %s c SET %s WHERE c.tableoid = $2 AND c.ctid = $3', fk.child, fk.moving) END;"
+"   finding := format('SELECT c.tableoid AS part, c.ctid AS place FROM %s c WHERE %s', fk.rows, fk.finding);"
+"   moving := CASE WHEN array_position(will_values, NULL) IS NULL AND will_values IS NOT NULL THEN format('UPDATE %s c SET %s WHERE c.tableoid = $2 AND c.ctid = $3', fk.rows, fk.moving) END;"
 "   goes := fk.confdeltype IN ('c', 'n', 'd');"
-"   readable := has_table_privilege(fk.child, 'SELECT') OR NOT EXISTS (SELECT FROM unnest(fk.conkey) u WHERE NOT has_column_privilege(fk.child, u, 'SELECT'));"
+"   refused := CASE WHEN NOT fk.ours AND fk.relowner <> ALL (trusted)"
+"    THEN format('table %s belongs to role %I, none of whose tables is pushed to', fk.child, pg_get_userbyid(fk.relowner))"
+"    WHEN fk.is_cast THEN format('a foreign key of table %s needs a cast of somebody else''s', fk.child)"
+"    WHEN NOT has_table_privilege(fk.child, 'SELECT') AND EXISTS (SELECT FROM unnest(fk.conkey) u WHERE NOT has_column_privilege(fk.child, u, 'SELECT'))"
+"    THEN format('permission denied for table %s', fk.child) END;"
 "   RETURN NEXT;"
 "  END LOOP;"
 " END LOOP;"
@@ -82,12 +114,13 @@ static const char *const define_same =
 " SELECT format('SELECT x.tableoid AS part, x.ctid AS place FROM %s x, %s c WHERE c.tableoid = $2 AND c.ctid = $3 AND (x.tableoid <> $2 OR x.ctid <> $3) AND ',"
 "   coalesce(pg_partition_root(part), part::regclass), part::regclass)"
 "  || string_agg(CASE WHEN array_position(columns, a.attname) IS NOT NULL"
-"    THEN format('x.%I OPERATOR(%I.%s) ($1::text[])[%s]::%s', a.attname, s.nspname, o.oprname, array_position(columns, a.attname), format_type(a.atttypid, a.atttypmod))"
+"    THEN format('x.%I OPERATOR(%I.%s) %s', a.attname, s.nspname, o.oprname, " READ("array_position(columns, a.attname)", "t.oid") ")"
 "    ELSE format('(x.%1$I OPERATOR(%2$I.%3$s) c.%1$I OR x.%1$I IS NULL AND c.%1$I IS NULL)', a.attname, s.nspname, o.oprname) END, ' AND ')"
 "  FROM pg_index n CROSS JOIN LATERAL unnest(n.indkey[0:n.indnkeyatts - 1], n.indclass[0:n.indnkeyatts - 1]) k (attnum, class)"
 "  JOIN pg_attribute b ON b.attrelid = n.indrelid AND b.attnum = k.attnum JOIN pg_attribute a ON a.attrelid = part AND a.attname = b.attname"
 "  JOIN pg_opclass l ON l.oid = k.class JOIN pg_amop m ON m.amopfamily = l.opcfamily AND m.amoplefttype = l.opcintype AND m.amoprighttype = l.opcintype AND m.amopstrategy = 3"
 "  JOIN pg_am h ON h.oid = m.amopmethod AND h.amname = 'btree' JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace s ON s.oid = o.oprnamespace"
+"  CROSS JOIN LATERAL " BASE_TYPE("a.atttypid") " t"
 "  WHERE n.indexrelid = to_regclass(format('%I.%I', space, name)) AND n.indisunique AND n.indpred IS NULL AND n.indexprs IS NULL"
 "  AND (n.indrelid = part OR n.indrelid IN (SELECT relid FROM pg_partition_ancestors(part)))"
 "  HAVING count(*) = max(n.indnkeyatts)"
@@ -103,9 +136,9 @@ static const char *const define_heirs =
 " DECLARE plan record; child record; same record; name text; space text; statement text; reason text; last boolean; moved int8; done int8;"
 " BEGIN"
 " FOR plan IN SELECT * FROM pg_temp.synchro_heir_plan(parts, befores, its_parts, nows) LOOP"
-"  IF NOT plan.readable THEN"
+"  IF plan.refused IS NOT NULL THEN"
 "   CONTINUE WHEN NOT plan.goes;"
-"   RAISE insufficient_privilege USING MESSAGE = pg_catalog.format('permission denied for table %s', plan.child);"
+"   RAISE insufficient_privilege USING MESSAGE = plan.refused;"
 "  END IF;"
 "  last := false;"
 "  LOOP"

@@ -48,6 +48,9 @@ current_generation(void)
 	{
 		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_conninfo, (Datum) 0);
 		CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate_conninfo, (Datum) 0);
+
+		/* who is no superuser any more needs a password of his own */
+		CacheRegisterSyscacheCallback(AUTHOID, invalidate_conninfo, (Datum) 0);
 	}
 	registered = true;
 	return conninfo_generation;
@@ -116,7 +119,7 @@ synchro_link_is_outdated(SynchroLink *link)
 	if (link->conninfo_generation == generation)
 		return false;
 
-	/* some server or user mapping was altered; is it ours? */
+	/* some server, user mapping or role was altered; is it ours? */
 	context = AllocSetContextCreate(CurrentMemoryContext, "synchro conninfo", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
 	if (read_conninfo(&target, context, &keywords, &values, &password_required, true) &&

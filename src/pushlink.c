@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
@@ -172,6 +173,18 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 }
 
 /*
+ * Copy as much of a text as there is room for, in whole characters.
+ */
+static void
+keep_text(char *kept, Size size, const char *text)
+{
+	int			len = text != NULL ? pg_mbcliplen(text, strlen(text), size - 1) : 0;
+
+	memcpy(kept, text, len);
+	kept[len] = '\0';
+}
+
+/*
  * Leave the state that an error has left behind, in a handler of sigsetjmp().
  *
  * kept: set to the error.  lost: set to whether it was only an idle connection
@@ -189,9 +202,9 @@ synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lo
 	FlushErrorState();
 	memset(kept, 0, sizeof(*kept));
 	kept->sqlerrcode = error->sqlerrcode;
-	strlcpy(kept->message, error->message != NULL ? error->message : "", sizeof(kept->message));
-	strlcpy(kept->detail, error->detail != NULL ? error->detail : "", sizeof(kept->detail));
-	strlcpy(kept->hint, error->hint != NULL ? error->hint : "", sizeof(kept->hint));
+	keep_text(kept->message, sizeof(kept->message), error->message);
+	keep_text(kept->detail, sizeof(kept->detail), error->detail);
+	keep_text(kept->hint, sizeof(kept->hint), error->hint);
 	kept->at = GetCurrentTimestamp();
 
 	/* a connection that was idle may have been closed since: no real error */

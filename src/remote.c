@@ -18,6 +18,7 @@
 
 #include "libpq-fe.h"
 #include "libpq/libpq-be-fe-helpers.h"
+#include "mb/pg_wchar.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -271,12 +272,18 @@ synchro_remote_copied(const SynchroRemote *remote)
 	return remote->copied;
 }
 
+/*
+ * A field of an error.  libpq takes over whatever bytes come, and they end up in
+ * tables here.
+ */
 static char *
 copy_field(PGresult *result, int field)
 {
 	const char *value = result != NULL ? PQresultErrorField(result, field) : NULL;
 
-	return value != NULL ? pstrdup(value) : NULL;
+	if (value == NULL)
+		return NULL;
+	return pg_verifymbstr(value, strlen(value), true) ? pstrdup(value) : pstrdup("(text that is not valid in this database's encoding)");
 }
 
 /*
@@ -318,8 +325,15 @@ make_rows(const SynchroRemote *remote, PGresult *result)
 	rows->values = palloc(sizeof(char *) * Max(rows->nrows * rows->ncolumns, 1));
 	for (int i = 0; i < rows->nrows; i++)
 		for (int j = 0; j < rows->ncolumns; j++)
-			rows->values[i * rows->ncolumns + j] = PQgetisnull(result, i, j) ? NULL :
-				pstrdup(PQgetvalue(result, i, j));
+		{
+			if (PQgetisnull(result, i, j))
+			{
+				rows->values[i * rows->ncolumns + j] = NULL;
+				continue;
+			}
+			(void) pg_verifymbstr(PQgetvalue(result, i, j), PQgetlength(result, i, j), false);
+			rows->values[i * rows->ncolumns + j] = pstrdup(PQgetvalue(result, i, j));
+		}
 	return rows;
 }
 

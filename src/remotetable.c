@@ -5,8 +5,9 @@
  *
  * Columns correspond by name.  Names of types and operators come qualified,
  * since the session's search_path is pinned to pg_catalog.  An equality
- * operator outside pg_catalog is taken only from the schema of its type, so
- * that nobody else can put one in our way.
+ * operator is the one of the type's own operator class, which only superusers
+ * can make, or where it has none a superuser's of the type's schema: so nobody
+ * else can put one in our way.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +15,7 @@
 
 #include "utils/builtins.h"
 
+#include "applysql.h"
 #include "remotetable.h"
 
 static const char *const columns_query =
@@ -26,13 +28,21 @@ static const char *const columns_query =
 	"              WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass"
 	"                AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i'))"
 	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
-	"       (SELECT format('OPERATOR(%I.=)', n.nspname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace"
-	"         WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace),"
+	"       (SELECT format('OPERATOR(%I.%s)', n.nspname, e.oprname) FROM (SELECT o.*, 1 AS choice FROM pg_opclass l JOIN pg_am h ON h.oid = l.opcmethod"
+	"           JOIN pg_amop m ON m.amopfamily = l.opcfamily AND m.amoplefttype = l.opcintype AND m.amoprighttype = l.opcintype JOIN pg_operator o ON o.oid = m.amopopr"
+	"           WHERE l.opcdefault AND l.opcintype = b.oid AND (h.amname, m.amopstrategy) IN (('btree', 3::int2), ('hash', 1::int2))"
+	"         UNION ALL SELECT o.*, 2 FROM pg_operator o JOIN pg_roles r ON r.oid = o.oprowner AND r.rolsuper"
+	"           WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace) e"
+	"         JOIN pg_namespace n ON n.oid = e.oprnamespace ORDER BY e.choice LIMIT 1),"
 	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid),"
 	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid") ","
 	"       (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgtype & 4 <> 0)"
 	"         FROM pg_class c WHERE c.oid = a.attrelid),"
-	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid), a.attnum"
+	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid), a.attnum,"
+	"       (SELECT format('%I.%I.%I', n.nspname, c.relname, r.attname) FROM pg_constraint k CROSS JOIN unnest(k.conkey, k.confkey) u (a, r)"
+	"         JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+	"         WHERE k.conrelid = a.attrelid AND k.contype = 'f' AND k.conparentid = 0 AND u.a = a.attnum"
+	"           AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) ORDER BY k.oid LIMIT 1)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -49,6 +59,19 @@ static const char *const indexes_query =
 	"   AND i.indpred IS NULL AND i.indexprs IS NULL"
 	" ORDER BY c.relname, k.position";
 
+/*
+ * A value for to_jsonb(), as SQL.  It would use a cast to json that the owner of
+ * the value's type may have made, whose result nobody could read back: so of all
+ * but the server's own types it gets the text.
+ *
+ * base: the type, as in SynchroRemoteColumn.
+ */
+char *
+synchro_sql_jsonable(const char *value, const char *base)
+{
+	return strchr(base, '.') == NULL ? pstrdup(value) : synchro_sql_text(value, false);
+}
+
 static bool
 is_true(const char *value)
 {
@@ -60,6 +83,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 {
 	const char *params[1] = {table->qualified};
 	SynchroRows *rows = synchro_remote_query(remote, columns_query, 1, params);
+	StringInfoData shown;
 
 	if (rows->nrows == 0)
 		ereport(ERROR,
@@ -71,11 +95,15 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 	result->rows = psprintf("%s%s", is_true(synchro_value(rows, 0, 13)) ? "ONLY " : "", table->qualified);
 	result->shape = synchro_value(rows, 0, 11);
 	result->columns = palloc0(sizeof(SynchroRemoteColumn) * table->ncolumns);
+	initStringInfo(&shown);
 	for (int i = 0; i < rows->nrows; i++)
 	{
 		int			index = synchro_table_column(table, synchro_value(rows, i, 0));
+		const char *name = quote_identifier(synchro_value(rows, i, 0));
 		SynchroRemoteColumn *column;
 
+		appendStringInfo(&shown, "%s%s AS %s", i > 0 ? ", " : "",
+						 synchro_sql_jsonable(psprintf("x.%s", name), synchro_value(rows, i, 2)), name);
 		if (index < 0)
 			continue;
 		column = &result->columns[index];
@@ -91,7 +119,9 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		result->may_fire = is_true(synchro_nullable(rows, i, 12));
 		column->equals = synchro_nullable(rows, i, 8) != NULL ? synchro_value(rows, i, 8) :
 			"OPERATOR(pg_catalog.=)";
+		column->refers = synchro_nullable(rows, i, 15);
 	}
+	result->shown = shown.data;
 }
 
 static bool

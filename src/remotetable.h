@@ -24,6 +24,8 @@ typedef struct SynchroRemoteColumn
 	char	   *fresh_value;	/* expression that makes a value for a new
 								 * row: default or sequence; NULL: none */
 	char	   *equals;			/* its equality operator, qualified */
+	char	   *refers;			/* column that a foreign key has it reference, as
+								 * schema.table.column; NULL: none */
 } SynchroRemoteColumn;
 
 typedef struct SynchroRemoteIndex
@@ -52,6 +54,8 @@ typedef struct SynchroRemoteTable
 								 * those that inherit from it, but with its
 								 * partitions */
 	char	   *shape;			/* see SYNCHRO_REMOTE_SHAPE() */
+	char	   *shown;			/* all of its columns, of alias x, as to_jsonb()
+								 * is to have them */
 
 	/* one for each column of the local description; type NULL: not there */
 	SynchroRemoteColumn *columns;
@@ -62,6 +66,7 @@ typedef struct SynchroRemoteTable
 	bool		key_is_unique;	/* and no NULL gets round it */
 } SynchroRemoteTable;
 
+extern char *synchro_sql_jsonable(const char *value, const char *base);
 extern SynchroRemoteTable *synchro_remote_table_fetch(SynchroRemote *remote,
 													  const SynchroTable *table);
 

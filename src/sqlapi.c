@@ -256,6 +256,12 @@ synchro_allow_peer(PG_FUNCTION_ARGS)
 	initStringInfo(&sql);
 	if (!OidIsValid(get_namespace_oid(SYNCHRO_PEER_SCHEMA, true)))
 		synchro_peer_tables(&sql, false);
+	else if (synchro_sql_run(SYNCHRO_PEER_STRANGERS, 0, NULL, NULL, NULL) > 0)
+		ereport(WARNING,
+				(errmsg("something of schema \"%s\" belongs to role %s", SYNCHRO_PEER_SCHEMA,
+						quote_identifier(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1))),
+				 errdetail("Triggers and indexes of his would run as whoever pushes."),
+				 errhint("Where nothing was pushed yet, drop the schema and run this again.")));
 	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA ", " SYNCHRO_SCHEMA " TO %s;"
 					 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %s;",
 					 quoted, quoted);
