@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "checkpoint.h"
 #include "checksql.h"
 #include "registryrow.h"
 #include "stalled.h"
@@ -371,6 +372,9 @@ static const char *const probes_there[] = {
 	" FROM pg_namespace n WHERE n.nspname = 'synchro_peer' AND (NOT has_schema_privilege(n.oid, 'USAGE')"
 	"  OR EXISTS (SELECT FROM pg_class c CROSS JOIN unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) u"
 	"   WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, u)))",
+	THERE "SELECT 'warning', NULL::oid, format('something of schema synchro_peer belongs to role %I, whose triggers and indexes would run as role %I', r.rolname, current_user),"
+	" format(E'-- where nothing was pushed yet, rather drop the schema, and run what synchro.peer_setup() returns\nREASSIGN OWNED BY %I TO ...;', r.rolname), false"
+	" FROM (" SYNCHRO_PEER_STRANGERS ") r",
 	THERE "SELECT 'error', NULL::oid, format('role %I may not push to this database, which runs synchro, too', current_user),"
 	" format('SELECT synchro.allow_peer(%L);', quote_ident(current_user)), true"
 	" FROM " SYNCHRO_PEER_NODE_FUNCTION " f WHERE NOT has_function_privilege(f.oid, 'EXECUTE')",
@@ -498,6 +502,15 @@ static const char *const probes_there[] = {
 	" AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') AND NOT has_sequence_privilege(s.oid, 'UPDATE') END",
 	THERE "SELECT 'error', x.relid, format('row-level security of table %s is in the way of role %I', x.name, current_user),"
 	" format('ALTER ROLE %I BYPASSRLS;', current_user), true FROM x WHERE row_security_active(x.oid)",
+
+	/* what it was dropped for here may be over */
+	THERE COLUMNS FKS "SELECT DISTINCT ON (c.relid, c.attnum) 'error', c.relid, format('foreign key %I of table %s references table %s, whose rows have other ids there, and there is none here', k.conname, c.relation, p.name),"
+	" " IN_COMMENT("format('-- here: ALTER TABLE %s ADD FOREIGN KEY (%I) REFERENCES %s (%I); or, if the values mean the same on both sides', c.relation, c.name, p.name, d.name)")
+	" || format(E'\nALTER TABLE %s DROP CONSTRAINT %I;', c.relation, k.conname), true"
+	" FROM c JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)"
+	" CROSS JOIN unnest(k.conkey, k.confkey) u (a, r) JOIN x p ON p.oid = k.confrelid AND (p.watched OR p.mode = 'natural key') JOIN c d ON d.relid = p.relid AND d.attnum = u.r AND d.identity AND NOT d.key"
+	" WHERE u.a = c.attnum AND c.watched AND NOT c.skipped AND NOT c.generated AND p.mode IN ('natural key', 'reference')"
+	" AND NOT EXISTS (SELECT FROM f WHERE f.relid = c.relid AND c.name = ANY (f.columns)) ORDER BY c.relid, c.attnum, k.conname",
 
 	/* the same trigger on both sides: what ours writes is pushed, and theirs writes it again */
 	THERE TWIN_TRIGGERS "SELECT 'warning', m.relid, format('trigger %I of table %s is on both sides, and what its function %s writes here is pushed: it is done twice', m.name, m.relation, m.function),"

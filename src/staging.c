@@ -11,12 +11,16 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 
 #include "applysql.h"
 #include "decidesql.h"
 #include "known.h"
+#include "localsql.h"
 #include "placeholder.h"
 #include "prepared.h"
 #include "previewsql.h"
@@ -113,6 +117,55 @@ synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt)
 			!synchro_identity_beside_sequence(lt->table, i))
 			continue;
 		lt->pushed[i] = true;
+	}
+}
+
+/*
+ * Error if the remote has a foreign key that there is none of here, to a table
+ * whose ids are others there: it was dropped, for a load perhaps, and the ids that
+ * the column has here would be taken for the remote's.
+ */
+static void
+require_same_reference(const SynchroLink *link, const SynchroLinkTable *lt, int column)
+{
+	const char *refers = lt->remote->columns[column].refers;
+	List	   *names = stringToQualifiedNameList(refers, NULL);
+	Oid			relid = RangeVarGetRelid(makeRangeVar(strVal(linitial(names)), strVal(lsecond(names)), -1), NoLock, true);
+	const SynchroTable *parent = OidIsValid(relid) ? synchro_table_get(relid, true) : NULL;
+	int			referenced = parent != NULL ? synchro_table_column(parent, strVal(lthird(names))) : -1;
+
+	if (referenced < 0 || synchro_identity_position(parent, parent->columns[referenced].attnum) < 0)
+		return;
+	if (parent->mode == SYNCHRO_MODE_REFERENCE ? !parent->watched : parent->mode != SYNCHRO_MODE_NATURAL_KEY)
+		return;
+	for (int i = 0; i < parent->nkey; i++)
+		if (parent->key[i] == referenced)
+			return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("column \"%s\" of table %s has a foreign key on remote \"%s\", and none here",
+					lt->table->columns[column].name, lt->table->qualified, link->target->name),
+			 errdetail("It references table %s, whose rows have other ids there.", parent->qualified),
+			 errhint("Add it here, too: ALTER TABLE %s ADD FOREIGN KEY (%s) REFERENCES %s (%s). Or drop it there, if the values mean the same on both sides.",
+					 lt->table->qualified, synchro_column_name(lt, column), parent->qualified, quote_identifier(parent->columns[referenced].name))));
+}
+
+/*
+ * The same for all columns that are pushed.  Local transactions of its own.
+ */
+static void
+require_same_references(const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	for (int i = 0; i < lt->table->ncolumns; i++)
+	{
+		MemoryContext context = CurrentMemoryContext;
+
+		if (!lt->pushed[i] || lt->table->columns[i].fk >= 0 || lt->remote->columns[i].refers == NULL)
+			continue;
+		synchro_local_begin("synchro: comparing foreign keys");
+		require_same_reference(link, lt, i);
+		synchro_local_commit();
+		MemoryContextSwitchTo(context);
 	}
 }
 
@@ -276,7 +329,10 @@ synchro_staging_prepare(SynchroLink *link)
 
 		synchro_suspect(lt->root);
 		if (lt->for_rows && !lt->rows_staged)
+		{
 			synchro_staging_choose(link, lt);
+			require_same_references(link, lt);
+		}
 		if (!lt->names_staged || (lt->for_rows && !lt->rows_staged))
 		{
 			int			start = sql.len;
