@@ -88,19 +88,21 @@ template_of(const CreatedbStmt *statement)
 }
 
 /*
- * May the current user make databases?  The server's own function is not
- * exported by all minor versions.
+ * May the current user make a database that is a copy of this one, which others own?
+ * The server's own functions are not exported by all minor versions.
  */
 static bool
-may_create_databases(void)
+may_copy_database(Oid database)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	bool		result;
+	HeapTuple	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	HeapTuple	template = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		result = HeapTupleIsValid(role) && HeapTupleIsValid(template) &&
+		((Form_pg_authid) GETSTRUCT(role))->rolcreatedb && ((Form_pg_database) GETSTRUCT(template))->datistemplate;
 
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = superuser() || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
-	ReleaseSysCache(tuple);
+	if (HeapTupleIsValid(role))
+		ReleaseSysCache(role);
+	if (HeapTupleIsValid(template))
+		ReleaseSysCache(template);
 	return result;
 }
 
@@ -114,7 +116,7 @@ leave_alone(const char *name, bool may_copy)
 
 	if (OidIsValid(database) &&
 		(synchro_database_ownercheck(database, GetUserId()) ||
-		 (may_copy && may_create_databases())))
+		 (may_copy && may_copy_database(database))))
 		stop_pushers(database);
 }
 
@@ -211,9 +213,8 @@ prepare_for(Node *statement)
 			synchro_shared_retry_at_commit();
 			break;
 		case T_TransactionStmt:
-			/* what a prepared transaction logged counts from now on */
 			if (((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
-				synchro_shared_wake_at_commit(1);
+				synchro_shared_prepared_at_commit();
 			break;
 		default:
 			break;

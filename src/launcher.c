@@ -54,6 +54,7 @@
 /* how often to look after the log of a database without pushers, ms */
 #define MIN_LOOK_INTERVAL	5000
 #define MAX_LOOK_INTERVAL	(60 * 60 * 1000)
+#define PAUSED_LOOK_INTERVAL	(30 * 1000)
 
 typedef struct LookedDatabase
 {
@@ -363,12 +364,13 @@ synchro_launcher_main(Datum main_arg)
 }
 
 /*
- * How soon to look again into a database without pushers, ms.
+ * How soon to look again into a database without pushers, ms.  paused: it has
+ * remotes, so the log is not emptied, but folded.
  */
 static int64
-look_interval(void)
+look_interval(bool paused)
 {
-	return Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_LOOK_INTERVAL), MAX_LOOK_INTERVAL);
+	return Min(Max((int64) synchro_log_retention * 1000 / 4, MIN_LOOK_INTERVAL), paused ? PAUSED_LOOK_INTERVAL : MAX_LOOK_INTERVAL);
 }
 
 /*
@@ -381,6 +383,7 @@ synchro_look_main(Datum main_arg)
 	const SynchroPusherOrder *order = (const SynchroPusherOrder *) MyBgworkerEntry->bgw_extra;
 	List	   *wanted = NIL;
 	bool		installed;
+	bool		paused = false;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -396,7 +399,9 @@ synchro_look_main(Datum main_arg)
 
 		/* outlives the transaction */
 		foreach(cell, targets)
-			if (!((SynchroTarget *) lfirst(cell))->paused)
+			if (((SynchroTarget *) lfirst(cell))->paused)
+				paused = true;
+			else
 				wanted = lappend(wanted, pstrdup(((SynchroTarget *) lfirst(cell))->name));
 		MemoryContextSwitchTo(old);
 	}
@@ -406,7 +411,7 @@ synchro_look_main(Datum main_arg)
 	{
 		synchro_logkeeper_run(true, NULL);
 		synchro_shared_look_later(order->database,
-								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), look_interval()));
+								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), look_interval(paused)));
 	}
 	proc_exit(0);
 }

@@ -76,6 +76,8 @@ typedef struct Shared
 	Look		looks[MAX_LOOKS];
 	ConditionVariable served;
 	uint64		last_ticket;	/* of all slots */
+	pg_atomic_uint32 prepared;	/* since the server started some prepared
+								 * transaction was to have us look */
 	int			nslots;			/* from this one on none has ever been used; a commit looks at all before */
 	Slot		slots[MAX_SLOTS];
 	SynchroSharedClock clocks[MAX_CLOCKS];

@@ -51,6 +51,7 @@ set_up_memory(void)
 		synchro_shared->lock = &(GetNamedLWLockTranche("synchro"))->lock;
 		synchro_shared->look_for_databases = true;
 		ConditionVariableInit(&synchro_shared->served);
+		pg_atomic_init_u32(&synchro_shared->prepared, 0);
 		for (int i = 0; i < MAX_SLOTS; i++)
 		{
 			pg_atomic_init_u64(&synchro_shared->slots[i].logged, 0);
@@ -228,6 +229,8 @@ at_transaction_event(XactEvent event, void *arg)
 
 	if (!committed && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
+	if (event == XACT_EVENT_PREPARE && (commit_look_here || commit_retry))
+		pg_atomic_write_u32(&synchro_shared->prepared, 1);
 	if (committed && commit_wake)
 		wake_pushers(commit_entries, false);
 	if (committed && commit_look_for_databases)
@@ -316,6 +319,23 @@ synchro_shared_look_at_commit(Oid database)
 		commit_look_here = true;
 	else
 		commit_look_for_databases = true;
+}
+
+/*
+ * A prepared transaction commits with this one.  What it logged counts from now on,
+ * and so does what it has done about remotes: which one did is not known any more, but
+ * few do, so where none has, whoever prepares all of his transactions pays nothing.
+ * After a restart the launcher has looked at all of them, but for those that were
+ * prepared: they wait for the next look.
+ */
+void
+synchro_shared_prepared_at_commit(void)
+{
+	synchro_shared_wake_at_commit(1);
+	if (synchro_shared == NULL || pg_atomic_read_u32(&synchro_shared->prepared) == 0)
+		return;
+	synchro_shared_look_at_commit(MyDatabaseId);
+	synchro_shared_retry_at_commit();
 }
 
 /*

@@ -87,6 +87,7 @@ extern bool synchro_shared_available(void);
 extern void synchro_shared_wake_at_commit(int64 entries);
 extern void synchro_shared_look_at_commit(Oid database);
 extern void synchro_shared_retry_at_commit(void);
+extern void synchro_shared_prepared_at_commit(void);
 extern void synchro_shared_look(Oid database);
 extern SynchroSharedClock *synchro_shared_clock(Oid database, Oid schema);
 extern bool synchro_shared_status(Oid database, const char *server,
