@@ -20,7 +20,9 @@
 /*
  * Append the definitions of functions that try statements, and say what was
  * wrong with the row where that has failed.  Errors that have nothing to do
- * with rows are raised: see synchro_error_is_about_rows().
+ * with rows are raised: see synchro_error_is_about_rows().  Where an operator of
+ * ours takes any array, one for integer[] that the search_path finds would be
+ * preferred, whoever has made it.
  *
  * synchro_try_all() tries all of them; again: those that others are in the way
  * of as often as helps.
@@ -42,8 +44,8 @@ synchro_sql_define_try(StringInfo sql)
 						   " FOREACH place IN ARRAY waiting LOOP"
 						   " SELECT t.state, t.message, t.constraint_name INTO state, message, constraint_name"
 						   " FROM pg_temp.synchro_try(statements[place]) t;"
-						   " IF state = '23503' AND NOT stuck THEN failed := failed || place; ELSE RETURN NEXT; END IF; END LOOP;"
-						   " EXIT WHEN failed = '{}';"
+						   " IF state = '23503' AND NOT stuck THEN failed := failed OPERATOR(pg_catalog.||) place; ELSE RETURN NEXT; END IF; END LOOP;"
+						   " EXIT WHEN failed OPERATOR(pg_catalog.=) '{}';"
 						   " stuck := pg_catalog.cardinality(failed) = pg_catalog.cardinality(waiting);"
 						   " waiting := ARRAY(SELECT failed[i] FROM pg_catalog.generate_subscripts(failed, 1, true) i);"
 						   " END LOOP; END $synchro$;"

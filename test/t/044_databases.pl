@@ -128,6 +128,17 @@ my (undef, undef, $stderr) = $local->psql('postgres', 'DROP DATABASE one',
 	connstr => $local->connstr('postgres') . ' user=nobody');
 like($stderr, qr/must be owner/, 'a stranger cannot drop a database');
 is(pusher_pid($local, 'a', 'one'), $pid, 'nor disturb its pushers');
+$local->safe_psql('postgres', 'CREATE ROLE maker LOGIN CREATEDB');
+my $maker = $local->connstr('postgres') . ' user=maker';
+
+(undef, undef, $stderr) = $local->psql('postgres', 'CREATE DATABASE copy TEMPLATE one', connstr => $maker);
+like($stderr, qr/permission denied to copy database "one"/, 'who may make databases cannot copy that of another');
+is(pusher_pid($local, 'a', 'one'), $pid, 'nor disturb its pushers');
+$local->safe_psql('postgres', 'ALTER DATABASE one IS_TEMPLATE true');
+within(5, 'CREATE DATABASE ... TEMPLATE by who only may make databases', sub { $local->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE one', connstr => $maker) });
+$local->safe_psql('postgres', 'ALTER DATABASE one IS_TEMPLATE false');
+$local->safe_psql('postgres', 'DROP DATABASE copy');
+arrives('one', [ 'one_a', 'one_b' ], 'a template that was copied');
 
 #
 # and so while the pushers wait in the middle of a batch

@@ -333,5 +333,38 @@ is(as('reader', q{SELECT count(*), count(*) FILTER (WHERE f::text ~ 'secret') FR
 is(as('reader', q{SELECT DISTINCT message FROM synchro.failures WHERE relation = 'told'::regclass}), 'it was in a batch that failed because of a row of another table', 'it is said that it is another one');
 is(rows($local, q{SELECT count(DISTINCT message) FROM synchro.failures WHERE relation = 'untold'::regclass AND detail ~ 'secret'}), '1', 'those who may read that one see why');
 
+#
+# The common time is everybody's: whoever may not tell this node what time it is, by peer_clock(), may not have a remote of his own
+# do it.
+#
+$remote->safe_psql('postgres', q{CREATE DATABASE his; CREATE ROLE his SUPERUSER LOGIN PASSWORD 'secret'});
+$remote->safe_psql('his', <<'SQL');
+CREATE EXTENSION synchro;
+CREATE TABLE open (id serial PRIMARY KEY, name text NOT NULL UNIQUE, n int);
+CREATE OR REPLACE FUNCTION synchro.peer_clock(node uuid, reference uuid, stratum integer, clock_difference bigint, uncertainty bigint,
+	OUT own_node uuid, OUT own_reference uuid, OUT own_stratum integer, OUT own_offset bigint, OUT own_uncertainty bigint, OUT own_clock timestamptz) LANGUAGE sql
+	AS $$ SELECT (SELECT id FROM synchro.node), '00000000-0000-4000-8000-000000000000'::uuid, 0, 5000000::int8, 0::int8, pg_catalog.clock_timestamp() $$;
+SQL
+$local->safe_psql('postgres', <<"SQL");
+SELECT synchro.pause('office');
+SET ROLE app;
+CREATE SERVER his FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'his');
+CREATE USER MAPPING FOR app SERVER his OPTIONS (user 'his', password 'secret');
+SELECT synchro.add_remote('his');
+SQL
+my $common = 'SELECT clock_reference, clock_stratum, clock_offset FROM synchro.node';
+my $own = rows($local, 'SELECT id FROM synchro.node') . '|0|00:00:00';
+
+is(rows($local, $common), $own, 'the node goes by itself');
+my $denied = denied('app', q{SELECT * FROM synchro.synchronize('his')},
+	qr/ERROR:  42501: remote "his" runs synchro, too, and role app may not let it set this node's common time/, 'the owner of a remote may not let it set the time');
+is(rows($local, $common), $own, 'which it has not');
+is(rows($remote, 'SELECT count(*) FROM open', 'his'), '0', 'nor has anything been pushed');
+my ($grant) = $denied =~ /HINT:  Have an administrator run here: (GRANT EXECUTE ON FUNCTION .* TO app;)\n/;
+$local->safe_psql('postgres', $grant);
+as('app', q{SELECT * FROM synchro.synchronize('his')});
+isnt(rows($remote, 'SELECT count(*) FROM open', 'his'), '0', 'with the right that the error names, rows arrive');
+like(rows($local, $common), qr/^00000000-0000-4000-8000-000000000000\|1\|00:00:0[45]/, 'and so does the time');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();

@@ -317,9 +317,26 @@ like($stderr, qr/2F003.*password is required for remote "branch".*did not ask/s,
 unlike($stderr, qr/$wrong/, 'it is not said which');
 look('a role without superuser');
 
+# Who is a superuser no longer is one of them, also over a connection that was made before.
+quietly($local, <<"SQL");
+CREATE ROLE boss LOGIN SUPERUSER;
+GRANT SELECT ON t TO boss;
+SET ROLE boss;
+CREATE SERVER trusted FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR boss SERVER trusted OPTIONS (user 'sync');
+SELECT synchro.remove_remote('branch'), synchro.add_remote('trusted');
+INSERT INTO t (name) VALUES ('by a superuser');
+SQL
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'by a superuser'}, '1', 'a superuser needs no password of his own');
+wait_for($remote, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'sync' AND state = 'idle'}, 'the connection stays');
+$local->safe_psql('postgres', q{ALTER ROLE boss NOSUPERUSER; INSERT INTO t (name) VALUES ('by nobody')});
+wait_for($local, q{SELECT last_error LIKE 'password is required for remote "trusted"%' FROM synchro.remotes WHERE remote = 'trusted'}, 'who is none any more does');
+is(rows($remote, q{SELECT count(*) FROM t WHERE name = 'by nobody'}), '0', 'and nothing is pushed without');
+look('no superuser any more');
+$local->safe_psql('postgres', q{SELECT synchro.remove_remote('trusted')});
+
 # What servers of other wrappers have, our validator has not seen: it is looked at when they are used.
 $local->safe_psql('postgres', <<"SQL");
-SELECT synchro.remove_remote('branch');
 CREATE FOREIGN DATA WRAPPER postgres_fdw;
 GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO app;
 SET ROLE app;

@@ -368,6 +368,8 @@ foreach my $node ($a, $b)
 wait_for($_, 'SELECT count(*) = 100 FROM note', 'the rows of both are on ' . $_->name) foreach $a, $b;
 is(differences($a, q{'b'}), '', 'from one side there is no difference');
 is(differences($b, q{'a'}), '', 'nor from the other');
+is(rows($a, q{SET synchro.verify_wait = '10min'; SET quote_all_identifiers = on; SELECT relation, key, difference, columns FROM synchro.verify('b')}), '',
+	'nor where the caller has all names quoted: by those of tables it is known which row is which');
 $b->safe_psql('postgres', q{SET synchro.log_changes = off; UPDATE note SET what = 'quietly' WHERE id = 201; UPDATE parent SET n = -1 WHERE name = 'a3'});
 $found = rows($a, q{SET synchro.verify_wait = '30s'; SELECT relation, key, difference, columns FROM synchro.verify('b') ORDER BY relation::text});
 like($found, qr/^note\|\d+\|different\|\{what\}\nparent\|a3\|different\|\{n\}$/, 'changes that were not logged are found');

@@ -232,7 +232,7 @@ SET ROLE attacker;
 DO \$do\$
 DECLARE
 	o record;
-	types text[] := '{text,name,oid,bigint,integer,numeric,boolean,uuid,timestamptz,interval,\"\\\"char\\\"\",regclass,pg_snapshot,jsonb,xid8,text[],bigint[],uuid[],boolean[],name[],record}';
+	types text[] := '{text,name,oid,bigint,integer,numeric,boolean,uuid,timestamptz,interval,\"\\\"char\\\"\",regclass,pg_snapshot,jsonb,xid8,text[],bigint[],integer[],oid[],uuid[],boolean[],name[],record}';
 	a text;
 	b text;
 	symbol text;
@@ -241,7 +241,7 @@ BEGIN
 	FOREACH symbol IN ARRAY ARRAY['=', '<>', '<', '>', '<=', '>=', '||', '+', '-', '/', '\@>', '<\@', '*=', '*<>', '~', '~~', '*'] LOOP
 		FOREACH a IN ARRAY types LOOP
 			FOREACH b IN ARRAY types LOOP
-				CONTINUE WHEN a <> b AND NOT (symbol IN ('+', '-', '*', '/', '||') AND a IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval') AND b IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval'));
+				CONTINUE WHEN a <> b AND NOT (symbol = '||' AND (a = b || '[]' OR b = a || '[]')) AND NOT (symbol IN ('+', '-', '*', '/', '||') AND a IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval') AND b IN ('text', 'bigint', 'integer', 'numeric', 'timestamptz', 'interval'));
 				CONTINUE WHEN 'record' IN (a, b);
 				EXECUTE format('CREATE FUNCTION $schema.o%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS %L', made, a, b,
 					CASE WHEN symbol IN ('||', '+', '-', '/', '*') THEN a ELSE 'boolean' END,
