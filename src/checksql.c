@@ -373,7 +373,7 @@ static const char *const probes_there[] = {
 	"  OR EXISTS (SELECT FROM pg_class c CROSS JOIN unnest('{SELECT, INSERT, UPDATE, DELETE}'::text[]) u"
 	"   WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, u)))",
 	THERE "SELECT 'warning', NULL::oid, format('something of schema synchro_peer belongs to role %I, whose triggers and indexes would run as role %I', r.rolname, current_user),"
-	" format(E'-- where nothing was pushed yet, rather drop the schema, and run what synchro.peer_setup() returns\nREASSIGN OWNED BY %I TO ...;', r.rolname), false"
+	" E'-- where nothing was pushed yet: drop the schema, and run what synchro.peer_setup() returns\\n-- else: drop triggers and indexes that synchro has not made, and give schema and tables to another owner', true"
 	" FROM (" SYNCHRO_PEER_STRANGERS ") r",
 	THERE "SELECT 'error', NULL::oid, format('role %I may not push to this database, which runs synchro, too', current_user),"
 	" format('SELECT synchro.allow_peer(%L);', quote_ident(current_user)), true"

@@ -360,7 +360,7 @@ my $denied = denied('app', q{SELECT * FROM synchro.synchronize('his')},
 	qr/ERROR:  42501: remote "his" runs synchro, too, and role app may not let it set this node's common time/, 'the owner of a remote may not let it set the time');
 is(rows($local, $common), $own, 'which it has not');
 is(rows($remote, 'SELECT count(*) FROM open', 'his'), '0', 'nor has anything been pushed');
-my ($grant) = $denied =~ /HINT:  Have an administrator run here: (GRANT EXECUTE ON FUNCTION .* TO app;)\n/;
+my ($grant) = $denied =~ /HINT:  Have an administrator run here: (GRANT EXECUTE ON FUNCTION .* TO app)\.\n/;
 $local->safe_psql('postgres', $grant);
 as('app', q{SELECT * FROM synchro.synchronize('his')});
 isnt(rows($remote, 'SELECT count(*) FROM open', 'his'), '0', 'with the right that the error names, rows arrive');
