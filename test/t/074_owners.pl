@@ -225,7 +225,7 @@ sync($a, 'b');
 my $lost = q{SELECT winner, loser ->> 'name', loser ->> 'mood', loser ->> 'moods', loser ->> 'n' FROM synchro.conflicts ORDER BY 2};
 is(rows($b, $lost), "local|x|two|{two,NULL,one}|2\nremote|y|three|[2:3]={three,one}|3", 'a conflict has what was pushed, or what was there, as text');
 harmless('conflicts', []);
-on($b, map { "SELECT synchro.undo($_)" } split /\n/, rows($b, 'SELECT id FROM synchro.conflicts'));
+is($b->psql('postgres', "SELECT synchro.undo($_)"), 0, 'what was lost is read') foreach split /\n/, rows($b, 'SELECT id FROM synchro.conflicts');
 is(rows($b, 'SELECT * FROM public.owned ORDER BY name'), "x|two|{two,NULL,one}|2\ny|three|[2:3]={three,one}|3", 'and can be written back');
 harmless('undo()', []);
 settle($a, $b);
