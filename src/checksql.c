@@ -12,11 +12,28 @@
  */
 #include "postgres.h"
 
+#include "utils/fmgroids.h"
+
 #include "checkpoint.h"
 #include "checksql.h"
 #include "registryrow.h"
 #include "stalled.h"
 #include "synchro.h"
+
+/* SQL text: as synchro_table_covering() has it, the table here that a table's rows are known under */
+#define COVERING(table) \
+	"coalesce((SELECT a.relid::oid FROM pg_partition_ancestors(" table ") WITH ORDINALITY AS a (relid, nr)" \
+	"  WHERE EXISTS (SELECT FROM synchro.watched w WHERE w.relation = a.relid)" \
+	"   OR EXISTS (SELECT FROM synchro.natural_key k WHERE k.relation = a.relid)" \
+	"   OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.relid AND g.tgname = '" SYNCHRO_ROW_TRIGGER "' AND g.tgparentid = 0)" \
+	"  ORDER BY a.nr LIMIT 1), pg_partition_root(" table ")::oid, " table ")"
+
+/* a foreign key that does not only carry out another one of the same table, on a partition of what that references */
+#define IS_FOREIGN_KEY(k) \
+	k ".contype = 'f' AND NOT EXISTS (SELECT FROM pg_constraint carried WHERE carried.oid = " k ".conparentid AND carried.conrelid = " k ".conrelid)"
+
+/* an expression that asks a sequence: tableinfo.c looks for the same */
+#define CALLS_NEXTVAL(expression) expression "::text LIKE '%:funcid " CppAsString2(F_NEXTVAL) " %'"
 
 /*
  * The tables as the registry and the catalogs here have them.  A column is its
@@ -25,10 +42,10 @@
  */
 static const char *const tables_query =
 	"WITH RECURSIVE f AS ("
-	" SELECT k.oid, k.conname, k.conrelid, coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) AS parent, k.conkey,"
+	" SELECT k.oid, k.conname, k.conrelid, " COVERING("k.confrelid") " AS parent, k.conkey,"
 	"        ARRAY(SELECT a.attname FROM unnest(k.confkey) u JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u) AS referenced,"
 	"        ARRAY(SELECT a.attname FROM unnest(k.conkey) u JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u) AS columns"
-	" FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0"
+	" FROM pg_constraint k WHERE " IS_FOREIGN_KEY("k")
 	"), concerned AS ("
 	" SELECT w.relation::oid AS id FROM synchro.watched w"
 	" UNION"
@@ -48,8 +65,9 @@ static const char *const tables_query =
 	"        CASE WHEN primary_key <> '{}' OR registered IS NULL THEN primary_key ELSE registered END AS identity FROM described"
 	"), sequence_columns AS MATERIALIZED ("
 	" SELECT a.attrelid, a.attnum FROM pg_attribute a WHERE a.attidentity <> '' AND NOT a.attisdropped"
-	" UNION SELECT b.adrelid, b.adnum FROM pg_attrdef b JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = b.oid"
-	"  AND p.refclassid = 'pg_class'::regclass JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'"
+	" UNION SELECT b.adrelid, b.adnum FROM pg_attrdef b WHERE " CALLS_NEXTVAL("b.adbin")
+	" UNION SELECT a.attrelid, a.attnum FROM pg_type y JOIN pg_attribute a ON a.atttypid = y.oid AND NOT a.atthasdef AND NOT a.attisdropped"
+	"  WHERE " CALLS_NEXTVAL("y.typdefaultbin")
 	")"
 	"SELECT coalesce(json_agg(json_build_object('relid', d.relid, 'relname', d.relname, 'schema', d.schema, 'name', d.name,"
 	" 'watched', d.watched, 'mode', d.mode, 'many', d.many, 'keys', d.keys, 'key', d.key, 'identity', d.identity,"
@@ -153,7 +171,7 @@ static const char *const tables_query =
 	", e AS (SELECT x.relid AS child, y.relid AS parent, k.conname, NOT k.condeferrable AND NOT EXISTS (SELECT FROM pg_attribute a" \
 	"   WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND NOT a.attnotnull) AS hard" \
 	"  FROM pg_constraint k JOIN x ON x.oid = k.conrelid JOIN x y ON y.oid = k.confrelid" \
-	"  WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid <> k.confrelid)," \
+	"  WHERE " IS_FOREIGN_KEY("k") " AND k.conrelid <> k.confrelid)," \
 	" way AS (SELECT child, parent FROM e UNION SELECT w.child, e.parent FROM way w JOIN e ON e.child = w.parent)," \
 	" hard_way AS (SELECT child, parent FROM e WHERE hard UNION SELECT w.child, e.parent FROM hard_way w JOIN e ON e.child = w.parent WHERE e.hard)," \
 	" circle AS (SELECT a.child AS relid, array_agg(DISTINCT a.parent) AS members FROM way a JOIN way b ON b.child = a.parent AND b.parent = a.child" \
@@ -260,7 +278,8 @@ static const char *const probes_here[] = {
 	" format('ALTER TABLE %s ADD %s;', x.name, replace(pg_get_constraintdef(k.oid), ' NOT VALID', '')), true"
 	" FROM x CROSS JOIN LATERAL pg_partition_tree(x.oid) r JOIN pg_constraint k ON k.conrelid = r.relid AND k.contype = 'f' AND k.conparentid = 0"
 	" JOIN pg_class l ON l.oid = r.relid JOIN pg_namespace n ON n.oid = l.relnamespace"
-	" LEFT JOIN x y ON y.oid = coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) WHERE r.relid <> x.oid AND (y.oid IS NULL OR y.mode IN ('natural key', 'reference'))",
+	" LEFT JOIN x y ON y.oid = " COVERING("k.confrelid")
+	" WHERE r.relid <> x.oid AND " COVERING("r.relid") " = x.oid AND (y.oid IS NULL OR y.mode IN ('natural key', 'reference'))",
 
 	REFERENCES_WITHOUT_INDEX(HERE),
 	HARD_CIRCLE(HERE),
@@ -496,7 +515,9 @@ static const char *const probes_there[] = {
 	" CROSS JOIN LATERAL (SELECT p.objid AS id FROM pg_depend p WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass"
 	"   AND p.refobjid = x.oid AND p.refobjsubid = a.attnum AND p.deptype = 'i'"
 	"  UNION SELECT p.refobjid FROM pg_attrdef b JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = b.oid AND p.refclassid = 'pg_class'::regclass"
-	"   WHERE b.adrelid = x.oid AND b.adnum = a.attnum) q"
+	"   WHERE b.adrelid = x.oid AND b.adnum = a.attnum"
+	"  UNION SELECT p.refobjid FROM pg_depend p WHERE p.classid = 'pg_type'::regclass AND p.objid = a.atttypid AND p.refclassid = 'pg_class'::regclass"
+	"   AND NOT a.atthasdef) q"
 	" JOIN pg_class s ON s.oid = q.id JOIN pg_namespace n ON n.oid = s.relnamespace"
 	" WHERE NOT EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.name = a.attname AND NOT c.skipped AND NOT c.identity)"
 	" AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') AND NOT has_sequence_privilege(s.oid, 'UPDATE') END",

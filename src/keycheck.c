@@ -277,21 +277,11 @@ static void
 check_skipped_column(const SynchroTable *table, int index, bool by_key)
 {
 	const SynchroColumn *column = &table->columns[index];
-	HeapTuple	tuple;
-	bool		has_default;
 
 	if (!in_primary_key(table, index) || column->from_sequence)
 		return;
 
 	/* a natural key finds the row, so the remote may make up its own id */
-	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table->relid),
-							Int16GetDatum(column->attnum));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for column \"%s\" of table \"%s\"",
-			 column->name, table->name);
-	has_default = ((Form_pg_attribute) GETSTRUCT(tuple))->atthasdef;
-	ReleaseSysCache(tuple);
-
 	if (!by_key)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
@@ -299,7 +289,7 @@ check_skipped_column(const SynchroTable *table, int index, bool by_key)
 						column->name, table->name),
 				 errdetail("It is in the primary key, by which rows are found on the remote."),
 				 errhint("Register a natural key, or do not skip the column.")));
-	if (!has_default)
+	if (!column->has_default)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 				 errmsg("column \"%s\" of table \"%s\" cannot be skipped",

@@ -24,15 +24,18 @@
 
 #define NEXTVAL		"nextval("
 
+/* a column's default, be it its type's */
+#define DEFAULT_VALUE	"coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 'pg_type'::regclass))"
+
 /* with its number: a column keeps its sequence when the table is described anew */
 static const char *const columns_query =
 	"SELECT a.attname, a.attnum, CASE WHEN format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1) IN ('smallint', 'integer', 'bigint') THEN t.typlen ELSE 0 END,"
-	"       CASE WHEN a.attidentity <> '' THEN '" NEXTVAL ")' ELSE pg_get_expr(d.adbin, d.adrelid) END,"
+	"       CASE WHEN a.attidentity <> '' THEN '" NEXTVAL ")' ELSE " DEFAULT_VALUE " END,"
 	"       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
 	" WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
-	"   AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE '%" NEXTVAL "%')"
+	"   AND (a.attidentity <> '' OR " DEFAULT_VALUE " LIKE '%" NEXTVAL "%')"
 	" ORDER BY a.attnum";
 
 /*

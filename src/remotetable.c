@@ -27,7 +27,7 @@ static const char *const columns_query =
 	"              FROM pg_depend p JOIN pg_class s ON s.oid = p.objid AND s.relkind = 'S'"
 	"              WHERE p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass"
 	"                AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype = 'i'))"
-	"            ELSE pg_get_expr(d.adbin, d.adrelid) END,"
+	"            ELSE coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 'pg_type'::regclass)) END,"
 	"       (SELECT format('OPERATOR(%I.%s)', n.nspname, e.oprname) FROM (SELECT o.*, 1 AS choice FROM pg_opclass l JOIN pg_am h ON h.oid = l.opcmethod"
 	"           JOIN pg_amop m ON m.amopfamily = l.opcfamily AND m.amoplefttype = l.opcintype AND m.amoprighttype = l.opcintype JOIN pg_operator o ON o.oid = m.amopopr"
 	"           WHERE l.opcdefault AND l.opcintype = b.oid AND (h.amname, m.amopstrategy) IN (('btree', 3::int2), ('hash', 1::int2))"

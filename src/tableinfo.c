@@ -108,6 +108,7 @@ build_columns(SynchroTable *table, Relation rel)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		SynchroColumn *column;
+		Node	   *value;
 
 		if (att->attisdropped)
 			continue;
@@ -123,9 +124,9 @@ build_columns(SynchroTable *table, Relation rel)
 		column->identity = att->attidentity;
 
 		/* the default may be the type's */
-		column->from_sequence = att->attidentity != '\0' ||
-			(!column->generated && calls_nextval(build_column_default(rel, att->attnum), NULL));
-		column->has_default = att->atthasdef && !column->generated;
+		value = column->generated || column->identity ? NULL : build_column_default(rel, att->attnum);
+		column->from_sequence = column->identity || calls_nextval(value, NULL);
+		column->has_default = value != NULL;
 		column->fk = -1;
 	}
 }

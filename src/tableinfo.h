@@ -32,7 +32,7 @@ typedef struct SynchroColumn
 	char		identity;		/* attidentity: '\0', 'a' or 'd' */
 	bool		from_sequence;	/* identity, or default draws from a sequence; in a
 								 * primary key: did so when the table was added */
-	bool		has_default;	/* and is not generated */
+	bool		has_default;	/* its own or its type's, and is not generated */
 	bool		skipped;		/* registered as skipped */
 	int			fk;				/* index into fks of the foreign key that
 								 * translates it, or -1 */
