@@ -269,6 +269,16 @@ ALTER TYPE kind RENAME ATTRIBUTE name TO name2 CASCADE;
 ALTER TYPE kind RENAME ATTRIBUTE label TO label2 CASCADE;
 SELECT * FROM synchro.tables WHERE relation = 'typed'::regclass;
 DROP TABLE typed;
+-- what a sequence made when the table was added is known by name, and only as long as the column is there
+CREATE TABLE noted (id serial PRIMARY KEY, name text);
+SELECT synchro.add_table('noted');
+ALTER TABLE noted ALTER id DROP DEFAULT;
+ALTER TABLE noted RENAME id TO nr;
+SELECT synchro.table_mode('noted');
+ALTER TABLE noted DROP nr;
+ALTER TABLE noted ADD nr text PRIMARY KEY;
+SELECT synchro.table_mode('noted');
+DROP TABLE noted;
 DROP TYPE kind;
 -- dropped tables leave the registry
 DROP SCHEMA "Odd ""Schema" CASCADE;

@@ -32,7 +32,6 @@
 #include "localsql.h"
 #include "registry.h"
 #include "registryrow.h"
-#include "sequence.h"
 #include "synchro.h"
 #include "tableinfo.h"
 #include "unwatched.h"
@@ -161,16 +160,16 @@ store_sequences(const SynchroTable *table)
 {
 	List	   *names = NIL;
 
-	/* not in version 1.0 */
-	if (get_attnum(synchro_own_relation("watched", false), "primary_key") == InvalidAttrNumber)
+	if (!synchro_registry_notes_primary_keys())
 		return;
 	for (int i = 0; i < table->nidentity && table->has_primary_key; i++)
 		if (table->columns[table->identity[i]].from_sequence)
 			names = lappend(names, table->columns[table->identity[i]].name);
-	synchro_registry_write("UPDATE synchro.watched w SET primary_key = c.conkey, from_sequence = ARRAY("
-						   " SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND a.attname = ANY ($2))"
-						   " FROM pg_constraint c WHERE w.relation = $1 AND c.conrelid = $1 AND c.contype = 'p'"
-						   " AND w.primary_key IS DISTINCT FROM c.conkey",
+	synchro_registry_write("UPDATE synchro.watched w SET primary_key = k.names, from_sequence = $2"
+						   " FROM (SELECT array_agg(a.attname ORDER BY u.nr) AS names FROM pg_constraint c"
+						   "  CROSS JOIN unnest(c.conkey) WITH ORDINALITY AS u (attnum, nr) JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = u.attnum"
+						   "  WHERE c.conrelid = $1 AND c.contype = 'p') k"
+						   " WHERE w.relation = $1 AND k.names IS NOT NULL AND w.primary_key IS DISTINCT FROM k.names",
 						   table->relid, names, false);
 }
 

@@ -33,6 +33,9 @@
 #define WATCHED			"watched"
 #define NATURAL_KEY		"natural_key"
 
+/* in synchro.watched: names of the primary key that is noted; those of its columns that a sequence makes are among them */
+#define WATCHED_PRIMARY_KEY	3
+
 /* watched tables among what an event trigger's command has dropped */
 #define DROPPED_WATCHED \
 	" FROM pg_event_trigger_dropped_objects() o JOIN synchro.watched w ON w.relation = o.objid" \
@@ -44,6 +47,7 @@ typedef struct RegistryRow
 {
 	Oid			relid;
 	List	   *names;			/* of char * */
+	List	   *primary_key;	/* the same; NIL: none is noted */
 } RegistryRow;
 
 /*
@@ -87,6 +91,18 @@ array_to_names(Datum array)
 	return names;
 }
 
+static List *
+noted_primary_key(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull = true;
+	Datum		names = (Datum) 0;
+
+	/* version 1.0 notes none */
+	if (desc->natts >= WATCHED_PRIMARY_KEY)
+		names = heap_getattr(tuple, WATCHED_PRIMARY_KEY, desc, &isnull);
+	return isnull ? NIL : array_to_names(names);
+}
+
 /*
  * All rows of a table of the registry.  By a catalog scan, not by SPI: event
  * triggers ask for it at DDL of any user.
@@ -111,6 +127,7 @@ read_registry(const char *name)
 
 		row->relid = DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
 		row->names = array_to_names(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+		row->primary_key = strcmp(name, WATCHED) == 0 ? noted_primary_key(tuple, RelationGetDescr(rel)) : NIL;
 		rows = lappend(rows, row);
 	}
 	systable_endscan(scan);
@@ -182,18 +199,19 @@ synchro_registry_write(const char *sql, Oid relid, List *names, bool flag)
  * First of the names that no column of the table bears, or NULL.
  */
 static char *
-missing_column(const RegistryRow *row)
+missing_column(Oid relid, List *names)
 {
 	ListCell   *cell;
 
-	foreach(cell, row->names)
-		if (get_attnum(row->relid, lfirst(cell)) == InvalidAttrNumber)
+	foreach(cell, names)
+		if (get_attnum(relid, lfirst(cell)) == InvalidAttrNumber)
 			return lfirst(cell);
 	return NULL;
 }
 
 /*
- * Is there a row whose table is gone, or a skipped column that is?
+ * Is there a row whose table is gone, or a column that is skipped or of the primary
+ * key that is noted?
  */
 bool
 synchro_registry_has_dangling(void)
@@ -205,7 +223,7 @@ synchro_registry_has_dangling(void)
 		RegistryRow *row = lfirst(cell);
 
 		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(row->relid)) ||
-			missing_column(row) != NULL)
+			missing_column(row->relid, row->names) != NULL || missing_column(row->relid, row->primary_key) != NULL)
 			return true;
 	}
 	foreach(cell, read_registry(NATURAL_KEY))
@@ -226,6 +244,15 @@ warn_of_dropped(TupleTableSlot *slot, void *arg)
 			 errmsg("table %s is not watched any more", table),
 			 errdetail("It was dropped. What remotes have not got of it as yet is not pushed."),
 			 errhint("If it is made again: SELECT %s.", call)));
+}
+
+/*
+ * Does synchro.watched note primary keys?  In version 1.0 it does not.
+ */
+bool
+synchro_registry_notes_primary_keys(void)
+{
+	return get_attnum(synchro_own_relation(WATCHED, false), "primary_key") != InvalidAttrNumber;
 }
 
 /*
@@ -303,6 +330,11 @@ synchro_registry_forget_dangling(void)
 						   " LATERAL (SELECT coalesce(o.names, '{}') AS names) n"
 						   " WHERE w.relation = o.relation",
 						   InvalidOid, NIL, false);
+	if (synchro_registry_notes_primary_keys())
+		synchro_registry_write("UPDATE synchro.watched w SET primary_key = NULL, from_sequence = NULL WHERE EXISTS"
+							   " (SELECT FROM unnest(w.primary_key) u WHERE NOT EXISTS"
+							   "  (SELECT FROM pg_attribute a WHERE a.attrelid = w.relation AND a.attname = u AND NOT a.attisdropped))",
+							   InvalidOid, NIL, false);
 }
 
 /*
@@ -314,11 +346,23 @@ synchro_registry_lost_key_column(Oid relid)
 {
 	const RegistryRow *row = registry_row(read_registry(NATURAL_KEY), relid);
 
-	return row == NULL ? NULL : missing_column(row);
+	return row == NULL ? NULL : missing_column(relid, row->names);
+}
+
+static bool
+has_name(List *names, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+		if (strcmp((char *) lfirst(cell), name) == 0)
+			return true;
+	return false;
 }
 
 /*
- * Is a column of that name in the table's natural key or skipped?
+ * Is a column of that name in the table's natural key, skipped, or noted of its
+ * primary key?
  */
 bool
 synchro_registry_names_column(Oid relid, const char *column)
@@ -328,12 +372,9 @@ synchro_registry_names_column(Oid relid, const char *column)
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		const RegistryRow *row = registry_row(read_registry(tables[i]), relid);
-		ListCell   *cell;
 
-		if (row != NULL)
-			foreach(cell, row->names)
-				if (strcmp((char *) lfirst(cell), column) == 0)
-					return true;
+		if (row != NULL && (has_name(row->names, column) || has_name(row->primary_key, column)))
+			return true;
 	}
 	return false;
 }
@@ -348,6 +389,10 @@ synchro_registry_rename_column(Oid relid, const char *old_name, const char *new_
 
 	synchro_registry_write("UPDATE synchro.watched SET skip = array_replace(skip, ($2)[1], ($2)[2])"
 						   " WHERE relation = $1", relid, names, false);
+	if (synchro_registry_notes_primary_keys())
+		synchro_registry_write("UPDATE synchro.watched SET primary_key = array_replace(primary_key, ($2)[1], ($2)[2]),"
+							   " from_sequence = array_replace(from_sequence, ($2)[1], ($2)[2]) WHERE relation = $1",
+							   relid, names, false);
 	synchro_registry_write("UPDATE synchro.natural_key SET columns = array_replace(columns, ($2)[1], ($2)[2])"
 						   " WHERE relation = $1", relid, names, false);
 	CacheInvalidateRelcacheByRelid(relid);

@@ -22,6 +22,7 @@ extern List *synchro_registry_watched(void);
 extern bool synchro_registry_has_key(Oid relid);
 extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
 
+extern bool synchro_registry_notes_primary_keys(void);
 extern bool synchro_registry_has_dangling(void);
 extern void synchro_registry_note_dropped(void);
 extern bool synchro_registry_forget_dropped(Oid relid);

@@ -236,7 +236,7 @@ pass_ids(const SynchroLink *link, const char *previous)
 		values[0] = CStringGetTextDatum(synchro_value(rows, i, 0));
 		values[1] = CStringGetTextDatum(synchro_value(rows, i, 1));
 		if (synchro_sql_run("SELECT q.sequence, s.seqincrement FROM (SELECT pg_get_serial_sequence($1, a.attname) AS sequence"
-							"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum = ANY (w.from_sequence)"
+							"  FROM synchro.watched w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attname = ANY (w.from_sequence)"
 							"  WHERE w.relation = to_regclass($1) AND cardinality(w.from_sequence) = 1 OFFSET 0) q"
 							" JOIN pg_sequence s ON s.seqrelid = q.sequence::regclass WHERE s.seqincrement > 0",
 							1, types, values, NULL) != 1)

@@ -235,8 +235,8 @@ ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
 --
 -- How rows are found is decided when a table is added
 --
-ALTER TABLE synchro.watched ADD COLUMN primary_key int2[], ADD COLUMN from_sequence int2[];
-COMMENT ON COLUMN synchro.watched.primary_key IS 'attribute numbers of the primary key that from_sequence is about; NULL: not noted';
+ALTER TABLE synchro.watched ADD COLUMN primary_key name[], ADD COLUMN from_sequence name[];
+COMMENT ON COLUMN synchro.watched.primary_key IS 'columns of the primary key that from_sequence is about; NULL: not noted';
 COMMENT ON COLUMN synchro.watched.from_sequence IS 'those of its columns that a sequence made when the table was added';
 
 --

@@ -23,7 +23,10 @@
 #include "sequence.h"
 #include "tableinfo.h"
 
-/* columns of synchro.watched */
+/* in synchro.watched: skipped columns; in synchro.natural_key: the key's */
+#define REGISTERED_NAMES		2
+
+/* in synchro.watched besides */
 #define WATCHED_PRIMARY_KEY		3
 #define WATCHED_FROM_SEQUENCE	4
 
@@ -74,21 +77,27 @@ synchro_table_is_registered(Oid relid)
 }
 
 /*
- * Mark the columns that a name[] of ours lists; returns their indexes.
+ * The indexes of the columns that a name[] of ours lists; NULL: it is NULL.
  * Names that are gone are left out: the registry refuses them when given.
+ *
+ * listed: set to how many names there are.
  */
 static int *
-columns_of_names(const SynchroTable *table, Datum names, int *count)
+columns_of_names(const SynchroTable *table, HeapTuple tuple, int attribute, TupleDesc desc, int *count, int *listed)
 {
+	bool		isnull;
+	Datum		names = heap_getattr(tuple, attribute, desc, &isnull);
 	Datum	   *elements;
-	int			n;
 	int		   *result;
 
-	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
-					  TYPALIGN_CHAR, &elements, NULL, &n);
-	result = palloc(sizeof(int) * Max(n, 1));
 	*count = 0;
-	for (int i = 0; i < n; i++)
+	*listed = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
+					  TYPALIGN_CHAR, &elements, NULL, listed);
+	result = palloc(sizeof(int) * Max(*listed, 1));
+	for (int i = 0; i < *listed; i++)
 	{
 		int			column = synchro_table_column(table, NameStr(*DatumGetName(elements[i])));
 
@@ -96,28 +105,6 @@ columns_of_names(const SynchroTable *table, Datum names, int *count)
 			result[(*count)++] = column;
 	}
 	return result;
-}
-
-static int
-registered_columns(Datum names)
-{
-	ArrayType  *array = DatumGetArrayTypeP(names);
-
-	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-}
-
-/*
- * The attribute numbers that an int2[] of ours lists, or NULL.
- */
-static const int16 *
-attributes_of(HeapTuple tuple, int column, TupleDesc desc, int *count)
-{
-	bool		isnull;
-	Datum		value = heap_getattr(tuple, column, desc, &isnull);
-	ArrayType  *array = isnull ? NULL : DatumGetArrayTypeP(value);
-
-	*count = array != NULL ? ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) : 0;
-	return array != NULL ? (const int16 *) ARR_DATA_PTR(array) : NULL;
 }
 
 /*
@@ -131,27 +118,22 @@ keep_sequences(SynchroTable *table, HeapTuple tuple, TupleDesc desc)
 {
 	int			nkey;
 	int			nsequences;
-	const int16 *key;
-	const int16 *sequences;
+	int			listed;
+	const int  *key;
+	const int  *sequences;
 
 	/* version 1.0 has not noted it */
 	if (desc->natts < WATCHED_FROM_SEQUENCE || !table->has_primary_key)
 		return;
-	key = attributes_of(tuple, WATCHED_PRIMARY_KEY, desc, &nkey);
-	sequences = attributes_of(tuple, WATCHED_FROM_SEQUENCE, desc, &nsequences);
-	if (key == NULL || sequences == NULL || nkey != table->nidentity)
+	sequences = columns_of_names(table, tuple, WATCHED_FROM_SEQUENCE, desc, &nsequences, &listed);
+	key = columns_of_names(table, tuple, WATCHED_PRIMARY_KEY, desc, &nkey, &listed);
+	if (key == NULL || sequences == NULL || nkey != table->nidentity || listed != nkey ||
+		memcmp(key, table->identity, sizeof(int) * nkey) != 0)
 		return;
 	for (int i = 0; i < nkey; i++)
-		if (table->columns[table->identity[i]].attnum != key[i])
-			return;
-	for (int i = 0; i < nkey; i++)
-	{
-		SynchroColumn *column = &table->columns[table->identity[i]];
-
-		column->from_sequence = false;
-		for (int j = 0; j < nsequences; j++)
-			column->from_sequence |= sequences[j] == column->attnum;
-	}
+		table->columns[key[i]].from_sequence = false;
+	for (int i = 0; i < nsequences; i++)
+		table->columns[sequences[i]].from_sequence = true;
 }
 
 /*
@@ -167,9 +149,9 @@ synchro_table_build_mode(SynchroTable *table)
 	tuple = fetch_registered("watched", "watched_pkey", table->relid, &desc);
 	if (tuple != NULL)
 	{
-		Datum		names = heap_getattr(tuple, 2, desc, &isnull);
 		int			n;
-		int		   *columns = columns_of_names(table, names, &n);
+		int			listed;
+		int		   *columns = columns_of_names(table, tuple, REGISTERED_NAMES, desc, &n, &listed);
 
 		table->watched = true;
 		for (int i = 0; i < n; i++)
@@ -181,13 +163,14 @@ synchro_table_build_mode(SynchroTable *table)
 	tuple = fetch_registered("natural_key", "natural_key_pkey", table->relid, &desc);
 	if (tuple != NULL)
 	{
-		table->key = columns_of_names(table, heap_getattr(tuple, 2, desc, &isnull),
-									  &table->nkey);
+		int			listed;
+
+		table->key = columns_of_names(table, tuple, REGISTERED_NAMES, desc, &table->nkey, &listed);
 		table->allow_many = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
 		table->mode = SYNCHRO_MODE_NATURAL_KEY;
 
 		/* without a column that was dropped it would match other rows */
-		if (table->nkey < registered_columns(heap_getattr(tuple, 2, desc, &isnull)))
+		if (table->nkey < listed)
 		{
 			table->mode = SYNCHRO_MODE_NONE;
 			table->lost_key = true;

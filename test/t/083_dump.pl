@@ -22,18 +22,20 @@ CREATE TABLE step (id int PRIMARY KEY, what text);
 CREATE SEQUENCE step_id_seq START 3 INCREMENT 10 OWNED BY step.id;
 ALTER TABLE step ALTER id SET DEFAULT nextval('step_id_seq');
 CREATE TABLE ahead (id serial PRIMARY KEY, what text);
+CREATE TABLE memo (gone int, id serial PRIMARY KEY, what text);
+ALTER TABLE memo DROP gone;
 CREATE TABLE part (region text, day date, n int, PRIMARY KEY (region, day)) PARTITION BY LIST (region);
 CREATE TABLE part_north PARTITION OF part FOR VALUES IN ('north');
 SQL
 both($local, $remote, $tables, dbname => 'shop');
-$remote->safe_psql('shop', q{SELECT setval('country_id_seq', 100), setval('customer_id_seq', 200), setval('note_id_seq', 300)});
+$remote->safe_psql('shop', q{SELECT setval('country_id_seq', 100), setval('customer_id_seq', 200), setval('note_id_seq', 300); INSERT INTO memo (what) VALUES ('own')});
 connect_remote($local, $remote, dbname => 'shop', options => { keepalives_idle => 7 });
 connect_remote($local, $remote, dbname => 'shop', name => 'idle', peer => 'none');
 $local->safe_psql('shop', <<'SQL');
 SET client_min_messages = warning;
 SELECT synchro.register_natural_key('country', '{code}');
 SELECT synchro.add_table('customer', '{email}', skip => '{secret}'), synchro.add_table('note'), synchro.add_table('alias', '{name}', allow_many => true),
-	synchro.add_table('part'), synchro.add_table('step'), synchro.add_table('ahead');
+	synchro.add_table('part'), synchro.add_table('step'), synchro.add_table('ahead'), synchro.add_table('memo');
 SELECT synchro.pause('idle');
 ALTER DATABASE shop SET synchro.buffer_size = '2MB';
 CREATE FUNCTION quietly() RETURNS void LANGUAGE sql SET synchro.log_changes = off AS $$UPDATE customer SET name = upper(name)$$;
@@ -44,8 +46,14 @@ INSERT INTO alias (name, n) VALUES ('x', 1);
 INSERT INTO part VALUES ('north', '2024-01-01', 1);
 INSERT INTO step (what) VALUES ('first');
 INSERT INTO ahead (what) VALUES ('first');
+INSERT INTO memo (what) VALUES ('of here');
 SQL
 sync($local, 'office', dbname => 'shop');
+
+# how its rows are found was decided when it was added; the number of its column is another one when it was restored
+both($local, $remote, 'ALTER TABLE memo RENAME id TO number', dbname => 'shop');
+$local->safe_psql('shop', 'ALTER TABLE memo ALTER number DROP DEFAULT');
+is(rows($local, q{SELECT synchro.table_mode('memo')}, 'shop'), 'reference', 'a default is dropped, and its column renamed');
 $local->safe_psql('shop', q{UPDATE customer SET name = 'pending' WHERE email = 'at@example.com'});
 
 # what is to be kept, by names
@@ -93,6 +101,10 @@ is(rows($remote, q{SELECT code, secret FROM customer c JOIN country ON country.i
 is(rows($remote, 'SELECT count(*) FROM part', 'shop'), '2', 'partitions are watched');
 is(rows($other, q{SELECT state FROM synchro.remotes WHERE remote = 'idle'}, 'shop'), 'paused', 'what was paused still is');
 
+$other->safe_psql('shop', q{UPDATE memo SET what = 'changed in the copy'});
+sync($other, 'office', dbname => 'shop');
+is(rows($remote, q{SELECT string_agg(what, ', ' ORDER BY number) FROM memo}, 'shop'), 'own, changed in the copy', 'references find rows where a default was dropped, and no other row is overwritten');
+
 # what is pushed after the dump was made, and is not in it
 $local->safe_psql('shop', q{INSERT INTO note (customer_id, what) SELECT 1, 'lost here ' || i FROM generate_series(1, 3) i;
 	INSERT INTO step (what) SELECT 'lost here ' || i FROM generate_series(1, 3) i; INSERT INTO ahead (what) VALUES ('lost here')});
@@ -101,7 +113,7 @@ sync($local, 'office', dbname => 'shop');
 $rows = rows($remote, 'SELECT string_agg(id::text, $$,$$ ORDER BY id) FROM note', 'shop');
 
 # in the place of what it is a dump of: there it is for this database, as is what CREATE EXTENSION makes
-$local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part, step, ahead CASCADE; DROP FUNCTION quietly()');
+$local->safe_psql('shop', 'SET client_min_messages = warning; DROP EXTENSION synchro CASCADE; DROP TABLE country, customer, note, alias, part, step, ahead, memo CASCADE; DROP FUNCTION quietly()');
 $local->command_ok([ 'pg_restore', '--exit-on-error', '-d', $local->connstr('shop'), $file ], 'pg_restore into the same database');
 is(rows($local, 'SELECT state FROM synchro.node', 'shop'), 'held', 'it is held, too');
 $local->safe_psql('shop', q{SELECT setval('ahead_id_seq', 1000); SELECT synchro.confirm_node(); UPDATE note SET what = 'changed here'});
