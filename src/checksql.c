@@ -242,8 +242,8 @@ static const char *const probes_here[] = {
 	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR c.relkind = 'r')"
 	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
 
-	/* not the table that was watched but one of its name, be it by itself or as a partition */
-	HERE "SELECT 'error', c.oid, format('table %s is not watched: it has the name of a watched one that was dropped', o.name),"
+	/* not the table that was watched but one that has its name now, be it watched by itself or as a partition */
+	HERE "SELECT 'error', c.oid, format('table %s is not watched, but one that had its name was', o.name),"
 	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("o.name", "d.natural_key", "d.skip", "d.allow_many") ","
 	"  " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', o.name)") "), true"
 	" FROM synchro.dropped d JOIN pg_namespace n ON n.nspname = d.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.name"

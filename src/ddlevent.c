@@ -2,9 +2,9 @@
  *
  * ddlevent.c
  *	  Event triggers that keep registry, triggers and remotes in line with
- *	  DDL: partitions made or attached, foreign keys that come and go, columns
- *	  renamed, tables and servers dropped, servers and user mappings made; and
- *	  with GRANT on our views.
+ *	  DDL: partitions made or attached, foreign keys that come and go, what is
+ *	  renamed (ddlrename.c), tables and servers dropped, servers and user
+ *	  mappings made; and with GRANT on our views.
  *
  * They run for DDL of any user, so they first look, without SQL, whether it
  * concerns us, and nearly always return at once.  What there is to do is done
@@ -36,6 +36,7 @@
 #include "utils/rel.h"
 
 #include "copyqueue.h"
+#include "ddlrename.h"
 #include "localsql.h"
 #include "registryrow.h"
 #include "stalled.h"
@@ -334,68 +335,6 @@ alter_table_concerns_us(AlterTableStmt *alter)
 	return false;
 }
 
-/*
- * The tables that are made OF a composite type.
- */
-static List *
-typed_tables(Oid type)
-{
-	Relation	rel = table_open(RelationRelationId, AccessShareLock);
-	List	   *tables = NIL;
-	ScanKeyData key[1];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key[0], Anum_pg_class_reloftype, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(type));
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, lengthof(key), key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		tables = lappend_oid(tables, ((Form_pg_class) GETSTRUCT(tuple))->oid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return tables;
-}
-
-/*
- * Tables with the column that RENAME COLUMN, or RENAME ATTRIBUTE ... CASCADE, is
- * about in the registry: the table itself, or those that inherit the column.
- */
-static List *
-tables_that_name(RenameStmt *rename)
-{
-	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
-	List	   *tables;
-	List	   *concerned = NIL;
-	ListCell   *cell;
-	ListCell   *member;
-
-	if (!OidIsValid(relid))
-		return NIL;
-	tables = rename->renameType == OBJECT_ATTRIBUTE ? typed_tables(get_rel_type_id(relid)) : list_make1_oid(relid);
-	foreach(cell, tables)
-		foreach(member, find_all_inheritors(lfirst_oid(cell), NoLock, NULL))
-			if (synchro_registry_names_column(lfirst_oid(member), rename->subname))
-				concerned = list_append_unique_oid(concerned, lfirst_oid(member));
-	return concerned;
-}
-
-static void
-after_rename_column(Node *statement)
-{
-	RenameStmt *rename = (RenameStmt *) statement;
-	ListCell   *cell;
-
-	foreach(cell, tables_that_name(rename))
-		synchro_registry_rename_column(lfirst_oid(cell), rename->subname, rename->newname);
-}
-
-static void
-after_rename_server(Node *statement)
-{
-	RenameStmt *rename = (RenameStmt *) statement;
-
-	synchro_target_renamed(strVal(rename->object), rename->newname);
-}
-
 static void
 after_create_server(Node *statement)
 {
@@ -418,17 +357,6 @@ static void
 after_grant(Node *statement)
 {
 	synchro_viewgrants_follow((GrantStmt *) statement);
-}
-
-static void
-after_rename(RenameStmt *rename, CommandTag tag)
-{
-	if ((rename->renameType == OBJECT_COLUMN || rename->renameType == OBJECT_ATTRIBUTE) &&
-		rename->relation != NULL && tables_that_name(rename) != NIL)
-		run_guarded(after_rename_column, (Node *) rename, tag);
-	else if (rename->renameType == OBJECT_FOREIGN_SERVER &&
-			 synchro_target_is_registered(strVal(rename->object)))
-		run_guarded(after_rename_server, (Node *) rename, tag);
 }
 
 static EventTriggerData *
@@ -466,7 +394,9 @@ after_ddl(Node *statement, CommandTag tag)
 				run_guarded(after_drop_trigger, statement, tag);
 			break;
 		case T_RenameStmt:
-			after_rename((RenameStmt *) statement, tag);
+		case T_AlterObjectSchemaStmt:
+			if (synchro_ddlrename_concerns(statement))
+				run_guarded(synchro_ddlrename_follow, statement, tag);
 			break;
 		case T_GrantStmt:
 			if (!restoring() && synchro_viewgrants_concern((GrantStmt *) statement))
@@ -484,13 +414,15 @@ after_ddl(Node *statement, CommandTag tag)
 }
 
 /*
- * Event trigger at ddl_command_start, of REVOKE.
+ * Event trigger at ddl_command_start, of REVOKE and ALTER TABLE.
  */
 Datum
 synchro_ddl_command_start(PG_FUNCTION_ARGS)
 {
 	EventTriggerData *data = event_data(fcinfo);
 
+	if (IsA(data->parsetree, AlterObjectSchemaStmt))
+		synchro_ddlrename_begin((AlterObjectSchemaStmt *) data->parsetree);
 	if (!must_keep_out() && !restoring() && IsA(data->parsetree, GrantStmt) &&
 		!((GrantStmt *) data->parsetree)->is_grant && synchro_viewgrants_concern((GrantStmt *) data->parsetree))
 		run_guarded(before_revoke, data->parsetree, data->tag);

@@ -277,8 +277,8 @@ synchro_registry_alter(Oid relid, const SynchroAlteration *change)
 }
 
 /*
- * Watch a table no longer, or note no longer that one of its name was watched
- * until it was dropped.  Error if neither is the case.
+ * Watch a table no longer, or note no longer that one was watched that had its
+ * name until it was dropped or renamed.  Error if neither is the case.
  */
 void
 synchro_registry_remove(Oid relid)

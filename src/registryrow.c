@@ -3,7 +3,8 @@
  * registryrow.c
  *	  The rows of synchro.watched and synchro.natural_key: read, written, and
  *	  kept in line with tables that are dropped and columns that are renamed;
- *	  and those of synchro.dropped, what was watched until it was dropped.
+ *	  and those of synchro.dropped, under which names tables were watched that
+ *	  were dropped or renamed.
  *
  * Rows are read by catalog scans, so that event triggers may ask at DDL of
  * any user, and written as the owner of the extension.
@@ -41,6 +42,13 @@
 	" FROM pg_event_trigger_dropped_objects() o JOIN synchro.watched w ON w.relation = o.objid" \
 	" LEFT JOIN synchro.natural_key k ON k.relation = o.objid" \
 	" WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0"
+
+/* how watched tables w are watched, noted under the names that they had: SQL texts for these, and where w and k, their keys, come from */
+#define NOTE(schema, name, from) \
+	"INSERT INTO synchro.dropped (schema, name, natural_key, skip, allow_many)" \
+	" SELECT " schema ", " name ", k.columns, w.skip, coalesce(k.allow_many, false)" from \
+	" ON CONFLICT (schema, name) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip," \
+	"  allow_many = excluded.allow_many, dropped_at = excluded.dropped_at"
 
 /* one row of such a table */
 typedef struct RegistryRow
@@ -281,17 +289,42 @@ synchro_registry_note_dropped(void)
 					  " ORDER BY 1",
 					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
 	if (notes_dropped())
-		synchro_sql_run("INSERT INTO synchro.dropped (schema, name, natural_key, skip, allow_many)"
-						" SELECT o.schema_name, o.object_name, k.columns, w.skip, coalesce(k.allow_many, false)" DROPPED_WATCHED
-						" ON CONFLICT (schema, name) DO UPDATE SET natural_key = excluded.natural_key, skip = excluded.skip,"
-						"  allow_many = excluded.allow_many, dropped_at = excluded.dropped_at",
-						0, NULL, NULL, NULL);
+		synchro_sql_run(NOTE("o.schema_name", "o.object_name", DROPPED_WATCHED), 0, NULL, NULL, NULL);
 	synchro_sql_close(&scope);
 }
 
 /*
- * Forget that a watched table of this table's name was dropped.  Returns
- * whether that was noted.  With the registry's lock.
+ * Note the names that watched tables had until the command at hand renamed them, or
+ * moved them to another schema: one that takes such a name is another table, as after
+ * a drop.  From an event trigger at ddl_command_end only.
+ *
+ * schema, name: which they had; NULL: as they are now.
+ */
+void
+synchro_registry_note_renamed(const char *schema, const char *name)
+{
+	static const Oid types[] = {TEXTOID, TEXTOID};
+	Datum		values[2];
+	bool		nulls[2] = {schema == NULL, name == NULL};
+	SynchroSqlScope scope;
+
+	if (!notes_dropped())
+		return;
+	values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(schema);
+	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(name);
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	synchro_sql_run(NOTE("coalesce($1::name, n.nspname)", "coalesce($2::name, c.relname)",
+						 " FROM pg_event_trigger_ddl_commands() o JOIN pg_class c ON (o.classid = 'pg_class'::regclass AND o.objid = c.oid)"
+						 "  OR (o.classid = 'pg_namespace'::regclass AND o.objid = c.relnamespace)"
+						 " JOIN pg_namespace n ON n.oid = c.relnamespace"
+						 " JOIN synchro.watched w ON w.relation = c.oid LEFT JOIN synchro.natural_key k ON k.relation = c.oid"),
+					lengthof(types), types, values, nulls);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Forget that a watched table had this table's name until it was dropped or renamed.
+ * Returns whether that was noted.  With the registry's lock.
  *
  * Tables whose names do not come back leave their notes behind, so these go
  * after a year; here, not where others are dropped, which need not wait for each

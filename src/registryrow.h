@@ -3,7 +3,8 @@
  * registryrow.h
  *	  The rows of synchro.watched and synchro.natural_key: read, written, and
  *	  kept in line with tables that are dropped and columns that are renamed;
- *	  and those of synchro.dropped, what was watched until it was dropped.
+ *	  and those of synchro.dropped, under which names tables were watched that
+ *	  were dropped or renamed.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +26,7 @@ extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bo
 extern bool synchro_registry_notes_primary_keys(void);
 extern bool synchro_registry_has_dangling(void);
 extern void synchro_registry_note_dropped(void);
+extern void synchro_registry_note_renamed(const char *schema, const char *name);
 extern bool synchro_registry_forget_dropped(Oid relid);
 extern void synchro_registry_forget_dangling(void);
 extern char *synchro_registry_lost_key_column(Oid relid);

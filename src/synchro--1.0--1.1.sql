@@ -207,26 +207,26 @@ COMMENT ON FUNCTION synchro.peer_kept(text, text, bigint, uuid, bigint, uuid) IS
 REVOKE ALL ON FUNCTION synchro.peer_kept(text, text, bigint, uuid, bigint, uuid) FROM PUBLIC;
 
 --
--- Rights to views
+-- Rights to views, and tables that are moved to another schema
 --
 CREATE FUNCTION synchro.on_ddl_command_start()
 	RETURNS event_trigger LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'synchro_ddl_command_start';
-COMMENT ON FUNCTION synchro.on_ddl_command_start() IS 'event trigger: who may read the views before a REVOKE';
+COMMENT ON FUNCTION synchro.on_ddl_command_start() IS 'event trigger: who may read the views before a REVOKE; where a table is before it is moved';
 REVOKE ALL ON FUNCTION synchro.on_ddl_command_start() FROM PUBLIC;
 
 CREATE EVENT TRIGGER synchro_ddl_command_start ON ddl_command_start
-	WHEN TAG IN ('REVOKE')
+	WHEN TAG IN ('REVOKE', 'ALTER TABLE')
 	EXECUTE FUNCTION synchro.on_ddl_command_start();
-COMMENT ON EVENT TRIGGER synchro_ddl_command_start IS 'lets synchro see whether a REVOKE has taken a view from somebody';
+COMMENT ON EVENT TRIGGER synchro_ddl_command_start IS 'lets synchro see whether a REVOKE has taken a view from somebody, and from which schema a table is moved';
 ALTER EVENT TRIGGER synchro_ddl_command_start ENABLE ALWAYS;
 
 --
--- Columns of typed tables are renamed with the attributes of their type
+-- Columns of typed tables are renamed with the attributes of their type, tables with their schema
 --
 DROP EVENT TRIGGER synchro_ddl_command_end;
 CREATE EVENT TRIGGER synchro_ddl_command_end ON ddl_command_end
-	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER',
+	WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'DROP TRIGGER', 'CREATE SERVER', 'ALTER SERVER',
 				 'CREATE USER MAPPING', 'GRANT', 'REVOKE')
 	EXECUTE FUNCTION synchro.on_ddl_command_end();
 COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry of synchro in line with DDL';
@@ -251,7 +251,7 @@ COMMENT ON COLUMN synchro.failures.key IS
 	'the row''s primary key here, or the natural key where there is none; NULL: nothing of the table can be pushed';
 
 --
--- Watched tables that were dropped
+-- Watched tables that were dropped or renamed
 --
 CREATE TABLE synchro.dropped (
 	schema name NOT NULL,
@@ -262,7 +262,7 @@ CREATE TABLE synchro.dropped (
 	dropped_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	PRIMARY KEY (schema, name)
 );
-COMMENT ON TABLE synchro.dropped IS 'how watched tables were watched that were dropped: check() tells which exist again and are not watched';
+COMMENT ON TABLE synchro.dropped IS 'how tables were watched under names that they lost when they were dropped or renamed: check() tells which tables have these now and are not watched';
 
 --
 -- Remotes that are met as another node

@@ -391,7 +391,7 @@ settled('dropped here');
 is(rows($local, q{SELECT count(*) FROM synchro.tables WHERE relation::text LIKE '%flat' OR relation::text ~ '^[0-9]+$'}), '0', 'dropped here: it is not watched any more');
 here(q{CREATE TABLE flat (id serial PRIMARY KEY, label text, n int); INSERT INTO flat (label, n) VALUES ('early', 1), ('early', 2)});
 others_go_on('made again here, and not watched as yet');
-is(rows($local, q{SELECT severity, relation, split_part(fix, E'\n', 1) FROM synchro.check() WHERE problem LIKE '%was dropped'}),
+is(rows($local, q{SELECT severity, relation, split_part(fix, E'\n', 1) FROM synchro.check() WHERE problem LIKE '%is not watched%'}),
 	q{error|flat|SELECT synchro.add_table('public.flat');}, 'made again here: check() says so');
 here(q{SELECT synchro.add_table('flat'); UPDATE flat SET n = n + 10; INSERT INTO flat (label, n) VALUES ('late', 3)});
 settled('made again here');

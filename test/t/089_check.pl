@@ -211,7 +211,7 @@ both($local, $remote, 'DROP TABLE hens, eggs CASCADE');
 # one that takes the place of a watched table
 my $crates = 'CREATE TABLE crates (id serial PRIMARY KEY, label text NOT NULL UNIQUE, note text)';
 my %made_again = (
-	severity => 'error', table => 'crates', problem => qr/^table public\.crates is not watched: it has the name of a watched one that was dropped$/,
+	severity => 'error', table => 'crates', problem => qr/^table public\.crates is not watched, but one that had its name was$/,
 	fix => qr/^SELECT synchro\.add_table\('public\.crates', natural_key => '\{label\}', skip => '\{note\}'\);\n-- or, if it is not to be: SELECT synchro\.remove_table\('public\.crates'\);$/);
 both($local, $remote, $crates);
 $local->safe_psql('postgres', q{SELECT synchro.add_table('crates', '{label}', '{note}'); SET client_min_messages = error; SET quote_all_identifiers = on; DROP TABLE crates});
@@ -237,6 +237,31 @@ $local->safe_psql('postgres', q{DROP VIEW crates; CREATE TABLE crates (code int,
 healthy('a partition is watched with its table', found());
 $local->safe_psql('postgres', 'SET client_min_messages = error; ALTER TABLE parts DETACH PARTITION crates; DROP TABLE crates');
 $remote->safe_psql('postgres', 'DROP TABLE crates');
+
+# the same where the watched one is only renamed, or moved, and may be dropped later
+my %took_its_name = (
+	severity => 'error', table => 'swapped', problem => qr/^table public\.swapped is not watched, but one that had its name was$/,
+	fix => qr/^SELECT synchro\.add_table\('public\.swapped', skip => '\{note\}'\);\n-- or, if it is not to be: SELECT synchro\.remove_table\('public\.swapped'\);$/);
+both($local, $remote, 'CREATE TABLE swapped (name text PRIMARY KEY, n int, note text)');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('swapped', skip => '{note}')});
+mends('a swap by renaming', {
+	break => [ $local, 'SET client_min_messages = error; BEGIN; CREATE TABLE swapped_new (LIKE swapped INCLUDING ALL); ALTER TABLE swapped RENAME TO swapped_old; ALTER TABLE swapped_new RENAME TO swapped; COMMIT; DROP TABLE swapped_old' ],
+	%took_its_name });
+$local->safe_psql('postgres', q{INSERT INTO swapped VALUES ('n', 1)});
+is(sync($local, 'office')->{inserted}, 1, 'its rows arrive when it is watched');
+both($local, $remote, 'ALTER TABLE swapped RENAME TO renamed');
+healthy('a table is renamed on both sides', found());
+both($local, $remote, 'ALTER TABLE renamed RENAME TO swapped');
+healthy('and back', found());
+mends('a schema of its own', {
+	break => [ $local, 'CREATE SCHEMA away; SET search_path = away, public; ALTER TABLE swapped SET SCHEMA away; CREATE TABLE public.swapped AS SELECT * FROM swapped' ],
+	%took_its_name, by => [ $local, 'DROP TABLE public.swapped; ALTER TABLE away.swapped SET SCHEMA public' ] });
+mends('a schema that is renamed', {
+	break => [ $local, 'ALTER TABLE public.swapped SET SCHEMA away; ALTER SCHEMA away RENAME TO far; CREATE SCHEMA away CREATE TABLE swapped (name text PRIMARY KEY, n int)' ],
+	severity => 'error', table => 'away.swapped', problem => qr/^table away\.swapped is not watched, but one that had its name was$/, fix => qr/^SELECT synchro\.add_table\('away\.swapped', skip => '\{note\}'\);/,
+	by => [ $local, 'DROP TABLE away.swapped; ALTER TABLE far.swapped SET SCHEMA public; DROP SCHEMA away, far' ] });
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('swapped'); DROP TABLE swapped});
+$remote->safe_psql('postgres', 'DROP TABLE swapped');
 
 # tables and columns that are not the same
 mends('definitions', {
