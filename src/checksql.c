@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_trigger.h"
 #include "utils/fmgroids.h"
 
 #include "checkpoint.h"
@@ -250,6 +251,19 @@ static const char *const probes_here[] = {
 	" CROSS JOIN LATERAL (SELECT format('%I.%I', d.schema, d.name) AS name) o"
 	" WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM synchro.watched w"
 	"  WHERE w.relation = c.oid OR w.relation IN (SELECT relid FROM pg_partition_ancestors(c.oid)))",
+
+	/*
+	 * Watched once, by its trigger, and not any more: where a restored dump lacks one table, none of the registry is there.  What
+	 * was said of a table's columns has gone with that.  The trigger of one that is only in a key, which may be left over, says nothing.
+	 */
+	HERE FKS IN_KEYS "SELECT 'error', c.oid, format('table %s is not watched, but has the trigger of one that is', o.name),"
+	" " IN_COMMENT("format('-- watch it as it was before, with its natural key and skipped columns: SELECT synchro.add_table(%L%s);', o.name,"
+	"  ', natural_key => ' || quote_literal((SELECT k.columns FROM synchro.natural_key k WHERE k.relation = c.oid)))")
+	NOT_IN_THE_LOG " || E'\\n' || " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', o.name)") ", true"
+	" FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+	" CROSS JOIN LATERAL (SELECT format('%I.%I', n.nspname, c.relname) AS name) o"
+	" WHERE g.tgfoid = 'synchro.capture'::regproc AND g.tgparentid = 0 AND g.tgtype & " CppAsString2(TRIGGER_TYPE_INSERT) " <> 0"
+	" AND NOT EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.oid) AND NOT EXISTS (SELECT FROM inside i WHERE i.relid = c.oid)",
 
 	UNLOGGED(HERE),
 	KEY_NOT_UNIQUE(HERE, PART_IS_UNIQUE),

@@ -310,7 +310,7 @@ after_alter_table(Node *statement)
 		synchro_watchtrigger_fire_always(relid);
 	check_captured(relid);
 	if (keys_changed)
-		synchro_watchtrigger_renew(list_make1_oid(synchro_table_covering(relid)), false);
+		synchro_watchtrigger_renew(list_make1_oid(synchro_table_covering(relid)), false, InvalidOid);
 }
 
 static bool

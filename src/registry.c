@@ -44,7 +44,7 @@ void
 synchro_registry_renew_triggers(void)
 {
 	synchro_registry_lock();
-	synchro_watchtrigger_renew(synchro_registry_watched(), true);
+	synchro_watchtrigger_renew(synchro_registry_watched(), true, InvalidOid);
 }
 
 /*
@@ -277,8 +277,9 @@ synchro_registry_alter(Oid relid, const SynchroAlteration *change)
 }
 
 /*
- * Watch a table no longer, or note no longer that one was watched that had its
- * name until it was dropped or renamed.  Error if neither is the case.
+ * Watch a table no longer, or forget that one was watched that had its name until it
+ * was dropped or renamed, or that it was itself, as its triggers tell.  Error if
+ * nothing of this is the case.
  */
 void
 synchro_registry_remove(Oid relid)
@@ -286,15 +287,18 @@ synchro_registry_remove(Oid relid)
 	const SynchroTable *table = lock_table(relid);
 	bool		noted = synchro_registry_forget_dropped(relid);
 
-	if (!table->watched && noted)
+	if (!table->watched && synchro_watchtrigger_is_watched(relid))
+		synchro_watchtrigger_renew(synchro_registry_watched(), true, relid);
+	else if (!noted)
+		require_watched(table);
+	if (!table->watched)
 		return;
-	require_watched(table);
 	synchro_registry_write("DELETE FROM synchro.watched WHERE relation = $1", relid, NIL, false);
 	synchro_registry_write("DELETE FROM synchro.natural_key WHERE relation = $1 AND with_table", relid, NIL, false);
 	synchro_copyqueue_forget_unwatched();
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
-	synchro_registry_renew_triggers();
+	synchro_watchtrigger_renew(synchro_registry_watched(), true, relid);
 	CommandCounterIncrement();
 	synchro_unwatched_forget();
 }

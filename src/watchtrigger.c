@@ -210,11 +210,31 @@ match_copy(HTAB *wanted, Form_pg_trigger trigger)
 }
 
 /*
- * Mark in wanted what is there already; returns the triggers of ours that
- * nothing asks for.
+ * Without the triggers of tables that were watched, and their partitions'.
  */
 static List *
-match_existing(HTAB *wanted)
+without_those_of(List *surplus, List *once_watched)
+{
+	List	   *rest = NIL;
+	ListCell   *cell;
+
+	foreach(cell, surplus)
+		if (!list_member_oid(once_watched, synchro_table_covering(((SurplusTrigger *) lfirst(cell))->relid)))
+			rest = lappend(rest, lfirst(cell));
+	return rest;
+}
+
+/*
+ * Mark in wanted what is there already; returns the triggers of ours that
+ * nothing asks for.
+ *
+ * Not among them are those of a watched table of which the registry does not know: a
+ * dump was restored without it.  They are all that tells so, and check() goes by them.
+ *
+ * removed: a table that is watched no longer, as it was said just now.
+ */
+static List *
+match_existing(HTAB *wanted, Oid removed)
 {
 	Oid			row_function = trigger_function(ROW_FUNCTION);
 	Oid			truncate_function = trigger_function(TRUNCATE_FUNCTION);
@@ -222,6 +242,7 @@ match_existing(HTAB *wanted)
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 	List	   *surplus = NIL;
+	List	   *once_watched = NIL;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -238,11 +259,13 @@ match_existing(HTAB *wanted)
 			drop->relid = trigger->tgrelid;
 			drop->name = pstrdup(NameStr(trigger->tgname));
 			surplus = lappend(surplus, drop);
+			if (trigger->tgtype == TYPE_WATCHED && trigger->tgrelid != removed && strcmp(drop->name, SYNCHRO_ROW_TRIGGER) == 0)
+				once_watched = lappend_oid(once_watched, trigger->tgrelid);
 		}
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return surplus;
+	return without_those_of(surplus, once_watched);
 }
 
 static SysScanDesc
@@ -340,6 +363,25 @@ synchro_watchtrigger_present(Oid relid)
 	Oid			function = function_of_trigger(relid, SYNCHRO_ROW_TRIGGER);
 
 	return OidIsValid(function) && function == trigger_function(ROW_FUNCTION);
+}
+
+/*
+ * Has it that of a watched table, its own?
+ */
+bool
+synchro_watchtrigger_is_watched(Oid relid)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = begin_trigger_scan(rel, relid, SYNCHRO_ROW_TRIGGER);
+	HeapTuple	tuple = systable_getnext(scan);
+	Form_pg_trigger trigger = HeapTupleIsValid(tuple) ? (Form_pg_trigger) GETSTRUCT(tuple) : NULL;
+	bool		result;
+
+	result = trigger != NULL && trigger->tgfoid == trigger_function(ROW_FUNCTION) &&
+		trigger->tgtype == TYPE_WATCHED && !OidIsValid(trigger->tgparentid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
 }
 
 /*
@@ -470,9 +512,10 @@ make_missing(HTAB *wanted)
  * drop: also drop all triggers of ours that were not met on the way.  Then
  * from must be all watched tables, and the caller must hold the registry's
  * lock: another session's registration, not yet committed, may ask for them.
+ * removed: see match_existing().
  */
 void
-synchro_watchtrigger_renew(List *from, bool drop)
+synchro_watchtrigger_renew(List *from, bool drop, Oid removed)
 {
 	HTAB	   *wanted;
 	List	   *surplus;
@@ -484,7 +527,7 @@ synchro_watchtrigger_renew(List *from, bool drop)
 		return;
 
 	wanted = collect_wanted(from);
-	surplus = match_existing(wanted);
+	surplus = match_existing(wanted, removed);
 	renewing = true;
 	PG_TRY();
 	{

@@ -125,6 +125,35 @@ is(rows($remote, q{SELECT string_agg(what, ', ' ORDER BY what) FROM note WHERE w
 
 is(rows($local, q{SELECT nextval('step_id_seq'), nextval('ahead_id_seq')}, 'shop'), '43|1001', 'ids go on by whole steps after those, and never back');
 
+# a dump without one of the tables brings none of the registry: all triggers are there and do nothing, and that must be told
+$_->safe_psql('postgres', 'CREATE DATABASE part') foreach $local, $other;
+$local->safe_psql('part', <<'SQL');
+CREATE EXTENSION synchro;
+CREATE TABLE customers (id serial PRIMARY KEY, email text UNIQUE NOT NULL);
+CREATE TABLE streets (town text, name text, PRIMARY KEY (town, name)) PARTITION BY LIST (town);
+CREATE TABLE streets_a PARTITION OF streets FOR VALUES IN ('a');
+CREATE TABLE towns (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE houses (town_id int REFERENCES towns, nr int, PRIMARY KEY (town_id, nr));
+CREATE TABLE left_out (name text PRIMARY KEY);
+SELECT synchro.register_natural_key('towns', '{name}');
+SELECT synchro.add_table('customers', '{email}'), synchro.add_table('streets'), synchro.add_table('houses'), synchro.add_table('left_out');
+SQL
+my $unwatched = q{SELECT severity, relation, fix FROM synchro.check() WHERE problem LIKE 'table % is not watched%' ORDER BY relation::text};
+is(rows($local, $unwatched, 'part'), '', 'all is watched');
+$local->command_ok([ 'pg_dump', '-Fc', '-T', 'left_out', '-d', $local->connstr('part'), '-f', $file ], 'a dump without a table');
+$other->command_fails([ 'pg_restore', '-d', $other->connstr('part'), $file ], 'its restore is not without errors');
+is(rows($other, 'SELECT count(*) FROM synchro.tables', 'part'), '0', 'no table is watched');
+my $once_more = q{-- watch it as it was before, with its natural key and skipped columns: SELECT synchro.add_table('public.%s'%s);};
+is_deeply([ grep { /^error/ } split /\n/, rows($other, $unwatched, 'part') ], [
+	'error|customers|' . sprintf($once_more, 'customers', q{, natural_key => '{email}'}), 'error|houses|' . sprintf($once_more, 'houses', ''), 'error|streets|' . sprintf($once_more, 'streets', '') ],
+	'check() names those that were, and not what is only in a key, nor partitions');
+$other->safe_psql('part', q{SELECT synchro.add_table('customers', '{email}'), synchro.add_table('streets')});
+like(rows($other, $unwatched, 'part'), qr/^error\|houses\|/, 'those that are watched again are not named any more');
+$other->safe_psql('part', q{SELECT synchro.remove_table('houses')});
+is(rows($other, $unwatched, 'part'), '', 'nor is one that is not to be');
+is(rows($other, q{SELECT string_agg(DISTINCT tgrelid::regclass::text, ' ') FROM pg_trigger WHERE tgname LIKE 'synchro%'}, 'part'), 'customers streets streets_a', 'it has no trigger any more');
+like(($other->psql('part', q{SELECT synchro.remove_table('houses')}))[2], qr/table "houses" is not watched/, 'and that is all that is known of it');
+
 # and away, without leaving anything
 $other->safe_psql('shop', 'DROP EXTENSION synchro');
 is(rows($other, q{SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'synchro%'), (SELECT count(*) FROM pg_foreign_server)}, 'shop'), '0|0', 'the extension can be dropped, and nothing is left');
