@@ -278,7 +278,27 @@ SELECT synchro.table_mode('noted');
 ALTER TABLE noted DROP nr;
 ALTER TABLE noted ADD nr text PRIMARY KEY;
 SELECT synchro.table_mode('noted');
+SELECT synchro.alter_table('noted');
+ALTER TABLE noted DROP nr, ADD nr serial PRIMARY KEY;
+SELECT synchro.table_mode('noted');
 DROP TABLE noted;
+-- a column that takes the name of a skipped one, by the same command or by way of a type, is another one
+CREATE TABLE skipping (name text PRIMARY KEY, secret text, other int);
+CREATE TABLE skipping_more () INHERITS (skipping);
+ALTER TABLE skipping_more ADD PRIMARY KEY (name);
+SELECT synchro.add_table('skipping', skip => '{other, secret}'), synchro.add_table('skipping_more', skip => '{secret}');
+ALTER TABLE skipping DROP COLUMN secret, ADD COLUMN secret text;
+SELECT relation, skip FROM synchro.tables WHERE relation::text ~ 'skipping' ORDER BY relation::text;
+CREATE TABLE typed OF kind (PRIMARY KEY (name2));
+SELECT synchro.add_table('typed', '{name2}', skip => '{label2}');
+ALTER TYPE kind DROP ATTRIBUTE label2 CASCADE;
+ALTER TYPE kind ADD ATTRIBUTE label2 text CASCADE;
+SELECT skip FROM synchro.tables WHERE relation = 'typed'::regclass;
+SELECT synchro.alter_table('typed', skip => '{label2}');
+ALTER TYPE kind DROP ATTRIBUTE label2 CASCADE, ADD ATTRIBUTE label2 text CASCADE;
+SELECT skip FROM synchro.tables WHERE relation = 'typed'::regclass;
+ALTER TYPE kind DROP ATTRIBUTE name2 CASCADE;
+DROP TABLE typed, skipping, skipping_more;
 DROP TYPE kind;
 -- dropped tables leave the registry
 DROP SCHEMA "Odd ""Schema" CASCADE;

@@ -463,18 +463,11 @@ forget_remotes(Node *statement)
  * match other rows.
  */
 static void
-warn_of_lost_key(Node *statement)
+warn_of_lost_key(Oid relid)
 {
 	const SynchroTable *table;
-	Oid			relid;
-	char	   *column;
+	char	   *column = synchro_registry_lost_key_column(relid);
 
-	if (!IsA(statement, AlterTableStmt))
-		return;
-	relid = RangeVarGetRelid(((AlterTableStmt *) statement)->relation, NoLock, true);
-	if (!OidIsValid(relid))
-		return;
-	column = synchro_registry_lost_key_column(relid);
 	if (column != NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
@@ -493,6 +486,45 @@ warn_of_lost_key(Node *statement)
 }
 
 /*
+ * The same for each table that ALTER TABLE, or ALTER TYPE of a composite type, is about.
+ */
+static void
+warn_of_lost_keys(Node *statement)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) statement;
+	Oid			relid = IsA(statement, AlterTableStmt) ? RangeVarGetRelid(alter->relation, NoLock, true) : InvalidOid;
+	ListCell   *cell;
+
+	if (!OidIsValid(relid))
+		return;
+	warn_of_lost_key(relid);
+	if (alter->objtype == OBJECT_TYPE)
+		foreach(cell, synchro_ddlrename_typed_tables(get_rel_type_id(relid)))
+			warn_of_lost_key(lfirst_oid(cell));
+}
+
+/*
+ * Does ALTER TABLE, or ALTER TYPE, drop a column of a name that the registry has?  It may
+ * make another one of that name, too, and then nothing is missing.
+ */
+static bool
+drops_registered_column(Node *statement)
+{
+	ListCell   *cell;
+
+	if (!IsA(statement, AlterTableStmt))
+		return false;
+	foreach(cell, ((AlterTableStmt *) statement)->cmds)
+	{
+		AlterTableCmd *command = lfirst(cell);
+
+		if (command->subtype == AT_DropColumn && synchro_registry_names_column(InvalidOid, command->name))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Event trigger at sql_drop.  It asks what is gone rather than what was
  * dropped, so it also makes up for drops that it did not see.
  */
@@ -505,8 +537,8 @@ synchro_sql_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (synchro_target_has_dangling())
 		run_guarded(forget_remotes, data->parsetree, data->tag);
-	if (synchro_registry_has_dangling())
+	if (synchro_registry_has_dangling() || drops_registered_column(data->parsetree))
 		run_guarded(forget_tables, data->parsetree, data->tag);
-	warn_of_lost_key(data->parsetree);
+	warn_of_lost_keys(data->parsetree);
 	PG_RETURN_NULL();
 }

@@ -32,8 +32,8 @@ static Oid	moved_from = InvalidOid;
 /*
  * The tables that are made OF a composite type.
  */
-static List *
-typed_tables(Oid type)
+List *
+synchro_ddlrename_typed_tables(Oid type)
 {
 	Relation	rel = table_open(RelationRelationId, AccessShareLock);
 	List	   *tables = NIL;
@@ -65,7 +65,7 @@ tables_that_name(RenameStmt *rename)
 
 	if (!OidIsValid(relid))
 		return NIL;
-	tables = rename->renameType == OBJECT_ATTRIBUTE ? typed_tables(get_rel_type_id(relid)) : list_make1_oid(relid);
+	tables = rename->renameType == OBJECT_ATTRIBUTE ? synchro_ddlrename_typed_tables(get_rel_type_id(relid)) : list_make1_oid(relid);
 	foreach(cell, tables)
 		foreach(member, find_all_inheritors(lfirst_oid(cell), NoLock, NULL))
 			if (synchro_registry_names_column(lfirst_oid(member), rename->subname))

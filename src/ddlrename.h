@@ -10,6 +10,7 @@
 
 #include "nodes/parsenodes.h"
 
+extern List *synchro_ddlrename_typed_tables(Oid type);
 extern void synchro_ddlrename_begin(AlterObjectSchemaStmt *move);
 extern bool synchro_ddlrename_concerns(Node *statement);
 extern void synchro_ddlrename_follow(Node *statement);

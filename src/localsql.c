@@ -284,14 +284,8 @@ get_plan(const char *sql, int nargs, const Oid *types, bool *keep)
 	return plan;
 }
 
-/*
- * Run one statement that may write; its rows are in SPI_tuptable.
- *
- * nulls may be NULL where no argument is.  Returns the number of rows.
- */
-uint64
-synchro_sql_run(const char *sql, int nargs, const Oid *types,
-				const Datum *values, const bool *nulls)
+static uint64
+run(const char *sql, int nargs, const Oid *types, const Datum *values, const bool *nulls, bool latest)
 {
 	char	   *null_chars = NULL;
 	SPIPlanPtr	plan;
@@ -306,12 +300,36 @@ synchro_sql_run(const char *sql, int nargs, const Oid *types,
 		null_chars[nargs] = '\0';
 	}
 	plan = get_plan(sql, nargs, types, &keep);
-	rc = SPI_execute_plan(plan, unconstify(Datum *, values), null_chars, false, 0);
+	rc = SPI_execute_snapshot(plan, unconstify(Datum *, values), null_chars,
+							  latest ? GetLatestSnapshot() : InvalidSnapshot, InvalidSnapshot, false, true, 0);
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
 	if (!keep)
 		SPI_freeplan(plan);
 	return SPI_processed;
+}
+
+/*
+ * Run one statement that may write; its rows are in SPI_tuptable.
+ *
+ * nulls may be NULL where no argument is.  Returns the number of rows.
+ */
+uint64
+synchro_sql_run(const char *sql, int nargs, const Oid *types,
+				const Datum *values, const bool *nulls)
+{
+	return run(sql, nargs, types, values, nulls, false);
+}
+
+/*
+ * The same, but it also sees what others have committed since a transaction in
+ * REPEATABLE READ has taken its snapshot, as DDL does.
+ */
+uint64
+synchro_sql_run_latest(const char *sql, int nargs, const Oid *types,
+					   const Datum *values, const bool *nulls)
+{
+	return run(sql, nargs, types, values, nulls, true);
 }
 
 /*

@@ -34,6 +34,8 @@ extern void synchro_sql_nested_loops(void);
 extern void synchro_sql_close(SynchroSqlScope *scope);
 extern uint64 synchro_sql_run(const char *sql, int nargs, const Oid *types,
 							  const Datum *values, const bool *nulls);
+extern uint64 synchro_sql_run_latest(const char *sql, int nargs, const Oid *types,
+									 const Datum *values, const bool *nulls);
 extern void synchro_sql_script(const char *sql);
 extern uint64 synchro_sql_query(const char *sql, int nargs, const Oid *types,
 								const Datum *values, const bool *nulls,

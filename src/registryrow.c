@@ -43,6 +43,12 @@
 	" LEFT JOIN synchro.natural_key k ON k.relation = o.objid" \
 	" WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0"
 
+/* a column that a table does not have any more; that the command at hand has dropped one says what its name does not, where it has made another one of that name */
+#define LOST_COLUMN(relation, name) \
+	"(NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = " relation " AND a.attname = " name " AND NOT a.attisdropped)" \
+	" OR EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o WHERE o.classid = 'pg_class'::regclass AND o.objid = " relation \
+	"  AND o.objsubid > 0 AND o.address_names[3] = " name "))"
+
 /* how watched tables w are watched, noted under the names that they had: SQL texts for these, and where w and k, their keys, come from */
 #define NOTE(schema, name, from) \
 	"INSERT INTO synchro.dropped (schema, name, natural_key, skip, allow_many)" \
@@ -198,7 +204,7 @@ synchro_registry_write(const char *sql, Oid relid, List *names, bool flag)
 	values[1] = names_to_array(names);
 	values[2] = BoolGetDatum(flag);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	rows = synchro_sql_run(sql, 3, types, values, NULL);
+	rows = synchro_sql_run_latest(sql, 3, types, values, NULL);
 	synchro_sql_close(&scope);
 	return rows;
 }
@@ -241,17 +247,13 @@ synchro_registry_has_dangling(void)
 }
 
 static void
-warn_of_dropped(TupleTableSlot *slot, void *arg)
+warn_of_dropped(HeapTuple tuple, TupleDesc desc)
 {
-	bool		isnull;
-	char	   *table = TextDatumGetCString(slot_getattr(slot, 1, &isnull));
-	char	   *call = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
-
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg("table %s is not watched any more", table),
+			 errmsg("table %s is not watched any more", SPI_getvalue(tuple, desc, 1)),
 			 errdetail("It was dropped. What remotes have not got of it as yet is not pushed."),
-			 errhint("If it is made again: SELECT %s.", call)));
+			 errhint("If it is made again: SELECT %s.", SPI_getvalue(tuple, desc, 2))));
 }
 
 /*
@@ -283,13 +285,15 @@ void
 synchro_registry_note_dropped(void)
 {
 	SynchroSqlScope scope;
+	uint64		rows;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query("SELECT o.object_identity, " SYNCHRO_ADD_TABLE_CALL("o.object_identity", "k.columns", "w.skip", "k.allow_many") DROPPED_WATCHED
-					  " ORDER BY 1",
-					  0, NULL, NULL, NULL, synchro_sql_callback(warn_of_dropped, NULL));
+	rows = synchro_sql_run_latest("SELECT o.object_identity, " SYNCHRO_ADD_TABLE_CALL("o.object_identity", "k.columns", "w.skip", "k.allow_many") DROPPED_WATCHED
+								  " ORDER BY 1", 0, NULL, NULL, NULL);
+	for (uint64 i = 0; i < rows; i++)
+		warn_of_dropped(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 	if (notes_dropped())
-		synchro_sql_run(NOTE("o.schema_name", "o.object_name", DROPPED_WATCHED), 0, NULL, NULL, NULL);
+		synchro_sql_run_latest(NOTE("o.schema_name", "o.object_name", DROPPED_WATCHED), 0, NULL, NULL, NULL);
 	synchro_sql_close(&scope);
 }
 
@@ -313,12 +317,12 @@ synchro_registry_note_renamed(const char *schema, const char *name)
 	values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(schema);
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(name);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run(NOTE("coalesce($1::name, n.nspname)", "coalesce($2::name, c.relname)",
-						 " FROM pg_event_trigger_ddl_commands() o JOIN pg_class c ON (o.classid = 'pg_class'::regclass AND o.objid = c.oid)"
-						 "  OR (o.classid = 'pg_namespace'::regclass AND o.objid = c.relnamespace)"
-						 " JOIN pg_namespace n ON n.oid = c.relnamespace"
-						 " JOIN synchro.watched w ON w.relation = c.oid LEFT JOIN synchro.natural_key k ON k.relation = c.oid"),
-					lengthof(types), types, values, nulls);
+	synchro_sql_run_latest(NOTE("coalesce($1::name, n.nspname)", "coalesce($2::name, c.relname)",
+								" FROM pg_event_trigger_ddl_commands() o JOIN pg_class c ON (o.classid = 'pg_class'::regclass AND o.objid = c.oid)"
+								"  OR (o.classid = 'pg_namespace'::regclass AND o.objid = c.relnamespace)"
+								" JOIN pg_namespace n ON n.oid = c.relnamespace"
+								" JOIN synchro.watched w ON w.relation = c.oid LEFT JOIN synchro.natural_key k ON k.relation = c.oid"),
+						   lengthof(types), types, values, nulls);
 	synchro_sql_close(&scope);
 }
 
@@ -343,8 +347,9 @@ synchro_registry_forget_dropped(Oid relid)
 
 /*
  * Forget tables that are gone, and skipped columns that are: a later column of
- * that name is not to be skipped unasked.  A natural key that lost a column
- * stays as it is, since a shorter one would match other rows.
+ * that name is not to be skipped unasked.  So with what is noted of a primary key.  A
+ * natural key that lost a column stays as it is, since a shorter one would match other
+ * rows.  From an event trigger at sql_drop only.
  */
 void
 synchro_registry_forget_dangling(void)
@@ -355,18 +360,13 @@ synchro_registry_forget_dangling(void)
 	synchro_registry_write("DELETE FROM synchro.natural_key k WHERE NOT EXISTS"
 						   " (SELECT FROM pg_class c WHERE c.oid = k.relation)",
 						   InvalidOid, NIL, false);
-	synchro_registry_write("UPDATE synchro.watched w SET skip = n.names FROM"
-						   " (SELECT v.relation, array_agg(s.name ORDER BY s.nr) FILTER (WHERE a.attnum IS NOT NULL) AS names"
-						   "  FROM synchro.watched v CROSS JOIN unnest(v.skip) WITH ORDINALITY s (name, nr)"
-						   "  LEFT JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = s.name AND NOT a.attisdropped"
-						   "  GROUP BY v.relation HAVING bool_or(a.attnum IS NULL)) o,"
-						   " LATERAL (SELECT coalesce(o.names, '{}') AS names) n"
-						   " WHERE w.relation = o.relation",
+	synchro_registry_write("UPDATE synchro.watched w SET skip = ARRAY(SELECT s.name FROM unnest(w.skip) WITH ORDINALITY AS s (name, nr)"
+						   "  WHERE NOT " LOST_COLUMN("w.relation", "s.name") " ORDER BY s.nr)"
+						   " WHERE EXISTS (SELECT FROM unnest(w.skip) s (name) WHERE " LOST_COLUMN("w.relation", "s.name") ")",
 						   InvalidOid, NIL, false);
 	if (synchro_registry_notes_primary_keys())
-		synchro_registry_write("UPDATE synchro.watched w SET primary_key = NULL, from_sequence = NULL WHERE EXISTS"
-							   " (SELECT FROM unnest(w.primary_key) u WHERE NOT EXISTS"
-							   "  (SELECT FROM pg_attribute a WHERE a.attrelid = w.relation AND a.attname = u AND NOT a.attisdropped))",
+		synchro_registry_write("UPDATE synchro.watched w SET primary_key = NULL, from_sequence = NULL"
+							   " WHERE EXISTS (SELECT FROM unnest(w.primary_key) s (name) WHERE " LOST_COLUMN("w.relation", "s.name") ")",
 							   InvalidOid, NIL, false);
 }
 
@@ -396,17 +396,21 @@ has_name(List *names, const char *name)
 /*
  * Is a column of that name in the table's natural key, skipped, or noted of its
  * primary key?
+ *
+ * relid: InvalidOid: that of any table.
  */
 bool
 synchro_registry_names_column(Oid relid, const char *column)
 {
-	const char *tables[] = {WATCHED, NATURAL_KEY};
+	List	   *rows = list_concat(read_registry(WATCHED), read_registry(NATURAL_KEY));
+	ListCell   *cell;
 
-	for (int i = 0; i < lengthof(tables); i++)
+	foreach(cell, rows)
 	{
-		const RegistryRow *row = registry_row(read_registry(tables[i]), relid);
+		const RegistryRow *row = lfirst(cell);
 
-		if (row != NULL && (has_name(row->names, column) || has_name(row->primary_key, column)))
+		if ((!OidIsValid(relid) || row->relid == relid) &&
+			(has_name(row->names, column) || has_name(row->primary_key, column)))
 			return true;
 	}
 	return false;

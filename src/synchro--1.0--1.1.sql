@@ -233,6 +233,17 @@ COMMENT ON EVENT TRIGGER synchro_ddl_command_end IS 'keeps triggers and registry
 ALTER EVENT TRIGGER synchro_ddl_command_end ENABLE ALWAYS;
 
 --
+-- Columns of typed tables are dropped with the attributes of their type
+--
+DROP EVENT TRIGGER synchro_sql_drop;
+CREATE EVENT TRIGGER synchro_sql_drop ON sql_drop
+	WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP EXTENSION',
+				 'DROP TYPE', 'DROP DOMAIN', 'ALTER TABLE', 'ALTER TYPE')
+	EXECUTE FUNCTION synchro.on_sql_drop();
+COMMENT ON EVENT TRIGGER synchro_sql_drop IS 'lets synchro forget tables, columns and servers that are dropped';
+ALTER EVENT TRIGGER synchro_sql_drop ENABLE ALWAYS;
+
+--
 -- How rows are found is decided when a table is added
 --
 ALTER TABLE synchro.watched ADD COLUMN primary_key name[], ADD COLUMN from_sequence name[];
