@@ -78,6 +78,43 @@ check_not_generated(const SynchroLink *link, const SynchroLinkTable *lt, int col
 }
 
 /*
+ * SQL text: the table's skipped columns but one, as alter_table() is to have them.
+ */
+static char *
+skipped_without(const SynchroTable *table, int column)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].skipped && i != column)
+			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", quote_literal_cstr(table->columns[i].name));
+	return list.len > 0 ? psprintf("ARRAY[%s]::name[]", list.data) : "'{}'";
+}
+
+/*
+ * Error if a column that rows are found by is skipped.  It is refused when it is named
+ * (keycheck.c, check_skipped_column()), but the primary key may have come to have it since.
+ */
+static void
+check_not_skipped(const SynchroLinkTable *lt, int column, bool in_key)
+{
+	const SynchroTable *table = lt->table;
+	const SynchroColumn *here = &table->columns[column];
+
+	/* where a natural key finds the row, the remote may make up its own id */
+	if (!here->skipped ||
+		(!in_key && (here->from_sequence || (table->mode == SYNCHRO_MODE_NATURAL_KEY && here->has_default))))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			 errmsg("column \"%s\" of table %s is skipped, but is in its primary key", here->name, table->qualified),
+			 errdetail("It identifies the table's rows, which are not found without its values."),
+			 errhint("Have it pushed: SELECT synchro.alter_table(%s, skip => %s); or make other columns the primary key.",
+					 quote_literal_cstr(table->qualified), skipped_without(table, column))));
+}
+
+/*
  * Decide which columns are written on the remote.  Both sides are described.
  */
 void
@@ -99,7 +136,10 @@ synchro_staging_choose(SynchroLink *link, SynchroLinkTable *lt)
 					 errdetail("The column identifies the table's rows."),
 					 errhint("Make the table's definition there the same as here.")));
 		if (in_identity || in_key)
+		{
 			check_not_generated(link, lt, i, in_key);
+			check_not_skipped(lt, i, in_key);
+		}
 		if (column->skipped || column->generated || there->generated)
 			continue;
 		if (there->type == NULL)

@@ -259,6 +259,26 @@ same($local, $remote, $cities, 'each city is in its country');
 here(q{SELECT synchro.remove_table('cities'), synchro.unregister_natural_key('countries')});
 
 #
+# here, of a column that is skipped
+#
+both($local, $remote, 'CREATE TABLE moved (name text PRIMARY KEY, own text, note text, n int); CREATE TABLE moved_named (id serial PRIMARY KEY, name text NOT NULL UNIQUE, own text, n int)');
+here(q{SELECT synchro.add_table('moved', skip => '{note, own}'), synchro.add_table('moved_named', '{name}', skip => '{own}');
+	INSERT INTO moved VALUES ('x', 'here', 'a note', 1); INSERT INTO moved_named (name, own, n) VALUES ('x', 'here', 1)});
+sync($local, 'office');
+here('ALTER TABLE moved DROP CONSTRAINT moved_pkey; ALTER TABLE moved ADD PRIMARY KEY (own); ALTER TABLE moved_named DROP CONSTRAINT moved_named_pkey; ALTER TABLE moved_named ADD PRIMARY KEY (own);
+	UPDATE moved SET n = 2; UPDATE moved_named SET n = 2');
+sync($local, 'office');
+is(rows($local, q{SELECT concat_ws(' ', sqlstate || ':', message, 'HINT: ' || hint) FROM synchro.failures WHERE relation::text LIKE 'moved%' ORDER BY relation::text}),
+	q{42P16: column "own" of table public.moved is skipped, but is in its primary key HINT: Have it pushed: SELECT synchro.alter_table('public.moved', skip => ARRAY['note']::name[]); or make other columns the primary key.} . "\n" .
+	q{42P16: column "own" of table public.moved_named is skipped, but is in its primary key HINT: Have it pushed: SELECT synchro.alter_table('public.moved_named', skip => '{}'); or make other columns the primary key.},
+	'of a skipped column: a reason that names it, and what to do');
+there(q{UPDATE moved_named SET own = 'there'});
+here(q{SELECT synchro.alter_table('public.moved_named', skip => '{}'), synchro.alter_table('public.moved', skip => ARRAY['note']::name[])});
+sync($local, 'office');
+is(rows($remote, 'SELECT name, own, n FROM moved_named'), 'x|there|2', 'of a skipped column: rows are pushed when it is not skipped any more, and have their own ids');
+here(q{SELECT synchro.remove_table('moved'), synchro.remove_table('moved_named')});
+
+#
 # A dump of the remote gives its columns other numbers, and they are what they were.
 #
 there('CREATE DATABASE restored');
