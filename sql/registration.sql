@@ -234,6 +234,17 @@ SELECT synchro.remove_table('leaf4');
 SELECT synchro.add_table('root');
 SELECT relation, trigger, of_root FROM our_triggers WHERE relation::text ~ 'root|middle|leaf';
 
+-- a trigger that nothing needs any more is in the way of that of the root, until it goes with the next registration
+CREATE TABLE up (name text, day int, cash int, PRIMARY KEY (name, day));
+CREATE TABLE down (name text, day int, PRIMARY KEY (name, day), FOREIGN KEY (name, day) REFERENCES up);
+SELECT synchro.add_table('down');
+DROP TABLE down;
+ALTER TABLE root ATTACH PARTITION up FOR VALUES FROM (90) TO (100);
+SELECT synchro.alter_table('root');
+ALTER TABLE root ATTACH PARTITION up FOR VALUES FROM (90) TO (100);
+SELECT relation, trigger, of_root FROM our_triggers WHERE relation = 'up'::regclass;
+DROP TABLE up;
+
 --
 -- names: quoted, upper case, 63 bytes; dropped columns
 --

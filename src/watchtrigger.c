@@ -20,7 +20,9 @@
  * nothing needs any more does no harm but cost: its entries are never pushed.
  * So after DDL we only add what is missing, and leave the rest to the next
  * registration: to look at all watched tables could wait for locks that the
- * user's DDL has nothing to do with.
+ * user's DDL has nothing to do with.  One thing that such a trigger is in the way
+ * of is that its table is attached to a watched root, which has PostgreSQL make
+ * another one of that name: README.md says what to do.
  *
  *-------------------------------------------------------------------------
  */
