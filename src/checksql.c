@@ -3,99 +3,21 @@
  * checksql.c
  *	  SQL text: what check() looks for, on either side.
  *
- * What is known here of the tables, those that are watched and all that they
- * refer to, goes to the probes as one JSON document, so that the same text can
- * be run here and on a remote that has no extension.  Probes read catalogs only,
- * which need no rights, and no rows.
+ * What is known here of the tables goes to the probes as one JSON document
+ * (checktables.c), so that the same text can be run here and on a remote that has
+ * no extension.  Probes read catalogs only, which need no rights, and no rows.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "catalog/pg_trigger.h"
-#include "utils/fmgroids.h"
 
 #include "checkpoint.h"
 #include "checksql.h"
 #include "registryrow.h"
 #include "stalled.h"
 #include "synchro.h"
-
-/* SQL text: as synchro_table_covering() has it, the table here that a table's rows are known under */
-#define COVERING(table) \
-	"coalesce((SELECT a.relid::oid FROM pg_partition_ancestors(" table ") WITH ORDINALITY AS a (relid, nr)" \
-	"  WHERE EXISTS (SELECT FROM synchro.watched w WHERE w.relation = a.relid)" \
-	"   OR EXISTS (SELECT FROM synchro.natural_key k WHERE k.relation = a.relid)" \
-	"   OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.relid AND g.tgname = '" SYNCHRO_ROW_TRIGGER "' AND g.tgparentid = 0)" \
-	"  ORDER BY a.nr LIMIT 1), pg_partition_root(" table ")::oid, " table ")"
-
-/* a foreign key that does not only carry out another one of the same table, on a partition of what that references */
-#define IS_FOREIGN_KEY(k) \
-	k ".contype = 'f' AND NOT EXISTS (SELECT FROM pg_constraint carried WHERE carried.oid = " k ".conparentid AND carried.conrelid = " k ".conrelid)"
-
-/* an expression that asks a sequence: tableinfo.c looks for the same */
-#define CALLS_NEXTVAL(expression) expression "::text LIKE '%:funcid " CppAsString2(F_NEXTVAL) " %'"
-
-/*
- * The tables as the registry and the catalogs here have them.  A column is its
- * side's own if the remote makes its values itself: ids from a sequence, and
- * foreign keys that are translated.
- */
-static const char *const tables_query =
-	"WITH RECURSIVE f AS ("
-	" SELECT k.oid, k.conname, k.conrelid, " COVERING("k.confrelid") " AS parent, k.conkey,"
-	"        ARRAY(SELECT a.attname FROM unnest(k.confkey) u JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u) AS referenced,"
-	"        ARRAY(SELECT a.attname FROM unnest(k.conkey) u JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u) AS columns"
-	" FROM pg_constraint k WHERE " IS_FOREIGN_KEY("k")
-	"), concerned AS ("
-	" SELECT w.relation::oid AS id FROM synchro.watched w"
-	" UNION"
-	" SELECT f.parent FROM concerned c JOIN f ON f.conrelid = c.id LEFT JOIN synchro.watched w ON w.relation = c.id"
-	" WHERE NOT f.columns <@ coalesce(w.skip, '{}')"
-	"), described AS MATERIALIZED ("
-	" SELECT c.oid AS relid, c.relname, n.nspname AS schema, format('%I.%I', n.nspname, c.relname) AS name, c.relowner,"
-	"        w.relation IS NOT NULL AS watched, coalesce(w.skip, '{}') AS skip, synchro.table_mode(c.oid) AS mode,"
-	"        w.primary_key AS noted, w.from_sequence, k.columns AS registered, coalesce(k.allow_many, false) AS many, synchro.peer_table(format('%I.%I', n.nspname, c.relname)) AS keys,"
-	"        ARRAY(SELECT a.attname FROM pg_index i CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY u (attnum, position)"
-	"              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum"
-	"              WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid ORDER BY u.position) AS primary_key"
-	" FROM concerned e JOIN pg_class c ON c.oid = e.id JOIN pg_namespace n ON n.oid = c.relnamespace"
-	" LEFT JOIN synchro.watched w ON w.relation = c.oid LEFT JOIN synchro.natural_key k ON k.relation = c.oid"
-	"), d AS MATERIALIZED ("
-	" SELECT *, CASE mode WHEN 'natural key' THEN registered WHEN 'primary key' THEN primary_key ELSE '{}' END AS key,"
-	"        CASE WHEN primary_key <> '{}' OR registered IS NULL THEN primary_key ELSE registered END AS identity FROM described"
-	"), sequence_columns AS MATERIALIZED ("
-	" SELECT a.attrelid, a.attnum FROM pg_attribute a WHERE a.attidentity <> '' AND NOT a.attisdropped"
-	" UNION SELECT b.adrelid, b.adnum FROM pg_attrdef b WHERE " CALLS_NEXTVAL("b.adbin")
-	" UNION SELECT a.attrelid, a.attnum FROM pg_type y JOIN pg_attribute a ON a.atttypid = y.oid AND NOT a.atthasdef AND NOT a.attisdropped"
-	"  WHERE " CALLS_NEXTVAL("y.typdefaultbin")
-	")"
-	"SELECT coalesce(json_agg(json_build_object('relid', d.relid, 'relname', d.relname, 'schema', d.schema, 'name', d.name,"
-	" 'watched', d.watched, 'mode', d.mode, 'many', d.many, 'keys', d.keys, 'key', d.key, 'identity', d.identity,"
-	" 'registered', d.registered, 'primary_key', d.primary_key,"
-	" 'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),"
-	"   'skipped', a.attname = ANY (d.skip), 'generated', a.attgenerated <> '', 'key', a.attname = ANY (d.key),"
-	"   'identity', a.attname = ANY (d.identity), 'not_null', a.attnotnull, 'sequence', q.is_own,"
-	"   'own', (q.is_own AND a.attname = ANY (d.identity) AND NOT a.attname = ANY (d.key))"
-	"     OR EXISTS (SELECT FROM f JOIN d e ON e.relid = f.parent WHERE f.conrelid = d.relid AND a.attnum = ANY (f.conkey)"
-	"       AND e.mode IN ('natural key', 'reference')),"
-	"   'collated', CASE WHEN a.attcollation <> 0 THEN format('%I.%I', l.collnamespace::regnamespace::name, l.collname) END,"
-	"   'deterministic', l.collisdeterministic, 'provider', l.collprovider,"
-	"   'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = a.atttypid),"
-	"   'locale', coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate)) ORDER BY a.attnum), '[]')"
-	"  FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation"
-	"  LEFT JOIN sequence_columns s ON s.attrelid = a.attrelid AND s.attnum = a.attnum"
-	"  CROSS JOIN LATERAL (SELECT CASE WHEN d.noted = d.primary_key AND a.attname = ANY (d.noted) THEN a.attname = ANY (d.from_sequence)"
-	"   ELSE s.attnum IS NOT NULL END AS is_own) q"
-	"  WHERE a.attrelid = d.relid AND a.attnum > 0 AND NOT a.attisdropped),"
-	" 'fks', (SELECT coalesce(json_agg(json_build_object('name', f.conname, 'parent', f.parent, 'columns', f.columns,"
-	"   'referenced', f.referenced, 'in_key', f.columns && d.key)), '[]') FROM f WHERE f.conrelid = d.relid AND NOT f.columns <@ d.skip),"
-	" 'triggers', (SELECT coalesce(json_agg(json_build_object('name', g.tgname, 'function', g.tgfoid::regprocedure::text,"
-	"   'logs', NOT coalesce(p.proconfig @> '{synchro.log_changes=off}', false))), '[]')"
-	"  FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = d.relid AND NOT g.tgisinternal AND d.watched"
-	"  AND g.tgenabled IN ('O', 'A') AND p.prosrc ~* '\\m(insert|update|delete|merge|copy)\\M' AND p.prosrc !~* 'disable_log|synchro\\.log_changes'"
-	"  AND EXISTS (SELECT FROM d o WHERE o.watched AND p.prosrc ~* ('\\m' || regexp_replace(o.relname, '(\\W)', '\\\\\\1', 'g') || '\\M')))"
-	") ORDER BY d.schema, d.relname), '[]')::text FROM d";
 
 /*
  * What $1 and $2 say; x, which follows, are the tables that are there on the
@@ -174,7 +96,7 @@ static const char *const tables_query =
 	", e AS (SELECT x.relid AS child, y.relid AS parent, k.conname, NOT k.condeferrable AND NOT EXISTS (SELECT FROM pg_attribute a" \
 	"   WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND NOT a.attnotnull) AS hard" \
 	"  FROM pg_constraint k JOIN x ON x.oid = k.conrelid JOIN x y ON y.oid = k.confrelid" \
-	"  WHERE " IS_FOREIGN_KEY("k") " AND k.conrelid <> k.confrelid)," \
+	"  WHERE " SYNCHRO_IS_FOREIGN_KEY("k") " AND k.conrelid <> k.confrelid)," \
 	" way AS (SELECT child, parent FROM e UNION SELECT w.child, e.parent FROM way w JOIN e ON e.child = w.parent)," \
 	" hard_way AS (SELECT child, parent FROM e WHERE hard UNION SELECT w.child, e.parent FROM hard_way w JOIN e ON e.child = w.parent WHERE e.hard)," \
 	" circle AS (SELECT a.child AS relid, array_agg(DISTINCT a.parent) AS members FROM way a JOIN way b ON b.child = a.parent AND b.parent = a.child" \
@@ -294,8 +216,8 @@ static const char *const probes_here[] = {
 	" format('ALTER TABLE %s ADD %s;', x.name, replace(pg_get_constraintdef(k.oid), ' NOT VALID', '')), true"
 	" FROM x CROSS JOIN LATERAL pg_partition_tree(x.oid) r JOIN pg_constraint k ON k.conrelid = r.relid AND k.contype = 'f' AND k.conparentid = 0"
 	" JOIN pg_class l ON l.oid = r.relid JOIN pg_namespace n ON n.oid = l.relnamespace"
-	" LEFT JOIN x y ON y.oid = " COVERING("k.confrelid")
-	" WHERE r.relid <> x.oid AND " COVERING("r.relid") " = x.oid AND (y.oid IS NULL OR y.mode IN ('natural key', 'reference'))",
+	" LEFT JOIN x y ON y.oid = " SYNCHRO_COVERING("k.confrelid")
+	" WHERE r.relid <> x.oid AND " SYNCHRO_COVERING("r.relid") " = x.oid AND (y.oid IS NULL OR y.mode IN ('natural key', 'reference'))",
 
 	REFERENCES_WITHOUT_INDEX(HERE),
 	HARD_CIRCLE(HERE),
@@ -571,15 +493,6 @@ static const char *const trigger_fix =
 	" FROM json_to_recordset($1::json) AS t (relid oid, triggers json)"
 	" CROSS JOIN json_to_recordset(t.triggers) AS g (name name, function text, logs boolean)"
 	" WHERE t.relid = $2 AND g.name = $3::name AND g.logs";
-
-/*
- * The SQL that describes the tables, to be run here.
- */
-const char *
-synchro_check_tables_sql(void)
-{
-	return tables_query;
-}
 
 /*
  * The SQL that tells what mends a trigger here, to be run here.
