@@ -15,7 +15,7 @@
  * tried as a whole.
  *
  * With synchro.atomic_pass the parts are only tried, and what is left is pushed
- * at once.
+ * at once, when that goes through: see divisionwhole.c.
  *
  * What may have failed only because of the order is tried once more together
  * when all else is through: rows that exchange unique values, or need each
@@ -43,8 +43,8 @@
  * Some of a list's keys, as a list of its own: reading a batch takes out of
  * its keys what it has already.
  */
-static List *
-slice_keys(const List *keys, int first, int count)
+List *
+synchro_division_slice(const List *keys, int first, int count)
 {
 	const ListCell *cell;
 	List	   *result = NIL;
@@ -124,7 +124,7 @@ synchro_part_begin(SynchroDivision *division, const List *keys)
 	part.context = AllocSetContextCreate(pass->batch_context, "synchro part", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(part.context);
 	part.batch = synchro_pass_batch(pass);
-	part.batch->keys = slice_keys(keys, 0, PG_INT32_MAX / 2);
+	part.batch->keys = synchro_division_slice(keys, 0, PG_INT32_MAX / 2);
 	part.batch->dead = dead_of(division, part.batch->keys);
 	return part;
 }
@@ -165,18 +165,21 @@ synchro_division_require_about_rows(const SynchroDivision *division, const Synch
 		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 
-static void
-park_key(SynchroDivision *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
+/*
+ * Park a row, and note it if it may go through together with others.
+ */
+void
+synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
 {
 	List	   *one = list_make1(unconstify(SynchroBatchKeys *, keys));
-	List	   *dead = dead_of(division, slice_keys(one, position, 1));
+	List	   *dead = dead_of(division, synchro_division_slice(one, position, 1));
 
 	synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
 	division->nparked++;
 	if (synchro_error_may_need_others(error->sqlstate))
 	{
 		MemoryContext old = MemoryContextSwitchTo(division->pass->batch_context);
-		List	   *kept = slice_keys(one, position, 1);
+		List	   *kept = synchro_division_slice(one, position, 1);
 		SynchroIdentities *identities = ((SynchroBatchKeys *) linitial(kept))->identities;
 
 		/* those of a row that others needed go with the part that needed it */
@@ -214,14 +217,14 @@ push_single(SynchroDivision *division, List *keys)
 		synchro_part_send(division, &again, true, false);
 		done = again.error == NULL;
 		if (!done)
-			park_key(division, linitial(keys), 0, again.error);
+			synchro_division_park(division, linitial(keys), 0, again.error);
 		synchro_part_end(division, &again);
 	}
 	else
 	{
 		done = part.error == NULL;
 		if (!done)
-			park_key(division, linitial(keys), 0, part.error);
+			synchro_division_park(division, linitial(keys), 0, part.error);
 	}
 	synchro_part_end(division, &part);
 	return done;
@@ -249,7 +252,7 @@ park_all(SynchroDivision *division, const List *keys)
 			synchro_division_require_about_rows(division, part.error);
 			error = synchro_parking_shared(division->pass, part.batch, table->relid, part.error);
 			for (int i = 0; i < table->identities->count; i++)
-				park_key(division, table, i, error);
+				synchro_division_park(division, table, i, error);
 		}
 		synchro_part_end(division, &part);
 	}
@@ -290,12 +293,42 @@ divide(SynchroDivision *division, List *keys, bool known_bad)
 	/* on its way down, a list is there for each level */
 	context = AllocSetContextCreate(division->pass->batch_context, "synchro division", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(context);
-	first = divide(division, slice_keys(keys, 0, count / 2), false);
+	first = divide(division, synchro_division_slice(keys, 0, count / 2), false);
 	MemoryContextSwitchTo(context);
-	second = divide(division, slice_keys(keys, count / 2, count - count / 2), first);
+	second = divide(division, synchro_division_slice(keys, count / 2, count - count / 2), first);
 	MemoryContextSwitchTo(division->pass->batch_context);
 	MemoryContextDelete(context);
 	return first && second;
+}
+
+/*
+ * The keys of a list that did not fail.
+ */
+List *
+synchro_division_keys_left(const SynchroDivision *division, const List *keys)
+{
+	const ListCell *cell;
+	List	   *result = NIL;
+
+	foreach(cell, keys)
+	{
+		const SynchroBatchKeys *all = lfirst(cell);
+		List	   *one = list_make1(unconstify(SynchroBatchKeys *, all));
+		int			n = all->identities->nidentity;
+		int			first = 0;
+
+		for (int i = 0; i < all->identities->count; i++)
+		{
+			SynchroParked *parked = synchro_parked_find(division->pass->parked, all->relid, &all->identities->values[i * n], n);
+
+			if (parked == NULL || !parked->banned)
+				continue;
+			result = list_concat(result, synchro_division_slice(one, first, i - first));
+			first = i + 1;
+		}
+		result = list_concat(result, synchro_division_slice(one, first, all->identities->count - first));
+	}
+	return result;
 }
 
 /*
@@ -318,16 +351,16 @@ ban(SynchroDivision *division, const List *keys, bool banned)
 }
 
 /*
- * Push rows together that have failed one by one.
+ * Push rows together that have failed one by one.  base: what goes with them.
  */
 static bool
-push_together(SynchroDivision *division, List *keys)
+push_together(SynchroDivision *division, List *keys, const List *base)
 {
 	SynchroPart part;
 	bool		done;
 
 	ban(division, keys, false);
-	part = synchro_part_begin(division, keys);
+	part = synchro_part_begin(division, list_concat_copy(base, keys));
 	synchro_part_send(division, &part, true, false);
 	done = part.error == NULL;
 	synchro_part_end(division, &part);
@@ -339,44 +372,19 @@ push_together(SynchroDivision *division, List *keys)
 }
 
 /*
- * Try what failed by a constraint once more, together, or all but one.
+ * Try what failed by a constraint once more, together, or all but one.  base:
+ * what did not fail, and goes in the same transaction.
  */
 static void
-push_later(SynchroDivision *division)
+push_later(SynchroDivision *division, const List *base)
 {
 	List	   *later = division->later;
 
-	if (later == NIL || division->nparked >= MAX_SINGLES || push_together(division, later))
+	if (later == NIL || division->nparked >= MAX_SINGLES || push_together(division, later, base))
 		return;
 	for (int i = 0; list_length(later) > 2 && list_length(later) <= MAX_LATER && i < list_length(later); i++)
-		if (push_together(division, list_delete_nth_cell(list_copy(later), i)))
+		if (push_together(division, list_delete_nth_cell(list_copy(later), i), base))
 			return;
-}
-
-/*
- * The keys of a list that did not fail.
- */
-static List *
-keys_left(const SynchroDivision *division, const List *keys)
-{
-	const ListCell *cell;
-	List	   *result = NIL;
-
-	foreach(cell, keys)
-	{
-		const SynchroBatchKeys *all = lfirst(cell);
-		List	   *one = list_make1(unconstify(SynchroBatchKeys *, all));
-		int			n = all->identities->nidentity;
-
-		for (int i = 0; i < all->identities->count; i++)
-		{
-			SynchroParked *parked = synchro_parked_find(division->pass->parked, all->relid, &all->identities->values[i * n], n);
-
-			if (parked == NULL || !parked->banned)
-				result = list_concat(result, slice_keys(one, i, 1));
-		}
-	}
-	return result;
 }
 
 /*
@@ -413,6 +421,7 @@ void
 synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError *error, bool final)
 {
 	SynchroDivision division = {pass};
+	bool		atomic = synchro_pass_is_atomic(pass);
 
 	ereport(DEBUG1,
 			(errmsg_internal("synchro: dividing a batch that has failed with %s: %s", error->sqlstate, error->message)));
@@ -420,9 +429,11 @@ synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError
 	division.dead = batch->dead;
 	synchro_division_push_olds(&division);
 	(void) divide(&division, batch->keys, !synchro_error_is_about_rows(error->sqlstate));
-	push_later(&division);
+	if (atomic)
+		synchro_division_join(&division, batch->keys);
+	push_later(&division, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
 	if (final)
-		finish(&division, synchro_pass_is_atomic(pass) ? keys_left(&division, batch->keys) : NIL);
+		finish(&division, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
 	pass->blames_rows = false;
 	MemoryContextSwitchTo(pass->batch_context);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * division.h
- *	  A batch that is being divided; for division.c and divisionolds.c only.
+ *	  A batch that is being divided; for the files division*.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,11 +27,30 @@ typedef struct SynchroPart
 	SynchroRemoteError *error;	/* NULL: it went through */
 } SynchroPart;
 
+/* an order of things, of which the first so many go through together */
+typedef struct SynchroPrefix
+{
+	/* try the first so many; blame: the last of them is parked if they do not go through */
+	bool		(*try) (void *arg, int64 count, bool blame);
+	void	   *arg;
+	int64		good;			/* so many went through when they were tried last */
+} SynchroPrefix;
+
 /* in division.c */
+extern List *synchro_division_slice(const List *keys, int first, int count);
+extern List *synchro_division_keys_left(const SynchroDivision *division, const List *keys);
+extern void synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position,
+								  const SynchroRemoteError *error);
 extern SynchroPart synchro_part_begin(SynchroDivision *division, const List *keys);
 extern void synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final);
 extern void synchro_part_end(SynchroDivision *division, SynchroPart *part);
 extern void synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error);
+
+/* in divisionprefix.c */
+extern bool synchro_prefix_blame(SynchroPrefix *prefix, int64 bad, int64 count);
+
+/* in divisionwhole.c */
+extern void synchro_division_join(SynchroDivision *division, const List *keys);
 
 /* in divisionolds.c */
 extern void synchro_division_push_olds(SynchroDivision *division);

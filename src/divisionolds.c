@@ -26,10 +26,9 @@
 typedef struct Olds
 {
 	SynchroDivision *division;
+	SynchroPrefix prefix;		/* in the order in which they are read */
 	int64		ntried;			/* each as often as it was, since many failed */
 	int			nfound;			/* that are to blame */
-	int64		good;			/* so many went through together when they
-								 * were tried last */
 } Olds;
 
 static bool
@@ -43,8 +42,9 @@ looks_for_each(const Olds *olds)
  * through, so if they do not, that one is parked.
  */
 static bool
-try_olds(Olds *olds, int64 count, bool blame)
+try_olds(void *arg, int64 count, bool blame)
 {
+	Olds	   *olds = arg;
 	SynchroDivision *division = olds->division;
 	SynchroPart part = synchro_part_begin(division, NIL);
 	bool		done;
@@ -66,43 +66,18 @@ try_olds(Olds *olds, int64 count, bool blame)
 }
 
 /*
- * Park one with which the batch fails: with those before it, but not without
- * it.  False if there is none: only COMMIT fails, which is not tried.
- *
- * bad: so many do not go through; 0: not known, it is looked for in steps that
- * double.  Where one follows the other that takes a try or two for each, and none
- * with many rows.  count: how many there are.
+ * Park one with which the batch fails.  bad, count: see synchro_prefix_blame().
+ * False if there is none: only COMMIT fails, which is not tried.
  */
 static bool
 park_one(Olds *olds, int64 bad, int64 count)
 {
-	int64		step = 1;
+	SynchroPrefix *prefix = &olds->prefix;
 
 	/* one of them may take a name that the row which was parked keeps now */
-	if (olds->good > 0 && !try_olds(olds, olds->good, false))
-		olds->good = 0;
-	for (;;)
-	{
-		int64		next;
-		bool		blame;
-
-		if (bad <= olds->good)
-		{
-			if (olds->good >= count)
-				return false;
-			next = Min(olds->good + step, count);
-			step *= 2;
-		}
-		else
-			next = bad - olds->good > 1 ? (olds->good + bad) / 2 : bad;
-		blame = next == olds->good + 1;
-		if (try_olds(olds, next, blame))
-			olds->good = next;
-		else if (blame)
-			return true;
-		else
-			bad = next;
-	}
+	if (prefix->good > 0 && !try_olds(olds, prefix->good, false))
+		prefix->good = 0;
+	return synchro_prefix_blame(prefix, bad, count);
 }
 
 /*
@@ -143,7 +118,7 @@ park_rest(Olds *olds)
 void
 synchro_division_push_olds(SynchroDivision *division)
 {
-	Olds		olds = {division};
+	Olds		olds = {division, {try_olds, &olds}};
 
 	for (;;)
 	{

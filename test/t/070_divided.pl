@@ -1,0 +1,79 @@
+# WHY: what is refused for a reason of its own must not take others along: rows that clash only with each other, that go together
+# only, or that come after a thousand bad ones. Such rows were parked with the bad ones, some of them for ever, or held up all else.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use PostgreSQL::Test::Utils;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+connect_remote($local, $remote);
+
+# A watched table with a natural key, and what else the remote's has.
+sub watched
+{
+	my ($table, $there) = @_;
+
+	both($local, $remote, "CREATE TABLE $table (id serial PRIMARY KEY, name text NOT NULL UNIQUE, code int)");
+	$remote->safe_psql('postgres', "SELECT setval('${table}_id_seq', 1000000); $there");
+	$local->safe_psql('postgres', "SELECT synchro.add_table('$table', '{name}')");
+	return;
+}
+
+sub failed_keys
+{
+	my ($table) = @_;
+
+	return rows($local, "SELECT string_agg(key, ' ' ORDER BY key::int) FROM synchro.failures WHERE relation = '$table'::regclass");
+}
+
+# The cause is mended, and nothing is left of it.
+sub mended
+{
+	my ($table, $mend, $testname) = @_;
+
+	$remote->safe_psql('postgres', $mend);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(sync($local, 'office')->{failed}, 0, "$testname: mended, nothing fails");
+	same($local, $remote, "SELECT name, code FROM $table ORDER BY name", "$testname: all are the same");
+	return;
+}
+
+#
+# One remote transaction for all of a pass: rows that clash with each other only
+#
+watched('one_of', 'ALTER TABLE one_of ADD CONSTRAINT one_code UNIQUE (code)');
+watched('others', '');
+reload_with($local, 'synchro.atomic_pass' => 'on');
+$local->safe_psql('postgres', q{INSERT INTO one_of (name, code) VALUES ('one', 1), ('two', 1), ('three', 3); INSERT INTO others (name) VALUES ('another')});
+is(sync($local, 'office')->{failed}, 1, 'atomic: of two rows that clash with each other one fails');
+is(rows($local, 'SELECT key, sqlstate, constraint_name FROM synchro.failures'), '2|23505|one_code', 'atomic: the later, with its reason');
+is(rows($remote, 'SELECT name FROM one_of UNION ALL SELECT name FROM others ORDER BY 1'), "another\none\nthree", 'atomic: the rest arrives');
+mended('one_of', 'ALTER TABLE one_of DROP CONSTRAINT one_code', 'atomic');
+
+# among many, with a bad one
+$local->safe_psql('postgres', q{DELETE FROM one_of; INSERT INTO one_of (name, code) SELECT 'row ' || i, i FROM generate_series(1, 300) i});
+sync($local, 'office');
+$remote->safe_psql('postgres', 'ALTER TABLE one_of ADD CONSTRAINT one_code UNIQUE (code), ADD CONSTRAINT positive CHECK (code > 0)');
+my $first = rows($local, 'SELECT min(id) - 1 FROM one_of');
+$local->safe_psql('postgres', <<"SQL");
+BEGIN;
+UPDATE one_of SET code = CASE id - $first WHEN 30 THEN -1 WHEN 60 THEN 1001 WHEN 70 THEN 1001 WHEN 80 THEN 1001 ELSE code END;
+UPDATE one_of SET name = 'renamed' WHERE id = $first + 100;
+DELETE FROM one_of WHERE id = $first + 300;
+COMMIT;
+SQL
+is(sync($local, 'office')->{failed}, 3, 'atomic, many: no more fail than have to');
+is(failed_keys('one_of'), join(' ', $first + 30, $first + 70, $first + 80), 'atomic, many: the bad one, and of three that clash with each other two');
+is(rows($remote, q{SELECT name, code FROM one_of WHERE name IN ('row 1', 'row 60', 'row 70', 'renamed', 'row 300') ORDER BY name}),
+	"renamed|100\nrow 1|1\nrow 60|1001\nrow 70|70", 'atomic, many: a name and a delete arrive with the others');
+mended('one_of', 'ALTER TABLE one_of DROP CONSTRAINT one_code, DROP CONSTRAINT positive', 'atomic, many');
+reload_with($local, 'synchro.atomic_pass' => 'off');
+
+$_->stop('fast') foreach $local, $remote;
+done_testing();
