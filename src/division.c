@@ -18,8 +18,7 @@
  * at once, when that goes through: see divisionwhole.c.
  *
  * What may have failed only because of the order is tried once more together
- * when all else is through: rows that exchange unique values, or need each
- * other.
+ * when all else is through, see divisionlater.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,9 +31,6 @@
 
 /* from so many failures on, rows are not looked for one by one */
 #define MAX_SINGLES		1000
-
-/* so many rows are tried together but for one */
-#define MAX_LATER		16
 
 /* parents of parents that are pushed for a single row */
 #define MAX_NESTING		8
@@ -171,24 +167,13 @@ synchro_division_require_about_rows(const SynchroDivision *division, const Synch
 void
 synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
 {
-	List	   *one = list_make1(unconstify(SynchroBatchKeys *, keys));
-	List	   *dead = dead_of(division, synchro_division_slice(one, position, 1));
+	List	   *one = synchro_division_slice(list_make1(unconstify(SynchroBatchKeys *, keys)), position, 1);
+	List	   *dead = dead_of(division, one);
+	SynchroParked *parked;
 
-	synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
+	parked = synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
 	division->nparked++;
-	if (synchro_error_may_need_others(error->sqlstate))
-	{
-		MemoryContext old = MemoryContextSwitchTo(division->pass->batch_context);
-		List	   *kept = synchro_division_slice(one, position, 1);
-		SynchroIdentities *identities = ((SynchroBatchKeys *) linitial(kept))->identities;
-
-		/* those of a row that others needed go with the part that needed it */
-		for (int i = 0; i < identities->nidentity; i++)
-			if (identities->values[i] != NULL)
-				identities->values[i] = pstrdup(identities->values[i]);
-		division->later = list_concat(division->later, kept);
-		MemoryContextSwitchTo(old);
-	}
+	synchro_later_add(division, &division->later, parked, linitial(one), error);
 }
 
 static bool divide(SynchroDivision *division, List *keys, bool known_bad);
@@ -332,62 +317,6 @@ synchro_division_keys_left(const SynchroDivision *division, const List *keys)
 }
 
 /*
- * Have rows counted as failed in this pass, or not.
- */
-static void
-ban(SynchroDivision *division, const List *keys, bool banned)
-{
-	const ListCell *cell;
-
-	foreach(cell, keys)
-	{
-		const SynchroBatchKeys *part = lfirst(cell);
-		SynchroParked *parked = synchro_parked_find(division->pass->parked, part->relid,
-													part->identities->values, part->identities->nidentity);
-
-		if (parked != NULL)
-			parked->banned = banned;
-	}
-}
-
-/*
- * Push rows together that have failed one by one.  base: what goes with them.
- */
-static bool
-push_together(SynchroDivision *division, List *keys, const List *base)
-{
-	SynchroPart part;
-	bool		done;
-
-	ban(division, keys, false);
-	part = synchro_part_begin(division, list_concat_copy(base, keys));
-	synchro_part_send(division, &part, true, false);
-	done = part.error == NULL;
-	synchro_part_end(division, &part);
-	if (done)
-		division->pass->counts.failed -= list_length(keys);
-	else
-		ban(division, keys, true);
-	return done;
-}
-
-/*
- * Try what failed by a constraint once more, together, or all but one.  base:
- * what did not fail, and goes in the same transaction.
- */
-static void
-push_later(SynchroDivision *division, const List *base)
-{
-	List	   *later = division->later;
-
-	if (later == NIL || division->nparked >= MAX_SINGLES || push_together(division, later, base))
-		return;
-	for (int i = 0; list_length(later) > 2 && list_length(later) <= MAX_LATER && i < list_length(later); i++)
-		if (push_together(division, list_delete_nth_cell(list_copy(later), i), base))
-			return;
-}
-
-/*
  * End the pass: its deletes, one by one if they cannot be done at once.
  * keys: what is to be pushed in the same transaction.
  */
@@ -431,7 +360,8 @@ synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError
 	(void) divide(&division, batch->keys, !synchro_error_is_about_rows(error->sqlstate));
 	if (atomic)
 		synchro_division_join(&division, batch->keys);
-	push_later(&division, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
+	if (division.nparked < MAX_SINGLES)
+		synchro_later_push(&division, division.later, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
 	if (final)
 		finish(&division, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
 	pass->blames_rows = false;

@@ -15,7 +15,7 @@ typedef struct SynchroDivision
 {
 	SynchroPass *pass;
 	List	   *dead;			/* of SynchroBatchDead, as the batch has them */
-	List	   *later;			/* of SynchroBatchKeys, a row each: for another try */
+	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
 } SynchroDivision;
 
@@ -26,6 +26,14 @@ typedef struct SynchroPart
 	SynchroBatch *batch;
 	SynchroRemoteError *error;	/* NULL: it went through */
 } SynchroPart;
+
+/* a row that has failed, and may go through together with others */
+typedef struct SynchroLater
+{
+	const SynchroParked *parked;
+	SynchroBatchKeys *keys;		/* of this row; NULL: it has a name of before */
+	SynchroRemoteError error;	/* by itself; not all of it */
+} SynchroLater;
 
 /* an order of things, of which the first so many go through together */
 typedef struct SynchroPrefix
@@ -48,6 +56,11 @@ extern void synchro_division_require_about_rows(const SynchroDivision *division,
 
 /* in divisionprefix.c */
 extern bool synchro_prefix_blame(SynchroPrefix *prefix, int64 bad, int64 count);
+
+/* in divisionlater.c */
+extern void synchro_later_add(SynchroDivision *division, List **later, const SynchroParked *parked, SynchroBatchKeys *keys,
+							  const SynchroRemoteError *error);
+extern void synchro_later_push(SynchroDivision *division, List *later, const List *base);
 
 /* in divisionwhole.c */
 extern void synchro_division_join(SynchroDivision *division, const List *keys);

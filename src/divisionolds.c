@@ -29,6 +29,7 @@ typedef struct Olds
 	SynchroPrefix prefix;		/* in the order in which they are read */
 	int64		ntried;			/* each as often as it was, since many failed */
 	int			nfound;			/* that are to blame */
+	List	   *later;			/* of SynchroLater: they may go through together */
 } Olds;
 
 static bool
@@ -58,7 +59,9 @@ try_olds(void *arg, int64 count, bool blame)
 	done = part.error == NULL;
 	if (!done && blame)
 	{
-		synchro_parking_old(division->pass, &part.batch->last_old, part.error);
+		SynchroParked *parked = synchro_parking_old(division->pass, &part.batch->last_old, part.error);
+
+		synchro_later_add(division, &olds->later, parked, NULL, part.error);
 		olds->nfound++;
 	}
 	synchro_part_end(division, &part);
@@ -103,7 +106,7 @@ park_rest(Olds *olds)
 		if (old->relid != relid)
 			error = synchro_parking_shared(division->pass, part.batch, old->relid, part.error);
 		relid = old->relid;
-		synchro_parking_old(division->pass, old, error);
+		(void) synchro_parking_old(division->pass, old, error);
 	}
 	synchro_part_end(division, &part);
 }
@@ -113,7 +116,9 @@ park_rest(Olds *olds)
  * they are called now, or to take as they are.
  *
  * As long as few have failed, all of the others are tried after each: rows that
- * exchange their names go through together only.
+ * exchange their names go through together only.  Those that were parked
+ * because the first of them was tried without the others are tried together when
+ * these have gone.  That can wait: what is parked has its name of before.
  */
 void
 synchro_division_push_olds(SynchroDivision *division)
@@ -131,6 +136,7 @@ synchro_division_push_olds(SynchroDivision *division)
 		if (part.error == NULL)
 		{
 			synchro_part_end(division, &part);
+			synchro_later_push(division, olds.later, NIL);
 			return;
 		}
 		count = part.batch->nolds;

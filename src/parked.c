@@ -199,6 +199,17 @@ synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
 }
 
 /*
+ * What is parked by now of a row of which that was parked, or NULL.
+ */
+SynchroParked *
+synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked)
+{
+	ParkedSlot *slot = hash_search(set->rows, &parked->row, HASH_FIND, NULL);
+
+	return slot != NULL ? slot->parked : NULL;
+}
+
+/*
  * Hand what is parked on as rows of the log, all that did not fail in this
  * pass.
  */

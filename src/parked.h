@@ -80,6 +80,7 @@ extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid
 										  char **identity, int nidentity);
 extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
 											   const char *array_text);
+extern SynchroParked *synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);

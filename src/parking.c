@@ -142,31 +142,34 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 /*
  * Park a change that the remote has refused.  In a local transaction.  What
  * there is of it is in failure, but for the reason.  name: by which a preview
- * shows it, or NULL.
+ * shows it, or NULL.  Returns it as it is kept, or NULL.
  */
-static void
+static SynchroParked *
 park(SynchroPass *pass, Oid relid, SynchroFailure *failure, const SynchroRemoteError *error, const char *name)
 {
 	const SynchroTable *table = synchro_table_get(relid, true);
+	SynchroParked *parked;
 
 	if (table == NULL)
-		return;
+		return NULL;
 	failure->table = synchro_table_copy(table, CurrentMemoryContext);
 	failure->origin = &synchro_source_find(pass->changes->sources, failure->stamp.source)->origin;
 	describe(pass, error, failure);
 	if (pass->link->preview == NULL)
-		(void) synchro_parked_put(pass->parked, failure);
+		parked = synchro_parked_put(pass->parked, failure);
 	else
 	{
-		SynchroParked *parked = synchro_parked_keep(pass->parked, failure);
 		SynchroIdentities identity = {failure->table->nidentity, 1, 1, failure->identity};
-		MemoryContext old = MemoryContextSwitchTo(pass->parked->context);
+		MemoryContext old;
 
+		parked = synchro_parked_keep(pass->parked, failure);
+		old = MemoryContextSwitchTo(pass->parked->context);
 		parked->name = name != NULL ? pstrdup(name) : synchro_identities_text(&identity, 0);
 		parked->reason = synchro_preview_reason(failure->sqlstate, failure->message);
 		MemoryContextSwitchTo(old);
 	}
 	pass->counts.failed++;
+	return parked;
 }
 
 /*
@@ -297,14 +300,15 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
 }
 
 /*
- * Park a row with a name of before that the remote has refused.
+ * Park a row with a name of before that the remote has refused.  Returns it as
+ * it is kept, or NULL.
  *
  * One that is known by reference, and has another identity now, is parked under
  * that: the rest of the pass has its reference follow (read_olds() in batchread.c), of
  * which nothing is refused.  Else what is gone here would be gone there, too, with all
  * that refers to it.
  */
-void
+SynchroParked *
 synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -312,6 +316,7 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	bool		by_reference;
 	bool		is_there = old->key.kind == SYNCHRO_KIND_OLD[0];
 	SynchroFailure failure = {0};
+	SynchroParked *parked = NULL;
 	char	   *name = name_of_old(pass, old);
 
 	synchro_local_begin("synchro: parking what has failed");
@@ -326,23 +331,25 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		failure.old = old->key.name;
 		failure.stamp = old->key.changed;
-		park(pass, old->relid, &failure, error, name);
+		parked = park(pass, old->relid, &failure, error, name);
 	}
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
+	return parked;
 }
 
 /*
  * Park a change of a row that the remote has refused.  dead: the delete that is
- * sent again with it, or NULL.
+ * sent again with it, or NULL.  Returns it as it is kept, or NULL.
  */
-void
+SynchroParked *
 synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
 					const SynchroBatchDead *dead, const SynchroRemoteError *error)
 {
 	const SynchroIdentities *identities = keys->identities;
 	MemoryContext context = CurrentMemoryContext;
 	SynchroFailure failure = {0};
+	SynchroParked *parked;
 	char	   *name = name_of(pass, keys->relid, identities, position);
 
 	failure.identity = &identities->values[position * identities->nidentity];
@@ -362,7 +369,8 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 		failure.old = dead->key.name;
 	}
 	synchro_local_begin("synchro: parking what has failed");
-	park(pass, keys->relid, &failure, error, name);
+	parked = park(pass, keys->relid, &failure, error, name);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
+	return parked;
 }

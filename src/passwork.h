@@ -89,9 +89,9 @@ extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteErro
 /* in parking.c */
 extern SynchroRemoteError *synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid,
 												  SynchroRemoteError *error);
-extern void synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
-								const SynchroBatchDead *dead, const SynchroRemoteError *error);
-extern void synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error);
+extern SynchroParked *synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
+										  const SynchroBatchDead *dead, const SynchroRemoteError *error);
+extern SynchroParked *synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error);
 
 /* in division.c */
 extern void synchro_division_push(SynchroPass *pass, SynchroBatch *batch,

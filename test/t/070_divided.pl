@@ -75,5 +75,45 @@ is(rows($remote, q{SELECT name, code FROM one_of WHERE name IN ('row 1', 'row 60
 mended('one_of', 'ALTER TABLE one_of DROP CONSTRAINT one_code, DROP CONSTRAINT positive', 'atomic, many');
 reload_with($local, 'synchro.atomic_pass' => 'off');
 
+#
+# Names that are exchanged beside one that is refused
+#
+watched('names', q{ALTER TABLE names ADD CONSTRAINT no_bad CHECK (name <> 'bad')});
+$local->safe_psql('postgres', q{INSERT INTO names (name, code) SELECT 'n' || i, i FROM generate_series(1, 6) i});
+sync($local, 'office');
+foreach my $atomic ('off', 'on')
+{
+	reload_with($local, 'synchro.atomic_pass' => $atomic);
+	$local->safe_psql('postgres', <<'SQL');
+BEGIN;
+UPDATE names SET name = 'x' WHERE code = 1;
+UPDATE names SET name = 'n1' WHERE code = 2;
+UPDATE names SET name = 'n2' WHERE code = 1;
+UPDATE names SET name = 'bad' WHERE code = 6;
+COMMIT;
+SQL
+	is(sync($local, 'office')->{failed}, 1, "names, atomic_pass $atomic: only what is refused fails");
+	is(failed_keys('names'), '6', "names, atomic_pass $atomic: which is told");
+	is(rows($remote, 'SELECT name, code FROM names WHERE code IN (1, 2, 6) ORDER BY code'), "n2|1\nn1|2\nn6|6", "names, atomic_pass $atomic: the exchange arrives");
+
+	# also beside one that clashes with a row of the remote's own
+	$remote->safe_psql('postgres', q{INSERT INTO names (name, code) VALUES ('own', 7); ALTER TABLE names ADD CONSTRAINT few CHECK (name NOT LIKE 'many%'), ADD CONSTRAINT one UNIQUE (code)});
+	$local->safe_psql('postgres', <<'SQL');
+BEGIN;
+UPDATE names SET name = 'x' WHERE code = 1;
+UPDATE names SET name = 'n2' WHERE code = 2;
+UPDATE names SET name = 'n1' WHERE code = 1;
+UPDATE names SET name = 'clashes', code = 7 WHERE code = 3;
+UPDATE names SET name = 'many' WHERE code = 4;
+COMMIT;
+SQL
+	is(sync($local, 'office')->{failed}, 3, "names, atomic_pass $atomic, a clash: that fails, too");
+	is(failed_keys('names'), '3 4 6', "names, atomic_pass $atomic, a clash: each is told");
+	is(rows($remote, 'SELECT name, code FROM names ORDER BY code'), "n1|1\nn2|2\nn3|3\nn4|4\nn5|5\nn6|6\nown|7", "names, atomic_pass $atomic, a clash: the exchange arrives");
+	$local->safe_psql('postgres', q{UPDATE names SET name = 'n' || id, code = id});
+	mended('names', q{DELETE FROM names WHERE code = 7; ALTER TABLE names DROP CONSTRAINT few, DROP CONSTRAINT one}, "names, atomic_pass $atomic");
+}
+reload_with($local, 'synchro.atomic_pass' => 'off');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
