@@ -53,6 +53,8 @@ typedef struct SynchroBatch
 	char	   *snapshot;		/* where the pass has come to, or NULL */
 	SynchroParkedSet *parked;	/* what of it failed is left out */
 	int64		max_olds;		/* only so many rows with names of before */
+	TimestampTz olds_turn;		/* of them, those that have failed by
+								 * themselves later than that come last */
 	int64		nolds;			/* how many it has */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
 	bool		note_olds;		/* fill the next */

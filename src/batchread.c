@@ -222,29 +222,33 @@ note_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroC
 }
 
 /*
- * What has failed in this pass of a row with a name of before, or NULL.
+ * What is parked of a row with a name of before, or NULL.
  */
 static const SynchroParked *
-failed_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+parked_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
 {
 	const SynchroTable *table = changed->table;
-	const SynchroParked *parked = NULL;
 
-	if (batch->parked->count > 0)
-		parked = synchro_parked_find(batch->parked, changed->relid,
-									 synchro_identities_values(table, table->identity, table->nidentity,
-															   old_name->identity),
-									 table->nidentity);
-	return parked != NULL && parked->banned ? parked : NULL;
+	if (batch->parked->count == 0)
+		return NULL;
+	return synchro_parked_find(batch->parked, changed->relid,
+							   synchro_identities_values(table, table->identity, table->nidentity, old_name->identity),
+							   table->nidentity);
 }
 
 /*
- * Is a row with a name of before to be left out, since only the first ones are
- * wanted?
+ * Is a row with a name of before to be left out: because it has failed in
+ * this pass, or only the first ones are wanted?  last: only those that come last
+ * are wanted, or else only the others.
  */
 static bool
-leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
+			  const SynchroParked *parked, bool last)
 {
+	if (parked != NULL && parked->banned)
+		return true;
+	if ((parked != NULL && parked->alone > batch->olds_turn) != last)
+		return true;
 	if (batch->nolds >= batch->max_olds)
 		return true;
 	batch->nolds++;
@@ -289,10 +293,10 @@ read_names(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *n
  *
  * Of rows known by reference that have failed only the reference follows: whoever
  * has its identity of before by now is another row, and the remote's must not be
- * taken for that one's, nor go.
+ * taken for that one's, nor go.  last: see leave_out_old().
  */
 static void
-read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
+read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 {
 	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro olds",
@@ -301,7 +305,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 	SynchroIdentities *identities = synchro_identities_create(lt->table);
 	SynchroIdentities *moved = synchro_identities_create(lt->table);
 	SynchroChangedKey old_name;
-	SynchroBytes last = {0};
+	SynchroBytes before = {0};
 	bool		left_out = false;
 	bool		only_moves = false;
 
@@ -309,18 +313,18 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 	while (synchro_changes_next_old(changed, &old_name))
 	{
 		SynchroBytes identity = old_name.identity;
-		bool		same = last.data != NULL && last.len == identity.len &&
-			memcmp(last.data, identity.data, identity.len) == 0;
+		bool		same = before.data != NULL && before.len == identity.len &&
+			memcmp(before.data, identity.data, identity.len) == 0;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
 		{
-			const SynchroParked *failed = failed_old(batch, changed, &old_name);
+			const SynchroParked *parked = parked_old(batch, changed, &old_name);
 
-			only_moves = failed != NULL && failed->moves && batch->max_olds > 0;
-			left_out = failed != NULL ? !only_moves : leave_out_old(batch, changed, &old_name);
+			only_moves = parked != NULL && parked->banned && parked->moves && batch->max_olds > 0 && !last;
+			left_out = !only_moves && leave_out_old(batch, changed, &old_name, parked, last);
 		}
-		last = identity;
+		before = identity;
 		if (left_out)
 			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
@@ -343,7 +347,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
 			moved = synchro_identities_create(lt->table);
-			last.data = NULL;
+			before.data = NULL;
 		}
 	}
 	if (lt->table->watched)
@@ -351,6 +355,20 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed)
 	read_names(batch, lt, moved);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+static void
+read_all_olds(SynchroBatch *batch, bool last)
+{
+	ListCell   *cell;
+
+	foreach(cell, batch->olds->tables)
+	{
+		SynchroChangedTable *changed = lfirst(cell);
+
+		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
+			read_olds(batch, changed, last);
+	}
 }
 
 /*
@@ -490,12 +508,11 @@ synchro_batch_read(SynchroBatch *batch)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;
 	foreach(cell, batch->extras)
 		synchro_stream_all_names(batch->link, synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false));
-	foreach(cell, batch->olds->tables)
+	read_all_olds(batch, false);
+	if (batch->olds_turn != PG_INT64_MAX)
 	{
-		SynchroChangedTable *changed = lfirst(cell);
-
-		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
-			read_olds(batch, changed);
+		synchro_changes_rewind(batch->olds);
+		read_all_olds(batch, true);
 	}
 	foreach(cell, batch->dead)
 	{

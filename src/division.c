@@ -122,6 +122,7 @@ synchro_part_begin(SynchroDivision *division, const List *keys)
 	part.batch = synchro_pass_batch(pass);
 	part.batch->keys = synchro_division_slice(keys, 0, PG_INT32_MAX / 2);
 	part.batch->dead = dead_of(division, part.batch->keys);
+	part.batch->olds_turn = division->olds_turn;
 	return part;
 }
 
@@ -162,16 +163,18 @@ synchro_division_require_about_rows(const SynchroDivision *division, const Synch
 }
 
 /*
- * Park a row, and note it if it may go through together with others.
+ * Park a row, and note it if it may go through together with others.  shared:
+ * see synchro_parking_key().
  */
 void
-synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position, const SynchroRemoteError *error)
+synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position,
+					  const SynchroRemoteError *error, bool shared)
 {
 	List	   *one = synchro_division_slice(list_make1(unconstify(SynchroBatchKeys *, keys)), position, 1);
 	List	   *dead = dead_of(division, one);
 	SynchroParked *parked;
 
-	parked = synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error);
+	parked = synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error, shared);
 	division->nparked++;
 	synchro_later_add(division, &division->later, parked, linitial(one), error);
 }
@@ -202,14 +205,14 @@ push_single(SynchroDivision *division, List *keys)
 		synchro_part_send(division, &again, true, false);
 		done = again.error == NULL;
 		if (!done)
-			synchro_division_park(division, linitial(keys), 0, again.error);
+			synchro_division_park(division, linitial(keys), 0, again.error, false);
 		synchro_part_end(division, &again);
 	}
 	else
 	{
 		done = part.error == NULL;
 		if (!done)
-			synchro_division_park(division, linitial(keys), 0, part.error);
+			synchro_division_park(division, linitial(keys), 0, part.error, false);
 	}
 	synchro_part_end(division, &part);
 	return done;
@@ -237,7 +240,7 @@ park_all(SynchroDivision *division, const List *keys)
 			synchro_division_require_about_rows(division, part.error);
 			error = synchro_parking_shared(division->pass, part.batch, table->relid, part.error);
 			for (int i = 0; i < table->identities->count; i++)
-				synchro_division_park(division, table, i, error);
+				synchro_division_park(division, table, i, error, true);
 		}
 		synchro_part_end(division, &part);
 	}
@@ -349,21 +352,23 @@ finish(SynchroDivision *division, const List *keys)
 void
 synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError *error, bool final)
 {
-	SynchroDivision division = {pass};
+	SynchroDivision division = {pass, .olds_turn = PG_INT64_MAX};
 	bool		atomic = synchro_pass_is_atomic(pass);
+	List	   *keys;
 
 	ereport(DEBUG1,
 			(errmsg_internal("synchro: dividing a batch that has failed with %s: %s", error->sqlstate, error->message)));
 	MemoryContextSwitchTo(pass->batch_context);
 	division.dead = batch->dead;
 	synchro_division_push_olds(&division);
-	(void) divide(&division, batch->keys, !synchro_error_is_about_rows(error->sqlstate));
+	keys = synchro_division_by_turn(pass, batch->keys);
+	(void) divide(&division, keys, !synchro_error_is_about_rows(error->sqlstate));
 	if (atomic)
-		synchro_division_join(&division, batch->keys);
+		synchro_division_join(&division, keys);
 	if (division.nparked < MAX_SINGLES)
-		synchro_later_push(&division, division.later, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
+		synchro_later_push(&division, division.later, atomic ? synchro_division_keys_left(&division, keys) : NIL);
 	if (final)
-		finish(&division, atomic ? synchro_division_keys_left(&division, batch->keys) : NIL);
+		finish(&division, atomic ? synchro_division_keys_left(&division, keys) : NIL);
 	pass->blames_rows = false;
 	MemoryContextSwitchTo(pass->batch_context);
 }

@@ -15,6 +15,7 @@ typedef struct SynchroDivision
 {
 	SynchroPass *pass;
 	List	   *dead;			/* of SynchroBatchDead, as the batch has them */
+	TimestampTz olds_turn;		/* as all of its parts have it */
 	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
 } SynchroDivision;
@@ -48,11 +49,14 @@ typedef struct SynchroPrefix
 extern List *synchro_division_slice(const List *keys, int first, int count);
 extern List *synchro_division_keys_left(const SynchroDivision *division, const List *keys);
 extern void synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, int position,
-								  const SynchroRemoteError *error);
+								  const SynchroRemoteError *error, bool shared);
 extern SynchroPart synchro_part_begin(SynchroDivision *division, const List *keys);
 extern void synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final);
 extern void synchro_part_end(SynchroDivision *division, SynchroPart *part);
 extern void synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error);
+
+/* in divisionturn.c */
+extern List *synchro_division_by_turn(const SynchroPass *pass, List *keys);
 
 /* in divisionprefix.c */
 extern bool synchro_prefix_blame(SynchroPrefix *prefix, int64 bad, int64 count);

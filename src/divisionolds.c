@@ -59,7 +59,7 @@ try_olds(void *arg, int64 count, bool blame)
 	done = part.error == NULL;
 	if (!done && blame)
 	{
-		SynchroParked *parked = synchro_parking_old(division->pass, &part.batch->last_old, part.error);
+		SynchroParked *parked = synchro_parking_old(division->pass, &part.batch->last_old, part.error, false);
 
 		synchro_later_add(division, &olds->later, parked, NULL, part.error);
 		olds->nfound++;
@@ -84,31 +84,48 @@ park_one(Olds *olds, int64 bad, int64 count)
 }
 
 /*
- * So much has failed that the rest goes together, or waits.
+ * Push all that are left, or park those that come after the first so many.
  */
-static void
-park_rest(Olds *olds)
+static bool
+push_or_park(Olds *olds, int64 count)
 {
 	SynchroDivision *division = olds->division;
 	SynchroPart part = synchro_part_begin(division, NIL);
+	bool		done;
 	SynchroRemoteError *error = NULL;
 	Oid			relid = InvalidOid;
-	ListCell   *cell;
 
 	part.batch->note_olds = true;
 	synchro_part_send(division, &part, true, false);
-	if (part.error != NULL && part.batch->all_olds == NIL)
+	done = part.error == NULL;
+	if (!done && part.batch->all_olds == NIL)
 		synchro_quarantine_report(division->pass, part.error);
-	foreach(cell, part.error != NULL ? part.batch->all_olds : NIL)
+	for (int64 i = count; !done && i < list_length(part.batch->all_olds); i++)
 	{
-		const SynchroBatchOld *old = lfirst(cell);
+		const SynchroBatchOld *old = list_nth(part.batch->all_olds, (int) i);
 
 		if (old->relid != relid)
 			error = synchro_parking_shared(division->pass, part.batch, old->relid, part.error);
 		relid = old->relid;
-		(void) synchro_parking_old(division->pass, old, error);
+		(void) synchro_parking_old(division->pass, old, error, true);
 	}
 	synchro_part_end(division, &part);
+	return done;
+}
+
+/*
+ * So much has failed that the rest goes together, or waits: but for those that
+ * are known to go.
+ */
+static void
+park_rest(Olds *olds)
+{
+	int64		good = olds->prefix.good;
+
+	if (good > 0 && !try_olds(olds, good, false))
+		good = 0;
+	if (!push_or_park(olds, good) && good > 0)
+		(void) push_or_park(olds, 0);
 }
 
 /*
@@ -124,6 +141,8 @@ void
 synchro_division_push_olds(SynchroDivision *division)
 {
 	Olds		olds = {division, {try_olds, &olds}};
+
+	division->olds_turn = synchro_parked_turn(division->pass->parked, MAX_SINGLES);
 
 	for (;;)
 	{

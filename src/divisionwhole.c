@@ -57,7 +57,7 @@ try_keys(void *arg, int64 count, bool blame)
 		synchro_division_require_about_rows(division, part.error);
 	if (!done && blame)
 	{
-		synchro_division_park(division, linitial(synchro_division_slice(whole->keys, (int) count - 1, 1)), 0, part.error);
+		synchro_division_park(division, linitial(synchro_division_slice(whole->keys, (int) count - 1, 1)), 0, part.error, false);
 		whole->nfound++;
 	}
 	synchro_part_end(division, &part);
@@ -85,7 +85,7 @@ park_rest(Whole *whole)
 			SynchroRemoteError *error = synchro_parking_shared(division->pass, part.batch, table->relid, part.error);
 
 			for (int i = 0; i < table->identities->count; i++)
-				synchro_division_park(division, table, i, error);
+				synchro_division_park(division, table, i, error, true);
 		}
 	}
 	synchro_part_end(division, &part);

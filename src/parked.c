@@ -98,6 +98,7 @@ load_change(TupleTableSlot *slot, void *arg)
 	parked.changed_at = DatumGetTimestampTz(slot->tts_values[3]);
 	parked.record = synchro_key_unseal(synchro_datum_bytes(slot->tts_values[4]), parked.relid, parked.layout);
 	parked.due = DatumGetBool(slot->tts_values[5]);
+	parked.alone = slot->tts_isnull[6] ? 0 : DatumGetTimestampTz(slot->tts_values[6]);
 
 	table = synchro_table_get(parked.relid, true);
 	if (table == NULL)
@@ -112,6 +113,7 @@ load_change(TupleTableSlot *slot, void *arg)
 		parked.row = row_key(parked.relid,
 							 synchro_identities_values(table, table->identity, table->nidentity, record.identity),
 							 table->nidentity);
+		parked.has_name = record.has_old || record.op == SYNCHRO_OP_DELETE;
 	}
 	set->any_due |= parked.due;
 	remember(set, &parked);
@@ -141,7 +143,7 @@ synchro_parked_load(const char *server, bool all_due)
 	values[0] = CStringGetTextDatum(server);
 	values[1] = BoolGetDatum(all_due);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp()"
+	synchro_sql_query("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp(), alone_at"
 					  " FROM synchro.parked WHERE server = $1::name AND record IS NOT NULL",
 					  lengthof(types), types, values, NULL,
 					  synchro_sql_callback(load_change, set));
@@ -207,6 +209,42 @@ synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked)
 	ParkedSlot *slot = hash_search(set->rows, &parked->row, HASH_FIND, NULL);
 
 	return slot != NULL ? slot->parked : NULL;
+}
+
+static int
+compare_times(const void *a, const void *b)
+{
+	const TimestampTz *x = a;
+	const TimestampTz *y = b;
+
+	return *x < *y ? -1 : *x > *y ? 1 : 0;
+}
+
+/*
+ * Of rows with names of before that are to be tried, so many have their turn
+ * first: those that have not failed by themselves since that time.
+ */
+TimestampTz
+synchro_parked_turn(const SynchroParkedSet *set, int count)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	TimestampTz *times;
+	TimestampTz result = PG_INT64_MAX;
+	int			ntimes = 0;
+
+	if (set->count <= count)
+		return result;
+	times = palloc(sizeof(TimestampTz) * set->count);
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+		if (slot->parked->has_name && slot->parked->due)
+			times[ntimes++] = slot->parked->alone;
+	qsort(times, ntimes, sizeof(TimestampTz), compare_times);
+	if (ntimes > count)
+		result = times[count - 1];
+	pfree(times);
+	return result;
 }
 
 /*
@@ -294,13 +332,15 @@ make_record(const SynchroFailure *failure)
 }
 
 static void
-fill_parked(SynchroParked *parked, const SynchroFailure *failure)
+fill_parked(SynchroParked *parked, const SynchroFailure *failure, const SynchroParked *known)
 {
 	parked->row = row_key(failure->table->relid, failure->identity, failure->table->nidentity);
 	parked->relid = failure->table->relid;
 	parked->layout = failure->table->layout;
 	parked->changed_at = failure->stamp.at;
 	parked->record = make_record(failure);
+	parked->has_name = failure->has_old || failure->op == SYNCHRO_OP_DELETE;
+	parked->alone = !failure->shared ? GetCurrentTimestamp() : known != NULL ? known->alone : 0;
 	parked->banned = true;
 	parked->moves = failure->moves;
 }
@@ -314,7 +354,7 @@ synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure)
 {
 	SynchroParked parked = {0};
 
-	fill_parked(&parked, failure);
+	fill_parked(&parked, failure, synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity));
 	remember(set, &parked);
 	return synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
 }
@@ -340,6 +380,7 @@ synchro_parked_kept(const SynchroParkedSet *set)
 /*
  * Park a change, or note that it has failed once more.  In a local
  * transaction.  It is not tried again in this pass, until the caller says so.
+ * A reason of its own is kept as long as it is not tried by itself again.
  */
 SynchroParked *
 synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
@@ -350,13 +391,13 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	SynchroIdentities readable = {failure->table->nidentity, 1, 1, failure->identity};
 	SynchroSqlScope scope;
 	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
-	UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID};
+	UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	bool		isnull;
 	MemoryContext context = CurrentMemoryContext;
 
-	fill_parked(&parked, failure);
+	fill_parked(&parked, failure, known);
 	values[0] = CStringGetTextDatum(set->server);
 	values[1] = ObjectIdGetDatum(parked.relid);
 	values[2] = Int32GetDatum((int32) parked.layout);
@@ -376,16 +417,23 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	values[13] = nulls[13] ? (Datum) 0 : CStringGetTextDatum(failure->detail);
 	nulls[14] = failure->hint == NULL;
 	values[14] = nulls[14] ? (Datum) 0 : CStringGetTextDatum(failure->hint);
+	nulls[15] = parked.alone == 0;
+	values[15] = TimestampTzGetDatum(parked.alone);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (known != NULL)
+	if (known != NULL && failure->shared && known->alone != 0)
+		synchro_sql_run("UPDATE synchro.parked SET layout = $3, record = $4, operation = $6, changed_at = $7, origin = $8,"
+						" attempts = attempts + 1, last_failed = clock_timestamp(),"
+						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
+						lengthof(types), types, values, nulls);
+	else if (known != NULL)
 		synchro_sql_run("UPDATE synchro.parked SET layout = $3, record = $4, operation = $6, changed_at = $7, origin = $8,"
 						" sqlstate = $9, message = $10, constraint_name = $11, detail = $14, hint = $15, attempts = attempts + 1, last_failed = clock_timestamp(),"
-						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
+						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") ", alone_at = $16 WHERE id = $13 RETURNING id",
 						lengthof(types), types, values, nulls);
 	else
 		synchro_sql_run("INSERT INTO synchro.parked (server, relation, layout, record, key, operation, changed_at, origin,"
-						" sqlstate, message, constraint_name, detail, hint, next_attempt)"
-						" VALUES ($1::name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $15, " NEXT_ATTEMPT("1", "$12") ") RETURNING id",
+						" sqlstate, message, constraint_name, detail, hint, next_attempt, alone_at)"
+						" VALUES ($1::name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $15, " NEXT_ATTEMPT("1", "$12") ", $16) RETURNING id",
 						lengthof(types), types, values, nulls);
 	if (SPI_processed == 1)
 		parked.id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

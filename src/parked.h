@@ -25,6 +25,8 @@ typedef struct SynchroParked
 	uint32		layout;
 	TimestampTz changed_at;
 	SynchroBytes record;		/* as in the log */
+	TimestampTz alone;			/* when it has failed by itself; 0: never */
+	bool		has_name;		/* of before, or is a delete */
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
 	bool		moves;			/* though what it was called before goes along */
@@ -58,6 +60,8 @@ typedef struct SynchroFailure
 	const pg_uuid_t *origin;
 	const char *sqlstate;
 	const char *message;
+	bool		shared;			/* it was not tried by itself: the reason is
+								 * another's, if it has none of its own */
 	/* these may be NULL */
 	const char *constraint;
 	const char *detail;
@@ -81,6 +85,7 @@ extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid
 extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
 											   const char *array_text);
 extern SynchroParked *synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked);
+extern TimestampTz synchro_parked_turn(const SynchroParkedSet *set, int count);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);

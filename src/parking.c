@@ -300,8 +300,8 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
 }
 
 /*
- * Park a row with a name of before that the remote has refused.  Returns it as
- * it is kept, or NULL.
+ * Park a row with a name of before that the remote has refused.  shared: the
+ * error is that of all that was tried with it.  Returns it as it is kept, or NULL.
  *
  * One that is known by reference, and has another identity now, is parked under
  * that: the rest of the pass has its reference follow (read_olds() in batchread.c), of
@@ -309,7 +309,7 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
  * that refers to it.
  */
 SynchroParked *
-synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error)
+synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error, bool shared)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const SynchroTable *table;
@@ -331,6 +331,7 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		failure.old = old->key.name;
 		failure.stamp = old->key.changed;
+		failure.shared = shared;
 		parked = park(pass, old->relid, &failure, error, name);
 	}
 	synchro_local_commit();
@@ -340,11 +341,12 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 
 /*
  * Park a change of a row that the remote has refused.  dead: the delete that is
- * sent again with it, or NULL.  Returns it as it is kept, or NULL.
+ * sent again with it, or NULL.  shared: the error is that of all that was tried
+ * with it.  Returns it as it is kept, or NULL.
  */
 SynchroParked *
 synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
-					const SynchroBatchDead *dead, const SynchroRemoteError *error)
+					const SynchroBatchDead *dead, const SynchroRemoteError *error, bool shared)
 {
 	const SynchroIdentities *identities = keys->identities;
 	MemoryContext context = CurrentMemoryContext;
@@ -354,6 +356,7 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 
 	failure.identity = &identities->values[position * identities->nidentity];
 	failure.op = SYNCHRO_OP_UPDATE;
+	failure.shared = shared;
 	if (identities->stamps != NULL)
 	{
 		failure.stamp = identities->stamps[position].changed;

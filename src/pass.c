@@ -210,6 +210,7 @@ synchro_pass_batch(SynchroPass *pass)
 	batch->ensured = pass->ensured;
 	batch->parked = pass->parked;
 	batch->max_olds = PG_INT64_MAX;
+	batch->olds_turn = PG_INT64_MAX;
 	return batch;
 }
 

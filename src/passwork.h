@@ -90,8 +90,9 @@ extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteErro
 extern SynchroRemoteError *synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid,
 												  SynchroRemoteError *error);
 extern SynchroParked *synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
-										  const SynchroBatchDead *dead, const SynchroRemoteError *error);
-extern SynchroParked *synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error);
+										  const SynchroBatchDead *dead, const SynchroRemoteError *error, bool shared);
+extern SynchroParked *synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error,
+										  bool shared);
 
 /* in division.c */
 extern void synchro_division_push(SynchroPass *pass, SynchroBatch *batch,

@@ -46,8 +46,9 @@ SELECT pg_catalog.brin_desummarize_range('synchro.log_0_txid', 0), pg_catalog.br
 --
 -- What has failed is settled by the batch that has it
 --
-ALTER TABLE synchro.parked ADD COLUMN sent_with uuid;
+ALTER TABLE synchro.parked ADD COLUMN sent_with uuid, ADD COLUMN alone_at timestamptz;
 COMMENT ON COLUMN synchro.parked.sent_with IS 'position token of the last batch that has it: with that one it is done';
+COMMENT ON COLUMN synchro.parked.alone_at IS 'when it has failed by itself, so the reason is its own; NULL: never';
 ALTER TABLE synchro.stalled ADD COLUMN sent_with uuid, ADD COLUMN sent_all boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN synchro.stalled.sent_with IS 'position token of the last batch that has something of it';
 COMMENT ON COLUMN synchro.stalled.sent_all IS 'that batch ends it; else it has only what rows were called before';

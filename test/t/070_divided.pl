@@ -115,5 +115,33 @@ SQL
 }
 reload_with($local, 'synchro.atomic_pass' => 'off');
 
+#
+# More bad rows than are looked for one by one: those that come after them have their turn
+#
+watched('many', 'ALTER TABLE many ADD CONSTRAINT positive CHECK (code > 0)');
+$local->safe_psql('postgres', q{INSERT INTO many (name, code) SELECT 'row ' || i, CASE WHEN i <= 1200 OR i % 2 = 0 THEN -i ELSE i END FROM generate_series(1, 2400) i});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($remote, 'SELECT count(*) FROM many'), 600, 'many: all good rows have arrived');
+is(rows($local, q{SELECT count(*), min(attempts), count(DISTINCT key), min(sqlstate) FROM synchro.failures}), '1800|2|1800|23514', 'many: the bad ones wait');
+is(rows($local, q{SELECT count(DISTINCT message), count(*) FROM synchro.failures WHERE message !~ 'check constraint "positive"'}), '0|0', 'many: each with its reason');
+
+# what has not been tried by itself for longest has its turn
+$local->safe_psql('postgres', q{UPDATE many SET code = 1000 + id WHERE id = 1100});
+sync($local, 'office');
+is(rows($remote, 'SELECT code FROM many WHERE code = 2100'), '2100', 'many: one that is mended arrives');
+mended('many', 'ALTER TABLE many DROP CONSTRAINT positive', 'many');
+
+watched('renamed', q{ALTER TABLE renamed ADD CONSTRAINT no_bad CHECK (name NOT LIKE 'bad%')});
+$local->safe_psql('postgres', q{INSERT INTO renamed (name, code) SELECT 'row ' || i, i FROM generate_series(1, 600) i});
+sync($local, 'office');
+$local->safe_psql('postgres', q{UPDATE renamed SET name = CASE WHEN id <= 400 THEN 'bad ' ELSE 'good ' END || id});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($remote, q{SELECT count(*) FILTER (WHERE name LIKE 'good%'), count(*) FILTER (WHERE name LIKE 'row%') FROM renamed}), '200|400', 'renamed: all that may have arrived');
+is(rows($local, q{SELECT count(*), min(attempts), count(DISTINCT key), min(sqlstate) FROM synchro.failures}), '400|2|400|23514', 'renamed: the others wait');
+$local->safe_psql('postgres', q{UPDATE renamed SET name = 'good ' || id WHERE id = 300});
+sync($local, 'office');
+is(rows($remote, q{SELECT name FROM renamed WHERE code = 300}), 'good 300', 'renamed: one that is mended arrives');
+mended('renamed', 'ALTER TABLE renamed DROP CONSTRAINT no_bad', 'renamed');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
