@@ -143,5 +143,40 @@ sync($local, 'office');
 is(rows($remote, q{SELECT name FROM renamed WHERE code = 300}), 'good 300', 'renamed: one that is mended arrives');
 mended('renamed', 'ALTER TABLE renamed DROP CONSTRAINT no_bad', 'renamed');
 
+#
+# Unique values that are exchanged, beside several that others have
+#
+watched('codes', '');
+$local->safe_psql('postgres', q{INSERT INTO codes (name, code) SELECT 'row ' || i, i FROM generate_series(1, 40) i});
+sync($local, 'office');
+$remote->safe_psql('postgres', q{ALTER TABLE codes ADD CONSTRAINT one_code UNIQUE (code); INSERT INTO codes (name, code) VALUES ('own 1', 501), ('own 2', 502), ('own 3', 503)});
+foreach my $atomic ('off', 'on')
+{
+	reload_with($local, 'synchro.atomic_pass' => $atomic);
+	$local->safe_psql('postgres', q{UPDATE codes SET code = CASE id WHEN 1 THEN 40 WHEN 40 THEN 1 WHEN 5 THEN 501 WHEN 35 THEN 502 ELSE code END});
+	is(sync($local, 'office')->{failed}, 2, "codes, atomic_pass $atomic: what clashes fails");
+	is(failed_keys('codes'), '5 35', "codes, atomic_pass $atomic: which is told");
+	is(rows($remote, q{SELECT name, code FROM codes WHERE name IN ('row 1', 'row 40', 'row 5', 'row 35') ORDER BY name}), "row 1|40\nrow 35|35\nrow 40|1\nrow 5|5",
+		"codes, atomic_pass $atomic: the exchange arrives");
+
+	# three go round, two clash, one of them with a value that one of these leaves, and one needs the value of a row that stays
+	$local->safe_psql('postgres', q{UPDATE codes SET code = CASE id WHEN 2 THEN 20 WHEN 20 THEN 38 WHEN 38 THEN 2 WHEN 7 THEN 503 WHEN 39 THEN 7 ELSE code END});
+	is(sync($local, 'office')->{failed}, 4, "codes, atomic_pass $atomic, three: what clashes fails, and what needs that");
+	is(failed_keys('codes'), '5 7 35 39', "codes, atomic_pass $atomic, three: which is told");
+	is(rows($remote, q{SELECT name, code FROM codes WHERE name IN ('row 2', 'row 20', 'row 38', 'row 7', 'row 39') ORDER BY name}),
+		"row 2|20\nrow 20|38\nrow 38|2\nrow 39|39\nrow 7|7", "codes, atomic_pass $atomic, three: they arrive");
+
+	# with some that clash with each other only, and one that takes a value which another leaves
+	$local->safe_psql('postgres', q{UPDATE codes SET code = CASE id WHEN 3 THEN 4 WHEN 4 THEN 3 WHEN 10 THEN 601 WHEN 12 THEN 601 WHEN 14 THEN 601 WHEN 36 THEN 10 ELSE code END});
+	is(sync($local, 'office')->{failed}, 6, "codes, atomic_pass $atomic, each other: all but one fail");
+	is(failed_keys('codes'), '5 7 12 14 35 39', "codes, atomic_pass $atomic, each other: which is told");
+	is(rows($remote, q{SELECT name, code FROM codes WHERE name IN ('row 3', 'row 4', 'row 10', 'row 36') ORDER BY name}),
+		"row 10|601\nrow 3|4\nrow 36|10\nrow 4|3", "codes, atomic_pass $atomic, each other: the others arrive");
+	$local->safe_psql('postgres', q{UPDATE codes SET code = id});
+	is(sync($local, 'office')->{failed}, 0, "codes, atomic_pass $atomic: back to what it was");
+}
+reload_with($local, 'synchro.atomic_pass' => 'off');
+mended('codes', q{DELETE FROM codes WHERE name LIKE 'own%'; ALTER TABLE codes DROP CONSTRAINT one_code}, 'codes');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
