@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+#include "rowerror.h"
 
 /*
  * Append the definitions of functions that try statements, and say what was
@@ -33,8 +34,10 @@ synchro_sql_define_try(StringInfo sql)
 	appendStringInfoString(sql,
 						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try(statement text, OUT state text, OUT message text, OUT constraint_name text)"
 						   " LANGUAGE plpgsql AS $synchro$ BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN"
-						   " GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME;"
-						   " IF pg_catalog.left(state, 2) IN ('08', '25', '40', '42', '53', '55', '57', '58') THEN RAISE; END IF; END $synchro$;"
+						   " GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME; IF ");
+	synchro_sql_not_about_rows(sql, "state");
+	appendStringInfoString(sql,
+						   " THEN RAISE; END IF; END $synchro$;"
 						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try_all(statements text[], again boolean,"
 						   " OUT place integer, OUT state text, OUT message text, OUT constraint_name text)"
 						   " RETURNS SETOF record LANGUAGE plpgsql STRICT AS $synchro$"

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 
 #include "division.h"
+#include "rowerror.h"
 
 /* from so many failures on, rows are not looked for one by one */
 #define MAX_SINGLES		1000

@@ -22,6 +22,7 @@
 
 #include "applysql.h"
 #include "division.h"
+#include "rowerror.h"
 
 /* so many rows are tried together but for one */
 #define MAX_ALL_BUT_ONE	16

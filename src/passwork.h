@@ -79,8 +79,6 @@ extern void synchro_pass_delete_extras(SynchroPass *pass);
 extern void synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int64 *newest);
 
 /* in quarantine.c */
-extern bool synchro_error_is_about_rows(const char *state);
-extern bool synchro_error_may_need_others(const char *state);
 extern List *synchro_quarantine_named(SynchroLink *link, const SynchroRemoteError *error, const char *sqlstate);
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);

@@ -26,10 +26,10 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "passwork.h"
 #include "pushcall.h"
 #include "pusher.h"
 #include "reader.h"
+#include "rowerror.h"
 
 /* how often a waiting caller looks whether the worker waits for it, ms */
 #define BLOCKED_CHECK_INTERVAL 500

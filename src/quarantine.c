@@ -15,6 +15,7 @@
 #include "applysql.h"
 #include "localsql.h"
 #include "passwork.h"
+#include "rowerror.h"
 #include "stalled.h"
 
 /* how often a batch is tried when others are in its way */
@@ -25,42 +26,6 @@
 
 /* likewise, that find all their rows by maps, see upsertsql.c */
 #define MAPPING_BATCHES			64
-
-/*
- * Can a row be to blame for an error with that SQLSTATE?  Triggers may raise
- * whatever they like, so all others are.
- */
-bool
-synchro_error_is_about_rows(const char *state)
-{
-	static const char *const classes[] = {
-		"08",					/* connection */
-		"0A", "0B", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F",
-		"40",					/* rolled back: deadlock, serialization */
-		"42",					/* names, definitions, rights */
-		"53",					/* resources */
-		"55",					/* locks, state of objects */
-		"57",					/* shutdown, timeout */
-		"58", "72", "F0", "XX001", "XX002"	/* the system, broken data */
-	};
-
-	if (strcmp(state, SYNCHRO_MISSING_PARENTS) == 0 || strcmp(state, SYNCHRO_AMBIGUOUS_KEY) == 0)
-		return true;
-	for (int i = 0; i < lengthof(classes); i++)
-		if (strncmp(state, classes[i], strlen(classes[i])) == 0)
-			return false;
-	return true;
-}
-
-/*
- * May a row that has failed so go through together with others?
- */
-bool
-synchro_error_may_need_others(const char *state)
-{
-	return strcmp(state, SYNCHRO_MISSING_PARENTS) == 0 || strcmp(state, "23503") == 0 ||
-		strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0;
-}
 
 /*
  * Undo what synchro_sql_named_row() does to a key, in place.  Returns where the

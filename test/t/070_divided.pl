@@ -178,5 +178,35 @@ foreach my $atomic ('off', 'on')
 reload_with($local, 'synchro.atomic_pass' => 'off');
 mended('codes', q{DELETE FROM codes WHERE name LIKE 'own%'; ALTER TABLE codes DROP CONSTRAINT one_code}, 'codes');
 
+#
+# Errors that are no row's fault park nothing, also where deletes are tried one by one
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE parent (id serial PRIMARY KEY, name text NOT NULL UNIQUE, code int);
+CREATE TABLE child (id serial PRIMARY KEY, name text NOT NULL UNIQUE, parent_id int REFERENCES parent);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE needs_child (child_id int REFERENCES child);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room for that' USING ERRCODE = TG_ARGV[0]; END $$;
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('parent', '{name}'), synchro.add_table('child', '{name}');
+INSERT INTO parent (name) VALUES ('refused');
+INSERT INTO child (name) VALUES ('needed');
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', q{INSERT INTO needs_child SELECT id FROM child});
+$local->safe_psql('postgres', 'DELETE FROM child; DELETE FROM parent');
+foreach my $state ('F0000', '72000', 'XX001', '2D000')
+{
+	$remote->safe_psql('postgres', "CREATE OR REPLACE TRIGGER refuse BEFORE DELETE ON parent FOR EACH ROW EXECUTE FUNCTION refuse('$state')");
+	sync_fails($local, 'office', qr/$state: .*no room for that/, "deletes: $state ends the pass");
+	is(rows($local, 'SELECT count(*) FROM synchro.failures'), '0', "deletes: $state parks nothing");
+}
+$remote->safe_psql('postgres', q{CREATE OR REPLACE TRIGGER refuse BEFORE DELETE ON parent FOR EACH ROW EXECUTE FUNCTION refuse('P0001')});
+is(sync($local, 'office')->{failed}, 2, 'deletes: what a row may be to blame for does');
+$remote->safe_psql('postgres', 'DROP TRIGGER refuse ON parent; DROP TABLE needs_child');
+is(sync($local, 'office')->{deleted}, 2, 'deletes: mended, they go');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
