@@ -104,8 +104,8 @@ extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const S
 
 /* in apartsql.c */
 extern void synchro_sql_define_try(StringInfo sql);
-extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
-extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, List *tables);
+extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, List *tables);
 
 /* in heirsql.c */
 extern bool synchro_sql_has_heirs(const SynchroLinkTable *lt);

@@ -49,6 +49,27 @@ take_preview(SynchroBatch *batch, const SynchroRows *rows)
 	}
 }
 
+/*
+ * Take how deletes have fared that were tried one by one.
+ */
+static void
+take_undeleted(SynchroBatch *batch, const SynchroRows *rows)
+{
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		SynchroUndeleted *undeleted = palloc(sizeof(SynchroUndeleted));
+
+		undeleted->relation = pstrdup(synchro_link_numbered(batch->link, atoi(synchro_value(rows, i, 1)), false)->table->qualified);
+		batch->counts.deleted += strtoll(synchro_value(rows, i, 2), NULL, 10);
+		batch->counts.failed += strtoll(synchro_value(rows, i, 3), NULL, 10);
+		undeleted->keys = synchro_nullable(rows, i, 4);
+		undeleted->sqlstates = synchro_nullable(rows, i, 5);
+		undeleted->messages = synchro_nullable(rows, i, 6);
+		undeleted->constraints = synchro_nullable(rows, i, 7);
+		batch->undeleted = lappend(batch->undeleted, undeleted);
+	}
+}
+
 static void
 count_results(SynchroBatch *batch, List *results)
 {
@@ -61,6 +82,8 @@ count_results(SynchroBatch *batch, List *results)
 
 		if (tag != NULL && strcmp(tag, SYNCHRO_PREVIEW_TAG) == 0)
 			take_preview(batch, rows);
+		else if (tag != NULL && strcmp(tag, SYNCHRO_APART_TAG) == 0)
+			take_undeleted(batch, rows);
 		else if (rows->nrows > 1)
 			continue;
 		else if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
@@ -83,19 +106,6 @@ count_results(SynchroBatch *batch, List *results)
 			anew->stamps = pstrdup(synchro_value(rows, 0, 3));
 			anew->origins = pstrdup(synchro_value(rows, 0, 4));
 			batch->anew = lappend(batch->anew, anew);
-		}
-		else if (tag != NULL && strcmp(tag, SYNCHRO_APART_TAG) == 0)
-		{
-			SynchroUndeleted *undeleted = palloc(sizeof(SynchroUndeleted));
-
-			undeleted->relation = pstrdup(synchro_link_numbered(batch->link, atoi(synchro_value(rows, 0, 1)), false)->table->qualified);
-			batch->counts.deleted += strtoll(synchro_value(rows, 0, 2), NULL, 10);
-			batch->counts.failed += strtoll(synchro_value(rows, 0, 3), NULL, 10);
-			undeleted->keys = synchro_nullable(rows, 0, 4);
-			undeleted->sqlstates = synchro_nullable(rows, 0, 5);
-			undeleted->messages = synchro_nullable(rows, 0, 6);
-			undeleted->constraints = synchro_nullable(rows, 0, 7);
-			batch->undeleted = lappend(batch->undeleted, undeleted);
 		}
 		else if (tag != NULL && strcmp(tag, SYNCHRO_DELETE_TAG) == 0)
 		{

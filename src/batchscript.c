@@ -160,18 +160,23 @@ append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
 	batch->kept = NIL;
 	synchro_sql_define_try(sql);
 	for (int i = list_length(components) - 1; i >= 0; i--)
+	{
+		List	   *watched = NIL;
+
 		foreach(cell, (List *) list_nth(components, i))
 		{
 			const SynchroLinkTable *lt = lfirst(cell);
 
 			if (!lt->table->watched)
 				continue;
-			if (batch->link->preview != NULL)
-				synchro_sql_preview_apart(sql, batch->link, lt);
-			else
-				synchro_sql_delete_apart(sql, batch->link, lt);
+			watched = lappend(watched, lfirst(cell));
 			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));
 		}
+		if (watched != NIL && batch->link->preview != NULL)
+			synchro_sql_preview_apart(sql, batch->link, watched);
+		else if (watched != NIL)
+			synchro_sql_delete_apart(sql, batch->link, watched);
+	}
 }
 
 /*

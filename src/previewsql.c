@@ -461,15 +461,13 @@ synchro_sql_preview_deletes(StringInfo sql, const SynchroLink *link, const Synch
 }
 
 /*
- * Append a statement that tries deletes one by one, and says of each how it
- * has fared.
+ * Append what is shown of a table's deletes that were tried one by one.
  */
-void
-synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+static void
+append_apart(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	synchro_sql_try_deletes(sql, link, lt);
 	append_result(sql, lt, "", gone_name(lt), "CASE WHEN x.state IS NULL THEN 'delete' ELSE 'fail' END", "x.state || ': ' || x.message");
 
 	/* the statement still sees what it has deleted; what was not there is nothing */
@@ -481,6 +479,24 @@ synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, const Synchro
 								synchro_sql_remote_value(lt, table->identity[i], psprintf("x.remote_key[%d]", i + 1)));
 	}
 	append_gone_join(sql, lt);
+	appendStringInfo(sql, " WHERE x.number = %d", lt->number);
+}
+
+/*
+ * Append a statement that tries deletes one by one, and says of each how it
+ * has fared.  tables: see synchro_sql_try_deletes().
+ */
+void
+synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, List *tables)
+{
+	ListCell   *cell;
+
+	synchro_sql_try_deletes(sql, link, tables);
+	foreach(cell, tables)
+	{
+		appendStringInfoString(sql, cell != list_head(tables) ? " UNION ALL " : " ");
+		append_apart(sql, lfirst(cell));
+	}
 	appendStringInfoChar(sql, ';');
 }
 

@@ -27,7 +27,7 @@ extern void synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *l
 extern void synchro_sql_preview_changes(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_preview_gone(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_preview_deletes(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool leftovers);
-extern void synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_preview_apart(StringInfo sql, const SynchroLink *link, List *tables);
 extern void synchro_sql_preview_end(StringInfo sql, bool keep);
 
 #endif							/* SYNCHRO_PREVIEWSQL_H */

@@ -208,5 +208,57 @@ is(sync($local, 'office')->{failed}, 2, 'deletes: what a row may be to blame for
 $remote->safe_psql('postgres', 'DROP TRIGGER refuse ON parent; DROP TABLE needs_child');
 is(sync($local, 'office')->{deleted}, 2, 'deletes: mended, they go');
 
+#
+# Deletes of rows that refer to each other, beside one that is refused
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE other (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE tree (id serial PRIMARY KEY, name text NOT NULL UNIQUE, parent_id int REFERENCES tree DEFERRABLE);
+CREATE TABLE p (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE q (id serial PRIMARY KEY, name text NOT NULL UNIQUE, p_id int REFERENCES p DEFERRABLE);
+ALTER TABLE p ADD q_id int REFERENCES q DEFERRABLE;
+SQL
+$remote->safe_psql('postgres', q{CREATE TABLE needs_other (other_id int REFERENCES other); CREATE TABLE needs_tree (tree_id int REFERENCES tree)});
+$local->safe_psql('postgres', "SELECT synchro.add_table('$_', '{name}')") foreach 'other', 'tree', 'p', 'q';
+foreach my $preview (0, 1)
+{
+	local $ENV{SYNCHRO_PREVIEW} = $preview;
+
+	my $testname = 'circles' . ($preview ? ', previewed' : '');
+	$local->safe_psql('postgres', <<'SQL');
+INSERT INTO other (name) VALUES ('needed'), ('not needed');
+INSERT INTO tree (name) SELECT x FROM unnest('{a,b,c,d,e,f}'::text[]) x;
+UPDATE tree t SET parent_id = o.id FROM tree o WHERE (t.name, o.name) IN (('a', 'b'), ('b', 'a'), ('c', 'd'), ('d', 'c'), ('e', 'd'), ('f', 'e'));
+INSERT INTO p (name) VALUES ('one'), ('two'), ('three');
+INSERT INTO q (name, p_id) SELECT name, id FROM p;
+UPDATE p SET q_id = q.id FROM q WHERE q.p_id = p.id;
+SQL
+	sync($local, 'office');
+	same($local, $remote, q{SELECT t.name, o.name FROM tree t JOIN tree o ON o.id = t.parent_id UNION ALL SELECT p.name, q.name FROM p JOIN q ON q.id = p.q_id AND p.id = q.p_id ORDER BY 1},
+		"$testname: rows that refer to each other");
+	$remote->safe_psql('postgres', q{INSERT INTO needs_other SELECT id FROM other WHERE name = 'needed'});
+	$local->safe_psql('postgres', 'DELETE FROM tree; DELETE FROM other; BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM p; DELETE FROM q; COMMIT');
+	my $result = sync($local, 'office');
+	is("$result->{deleted} $result->{failed}", '13 1', "$testname: only what is needed there is not deleted");
+	is(rows($local, 'SELECT relation, sqlstate FROM synchro.failures'), 'other|23503', "$testname: which is told");
+	is(rows($remote, 'SELECT count(*) FROM tree UNION ALL SELECT count(*) FROM p UNION ALL SELECT count(*) FROM q'), "0\n0\n0", "$testname: the others are gone");
+	$remote->safe_psql('postgres', 'DELETE FROM needs_other');
+	is(sync($local, 'office')->{deleted}, 1, "$testname: mended, that goes, too");
+
+	# nor does one in a circle hold up another circle
+	$local->safe_psql('postgres', <<'SQL');
+INSERT INTO tree (name) SELECT x FROM unnest('{a,b,c,d,e,f}'::text[]) x;
+UPDATE tree t SET parent_id = o.id FROM tree o WHERE (t.name, o.name) IN (('a', 'b'), ('b', 'a'), ('c', 'd'), ('d', 'c'), ('e', 'd'), ('f', 'e'));
+SQL
+	sync($local, 'office');
+	$remote->safe_psql('postgres', q{INSERT INTO needs_tree SELECT id FROM tree WHERE name = 'c'});
+	$local->safe_psql('postgres', 'DELETE FROM tree');
+	$result = sync($local, 'office');
+	is("$result->{deleted} $result->{failed}", '4 2', "$testname, one needed: it fails, and what it refers to");
+	is(rows($remote, 'SELECT name FROM tree ORDER BY name'), "c\nd", "$testname, one needed: the others are gone");
+	$remote->safe_psql('postgres', 'DELETE FROM needs_tree');
+	is(sync($local, 'office')->{deleted}, 2, "$testname, one needed: mended, these go, too");
+}
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
