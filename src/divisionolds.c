@@ -94,16 +94,19 @@ push_or_park(Olds *olds, int64 count)
 	bool		done;
 	SynchroRemoteError *error = NULL;
 	Oid			relid = InvalidOid;
+	ListCell   *cell;
 
 	part.batch->note_olds = true;
 	synchro_part_send(division, &part, true, false);
 	done = part.error == NULL;
 	if (!done && part.batch->all_olds == NIL)
 		synchro_quarantine_report(division->pass, part.error);
-	for (int64 i = count; !done && i < list_length(part.batch->all_olds); i++)
+	foreach(cell, done ? NIL : part.batch->all_olds)
 	{
-		const SynchroBatchOld *old = list_nth(part.batch->all_olds, (int) i);
+		const SynchroBatchOld *old = lfirst(cell);
 
+		if (foreach_current_index(cell) < count)
+			continue;
 		if (old->relid != relid)
 			error = synchro_parking_shared(division->pass, part.batch, old->relid, part.error);
 		relid = old->relid;
@@ -143,7 +146,6 @@ synchro_division_push_olds(SynchroDivision *division)
 	Olds		olds = {division, {try_olds, &olds}};
 
 	division->olds_turn = synchro_parked_turn(division->pass->parked, MAX_SINGLES);
-
 	for (;;)
 	{
 		SynchroPart part = synchro_part_begin(division, NIL);
