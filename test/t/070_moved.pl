@@ -79,12 +79,51 @@ refused('moved again', 'UPDATE job SET id = 203 WHERE id = 103', 1);
 mended('moved later', 'UPDATE job SET code = 3 WHERE id = 203');
 
 # all one further, one of them refused
-$local->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT job_pkey CASCADE, ADD PRIMARY KEY (id) DEFERRABLE');
 $local->safe_psql('postgres', 'DELETE FROM step');
 sync($local, 'office');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('step'); ALTER TABLE job DROP CONSTRAINT job_pkey CASCADE, ADD PRIMARY KEY (id) DEFERRABLE});
 ($before, $noted) = (rows($remote, $jobs), rows($remote, $notes));
 refused('shifted', q{BEGIN; UPDATE job SET code = 500 WHERE id = 4; UPDATE job SET id = id + 1; COMMIT}, 1);
 mended('shifted', 'UPDATE job SET code = 4 WHERE id = 5');
+
+# beside others, new ones and deletes among them, that are refused or not: the batch is divided after the names of before have gone
+$local->safe_psql('postgres', q{INSERT INTO job (id, name, code) VALUES (51, 'e1', 1), (52, 'e2', 2)});
+sync($local, 'office');
+($ids, $before) = (rows($remote, $places), rows($remote, $jobs));
+$local->safe_psql('postgres', q{BEGIN; UPDATE job SET id = 151 WHERE id = 51; UPDATE job SET id = 152, code = 900 WHERE id = 52;
+	INSERT INTO job (id, name, code) VALUES (53, 'e3', 3), (54, 'e4', 400), (55, 'e5', 5); DELETE FROM job WHERE code = 33; COMMIT});
+my $beside = sync($local, 'office');
+is("$beside->{failed}|$beside->{inserted}|$beside->{deleted}", '2|2|1', 'beside others: two fail, two are new, one goes');
+is(rows($local, 'SELECT string_agg(key, \',\' ORDER BY key) FROM synchro.failures'), '152,54', 'beside others: these two');
+is(rows($remote, q{SELECT string_agg(name || code, ',' ORDER BY name) FROM job WHERE name LIKE 'e%'}), 'e11,e22,e33,e55', 'beside others: each row once');
+$local->safe_psql('postgres', q{UPDATE job SET code = 4 WHERE code IN (400, 900)});
+is(sync($local, 'office')->{failed}, 0, 'beside others: mended');
+same($local, $remote, $jobs, 'beside others: they are the same');
+is(rows($local, q{SELECT count(*) FROM synchro.verify('office')}), 0, 'beside others: verify finds nothing');
+($ids, $before) = (rows($remote, $places), rows($remote, $jobs));
+
+# exchanged values: refused alone, tried once more together, by then with references that have followed
+$local->safe_psql('postgres', q{UPDATE job SET code = id});
+$local->safe_psql('postgres', q{DELETE FROM job WHERE id NOT IN (151, 152)});
+$remote->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT small');
+sync($local, 'office');
+$remote->safe_psql('postgres', 'ALTER TABLE job ADD CONSTRAINT codes UNIQUE (code)');
+($ids, $before) = (rows($remote, $places), rows($remote, $jobs));
+$local->safe_psql('postgres', q{UPDATE job SET id = id + 100, code = 303 - code});
+my $exchanged = sync($local, 'office');
+is("$exchanged->{inserted}|$exchanged->{deleted}", '0|0', 'exchanged: nothing is made, nothing is deleted');
+is(rows($remote, $places), $ids, 'exchanged: each row is where it was');
+$local->safe_psql('postgres', 'SELECT synchro.retry()');
+sync($local, 'office');
+is(rows($remote, $places), $ids, 'exchanged: still, when it was tried again');
+$remote->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT codes');
+$local->safe_psql('postgres', 'SELECT synchro.retry()');
+is(sync($local, 'office')->{failed}, 0, 'exchanged: mended');
+same($local, $remote, $jobs, 'exchanged: they are the same');
+$local->safe_psql('postgres', q{UPDATE job SET code = id - 200; INSERT INTO job (id, name, code) VALUES (2, 'g', 2), (4, 'h', 4)});
+sync($local, 'office');
+$remote->safe_psql('postgres', 'ALTER TABLE job ADD CONSTRAINT small CHECK (code < 100)');
+($ids, $noted, $before) = (rows($remote, $places), rows($remote, $notes), rows($remote, $jobs));
 
 # deleted while it waits, and moved before
 refused('gone', 'UPDATE job SET id = 777, code = 700 WHERE id = 2', 1);
