@@ -99,11 +99,11 @@ synchro_sql_define_try(StringInfo sql)
 						   " OUT place integer, OUT state text, OUT message text, OUT constraint_name text)"
 						   " RETURNS SETOF record LANGUAGE plpgsql STRICT AS $synchro$"
 						   " DECLARE waiting integer[] := ARRAY(SELECT pg_catalog.generate_subscripts(heads, 1));"
-						   " failed integer[]; gone integer[]; e record; messages text[]; details text[]; names text[]; referring text[];"
+						   " failed integer[]; gone integer[]; e record; states text[]; messages text[]; details text[]; names text[]; referring text[];"
 						   " BEGIN LOOP failed := '{}';"
 						   " FOREACH place IN ARRAY waiting LOOP"
 						   " SELECT t.* INTO e FROM pg_temp.synchro_try(heads[place] || conditions[place]) t;"
-						   " IF e.state = '23503' AND tables OPERATOR(pg_catalog.<>) '{}' THEN failed := failed OPERATOR(pg_catalog.||) place; messages[place] := e.message;"
+						   " IF e.state IN ('23503', '23001') AND tables OPERATOR(pg_catalog.<>) '{}' THEN failed := failed OPERATOR(pg_catalog.||) place; states[place] := e.state; messages[place] := e.message;"
 						   " details[place] := e.detail; names[place] := e.constraint_name; referring[place] := e.referring;"
 						   " ELSE state := e.state; message := e.message; constraint_name := e.constraint_name; RETURN NEXT; END IF; END LOOP;"
 						   " EXIT WHEN pg_catalog.cardinality(failed) IN (0, pg_catalog.cardinality(waiting));"
@@ -113,7 +113,7 @@ synchro_sql_define_try(StringInfo sql)
 						   " ARRAY(SELECT p FROM pg_catalog.unnest(failed) p WHERE referring[p] = ANY (tables)), messages, details);"
 						   " FOREACH place IN ARRAY failed LOOP"
 						   " IF place = ANY (gone) THEN state := NULL; message := NULL; constraint_name := NULL;"
-						   " ELSE state := '23503'; message := messages[place]; constraint_name := names[place]; END IF;"
+						   " ELSE state := states[place]; message := messages[place]; constraint_name := names[place]; END IF;"
 						   " RETURN NEXT; END LOOP; END $synchro$;"
 						   "SET CONSTRAINTS ALL IMMEDIATE;");
 }

@@ -11,6 +11,7 @@
 
 #include "lib/stringinfo.h"
 #include "link.h"
+#include "sqltext.h"
 
 /* SQLSTATEs of conditions that our own remote SQL raises */
 #define SYNCHRO_MISSING_PARENTS "SY001"
@@ -137,7 +138,6 @@ extern void synchro_sql_same_row(StringInfo sql, const SynchroLinkTable *lt, con
 extern void synchro_sql_identity_is(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *array);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
-extern char *synchro_sql_text(const char *value, bool builtin);
 extern char *synchro_sql_column_text(const SynchroTable *table, int column, const char *alias);
 extern char *synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value);
 extern char *synchro_sql_remote_value(const SynchroLinkTable *lt, int column, const char *text);

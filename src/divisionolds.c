@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "division.h"
+#include "localsql.h"
 
 /* from so many failures on it is taken that those that are to blame follow one another */
 #define MANY_OLDS		16
@@ -39,6 +40,32 @@ looks_for_each(const Olds *olds)
 }
 
 /*
+ * The row of a name of before as a key: one whose reference has followed has none
+ * any more (synchro_parking_old()).  NULL if its table is gone.
+ */
+static SynchroBatchKeys *
+keys_of(const SynchroBatchOld *old)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
+	const SynchroTable *table;
+
+	synchro_local_begin("synchro: looking up what has failed");
+	MemoryContextSwitchTo(context);
+	table = synchro_table_get(old->relid, true);
+	if (table != NULL)
+	{
+		keys->relid = old->relid;
+		keys->identities = synchro_identities_create(table);
+		synchro_identities_decode(keys->identities, table, old->key.identity);
+		synchro_identities_stamp(keys->identities, old->key.changed, old->key.born);
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+	return table != NULL ? keys : NULL;
+}
+
+/*
  * Try the first so many together.  blame: without the last of them they go
  * through, so if they do not, that one is parked.
  */
@@ -61,7 +88,8 @@ try_olds(void *arg, int64 count, bool blame)
 	{
 		SynchroParked *parked = synchro_parking_old(division->pass, &part.batch->last_old, part.error, false);
 
-		synchro_later_add(division, &olds->later, parked, NULL, part.error);
+		synchro_later_add(division, &olds->later, parked,
+						  parked != NULL && parked->moves ? keys_of(&part.batch->last_old) : NULL, part.error);
 		olds->nfound++;
 	}
 	synchro_part_end(division, &part);

@@ -47,7 +47,7 @@
 	"clock_timestamp() + least(power(2, least(" attempts ", 30) - 1), " limit ") * (0.8 + 0.4 * random()) * interval '1 s'"
 
 /* others may have waited for the row: a foreign key that failed may hold now */
-#define WAITS_FOR_OTHERS "sqlstate IN ('23503', '23505', '23P01')"
+#define WAITS_FOR_OTHERS "sqlstate IN ('23503', '23001', '23505', '23P01')"
 
 /* entry of a set's table */
 typedef struct ParkedSlot
@@ -551,7 +551,7 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 						" sqlstate, message, constraint_name, hint, attempts, first_failed, next_attempt)"
 						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, clock_timestamp()),"
 						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''),"
-						" CASE f.state WHEN '23503' THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
+						" CASE WHEN f.state IN ('23503', '23001') THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
 						" coalesce(b.first_failed, clock_timestamp()), " NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")
 						" FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) f(key, state, message, constraint_name)"
 						" LEFT JOIN before b ON b.key = f.key",

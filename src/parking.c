@@ -92,7 +92,7 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 		return;
 
 	/* the table that refers to it is named */
-	if (strcmp(error->sqlstate, "23503") == 0 && failure->op == SYNCHRO_OP_DELETE)
+	if ((strcmp(error->sqlstate, "23503") == 0 || strcmp(error->sqlstate, "23001") == 0) && failure->op == SYNCHRO_OP_DELETE)
 		failure->hint = SYNCHRO_STILL_REFERENCED;
 	if (strcmp(error->schema, table->schema) != 0 || strcmp(error->table, table->name) != 0)
 		return;

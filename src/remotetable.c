@@ -15,8 +15,8 @@
 
 #include "utils/builtins.h"
 
-#include "applysql.h"
 #include "remotetable.h"
+#include "sqltext.h"
 
 static const char *const columns_query =
 	"SELECT a.attname, format_type(a.atttypid, a.atttypmod),"
@@ -58,19 +58,6 @@ static const char *const indexes_query =
 	" WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid"
 	"   AND i.indpred IS NULL AND i.indexprs IS NULL"
 	" ORDER BY c.relname, k.position";
-
-/*
- * A value for to_jsonb(), as SQL.  It would use a cast to json that the owner of
- * the value's type may have made, whose result nobody could read back: so of all
- * but the server's own types it gets the text.
- *
- * base: the type, as in SynchroRemoteColumn.
- */
-char *
-synchro_sql_jsonable(const char *value, const char *base)
-{
-	return strchr(base, '.') == NULL ? pstrdup(value) : synchro_sql_text(value, false);
-}
 
 static bool
 is_true(const char *value)

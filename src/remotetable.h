@@ -66,7 +66,6 @@ typedef struct SynchroRemoteTable
 	bool		key_is_unique;	/* and no NULL gets round it */
 } SynchroRemoteTable;
 
-extern char *synchro_sql_jsonable(const char *value, const char *base);
 extern SynchroRemoteTable *synchro_remote_table_fetch(SynchroRemote *remote,
 													  const SynchroTable *table);
 

@@ -392,3 +392,47 @@ synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt)
 	}
 	appendStringInfoChar(sql, ';');
 }
+
+/*
+ * Names of before that are also looked at now, of a table that is not
+ * watched: its remote row keeps its name, and is remembered by reference.  Nor
+ * are rows in mode reference written of which only the name of now has come: the
+ * remote has refused the rest of them.
+ */
+void
+synchro_resolve_adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+
+	synchro_resolve_insert_head(sql, lt, "");
+	appendStringInfoString(sql, "SELECT 'n', false, ");
+	synchro_sql_list(sql, "o.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "o.r", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d o WHERE o.kind = 'o' AND NOT EXISTS (SELECT FROM pg_temp.m_%d m WHERE m.kind = 'n' AND ",
+					 lt->number, lt->number);
+	synchro_sql_equal(sql, "m.l", "o.l", n);
+	appendStringInfoChar(sql, ')');
+	if (lt->table->watched)
+	{
+		appendStringInfo(sql, " AND EXISTS (SELECT FROM pg_temp.n_%d p WHERE p.kind = '" SYNCHRO_KIND_PRESENT "' AND ", lt->number);
+		synchro_sql_equal(sql, "p.l", "o.l", n);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append a check that no staged row was found to be several remote rows.
+ */
+void
+synchro_resolve_not_ambiguous(StringInfo sql, const SynchroLinkTable *lt)
+{
+	appendStringInfoString(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_AMBIGUOUS_KEY "', 'natural key matches several rows', ");
+	synchro_sql_named_row(sql, lt, "l");
+	appendStringInfo(sql, ") FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
+	synchro_sql_list(sql, "l", lt->table->nidentity);
+	appendStringInfoString(sql, " HAVING count(*) > 1;");
+}

@@ -35,5 +35,7 @@ extern bool synchro_resolve_may_be_renamed_there(const SynchroLinkTable *lt);
 extern void synchro_resolve_renamed_there(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_resolve_not_mapped(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *kind);
 extern void synchro_resolve_not_reborn(StringInfo sql, const SynchroLinkTable *lt, const char *alias);
+extern void synchro_resolve_adopt_olds(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_resolve_not_ambiguous(StringInfo sql, const SynchroLinkTable *lt);
 
 #endif							/* SYNCHRO_RESOLVEJOIN_H */

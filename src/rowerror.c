@@ -40,12 +40,13 @@ synchro_error_is_about_rows(const char *state)
 }
 
 /*
- * May a row that has failed so go through together with others?
+ * May a row that has failed so go through together with others?  From PostgreSQL 18
+ * on ON DELETE RESTRICT has an SQLSTATE of its own, 23001.
  */
 bool
 synchro_error_may_need_others(const char *state)
 {
-	return strcmp(state, SYNCHRO_MISSING_PARENTS) == 0 || strcmp(state, "23503") == 0 ||
+	return strcmp(state, SYNCHRO_MISSING_PARENTS) == 0 || strcmp(state, "23503") == 0 || strcmp(state, "23001") == 0 ||
 		strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0;
 }
 

@@ -107,20 +107,7 @@ synchro_column_name(const SynchroLinkTable *lt, int column)
 }
 
 /*
- * A value as its type writes it, as SQL.  A cast to text may be a function of
- * the type's owner, which runs as whoever reads the value; to those of the
- * server's own types nobody but a superuser can add one.
- */
-char *
-synchro_sql_text(const char *value, bool builtin)
-{
-	if (builtin)
-		return psprintf("%s::text", value);
-	return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.format('%%s', %s) END", value, value);
-}
-
-/*
- * The same for a column here.
+ * A value of a column here as its type writes it, as SQL.
  */
 char *
 synchro_sql_column_text(const SynchroTable *table, int column, const char *alias)

@@ -101,7 +101,7 @@ on($remote, q{REVOKE ALL ON there FROM sync; INSERT INTO customers (email) VALUE
 on($local, rename_customer('dora', 'emil'), add_customer('fred', 1));
 is(sync($local, 'office')->{failed}, 1, 'what the user may not change: the row waits');
 is(rows($local, 'SELECT relation, operation, sqlstate FROM synchro.failures'), 'customers|update|23503', 'and is named');
-like(rows($local, 'SELECT message FROM synchro.failures'), qr/^the row that had the name before may be referred to, which cannot be changed: permission denied for table there$/, 'with the reason');
+like(rows($local, 'SELECT message FROM synchro.failures'), qr/^the row that had the name before may be referred to, which cannot be changed: permission denied for table public.there$/, 'with the reason');
 is(rows($remote, q{SELECT what FROM there}), 'of ann', 'nothing is lost');
 is(rows($remote, q{SELECT count(*) FROM customers WHERE email = 'fred'}), '1', 'others arrive');
 on($remote, 'GRANT SELECT, UPDATE ON there TO sync');

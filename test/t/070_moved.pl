@@ -116,11 +116,26 @@ is(rows($remote, $places), $ids, 'exchanged: each row is where it was');
 $local->safe_psql('postgres', 'SELECT synchro.retry()');
 sync($local, 'office');
 is(rows($remote, $places), $ids, 'exchanged: still, when it was tried again');
-$remote->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT codes');
+
+# the same beside one that is refused: they fail one by one, and are tried once more when their references have followed
+$local->safe_psql('postgres', q{SELECT synchro.retry(); INSERT INTO job (id, name, code) VALUES (50, 'third', 50)});
+sync($local, 'office');
+same($local, $remote, $jobs, 'exchanged: they have arrived');
+$remote->safe_psql('postgres', q{ALTER TABLE job ADD CONSTRAINT named CHECK (name <> 'bad')});
+($ids, $noted) = (rows($remote, $places), rows($remote, $notes));
+$local->safe_psql('postgres', q{BEGIN; UPDATE job SET id = id + 100, code = 303 - code WHERE id > 200; UPDATE job SET id = 1050, name = 'bad' WHERE id = 50; COMMIT});
+$exchanged = sync($local, 'office');
+is("$exchanged->{failed}|$exchanged->{inserted}|$exchanged->{deleted}", '1|0|0', 'exchanged beside a bad one: only that one waits');
+is(rows($local, 'SELECT string_agg(key, \',\') FROM synchro.failures'), '1050', 'exchanged beside a bad one: it is that one');
+is(rows($remote, $places), $ids, 'exchanged beside a bad one: each row is where it was');
+$local->safe_psql('postgres', q{UPDATE job SET name = 'third' WHERE id = 1050; UPDATE job SET id = id - 100 WHERE id BETWEEN 300 AND 400});
+sync($local, 'office');
+same($local, $remote, $jobs, 'exchanged beside a bad one: mended');
+$remote->safe_psql('postgres', 'ALTER TABLE job DROP CONSTRAINT codes, DROP CONSTRAINT named');
 $local->safe_psql('postgres', 'SELECT synchro.retry()');
 is(sync($local, 'office')->{failed}, 0, 'exchanged: mended');
 same($local, $remote, $jobs, 'exchanged: they are the same');
-$local->safe_psql('postgres', q{UPDATE job SET code = id - 200; INSERT INTO job (id, name, code) VALUES (2, 'g', 2), (4, 'h', 4)});
+$local->safe_psql('postgres', q{DELETE FROM job WHERE id = 1050; UPDATE job SET code = id - 200; INSERT INTO job (id, name, code) VALUES (2, 'g', 2), (4, 'h', 4)});
 sync($local, 'office');
 $remote->safe_psql('postgres', 'ALTER TABLE job ADD CONSTRAINT small CHECK (code < 100)');
 ($ids, $noted, $before) = (rows($remote, $places), rows($remote, $notes), rows($remote, $jobs));
