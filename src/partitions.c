@@ -25,21 +25,34 @@
 #include "compat.h"
 #include "tableinfo.h"
 
+/*
+ * Look up a trigger; false if the table has none of that name.
+ */
 static bool
-has_firing_trigger(Relation triggers, Oid relid, const char *name)
+find_trigger(Relation triggers, Oid relid, const char *name, FormData_pg_trigger *trigger)
 {
 	ScanKeyData key[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		result;
+	bool		found;
 
 	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(name));
 	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 2, key);
 	tuple = systable_getnext(scan);
-	result = HeapTupleIsValid(tuple) && synchro_trigger_fires(((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+		memcpy(trigger, GETSTRUCT(tuple), sizeof(*trigger));
 	systable_endscan(scan);
-	return result;
+	return found;
+}
+
+static bool
+has_firing_trigger(Relation triggers, Oid relid, const char *name)
+{
+	FormData_pg_trigger trigger;
+
+	return find_trigger(triggers, relid, name, &trigger) && synchro_trigger_fires(trigger.tgenabled);
 }
 
 /*
@@ -103,17 +116,9 @@ static bool
 has_own_trigger(Oid relid)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		result;
+	FormData_pg_trigger trigger;
+	bool		result = find_trigger(rel, relid, SYNCHRO_ROW_TRIGGER, &trigger) && !OidIsValid(trigger.tgparentid);
 
-	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(SYNCHRO_ROW_TRIGGER));
-	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
-	tuple = systable_getnext(scan);
-	result = HeapTupleIsValid(tuple) && !OidIsValid(((Form_pg_trigger) GETSTRUCT(tuple))->tgparentid);
-	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return result;
 }

@@ -178,8 +178,11 @@ synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *re
 static void
 keep_text(char *kept, Size size, const char *text)
 {
-	int			len = text != NULL ? pg_mbcliplen(text, strlen(text), size - 1) : 0;
+	int			len;
 
+	if (text == NULL)
+		text = "";
+	len = pg_mbcliplen(text, strlen(text), size - 1);
 	memcpy(kept, text, len);
 	kept[len] = '\0';
 }
