@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -37,14 +38,8 @@
 #include "localsql.h"
 #include "parked.h"
 #include "peerlog.h"
+#include "sequence.h"
 #include "settings.h"
-
-/*
- * When to try again after so many attempts, as SQL: after a second, and twice
- * as long each time up to synchro.retry_max_interval, a fifth more or less.
- */
-#define NEXT_ATTEMPT(attempts, limit) \
-	"clock_timestamp() + least(power(2, least(" attempts ", 30) - 1), " limit ") * (0.8 + 0.4 * random()) * interval '1 s'"
 
 /* others may have waited for the row: a foreign key that failed may hold now */
 #define WAITS_FOR_OTHERS "sqlstate IN ('23503', '23001', '23505', '23P01')"
@@ -120,6 +115,18 @@ load_change(TupleTableSlot *slot, void *arg)
 }
 
 /*
+ * Does synchro.parked note when a row has failed by itself?  In version 1.0 it
+ * does not.
+ */
+static bool
+notes_alone(void)
+{
+	Oid			relid = synchro_own_relation("parked", true);
+
+	return OidIsValid(relid) && get_attnum(relid, "alone_at") != InvalidAttrNumber;
+}
+
+/*
  * All that is parked of a remote's, in the current memory context.  In a
  * local transaction.
  *
@@ -143,8 +150,8 @@ synchro_parked_load(const char *server, bool all_due)
 	values[0] = CStringGetTextDatum(server);
 	values[1] = BoolGetDatum(all_due);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp(), alone_at"
-					  " FROM synchro.parked WHERE server = $1::name AND record IS NOT NULL",
+	synchro_sql_query(psprintf("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp(), %s"
+							   " FROM synchro.parked WHERE server = $1::name AND record IS NOT NULL", notes_alone() ? "alone_at" : "NULL::timestamptz"),
 					  lengthof(types), types, values, NULL,
 					  synchro_sql_callback(load_change, set));
 	count = synchro_sql_run("SELECT format('%I.%I', n.nspname, c.relname), bool_or(bool_or($2 OR p.next_attempt <= clock_timestamp())) OVER ()"
@@ -391,7 +398,7 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	SynchroIdentities readable = {failure->table->nidentity, 1, 1, failure->identity};
 	SynchroSqlScope scope;
 	Oid			types[] = {TEXTOID, OIDOID, INT4OID, BYTEAOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
-	UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	bool		isnull;
@@ -417,26 +424,27 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	values[13] = nulls[13] ? (Datum) 0 : CStringGetTextDatum(failure->detail);
 	nulls[14] = failure->hint == NULL;
 	values[14] = nulls[14] ? (Datum) 0 : CStringGetTextDatum(failure->hint);
-	nulls[15] = parked.alone == 0;
-	values[15] = TimestampTzGetDatum(parked.alone);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	if (known != NULL && failure->shared && known->alone != 0)
 		synchro_sql_run("UPDATE synchro.parked SET layout = $3, record = $4, operation = $6, changed_at = $7, origin = $8,"
 						" attempts = attempts + 1, last_failed = clock_timestamp(),"
-						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
+						" next_attempt = " SYNCHRO_NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
 						lengthof(types), types, values, nulls);
 	else if (known != NULL)
 		synchro_sql_run("UPDATE synchro.parked SET layout = $3, record = $4, operation = $6, changed_at = $7, origin = $8,"
 						" sqlstate = $9, message = $10, constraint_name = $11, detail = $14, hint = $15, attempts = attempts + 1, last_failed = clock_timestamp(),"
-						" next_attempt = " NEXT_ATTEMPT("attempts + 1", "$12") ", alone_at = $16 WHERE id = $13 RETURNING id",
+						" next_attempt = " SYNCHRO_NEXT_ATTEMPT("attempts + 1", "$12") " WHERE id = $13 RETURNING id",
 						lengthof(types), types, values, nulls);
 	else
 		synchro_sql_run("INSERT INTO synchro.parked (server, relation, layout, record, key, operation, changed_at, origin,"
-						" sqlstate, message, constraint_name, detail, hint, next_attempt, alone_at)"
-						" VALUES ($1::name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $15, " NEXT_ATTEMPT("1", "$12") ", $16) RETURNING id",
+						" sqlstate, message, constraint_name, detail, hint, next_attempt)"
+						" VALUES ($1::name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $14, $15, " SYNCHRO_NEXT_ATTEMPT("1", "$12") ") RETURNING id",
 						lengthof(types), types, values, nulls);
 	if (SPI_processed == 1)
 		parked.id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (parked.alone != (known != NULL ? known->alone : 0) && notes_alone())
+		synchro_sql_run("UPDATE synchro.parked SET alone_at = $2 WHERE id = $1", 2, (Oid[]) {INT8OID, TIMESTAMPTZOID},
+						(Datum[]) {Int64GetDatum(parked.id), TimestampTzGetDatum(parked.alone)}, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(context);
 	remember(set, &parked);
@@ -503,60 +511,6 @@ synchro_parked_settle(const char *server, const char *token)
 	if (SPI_processed > 0)
 		synchro_sql_run("UPDATE synchro.parked SET next_attempt = clock_timestamp() WHERE server = $1::name AND " WAITS_FOR_OTHERS,
 						1, types, values, NULL);
-	synchro_sql_close(&scope);
-}
-
-/*
- * Note how deletes have fared that the remote had kept.  In a local
- * transaction.
- *
- * tables: names of the tables whose deletes were tried.  undeleted: of
- * SynchroUndeleted, those that have failed.
- */
-void
-synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
-{
-	SynchroSqlScope scope;
-	ListCell   *cell;
-	ListCell   *other;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
-	Datum		values[lengthof(types)];
-	bool		nulls[lengthof(types)];
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	foreach(cell, tables)
-	{
-		const char *relation = lfirst(cell);
-		const SynchroUndeleted *failed = NULL;
-
-		foreach(other, undeleted)
-			if (strcmp(((SynchroUndeleted *) lfirst(other))->relation, relation) == 0)
-				failed = lfirst(other);
-		memset(nulls, true, sizeof(nulls));
-		nulls[0] = nulls[1] = nulls[6] = false;
-		values[0] = CStringGetTextDatum(set->server);
-		values[1] = CStringGetTextDatum(relation);
-		values[6] = Int32GetDatum(synchro_retry_max_interval);
-		if (failed != NULL && failed->keys != NULL)
-		{
-			memset(nulls, false, sizeof(nulls));
-			values[2] = CStringGetTextDatum(failed->keys);
-			values[3] = CStringGetTextDatum(failed->sqlstates);
-			values[4] = CStringGetTextDatum(failed->messages);
-			values[5] = CStringGetTextDatum(failed->constraints);
-		}
-		synchro_sql_run("WITH before AS (DELETE FROM synchro.parked WHERE server = $1::name AND relation = to_regclass($2)"
-						" AND record IS NULL RETURNING *)"
-						" INSERT INTO synchro.parked (server, relation, layout, key, operation, changed_at, origin,"
-						" sqlstate, message, constraint_name, hint, attempts, first_failed, next_attempt)"
-						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, clock_timestamp()),"
-						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''),"
-						" CASE WHEN f.state IN ('23503', '23001') THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
-						" coalesce(b.first_failed, clock_timestamp()), " NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")
-						" FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) f(key, state, message, constraint_name)"
-						" LEFT JOIN before b ON b.key = f.key",
-						lengthof(types), types, values, nulls);
-	}
 	synchro_sql_close(&scope);
 }
 

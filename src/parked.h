@@ -16,6 +16,13 @@
 /* the hint of a delete that a foreign key there refuses */
 #define SYNCHRO_STILL_REFERENCED "Delete the rows there that refer to it, or have them refer to another one."
 
+/*
+ * When to try again after so many attempts, as SQL: after a second, and twice
+ * as long each time up to synchro.retry_max_interval, a fifth more or less.
+ */
+#define SYNCHRO_NEXT_ATTEMPT(attempts, limit) \
+	"clock_timestamp() + least(power(2, least(" attempts ", 30) - 1), " limit ") * (0.8 + 0.4 * random()) * interval '1 s'"
+
 /* one that is kept here */
 typedef struct SynchroParked
 {
