@@ -3,9 +3,9 @@
  * tablecache.c
  *	  Tables' descriptions, cached per backend.
  *
- * A relcache invalidation marks the entry, and one of a schema all of them; it is built anew at the next
- * synchro_table_get() and never freed in the callback, since a caller may be
- * looking at it.  Whoever changes synchro.watched or synchro.natural_key
+ * A relcache invalidation marks the entry, and one of a schema those of its
+ * tables; it is built anew at the next synchro_table_get() and never freed in the
+ * callback, since a caller may be looking at it.  Whoever changes synchro.watched or synchro.natural_key
  * invalidates the relation's relcache entry, too.
  *
  *-------------------------------------------------------------------------
@@ -15,6 +15,7 @@
 #include "catalog/pg_class.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
@@ -24,6 +25,7 @@ typedef struct TableEntry
 {
 	Oid			relid;			/* hash key */
 	bool		valid;
+	uint32		schema;			/* hash of its schema's OID, as the syscache has it */
 	SynchroTable *table;		/* NULL until first built */
 	bool		parts_known;	/* the partitions have been looked at */
 	bool		parts_captured;
@@ -55,12 +57,22 @@ invalidate_table(Datum arg, Oid relid)
 }
 
 /*
- * A schema was renamed: descriptions have its name.
+ * A schema was renamed, perhaps: descriptions have its name.  Others that come and
+ * go, as sessions' temporary ones do, are no reason to describe tables anew.
  */
 static void
-invalidate_schemas(Datum arg, int cacheid, uint32 hashvalue)
+invalidate_schema(Datum arg, int cacheid, uint32 hashvalue)
 {
-	invalidate_table(arg, InvalidOid);
+	HASH_SEQ_STATUS status;
+	TableEntry *entry;
+
+	hash_seq_init(&status, table_cache);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		if (hashvalue == 0 || entry->schema == hashvalue)
+		{
+			entry->valid = false;
+			generation++;
+		}
 }
 
 /*
@@ -77,7 +89,7 @@ synchro_table_init(void)
 	table_cache = hash_create("synchro tables", 64, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schemas, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
 }
 
 /*
@@ -111,6 +123,7 @@ synchro_table_get(Oid relid, bool missing_ok)
 		SynchroTable *table;
 
 		/* set first: an invalidation that comes meanwhile must count */
+		entry->schema = GetSysCacheHashValue1(NAMESPACEOID, ObjectIdGetDatum(get_rel_namespace(relid)));
 		entry->valid = true;
 		PG_TRY();
 		{
