@@ -50,7 +50,7 @@ define_try(StringInfo sql)
  * Append the definition of the function that tries to delete rows together
  * which refer to each other; its result: places of those that are gone.
  *
- * statements: what each is deleted from, and of which row.  stuck: places of rows
+ * heads, conditions: what each is deleted from, and of which row.  stuck: places of rows
  * that have failed one by one; messages, details: with what.  An error is about
  * the row that has failed with the same one before, or else, as several may refer to
  * it, about the one whose key it names (that is how all translations have it).

@@ -113,7 +113,7 @@ build_capture_table(CaptureTable *entry)
 	if (!table->watched)
 	{
 		bool		passing;
-		Oid			root = synchro_table_root_seen(entry->relid, &passing);
+		Oid			root = synchro_table_covering_seen(entry->relid, &passing);
 
 		if (root != entry->relid)
 			table = synchro_table_get(root, false);

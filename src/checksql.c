@@ -465,7 +465,7 @@ static const char *const probes_there[] = {
 	/* what it was dropped for here may be over */
 	THERE COLUMNS FKS "SELECT DISTINCT ON (c.relid, c.attnum) 'error', c.relid, format('foreign key %I of table %s references table %s, whose rows have other ids there, and there is none here', k.conname, c.relation, p.name),"
 	" " IN_COMMENT("format('-- here: ALTER TABLE %s ADD FOREIGN KEY (%I) REFERENCES %s (%I); or, if the values mean the same on both sides', c.relation, c.name, p.name, d.name)")
-	" || format(E'\nALTER TABLE %s DROP CONSTRAINT %I;', c.relation, k.conname), true"
+	" || format(E'\\nALTER TABLE %s DROP CONSTRAINT %I;', c.relation, k.conname), true"
 	" FROM c JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)"
 	" CROSS JOIN unnest(k.conkey, k.confkey) u (a, r) JOIN x p ON p.oid = k.confrelid AND (p.watched OR p.mode = 'natural key') JOIN c d ON d.relid = p.relid AND d.attnum = u.r AND d.identity AND NOT d.key"
 	" WHERE u.a = c.attnum AND c.watched AND NOT c.skipped AND NOT c.generated AND p.mode IN ('natural key', 'reference')"

@@ -278,6 +278,18 @@ after_drop_trigger(Node *statement)
 	}
 }
 
+/*
+ * The table that a command attaches, detaches, or makes a partition in some other way;
+ * InvalidOid if it is no such command, or the table is not there.
+ */
+static Oid
+partition_of(const AlterTableCmd *command)
+{
+	RangeVar   *name = command->def != NULL && IsA(command->def, PartitionCmd) ? ((PartitionCmd *) command->def)->name : NULL;
+
+	return name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+}
+
 static void
 after_alter_table(Node *statement)
 {
@@ -289,16 +301,11 @@ after_alter_table(Node *statement)
 	foreach(cell, alter->cmds)
 	{
 		AlterTableCmd *command = lfirst(cell);
-		RangeVar   *name;
-		Oid			partition;
+		Oid			partition = partition_of(command);
 
 		keys_changed |= may_add_foreign_key(command);
 		if (command->def == NULL || !IsA(command->def, PartitionCmd))
 			continue;
-
-		/* attached, detached, or made in some other way from here */
-		name = ((PartitionCmd *) command->def)->name;
-		partition = name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
 		if (OidIsValid(partition))
 		{
 			synchro_watchtrigger_renew_partitions(partition);
@@ -325,9 +332,7 @@ alter_table_concerns_us(AlterTableStmt *alter)
 		return true;
 	foreach(cell, alter->cmds)
 	{
-		AlterTableCmd *command = lfirst(cell);
-		RangeVar   *name = command->def != NULL && IsA(command->def, PartitionCmd) ? ((PartitionCmd *) command->def)->name : NULL;
-		Oid			partition = name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+		Oid			partition = partition_of(lfirst(cell));
 
 		if (OidIsValid(partition) && (synchro_watchtrigger_present(partition) || synchro_table_is_registered(partition)))
 			return true;

@@ -29,18 +29,8 @@
 #include "keycheck.h"
 #include "localsql.h"
 #include "reader.h"
+#include "registryrow.h"
 #include "samevalue.h"
-
-static bool
-list_has_name(List *names, const char *name)
-{
-	ListCell   *cell;
-
-	foreach(cell, names)
-		if (strcmp((char *) lfirst(cell), name) == 0)
-			return true;
-	return false;
-}
 
 /*
  * Name of a relation for messages, with schema, quoted where SQL needs it.
@@ -322,7 +312,7 @@ synchro_keycheck_columns(const SynchroTable *table, List *key, List *skip)
 		int			column = require_column(table, name);
 
 		check_not_twice(table, key, cell, "natural key's columns");
-		if (list_has_name(skip, name))
+		if (synchro_names_have(skip, name))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 					 errmsg("column \"%s\" of table \"%s\" is both skipped and in the natural key",
@@ -454,7 +444,7 @@ has_unique_index(const SynchroTable *table, List *key)
 			char	   *name = index->indkey.values[i] == 0 ? NULL :
 				get_attname(table->relid, index->indkey.values[i], false);
 
-			fits = name != NULL && list_has_name(key, name);
+			fits = name != NULL && synchro_names_have(key, name);
 		}
 		found |= fits;
 		ReleaseSysCache(tuple);

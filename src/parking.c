@@ -325,8 +325,7 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	{
 		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
 		failure.identity = synchro_identities_values(table, table->identity, table->nidentity, old->key.identity);
-		failure.moves = by_reference && is_there &&
-			(old->key.name.len != old->key.identity.len || memcmp(old->key.name.data, old->key.identity.data, old->key.name.len) != 0);
+		failure.moves = by_reference && is_there && !synchro_bytes_equal(old->key.name, old->key.identity);
 		failure.op = is_there && (!by_reference || failure.moves) ? SYNCHRO_OP_UPDATE : SYNCHRO_OP_DELETE;
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		failure.old = old->key.name;

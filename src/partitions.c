@@ -202,7 +202,7 @@ is_seen_attached(Oid relid)
  * passing: set if the next statement may see it otherwise.
  */
 Oid
-synchro_table_root_seen(Oid relid, bool *passing)
+synchro_table_covering_seen(Oid relid, bool *passing)
 {
 	Oid			root = synchro_table_covering(relid);
 

@@ -163,22 +163,6 @@ olds_meet(SynchroPass *pass, int64 nolds, bool final, SynchroBatchOld *last)
 }
 
 /*
- * Is it for one of these rows that it does?  count: so many meet such an error, and
- * one fewer do not.  If the one before is of the same table, that one's definition
- * is not to blame.  A row that is to be deleted is left to its table all the same:
- * deletes are tried one by one, but not for such errors.
- */
-static bool
-is_for_a_row(SynchroPass *pass, int64 count)
-{
-	SynchroBatchOld before;
-	SynchroBatchOld last;
-
-	return count > 1 && !olds_meet(pass, count - 1, true, &before) && olds_meet(pass, count, false, &last) &&
-		before.relid == last.relid;
-}
-
-/*
  * Find the table whose names of before, or deletes, meet such an error: among
  * the deletes that earlier batches have left to the last one, or of this batch, by
  * halves.  Returns it; InvalidOid if there is none, or it is for a row.
@@ -187,7 +171,9 @@ static Oid
 find_suspect_of_olds(SynchroPass *pass, const SynchroBatch *batch)
 {
 	List	   *leftovers = pass->link->leftovers;
-	SynchroBatchOld last;
+	SynchroBatchOld tried;
+	SynchroBatchOld last;		/* of the first of bad */
+	SynchroBatchOld before = {0};	/* of the first of good */
 	Oid			found = InvalidOid;
 	int64		good = 0;
 	int64		bad = batch->nolds;
@@ -196,7 +182,7 @@ find_suspect_of_olds(SynchroPass *pass, const SynchroBatch *batch)
 	foreach(cell, leftovers)
 	{
 		pass->link->leftovers = list_make1(lfirst(cell));
-		if (!olds_meet(pass, 0, true, &last))
+		if (!olds_meet(pass, 0, true, &tried))
 			continue;
 		synchro_local_begin("synchro: looking at what has failed");
 		found = synchro_table_by_name(lfirst(cell));
@@ -213,13 +199,25 @@ find_suspect_of_olds(SynchroPass *pass, const SynchroBatch *batch)
 			int64		middle = (good + bad) / 2;
 
 			CHECK_FOR_INTERRUPTS();
-			if (olds_meet(pass, middle, true, &last))
+			if (olds_meet(pass, middle, true, &tried))
+			{
 				bad = middle;
+				last = tried;
+			}
 			else
+			{
 				good = middle;
+				before = tried;
+			}
 		}
-		(void) olds_meet(pass, bad, true, &last);
-		found = is_for_a_row(pass, bad) ? InvalidOid : last.relid;
+
+		/*
+		 * If the one before is of the same table, that one's definition is not to
+		 * blame.  A row that is to be deleted is left to its table all the same:
+		 * deletes are tried one by one, but not for such errors.
+		 */
+		if (before.relid != last.relid || !olds_meet(pass, bad, false, &tried))
+			found = last.relid;
 	}
 	pass->link->leftovers = leftovers;
 	return found;
@@ -239,9 +237,9 @@ all_meet(SynchroPass *pass, const SynchroBatchKeys *keys)
 	for (int i = 0; i < identities->count; i++)
 		if (synchro_parked_find(pass->parked, keys->relid, &identities->values[i * identities->nidentity], identities->nidentity) == NULL)
 			fresh[count++] = i;
-	if (count == 0)
-		return false;
-	return one_meets(pass, keys, fresh[0]) && one_meets(pass, keys, fresh[count - 1]) && one_meets(pass, keys, fresh[count / 2]);
+	return count > 0 && one_meets(pass, keys, fresh[0]) &&
+		(count < 2 || one_meets(pass, keys, fresh[count - 1])) &&
+		(count < 3 || one_meets(pass, keys, fresh[count / 2]));
 }
 
 /*

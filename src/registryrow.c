@@ -382,10 +382,13 @@ synchro_registry_lost_key_column(Oid relid)
 	return row == NULL ? NULL : missing_column(relid, row->names);
 }
 
-static bool
-has_name(List *names, const char *name)
+/*
+ * Is a name among names (char *)?
+ */
+bool
+synchro_names_have(const List *names, const char *name)
 {
-	ListCell   *cell;
+	const ListCell *cell;
 
 	foreach(cell, names)
 		if (strcmp((char *) lfirst(cell), name) == 0)
@@ -410,7 +413,7 @@ synchro_registry_names_column(Oid relid, const char *column)
 		const RegistryRow *row = lfirst(cell);
 
 		if ((!OidIsValid(relid) || row->relid == relid) &&
-			(has_name(row->names, column) || has_name(row->primary_key, column)))
+			(synchro_names_have(row->names, column) || synchro_names_have(row->primary_key, column)))
 			return true;
 	}
 	return false;

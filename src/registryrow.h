@@ -24,6 +24,7 @@ extern bool synchro_registry_has_key(Oid relid);
 extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
 
 extern bool synchro_registry_notes_primary_keys(void);
+extern bool synchro_names_have(const List *names, const char *name);
 extern bool synchro_registry_has_dangling(void);
 extern void synchro_registry_note_dropped(void);
 extern void synchro_registry_note_renamed(const char *schema, const char *name);

@@ -178,9 +178,8 @@ require_same_reference(const SynchroLink *link, const SynchroLinkTable *lt, int 
 		return;
 	if (parent->mode == SYNCHRO_MODE_REFERENCE ? !parent->watched : parent->mode != SYNCHRO_MODE_NATURAL_KEY)
 		return;
-	for (int i = 0; i < parent->nkey; i++)
-		if (parent->key[i] == referenced)
-			return;
+	if (synchro_column_is_key(parent, referenced))
+		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("column \"%s\" of table %s has a foreign key on remote \"%s\", and none here",

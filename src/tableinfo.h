@@ -130,7 +130,7 @@ extern Oid	synchro_table_root(Oid relid);
 extern Oid	synchro_table_covering(Oid relid);
 extern void synchro_table_forget_referring(Oid relid);
 extern bool synchro_table_is_detaching(Oid relid);
-extern Oid	synchro_table_root_seen(Oid relid, bool *passing);
+extern Oid	synchro_table_covering_seen(Oid relid, bool *passing);
 
 /* in tablecache.c */
 extern void synchro_table_init(void);
