@@ -214,7 +214,7 @@ synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, List *tables)
 {
 	synchro_sql_try_deletes(sql, link, tables);
 	appendStringInfoString(sql, " SELECT '" SYNCHRO_APART_TAG "', x.number, (SELECT count(*) FROM d WHERE d.number = x.number), pg_catalog.count(x.state),"
-						   " pg_catalog.array_agg(pg_catalog.array_to_string(x.remote_key, ', ', 'NULL')) FILTER (WHERE x.state IS NOT NULL),"
+						   " pg_catalog.array_agg(" SYNCHRO_SQL_SHOWN_KEY("x.remote_key") ") FILTER (WHERE x.state IS NOT NULL),"
 						   " pg_catalog.array_agg(x.state) FILTER (WHERE x.state IS NOT NULL),"
 						   " pg_catalog.array_agg(x.message) FILTER (WHERE x.state IS NOT NULL),"
 						   " pg_catalog.array_agg(coalesce(x.constraint_name, '')) FILTER (WHERE x.state IS NOT NULL) FROM x GROUP BY x.number;");

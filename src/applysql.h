@@ -36,6 +36,9 @@
 #define SYNCHRO_DELETE_TAG		"delete"
 #define SYNCHRO_APART_TAG		"apart"
 
+/* the key of a row of unapplied as it is shown here */
+#define SYNCHRO_SQL_SHOWN_KEY(key)	"pg_catalog.array_to_string(" key ", ', ', 'NULL')"
+
 /* kinds of names and of mapped rows */
 #define SYNCHRO_KIND_PRESENT	"p" /* name as it is now */
 #define SYNCHRO_KIND_OLD		"o" /* name that the row bore before */

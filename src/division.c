@@ -159,7 +159,7 @@ synchro_part_end(SynchroDivision *division, SynchroPart *part)
 void
 synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
 {
-	if (!synchro_error_is_about_rows(error->sqlstate) && !division->pass->blames_rows)
+	if (!error->here && !synchro_error_is_about_rows(error->sqlstate) && !division->pass->blames_rows)
 		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 

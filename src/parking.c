@@ -196,8 +196,7 @@ name_of(SynchroPass *pass, Oid relid, const SynchroIdentities *identities, int p
 	batch->keys = list_make1(&keys);
 	batch->ensured = NIL;
 	batch->max_olds = 0;
-	synchro_pass_read(pass, batch, false, &more);
-	name = synchro_batch_name(batch);
+	name = synchro_pass_read(pass, batch, false, &more) == NULL ? synchro_batch_name(batch) : NULL;
 	if (name != NULL)
 		name = MemoryContextStrdup(context, name);
 	MemoryContextSwitchTo(context);

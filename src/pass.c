@@ -304,8 +304,9 @@ push(SynchroPass *pass, SynchroBatch *batch, PushState state, bool may_read_ahea
 	{
 		SynchroRemoteError *error;
 
-		if (state != PUSH_READ)
-			synchro_pass_read(pass, batch, state == PUSH_NEW_KEYS, more);
+		error = state != PUSH_READ ? synchro_pass_read(pass, batch, state == PUSH_NEW_KEYS, more) : NULL;
+		if (error != NULL)
+			return error;
 		state = PUSH_KEYS;
 		error = apply(pass, batch, commit, may_read_ahead && *more);
 		if (error == NULL && !batch->withdrawn)
@@ -353,8 +354,10 @@ SynchroRemoteError *
 synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 {
 	bool		more = !final;
+	SynchroRemoteError *error = synchro_pass_read(pass, batch, false, &more);
 
-	synchro_pass_read(pass, batch, false, &more);
+	if (error != NULL)
+		return error;
 
 	/* that rows are gone there would hide what else is wrong with them */
 	pass->link->mapping = Max(pass->link->mapping, 1);

@@ -393,15 +393,18 @@ drop_double_keys(const SynchroPass *pass, SynchroBatch *batch)
  * to be asked first about tables of it.
  *
  * keys_snapshot: names on the remote are as of then.  taken: have the batch's
- * keys been taken?  If not, they are now, and *more is set.
+ * keys been taken?  If not, they are now, and *more is set.  *error: set to NULL,
+ * or to that of a row which cannot be read.
  */
 static bool
-read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, bool *taken, bool *more)
+read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, bool *taken, bool *more,
+		  SynchroRemoteError **error)
 {
 	bool		shared = pass->shared;
 	bool		ready;
 
 	CHECK_FOR_INTERRUPTS();
+	*error = NULL;
 	pass->shared = false;
 	if (!shared)
 		synchro_local_begin_locked("synchro: reading changed rows", synchro_log_lock);
@@ -422,10 +425,10 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 	{
 		if (pass->link->peer_node != NULL)
 			batch->seen = synchro_position_of_peer(pass->link->peer_node, &batch->named_there);
-		synchro_batch_read(batch);
+		*error = synchro_unreadable_read(batch);
 
 		/* if one of them is found none goes straight any more */
-		if (batch->straight != NULL && batch->straight->rows != NULL)
+		if (*error == NULL && batch->straight != NULL && batch->straight->rows != NULL)
 			pass->looked_for = batch->straight->table->relid;
 	}
 	MemoryContextSwitchTo(pass->batch_context);
@@ -439,15 +442,18 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 
 /*
  * Read a batch, by as many local transactions as it takes until all is known
- * about its tables.
+ * about its tables.  Returns NULL, or the error of a row that cannot be read: then
+ * there is nothing to be applied.
  */
-void
+SynchroRemoteError *
 synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more)
 {
 	bool		taken = !new_keys;
+	SynchroRemoteError *error;
 
-	while (!read_once(pass, batch, pass->position->keys_snapshot, &taken, more))
+	while (!read_once(pass, batch, pass->position->keys_snapshot, &taken, more, &error))
 		synchro_staging_prepare(pass->link);
+	return error;
 }
 
 /*
@@ -497,7 +503,9 @@ synchro_pass_read_ahead(SynchroPass *pass, const SynchroBatch *sent)
 	pass->next_is_taken = pass->next_is_read = false;
 	PG_TRY();
 	{
-		pass->next_is_read = read_once(pass, next, sent->keys_snapshot, &pass->next_is_taken, &pass->next_has_more);
+		SynchroRemoteError *error;
+
+		pass->next_is_read = read_once(pass, next, sent->keys_snapshot, &pass->next_is_taken, &pass->next_has_more, &error) && error == NULL;
 	}
 	PG_CATCH();
 	{

@@ -67,9 +67,12 @@ extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *ba
 extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch);
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final);
 
+/* in unreadable.c */
+extern SynchroRemoteError *synchro_unreadable_read(SynchroBatch *batch);
+
 /* in passread.c */
 extern void synchro_pass_collect(SynchroPass *pass);
-extern void synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
+extern SynchroRemoteError *synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
 extern bool synchro_pass_may_read_ahead(const SynchroPass *pass);
 extern void synchro_pass_read_ahead(SynchroPass *pass, const SynchroBatch *sent);
 

@@ -385,6 +385,7 @@ synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error)
 
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])),
+			 error->here ? errmsg_internal("%s", error->message) :
 			 errmsg("remote \"%s\": %s", pass->link->target->name, error->message),
 			 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
 			 errhint("No single row is to blame. Mend the cause on the remote, and synchronize again.")));

@@ -39,6 +39,7 @@ typedef struct SynchroRemoteError
 	int			statement;		/* of the script, counted from 0 */
 	bool		lost;			/* the connection is gone */
 	bool		ours;			/* it bears synchro_remote_mark() */
+	bool		here;			/* it is no error of the remote: unreadable.c */
 } SynchroRemoteError;
 
 /* what is done while the remote is at work; must not raise errors, nor use the session */

@@ -26,6 +26,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 
+#include "applysql.h"
 #include "compat.h"
 #include "formercontact.h"
 #include "localsql.h"
@@ -256,6 +257,31 @@ pass_ids(const SynchroLink *link, const char *previous)
 }
 
 /*
+ * The deletes that the remote has refused, and that wait there: arrays of their
+ * tables and of their keys, as the view of failures shows them.
+ */
+static void
+refused_deletes(const SynchroLink *link, const char **tables, const char **keys)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SynchroSqlScope scope;
+	Oid			type = TEXTOID;
+	Datum		value;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	value = CStringGetTextDatum(link->target->name);
+	synchro_sql_run("SELECT coalesce(array_agg(format('%I.%I', n.nspname, c.relname)), '{}'), coalesce(array_agg(p.key), '{}')"
+					" FROM synchro.parked p JOIN pg_class c ON c.oid = p.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+					" WHERE p.server = $1::name AND p.record IS NULL", 1, &type, &value, NULL);
+	*tables = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	*keys = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
+	synchro_sql_close(&scope);
+	synchro_local_commit();
+	MemoryContextSwitchTo(context);
+}
+
+/*
  * Take over what the remote remembers for the node that we were, previous.
  *
  * sent_before: see SynchroFormerContact; what was pushed before that is ours,
@@ -263,14 +289,15 @@ pass_ids(const SynchroLink *link, const char *previous)
  * older.
  *
  * all: nobody has pushed as that node since, else that is told by the positions.
- * Only then deletes that wait there: they were done, or are the other one's.
+ * If somebody has, of the deletes that wait there those are ours that were
+ * refused before: others that it left there may be of rows that are still here.
  */
 void
 synchro_restored_inherit(const SynchroLink *link, const char *previous, const char *keys_snapshot,
 						 uint64 sent_before, bool all)
 {
 	SynchroRows *rows = position_of(link, previous);
-	const char *params[3] = {link->node, previous};
+	const char *params[4] = {link->node, previous};
 
 	all = all || rows == NULL || strcmp(keys_snapshot, BEGINNING) == 0 ||
 		compare_age(synchro_value(rows, 0, 1), keys_snapshot) <= 0;
@@ -283,10 +310,14 @@ synchro_restored_inherit(const SynchroLink *link, const char *previous, const ch
 						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".reference (node, relation, local_key, remote_key, made)"
 						 " SELECT $1::uuid, relation, local_key, remote_key, made FROM " SYNCHRO_PEER_SCHEMA ".reference"
 						 " WHERE node = $2::uuid AND ($3::int8 IS NULL OR made <= $3::int8) ON CONFLICT DO NOTHING", 3, params);
-	if (all)
-		synchro_remote_query(link->remote,
-							 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation, operation, local_key, remote_key, stamp, origin)"
-							 " SELECT $1::uuid, u.relation, u.operation, u.local_key, u.remote_key, u.stamp, u.origin FROM " SYNCHRO_PEER_SCHEMA ".unapplied u"
-							 " WHERE u.node = $2::uuid AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".unapplied x WHERE x.node = $1::uuid"
-							 " AND x.relation = u.relation AND x.remote_key = u.remote_key)", 2, params);
+	params[2] = NULL;
+	if (!all)
+		refused_deletes(link, &params[2], &params[3]);
+	synchro_remote_query(link->remote,
+						 "INSERT INTO " SYNCHRO_PEER_SCHEMA ".unapplied (node, relation, operation, local_key, remote_key, stamp, origin)"
+						 " SELECT $1::uuid, u.relation, u.operation, u.local_key, u.remote_key, u.stamp, u.origin FROM " SYNCHRO_PEER_SCHEMA ".unapplied u"
+						 " WHERE u.node = $2::uuid AND ($3::text[] IS NULL OR EXISTS (SELECT FROM unnest($3::text[], $4::text[]) d(relation, key)"
+						 " WHERE d.relation = u.relation AND d.key = " SYNCHRO_SQL_SHOWN_KEY("u.remote_key") "))"
+						 " AND NOT EXISTS (SELECT FROM " SYNCHRO_PEER_SCHEMA ".unapplied x WHERE x.node = $1::uuid"
+						 " AND x.relation = u.relation AND x.remote_key = u.remote_key)", 4, params);
 }

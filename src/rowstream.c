@@ -36,6 +36,8 @@
 /* so many identities in a row are read by one look into the index */
 #define RANGE_ROWS		50
 
+static Oid	being_read = InvalidOid;
+
 /* what the receiver of a query's rows knows */
 typedef struct RowStream
 {
@@ -184,6 +186,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	MemoryContext context = CurrentMemoryContext;
 
 	synchro_suspect(lt->root);
+	being_read = table->relid;
 	begin_stream(&stream, link, lt, spool, max_columns);
 	stream.keys = keys;
 	stream.straight = head == NULL;
@@ -245,6 +248,15 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	/* queries leave that of the scope behind, which lasts as long as a batch is read */
 	MemoryContextSwitchTo(context);
 	return stream.nrows;
+}
+
+/*
+ * The table whose rows are being read, or were when that failed.
+ */
+Oid
+synchro_stream_being_read(void)
+{
+	return being_read;
 }
 
 /*

@@ -44,6 +44,15 @@ synchro_suspect(Oid relid)
 }
 
 /*
+ * That table.
+ */
+Oid
+synchro_suspected(void)
+{
+	return suspect;
+}
+
+/*
  * Error, about the table relid, if a table has lost its key: neither are its
  * rows found on the remote, nor those that others refer to.
  */

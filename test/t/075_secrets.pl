@@ -76,6 +76,21 @@ sub look
 	return;
 }
 
+# What may be asked of what is wrong.
+sub tell
+{
+	my ($when) = @_;
+
+	foreach my $function ('check', 'preview', 'verify')
+	{
+		my (undef, $rows, $says) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT * FROM synchro.$function('office')");
+
+		isnt("$rows$says", '', "$when: $function() says something");
+		unlike("$rows$says", qr/$any/, "$when: but no password");
+	}
+	return;
+}
+
 # synchronize() fails, the worker has tried, and what they say is read.
 sub fails_with
 {
@@ -87,13 +102,7 @@ sub fails_with
 
 	like($stderr, $reason, "$when: fails");
 	unlike($stderr, qr/$any/, "$when: without a password");
-	foreach my $function ('check', 'preview', 'verify')
-	{
-		my (undef, $rows, $says) = $local->psql('postgres', "\\set VERBOSITY verbose\nSELECT * FROM synchro.$function('office')");
-
-		isnt("$rows$says", '', "$when: $function() says something");
-		unlike("$rows$says", qr/$any/, "$when: but no password");
-	}
+	tell($when);
 	wait_for($local, q{SELECT last_error IS NOT NULL FROM synchro.remotes}, "$when: the worker has tried");
 	look($when);
 	return;
@@ -163,6 +172,14 @@ $local->safe_psql('postgres', q{INSERT INTO t (name, n) VALUES ('no right', 1)})
 wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '42501'}, 'a right is missing');
 look('a right missing');
 $remote->safe_psql('postgres', 'GRANT INSERT ON t TO sync');
+
+# a table that stalls
+$remote->safe_psql('postgres', 'ALTER TABLE t RENAME n TO m');
+$local->safe_psql('postgres', q{UPDATE t SET n = 2 WHERE name = 'no right'});
+wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '42703' AND key IS NULL}, 'a table stalls');
+tell('a table stalls');
+look('a table stalls');
+$remote->safe_psql('postgres', 'ALTER TABLE t RENAME m TO n');
 $local->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name = 'refused'; SELECT synchro.retry()});
 works('after errors');
 

@@ -1,0 +1,123 @@
+# WHY: not only the remote can refuse a row. A value that is damaged here, or that its type will not give as text, is met by each
+# batch that has the row, so nothing would ever be pushed any more. Such a row has to wait alone, and say which it is, like one
+# that the remote does not take.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use AlwaysOn;
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, <<'SQL');
+CREATE TYPE mood AS ENUM ('good', 'fine', 'bad');
+CREATE TABLE by_name (id serial PRIMARY KEY, name text NOT NULL UNIQUE, mood mood, n int);
+CREATE TABLE by_key (id int PRIMARY KEY, name text NOT NULL, mood mood, n int);
+CREATE TABLE by_reference (id serial PRIMARY KEY, name text NOT NULL, mood mood, n int);
+CREATE TABLE kinds (id serial PRIMARY KEY, kind mood NOT NULL UNIQUE);
+CREATE TABLE kids (id serial PRIMARY KEY, name text NOT NULL UNIQUE, kind_id int REFERENCES kinds);
+CREATE TABLE docs (name text PRIMARY KEY, body text, n int);
+ALTER TABLE docs ALTER body SET STORAGE EXTERNAL;
+SQL
+$remote->safe_psql('postgres', "SELECT setval('${_}_id_seq', 10000)") foreach 'by_name', 'by_reference', 'kinds', 'kids';
+connect_remote($local, $remote);
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('by_name', '{name}'), synchro.add_table('by_key'), synchro.add_table('by_reference'), synchro.add_table('kinds', '{kind}'),
+	synchro.add_table('kids', '{name}'), synchro.add_table('docs');
+INSERT INTO kinds (kind) VALUES ('good'), ('bad');
+CREATE TABLE label AS SELECT * FROM pg_enum WHERE enumtypid = 'mood'::regtype AND enumlabel = 'bad';
+SQL
+
+my @tables = ('by_name', 'by_key', 'by_reference');
+
+# A label that is gone is what damage to a value looks like: it is there, but cannot be shown.
+sub damage { return $local->safe_psql('postgres', q{DELETE FROM pg_enum WHERE enumtypid = 'mood'::regtype AND enumlabel = 'bad'}) }
+sub mend { return $local->safe_psql('postgres', 'INSERT INTO pg_enum SELECT * FROM label') }
+
+foreach my $atomic ('off', 'on')
+{
+	my $testname = "atomic_pass $atomic";
+
+	reload_with($local, 'synchro.atomic_pass' => $atomic);
+	foreach my $table (@tables)
+	{
+		$local->safe_psql('postgres', "DELETE FROM $table; INSERT INTO $table (id, name, mood, n) SELECT i, 'row ' || i, 'good', 0 FROM generate_series(1, 40) i; UPDATE $table SET mood = 'bad' WHERE id = 7");
+	}
+	is(sync($local, 'office')->{failed}, 0, "$testname: to begin with");
+	foreach my $table (@tables)
+	{
+		my $renamed = $table eq 'by_key' ? 'id = id + 100' : q{name = name || '!'};
+
+		$local->safe_psql('postgres', <<"SQL");
+UPDATE $table SET n = 1, mood = CASE WHEN id IN (3, 9) THEN 'bad' ELSE mood END WHERE id <= 20 AND id <> 7;
+DELETE FROM $table WHERE id = 7;
+UPDATE $table SET $renamed, n = 1, mood = CASE WHEN id = 25 THEN 'bad' ELSE mood END WHERE id BETWEEN 21 AND 30;
+INSERT INTO $table (id, name, mood, n) VALUES (50, 'new', 'fine', 1), (51, 'new and bad', 'bad', 1);
+SQL
+	}
+	$local->safe_psql('postgres', "INSERT INTO kids (name, kind_id) VALUES ('good $atomic', 1), ('bad $atomic', 2)");
+	damage();
+	is(rows($local, q{SELECT count(*), count(*) FILTER (WHERE detail ~ 'invalid internal value for enum') FROM synchro.preview('office') WHERE action = 'fail'}),
+		'13|13', "$testname: a preview tells");
+	is(sync($local, 'office')->{failed}, 3 * 4 + 1, "$testname: what cannot be read waits");
+	is(rows($local, 'SELECT relation, count(*) FROM synchro.failures GROUP BY relation ORDER BY relation::text'), "by_key|4\nby_name|4\nby_reference|4\nkids|1", "$testname: of each table");
+	is(rows($local, q{SELECT DISTINCT sqlstate, regexp_replace(message, '\d+', 'N'), hint FROM synchro.failures}), '22P03|invalid internal value for enum: N|Mend the row here, or delete it.',
+		"$testname: it is said why");
+	is(rows($local, q{SELECT DISTINCT detail FROM synchro.failures WHERE relation::text IN ('kids', 'by_name') ORDER BY 1}),
+		"A row of table public.by_name could not be read on this side.\nA row of table public.kinds could not be read on this side.", "$testname: and of which table");
+	foreach my $table (@tables)
+	{
+		is(rows($remote, "SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0), count(*) FILTER (WHERE name LIKE '%bad' OR id = 7) FROM $table"), (17 + 9 + 1) . '|13|0',
+			"$testname: all others of $table are there, and what was deleted is not");
+	}
+	is(rows($remote, "SELECT count(*) FROM kids WHERE name LIKE '%$atomic'"), '1', "$testname: and of what refers to them");
+
+	# it is as with any row that fails: the others go on, and it is tried again
+	$local->safe_psql('postgres', "UPDATE $_ SET n = 2 WHERE id IN (3, 4)") foreach @tables;
+	is(sync($local, 'office')->{failed}, 3 * 4 + 1, "$testname: they wait still");
+	is(rows($remote, "SELECT string_agg(name || ' ' || n, ' ' ORDER BY name) FROM by_name WHERE name IN ('row 3', 'row 4')"), 'row 3 0 row 4 2', "$testname: the others go on");
+	mend();
+	$local->safe_psql('postgres', q{SELECT synchro.retry('office')});
+	is(sync($local, 'office')->{failed}, 0, "$testname: mended, all go");
+	same($local, $remote, "SELECT name, mood, n FROM $_ ORDER BY name", "$testname: all of $_") foreach @tables;
+	same($local, $remote, 'SELECT c.name, k.kind FROM kids c JOIN kinds k ON k.id = c.kind_id ORDER BY c.name', "$testname: under the right parents");
+}
+reload_with($local, 'synchro.atomic_pass' => 'off');
+
+#
+# a page of values that is lost
+#
+$local->safe_psql('postgres', q{INSERT INTO docs SELECT 'doc ' || i, repeat(md5(i::text), 3000), 0 FROM generate_series(1, 3) i});
+my $file = $local->data_dir . '/' . rows($local, q{CHECKPOINT; SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'docs'});
+my $pages = -s $file;
+
+$local->stop('fast');
+{
+	# some in the middle
+	my $zeros = "\0" x 8192;
+
+	open my $fh, '+<', $file or die "$file: $!";
+	binmode $fh;
+	seek $fh, 8192 * int($pages / 8192 / 2), 0 or die "$file: $!";
+	print $fh $zeros or die "$file: $!";
+	close $fh or die "$file: $!";
+}
+$local->start;
+is(sync($local, 'office')->{failed}, 1, 'a lost page: the row waits');
+like(rows($local, 'SELECT relation, key, operation, sqlstate, message, detail FROM synchro.failures'),
+	qr/^docs\|doc 2\|insert\|XX001\|unexpected chunk number \d+ .*\|A row of table public\.docs could not be read on this side\.$/, 'a lost page: it is said why');
+same($local, $remote, q{SELECT name, md5(body) FROM docs WHERE name <> 'doc 2' ORDER BY name}, 'a lost page: the others go');
+$remote->safe_psql('postgres', 'TRUNCATE docs');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'docs')});
+is(sync($local, 'office')->{failed}, 1, 'a lost page, copied: the row waits');
+same($local, $remote, q{SELECT name, md5(body) FROM docs WHERE name <> 'doc 2' ORDER BY name}, 'a lost page, copied: the others go');
+$local->safe_psql('postgres', q{UPDATE docs SET body = 'written anew' WHERE name = 'doc 2'});
+is(sync($local, 'office')->{failed}, 0, 'a lost page, mended: it goes');
+same($local, $remote, 'SELECT name, md5(body) FROM docs ORDER BY name', 'a lost page, mended: all are there');
+
+$local->stop('fast');
+$remote->stop('fast');
+done_testing();
