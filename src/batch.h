@@ -53,14 +53,15 @@ typedef struct SynchroBatch
 	char	   *snapshot;		/* where the pass has come to, or NULL */
 	SynchroParkedSet *parked;	/* what of it failed is left out */
 	int64		max_olds;		/* only so many rows with names of before */
+	int64		skipped_olds;	/* and not the first so many of these */
 	TimestampTz olds_turn;		/* of them, those that have failed by
 								 * themselves later than that come last */
 	int64		nolds;			/* how many it has */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
 	bool		note_olds;		/* fill the next */
 	List	   *all_olds;		/* of SynchroBatchOld: all of them */
-	List	   *named;			/* of SynchroBatchKeys: of each table the first of
-								 * these rows, and those that are parked */
+	List	   *named;			/* of SynchroBatchKeys: of each table the first few
+								 * of these rows, and those that are parked */
 	bool		note_ensured;	/* fill the next */
 	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
 	bool		apart;			/* deletes are tried one by one */

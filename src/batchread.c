@@ -238,7 +238,7 @@ parked_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const 
 
 /*
  * Is a row with a name of before to be left out: because it has failed in
- * this pass, or only the first ones are wanted?  last: only those that come last
+ * this pass, or only the first ones are wanted, or those after them?  last: only those that come last
  * are wanted, or else only the others.
  */
 static bool
@@ -252,6 +252,8 @@ leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const Syn
 	if (batch->nolds >= batch->max_olds)
 		return true;
 	batch->nolds++;
+	if (batch->nolds <= batch->skipped_olds)
+		return true;
 	if (batch->nolds == batch->max_olds)
 		note_old(batch, changed, old_name, &batch->last_old);
 	if (batch->note_olds)

@@ -159,7 +159,8 @@ synchro_part_end(SynchroDivision *division, SynchroPart *part)
 void
 synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
 {
-	if (!error->here && !synchro_error_is_about_rows(error->sqlstate) && !division->pass->blames_rows)
+	if (!error->here && !synchro_error_is_about_rows(error->sqlstate) &&
+		!(division->pass->blames_rows && synchro_error_is_about_definitions(error->sqlstate)))
 		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 
@@ -337,6 +338,7 @@ finish(SynchroDivision *division, const List *keys)
 	if (done)
 		return;
 	synchro_peer_find_leftovers(pass->link);
+	synchro_pass_leave_out_leftovers(pass);
 	part = synchro_part_begin(division, keys);
 	part.batch->apart = true;
 	synchro_part_send(division, &part, true, true);

@@ -18,6 +18,7 @@ typedef struct SynchroDivision
 	TimestampTz olds_turn;		/* as all of its parts have it */
 	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
+	int			ndeferred;		/* of later, by what may be a deferred trigger's */
 } SynchroDivision;
 
 /* a part of it that was sent */

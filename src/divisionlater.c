@@ -2,7 +2,8 @@
  *
  * divisionlater.c
  *	  Rows that have failed one by one, and may go through together: rows that
- *	  exchange unique values or names, or need each other.
+ *	  exchange unique values or names, need each other, or of which a deferred
+ *	  trigger wants several, such as both sides of an entry.
  *
  * All of them are tried together.  If that fails for the same reason for which
  * one of them has failed by itself, nothing that goes with it helps that one: it
@@ -27,6 +28,9 @@
 /* so many rows are tried together but for one */
 #define MAX_ALL_BUT_ONE	16
 
+/* so many of those that any trigger has refused: hardly one helps another */
+#define MAX_DEFERRED	16
+
 static char *
 copy_text(const char *text)
 {
@@ -44,7 +48,10 @@ synchro_later_add(SynchroDivision *division, List **later, const SynchroParked *
 	MemoryContext old;
 	SynchroLater *row;
 
-	if (parked == NULL || !synchro_error_may_need_others(error->sqlstate))
+	if (parked == NULL)
+		return;
+	if (!synchro_error_may_need_others(error->sqlstate) &&
+		(error->here || !synchro_error_may_be_deferred(error->sqlstate) || division->ndeferred++ >= MAX_DEFERRED))
 		return;
 	old = MemoryContextSwitchTo(division->pass->batch_context);
 	row = palloc0(sizeof(SynchroLater));

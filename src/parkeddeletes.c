@@ -10,7 +10,9 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "localsql.h"
 #include "parked.h"
 #include "settings.h"
@@ -28,7 +30,7 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 	SynchroSqlScope scope;
 	ListCell   *cell;
 	ListCell   *other;
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)];
 
@@ -42,10 +44,11 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 			if (strcmp(((SynchroUndeleted *) lfirst(other))->relation, relation) == 0)
 				failed = lfirst(other);
 		memset(nulls, true, sizeof(nulls));
-		nulls[0] = nulls[1] = nulls[6] = false;
+		nulls[0] = nulls[1] = nulls[6] = nulls[7] = false;
 		values[0] = CStringGetTextDatum(set->server);
 		values[1] = CStringGetTextDatum(relation);
 		values[6] = Int32GetDatum(synchro_retry_max_interval);
+		values[7] = TimestampTzGetDatum(synchro_clock_now());
 		if (failed != NULL && failed->keys != NULL)
 		{
 			memset(nulls, false, sizeof(nulls));
@@ -58,7 +61,7 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 						" AND record IS NULL RETURNING *)"
 						" INSERT INTO synchro.parked (server, relation, layout, key, operation, changed_at, origin,"
 						" sqlstate, message, constraint_name, hint, attempts, first_failed, next_attempt)"
-						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, clock_timestamp()),"
+						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, $8),"
 						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''),"
 						" CASE WHEN f.state IN ('23503', '23001') THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
 						" coalesce(b.first_failed, clock_timestamp()), " SYNCHRO_NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "applysql.h"
+#include "clock.h"
 #include "localsql.h"
 #include "passwork.h"
 
@@ -361,8 +362,6 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 		if (identities->stamps[position].born > SYNCHRO_BORN_LONG_AGO)
 			failure.op = SYNCHRO_OP_INSERT;
 	}
-	if (failure.stamp.at == 0)
-		failure.stamp.at = GetCurrentTimestamp();
 	if (dead != NULL)
 	{
 		failure.op = SYNCHRO_OP_DELETE;
@@ -370,6 +369,8 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 		failure.old = dead->key.name;
 	}
 	synchro_local_begin("synchro: parking what has failed");
+	if (failure.stamp.at == 0)
+		failure.stamp.at = synchro_clock_now();
 	parked = park(pass, keys->relid, &failure, error, name);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);

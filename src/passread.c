@@ -21,6 +21,9 @@
 #include "staging.h"
 #include "stalled.h"
 
+/* names of before that are looked at by themselves if a batch is about definitions */
+#define FEW_OLDS	3
+
 static void order_tables(SynchroPass *pass);
 
 /*
@@ -38,15 +41,14 @@ add_due_deletes(SynchroPass *pass)
 /*
  * Deletes of tables that have stalled wait with them.
  */
-static void
-leave_out_stalled(SynchroPass *pass)
+void
+synchro_pass_leave_out_leftovers(SynchroPass *pass)
 {
+	MemoryContext context = CurrentMemoryContext;
 	ListCell   *cell;
 
 	if (pass->stalled == NIL)
 		return;
-	if (synchro_stalled_any_due(pass->stalled))
-		synchro_peer_find_leftovers(pass->link);
 	synchro_local_begin("synchro: looking at what has stalled");
 	foreach(cell, pass->link->leftovers)
 	{
@@ -56,7 +58,17 @@ leave_out_stalled(SynchroPass *pass)
 			pass->link->leftovers = foreach_delete_current(pass->link->leftovers, cell);
 	}
 	synchro_local_commit();
-	MemoryContextSwitchTo(pass->context);
+	MemoryContextSwitchTo(context);
+}
+
+static void
+leave_out_stalled(SynchroPass *pass)
+{
+	ListCell   *cell;
+
+	if (synchro_stalled_any_due(pass->stalled))
+		synchro_peer_find_leftovers(pass->link);
+	synchro_pass_leave_out_leftovers(pass);
 	foreach(cell, pass->stalled)
 		pass->counts.failed += ((SynchroStalled *) lfirst(cell))->due ? 0 : 1;
 }
@@ -312,6 +324,7 @@ static SynchroBatchKeys *
 look_through_olds(const SynchroPass *pass, SynchroChangedTable *changed, HTAB *taken)
 {
 	const SynchroTable *table = changed->table;
+	int			nfresh = 0;
 	SynchroBatchKeys *named = palloc0(sizeof(SynchroBatchKeys));
 	MemoryContext name_context = AllocSetContextCreate(CurrentMemoryContext, "synchro name of before",
 													   ALLOCSET_SMALL_SIZES);
@@ -328,8 +341,7 @@ look_through_olds(const SynchroPass *pass, SynchroChangedTable *changed, HTAB *t
 
 		CHECK_FOR_INTERRUPTS();
 		(void) hash_search(taken, &row, HASH_REMOVE, NULL);
-		if (named->identities->count == 0 ||
-			synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
+		if (synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL || nfresh++ < FEW_OLDS)
 		{
 			MemoryContextSwitchTo(old);
 			synchro_identities_decode(named->identities, table, key.identity);

@@ -72,6 +72,7 @@ extern SynchroRemoteError *synchro_unreadable_read(SynchroBatch *batch);
 
 /* in passread.c */
 extern void synchro_pass_collect(SynchroPass *pass);
+extern void synchro_pass_leave_out_leftovers(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_read(SynchroPass *pass, SynchroBatch *batch, bool new_keys, bool *more);
 extern bool synchro_pass_may_read_ahead(const SynchroPass *pass);
 extern void synchro_pass_read_ahead(SynchroPass *pass, const SynchroBatch *sent);

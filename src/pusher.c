@@ -334,7 +334,7 @@ run_call(Pusher *pusher, dsm_handle handle)
 		bool		lost;
 
 		synchro_pushlink_recover(&pusher->push, &call->error, &lost);
-		if (!OidIsValid(pusher->push.suspect) || list_length(pusher->push.stalled) == SYNCHRO_MAX_STALLED)
+		if (!synchro_pushlink_may_stall(&pusher->push))
 		{
 			pg_write_barrier();
 			call->state = SYNCHRO_CALL_FAILED;

@@ -34,6 +34,9 @@
  */
 #define PASS_LOCK_KIND 3
 
+/* tables that stall one after the other */
+#define MAX_STALLED		1000
+
 /*
  * One pass to a remote at a time: a second one waits.
  */
@@ -239,15 +242,25 @@ synchro_pushlink_forget_stalled(SynchroPushLink *push)
 }
 
 /*
- * If a table is to blame for the last error, have the others go on without
- * it; false if none is.
+ * Is a table to blame for the last error, that the next push can go without?  One
+ * that it has been left out before helps nobody.
+ */
+bool
+synchro_pushlink_may_stall(const SynchroPushLink *push)
+{
+	return OidIsValid(push->suspect) && !list_member_oid(push->stalled, push->suspect) &&
+		list_length(push->stalled) < MAX_STALLED;
+}
+
+/*
+ * If so, have the others go on without it; else false.
  */
 bool
 synchro_pushlink_stall(SynchroPushLink *push, const SynchroKeptError *error)
 {
 	MemoryContext old;
 
-	if (!OidIsValid(push->suspect) || list_length(push->stalled) >= SYNCHRO_MAX_STALLED)
+	if (!synchro_pushlink_may_stall(push))
 		return false;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	push->stalled = lappend_oid(push->stalled, push->suspect);

@@ -14,8 +14,6 @@
 #include "preview.h"
 #include "sharedstate.h"
 
-#define SYNCHRO_MAX_STALLED 1000	/* tables that stall one after the other */
-
 /* all zero at first, but for the upper part */
 typedef struct SynchroPushLink
 {
@@ -40,6 +38,7 @@ extern void synchro_pushlink_say(SynchroPusherState state);
 extern void synchro_pushlink_push(SynchroPushLink *push, bool all_due, SynchroPassResult *result);
 extern void synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lost);
 extern void synchro_pushlink_forget_stalled(SynchroPushLink *push);
+extern bool synchro_pushlink_may_stall(const SynchroPushLink *push);
 extern bool synchro_pushlink_stall(SynchroPushLink *push, const SynchroKeptError *error);
 extern void synchro_pushlink_close(SynchroPushLink *push);
 

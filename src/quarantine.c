@@ -27,6 +27,9 @@
 /* likewise, that find all their rows by maps, see upsertsql.c */
 #define MAPPING_BATCHES			64
 
+/* so many rows with names of before are tried to see whether any goes */
+#define MANY_OTHERS				1000
+
 /*
  * Undo what synchro_sql_named_row() does to a key, in place.  Returns where the
  * line ends.
@@ -115,15 +118,6 @@ ensure_parents(SynchroPass *pass, SynchroBatch *batch, const List *parents)
 }
 
 /*
- * Names, definitions, rights: see stalled.c.
- */
-static bool
-is_about_definitions(const char *state)
-{
-	return strncmp(state, "42", 2) == 0 || strncmp(state, "0A", 2) == 0 || strcmp(state, "55000") == 0;
-}
-
-/*
  * Does a batch of one of some keys meet such an error?  keys: NULL for a batch of
  * nothing at all.
  */
@@ -142,7 +136,7 @@ one_meets(SynchroPass *pass, const SynchroBatchKeys *keys, int position)
 		trial->keys = list_make1(&one);
 	}
 	error = synchro_pass_try(pass, trial, false);
-	return error != NULL && is_about_definitions(error->sqlstate);
+	return error != NULL && synchro_error_is_about_definitions(error->sqlstate);
 }
 
 /*
@@ -159,7 +153,49 @@ olds_meet(SynchroPass *pass, int64 nolds, bool final, SynchroBatchOld *last)
 	trial->max_olds = nolds;
 	error = synchro_pass_try(pass, trial, final);
 	*last = trial->last_old;
-	return error != NULL && is_about_definitions(error->sqlstate);
+	return error != NULL && synchro_error_is_about_definitions(error->sqlstate);
+}
+
+/*
+ * Has that row failed by itself before?
+ */
+static bool
+is_parked_already(SynchroPass *pass, const SynchroBatchOld *old)
+{
+	const SynchroTable *table;
+	bool		result = false;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	table = synchro_table_get(old->relid, true);
+	if (table != NULL)
+		result = synchro_parked_find(pass->parked, old->relid,
+									 synchro_identities_values(table, table->identity, table->nidentity, old->key.identity),
+									 table->nidentity) != NULL;
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
+	return result;
+}
+
+/*
+ * Do others of its table, of those that come after the first so many, go through?
+ */
+static bool
+others_go(SynchroPass *pass, Oid relid, int64 nolds)
+{
+	SynchroBatch *trial = synchro_pass_batch(pass);
+	SynchroRemoteError *error;
+	ListCell   *cell;
+
+	trial->skipped_olds = nolds;
+	trial->max_olds = nolds + MANY_OTHERS;
+	trial->note_olds = true;
+	error = synchro_pass_try(pass, trial, true);
+	if (error != NULL && synchro_error_is_about_definitions(error->sqlstate))
+		return false;
+	foreach(cell, trial->all_olds)
+		if (((SynchroBatchOld *) lfirst(cell))->relid == relid)
+			return true;
+	return false;
 }
 
 /*
@@ -212,11 +248,13 @@ find_suspect_of_olds(SynchroPass *pass, const SynchroBatch *batch)
 		}
 
 		/*
-		 * If the one before is of the same table, that one's definition is not to
+		 * If the one before is of the same table, or others after it go, or the row has
+		 * failed by itself before, that one's definition is not to
 		 * blame.  A row that is to be deleted is left to its table all the same:
 		 * deletes are tried one by one, but not for such errors.
 		 */
-		if (before.relid != last.relid || !olds_meet(pass, bad, false, &tried))
+		if ((before.relid != last.relid && !is_parked_already(pass, &last) && !others_go(pass, last.relid, bad)) ||
+			!olds_meet(pass, bad, false, &tried))
 			found = last.relid;
 	}
 	pass->link->leftovers = leftovers;
@@ -356,15 +394,15 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		pass->batch_rows = Max(pass->batch_rows / 2, 1);
 		return false;
 	}
-	if (is_about_definitions(state) && pass->blames_rows)
+	if (synchro_error_is_about_definitions(state) && pass->blames_rows)
 		return false;
-	if (is_about_definitions(state) && !batch->looked_again)
+	if (synchro_error_is_about_definitions(state) && !batch->looked_again)
 	{
 		/* the tables may have been altered since they were described */
 		synchro_link_forget(pass->link);
 		return batch->looked_again = true;
 	}
-	if (is_about_definitions(state) && find_suspect(pass, batch))
+	if (synchro_error_is_about_definitions(state) && find_suspect(pass, batch))
 	{
 		/* until the batch has been divided */
 		pass->blames_rows = true;

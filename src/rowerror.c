@@ -40,6 +40,28 @@ synchro_error_is_about_rows(const char *state)
 }
 
 /*
+ * Is it about names, definitions or rights?  A table's as a rule, see stalled.c;
+ * but a value may be such a name.
+ */
+bool
+synchro_error_is_about_definitions(const char *state)
+{
+	return strncmp(state, "42", 2) == 0 || strncmp(state, "0A", 2) == 0 || strncmp(state, "3F", 2) == 0 ||
+		strcmp(state, "55000") == 0;
+}
+
+/*
+ * Can a deferred trigger there have raised it, which a row may pass together with
+ * others?  What is no constraint's and no value's.
+ */
+bool
+synchro_error_may_be_deferred(const char *state)
+{
+	return synchro_error_is_about_rows(state) && strncmp(state, "22", 2) != 0 &&
+		strcmp(state, "23502") != 0 && strcmp(state, "23514") != 0;
+}
+
+/*
  * May a row that has failed so go through together with others?  From PostgreSQL 18
  * on ON DELETE RESTRICT has an SQLSTATE of its own, 23001.
  */

@@ -83,7 +83,8 @@ synchro_suspect_take(int sqlerrcode)
 	suspect = InvalidOid;
 	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
-		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE || sqlerrcode == ERRCODE_TOO_MANY_COLUMNS ? result : InvalidOid;
+		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE || sqlerrcode == ERRCODE_TOO_MANY_COLUMNS ||
+		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME || sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ? result : InvalidOid;
 }
 
 /*

@@ -260,5 +260,52 @@ SQL
 	is(sync($local, 'office')->{deleted}, 2, "$testname, one needed: mended, these go, too");
 }
 
+#
+# what a deferred trigger there wants together, whatever it raises
+#
+watched('entry', <<'SQL');
+ALTER TABLE entry ADD CONSTRAINT few CHECK (code < 1000);
+CREATE FUNCTION balanced() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT sum(code) FROM entry WHERE left(name, 1) = left(NEW.name, 1)) <> 0 THEN
+		RAISE EXCEPTION 'entry % is not balanced', left(NEW.name, 1);
+	END IF;
+	RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER balanced AFTER INSERT OR UPDATE ON entry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION balanced();
+SQL
+$local->safe_psql('postgres', q{INSERT INTO entry (name, code) VALUES ('1a', 5), ('9a', 2000), ('1b', -5), ('2a', 7), ('2b', -7), ('3a', 9)});
+is(sync($local, 'office')->{failed}, 2, 'entries: what is refused by itself fails');
+is(rows($local, 'SELECT string_agg(name, $$ $$ ORDER BY name) FROM entry e JOIN synchro.failures f ON f.key = e.id::text'), '3a 9a', 'entries: which is told');
+is(rows($remote, 'SELECT string_agg(name, $$ $$ ORDER BY name) FROM entry'), '1a 1b 2a 2b', 'entries: what is balanced arrives');
+$local->safe_psql('postgres', q{INSERT INTO entry (name, code) VALUES ('3b', -9)});
+mended('entry', 'ALTER TABLE entry DROP CONSTRAINT few; DROP TRIGGER balanced ON entry', 'entries');
+
+#
+# deletes that wait, of a table that has stalled since
+#
+watched('gone', 'CREATE TABLE needs_gone (id int REFERENCES gone)');
+watched('kept', 'CREATE TABLE needs_kept (id int REFERENCES kept)');
+$local->safe_psql('postgres', "INSERT INTO $_ (name) VALUES ('a'), ('b'), ('c')") foreach 'gone', 'kept';
+sync($local, 'office');
+$remote->safe_psql('postgres', q{INSERT INTO needs_gone SELECT id FROM gone WHERE name = 'a'; INSERT INTO needs_kept SELECT id FROM kept WHERE name = 'a'});
+$local->safe_psql('postgres', q{DELETE FROM gone WHERE name = 'a'});
+is(sync($local, 'office')->{failed}, 1, 'stalled with deletes: one waits');
+$remote->safe_psql('postgres', 'REVOKE SELECT, DELETE ON gone FROM sync');
+$local->safe_psql('postgres', q{UPDATE gone SET code = 1 WHERE name = 'b'});
+sync($local, 'office');
+$local->safe_psql('postgres', q{DELETE FROM kept WHERE name IN ('a', 'b')});
+foreach my $time (1 .. 2)
+{
+	sync($local, 'office');
+	is(rows($local, 'SELECT relation, key IS NULL, sqlstate FROM synchro.failures ORDER BY relation::text, key'), "gone|f|23503\ngone|t|42501\nkept|f|23503", "stalled with deletes, $time: what is refused of another table waits");
+	is(rows($remote, 'SELECT string_agg(name, $$ $$ ORDER BY name) FROM kept'), 'a c', "stalled with deletes, $time: the others go");
+	is(rows($local, q{SELECT coalesce(max(attempts), 0) < 10 FROM synchro.failures}), 't', "stalled with deletes, $time: it is not tried over and over");
+}
+$remote->safe_psql('postgres', 'DELETE FROM needs_gone; DELETE FROM needs_kept');
+mended('kept', 'GRANT SELECT, DELETE ON gone TO sync', 'stalled with deletes');
+same($local, $remote, 'SELECT name, code FROM gone ORDER BY name', 'stalled with deletes: of both');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();

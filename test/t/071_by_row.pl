@@ -85,6 +85,37 @@ is(rows($local, 'SELECT count(*), count(key) FROM synchro.failures'), '1|1', 'ag
 is(rows($remote, q{SELECT count(*) FROM raised WHERE name LIKE 'again%'}), 2, 'again: others of its table arrive');
 mended('raised', $remote, 'DROP TRIGGER refuse ON raised', 'raised');
 
+# a schema, whose SQLSTATE is of another class
+both($local, $remote, 'CREATE TABLE place (id serial PRIMARY KEY, name text NOT NULL UNIQUE, value regnamespace)');
+$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON place TO sync; GRANT USAGE ON SEQUENCE place_id_seq TO sync');
+$local->safe_psql('postgres', q{CREATE SCHEMA only_here; SELECT synchro.add_table('place', '{name}')});
+arrives('schema', 'place', q{'public'::regnamespace, 'only_here', 'pg_catalog'}, 1, '3F000');
+mended('schema', $remote, 'CREATE SCHEMA only_here', 'place');
+
+# names of before, in whichever place, and again when only that one is tried
+both($local, $remote, 'CREATE TABLE renamed (id serial PRIMARY KEY, name text NOT NULL UNIQUE, value int)');
+$remote->safe_psql('postgres', <<'SQL');
+GRANT SELECT, INSERT, UPDATE, DELETE ON renamed TO sync;
+GRANT USAGE ON SEQUENCE renamed_id_seq TO sync;
+CREATE TRIGGER refuse BEFORE UPDATE ON renamed FOR EACH ROW EXECUTE FUNCTION refuse();
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('renamed', '{name}'); INSERT INTO renamed (name, value) SELECT 'r' || i, 0 FROM generate_series(1, 5) i});
+sync($local, 'office');
+foreach my $bad (1, 3, 5)
+{
+	$local->safe_psql('postgres', "UPDATE renamed SET name = name || 'x', value = CASE WHEN id = $bad THEN 7 ELSE 0 END; INSERT INTO other (name) VALUES ('renamed $bad')");
+	foreach my $time (1 .. 3)
+	{
+		is(sync($local, 'office')->{failed}, 1, "names, number $bad, $time: it fails");
+		is(rows($local, 'SELECT relation, key, sqlstate FROM synchro.failures'), "renamed|$bad|42501", "names, number $bad, $time: for itself");
+	}
+	is(rows($remote, q{SELECT count(*) FROM renamed WHERE name LIKE '%x'}), 4, "names, number $bad: the others have theirs");
+	is(rows($remote, "SELECT count(*) FROM other WHERE name = 'renamed $bad'"), 1, "names, number $bad: other tables flow");
+	$local->safe_psql('postgres', q{UPDATE renamed SET name = 'r' || id, value = 0; SELECT synchro.retry()});
+	is(sync($local, 'office')->{failed}, 0, "names, number $bad: mended");
+	same($local, $remote, 'SELECT name, value FROM renamed ORDER BY name', "names, number $bad: all are the same");
+}
+
 # updates, and a name that is not to change
 $remote->safe_psql('postgres', 'CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON raised FOR EACH ROW EXECUTE FUNCTION refuse()');
 $local->safe_psql('postgres', q{UPDATE raised SET name = name || '!'});
