@@ -74,7 +74,7 @@ wait_for_socket(SynchroRemote *remote, int events, uint32 wait_event)
 		remote->heard = GetCurrentTimestamp();
 	if (!TimestampDifferenceExceeds(remote->heard, GetCurrentTimestamp(), patience))
 		return;
-	if (!synchro_connect_answers(remote->keywords, remote->values))
+	if (!synchro_connect_answers(remote->conn, remote->keywords, remote->values))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("remote \"%s\" does not answer any more", remote->name),

@@ -18,7 +18,7 @@ extern void synchro_connect_merge(const char **keywords, const char **values,
 extern long synchro_connect_time(const char **keywords, const char **values);
 extern void synchro_connect(struct pg_conn **conn, const char *name, const char **keywords,
 							const char **values, bool password_required);
-extern bool synchro_connect_answers(const char **keywords, const char **values);
+extern bool synchro_connect_answers(struct pg_conn *session, const char **keywords, const char **values);
 extern int	synchro_connect_wait(struct pg_conn *conn, int events, long timeout,
 								 uint32 wait_event);
 
