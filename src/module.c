@@ -37,6 +37,9 @@ _PG_init(void)
 	{
 		synchro_shared_init();
 		synchro_ddlhook_init();
-		synchro_launcher_register();
+
+		/* pg_upgrade takes the log's files as they were when it read the catalogs */
+		if (!IsBinaryUpgrade)
+			synchro_launcher_register();
 	}
 }
