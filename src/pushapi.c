@@ -269,6 +269,9 @@ synchro_confirm_node(PG_FUNCTION_ARGS)
 					0, NULL, NULL, NULL);
 	synchro_sql_close(&scope);
 
+	/* pg_upgrade has made them, and the event triggers after them */
+	synchro_target_adopt_all();
+
 	/* perhaps on another machine, where the offset that was copied is wrong */
 	synchro_clock_forget();
 	synchro_shared_look_at_commit(MyDatabaseId);

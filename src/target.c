@@ -13,7 +13,8 @@
  * the extension themselves in the way that lets them go along.  That
  * dependency (synchro_target_adopt()) is renewed at each CREATE SERVER and
  * CREATE USER MAPPING, hence also when a dump is restored, which does not
- * contain it.
+ * contain it; and by confirm_node(), for what was made without our event
+ * triggers: pg_upgrade restores them last.
  *
  *-------------------------------------------------------------------------
  */
@@ -118,19 +119,14 @@ adopt_object(Oid classid, Oid objid)
 	recordDependencyOn(&object, &owner, DEPENDENCY_AUTO_EXTENSION);
 }
 
-/*
- * Let a server of our wrapper and its user mappings go with the extension.
- * Servers of other wrappers are left alone.
- */
-void
-synchro_target_adopt(const char *name)
+static void
+adopt_server(const ForeignServer *server)
 {
-	ForeignServer *server = GetForeignServerByName(name, true);
 	Relation	rel;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	if (server == NULL || !is_own_server(server))
+	if (!is_own_server(server))
 		return;
 	adopt_object(ForeignServerRelationId, server->serverid);
 
@@ -143,6 +139,35 @@ synchro_target_adopt(const char *name)
 		if (mapping->umserver == server->serverid)
 			adopt_object(UserMappingRelationId, mapping->oid);
 	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Let a server of our wrapper and its user mappings go with the extension.
+ * Servers of other wrappers are left alone.
+ */
+void
+synchro_target_adopt(const char *name)
+{
+	ForeignServer *server = GetForeignServerByName(name, true);
+
+	if (server != NULL)
+		adopt_server(server);
+}
+
+/*
+ * The same with all servers that there are.
+ */
+void
+synchro_target_adopt_all(void)
+{
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		adopt_server(GetForeignServer(((Form_pg_foreign_server) GETSTRUCT(tuple))->oid));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 }

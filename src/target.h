@@ -27,6 +27,7 @@ extern List *synchro_target_list(void);
 
 /* what the event triggers need */
 extern void synchro_target_adopt(const char *name);
+extern void synchro_target_adopt_all(void);
 extern bool synchro_target_is_registered(const char *name);
 extern void synchro_target_renamed(const char *old_name, const char *new_name);
 extern bool synchro_target_has_dangling(void);

@@ -1,6 +1,7 @@
 # WHY: pg_upgrade starts the old server to read its catalogs, and then takes the files over as they are said to be there. A worker that
 # goes on meanwhile empties and swaps segments of the log behind its back, and pushes from a database that is being given up. What is
-# pending must be so afterwards, and reach the remote once the new database has been confirmed.
+# pending must be so afterwards, and reach the remote once the new database has been confirmed. And nothing that pg_upgrade
+# does not take over may keep the extension from being dropped.
 use strict;
 use warnings;
 
@@ -57,6 +58,10 @@ $new->safe_psql('postgres', 'SELECT synchro.confirm_node()');
 wait_arrival($remote, 'SELECT count(*) FROM t', '1002', 'until it is confirmed: then all that was pending is');
 wait_arrival($remote, q{SELECT string_agg(what, ',') FROM note}, 'changed', 'and rows that are found by stored references');
 same($new, $remote, 'SELECT name FROM t ORDER BY name', 'both sides are the same');
+
+# pg_dump knows nothing of what lets servers and user mappings go with the extension, and event triggers are restored last
+$new->safe_psql('postgres', 'DROP EXTENSION synchro');
+is(rows($new, 'SELECT count(*) FROM pg_foreign_server'), '0', 'DROP EXTENSION takes the remote along, without CASCADE');
 
 $_->stop('fast') foreach $new, $remote;
 done_testing();
