@@ -189,6 +189,7 @@ synchro_shared_want(Oid database, List *servers)
 			slot->pass_since = 0;
 			slot->served = slot->requested = synchro_shared->last_ticket;
 			slot->first_ticket = synchro_shared->last_ticket + 1;
+			memset(slot->answers, 0, sizeof(slot->answers));
 			pg_atomic_write_u64(&slot->pending_since, 0);
 			memset(&slot->status, 0, sizeof(slot->status));
 			slot->status.database = database;
@@ -297,16 +298,27 @@ synchro_shared_take_request(uint64 *ticket)
 /*
  * Say that all requests up to a ticket are served.  error: NULL if the pass
  * went well.
+ *
+ * A pass that nobody has asked for leaves the results of others as they are:
+ * they may not have been seen yet.
  */
 void
 synchro_shared_serve(uint64 ticket, const SynchroCounts *counts, bool had_changes,
 					 const SynchroKeptError *error)
 {
 	LWLockAcquire(synchro_shared->lock, LW_EXCLUSIVE);
-	my_slot->served = Max(my_slot->served, ticket);
-	my_slot->counts = *counts;
-	my_slot->had_changes = had_changes;
-	my_slot->failed = error != NULL;
+	if (ticket > my_slot->served)
+	{
+		Answer	   *answer = &my_slot->answers[my_slot->next_answer];
+
+		my_slot->next_answer = (my_slot->next_answer + 1) % MAX_ANSWERS;
+		my_slot->served = answer->ticket = ticket;
+		answer->counts = *counts;
+		answer->had_changes = had_changes;
+		answer->failed = error != NULL;
+		if (error != NULL)
+			my_slot->failure = *error;
+	}
 	if (error != NULL)
 		my_slot->status.error = *error;
 	else

@@ -28,6 +28,16 @@
 #define MAX_SLOTS	256			/* databases times remotes */
 #define MAX_LOOKS	256			/* databases that wait to be looked into */
 #define MAX_CLOCKS	256			/* databases with the extension */
+#define MAX_ANSWERS	8			/* of requests, until those who asked have seen them */
+
+/* what has come of requests, those up to a ticket that were not served before */
+typedef struct Answer
+{
+	uint64		ticket;			/* 0: none */
+	bool		failed;
+	bool		had_changes;
+	SynchroCounts counts;
+} Answer;
 
 typedef struct Slot
 {
@@ -51,9 +61,9 @@ typedef struct Slot
 								 * another one of the remote's, was before */
 	uint64		requested;
 	uint64		served;
-	bool		failed;
-	bool		had_changes;
-	SynchroCounts counts;
+	Answer		answers[MAX_ANSWERS];	/* a ring, as who asked may be slow to wake up */
+	int			next_answer;
+	SynchroKeptError failure;	/* of the last request that failed: a text for each would be large */
 
 	SynchroPusherStatus status;
 } Slot;

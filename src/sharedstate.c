@@ -419,6 +419,25 @@ synchro_shared_request(Oid database, const char *server, uint64 *ticket)
 }
 
 /*
+ * What has come of a request that is served: of later ones, the first that is
+ * still known, if so many have been served since.
+ */
+static const Answer *
+find_answer(const Slot *slot, uint64 ticket)
+{
+	const Answer *found = NULL;
+
+	for (int i = 0; i < MAX_ANSWERS; i++)
+	{
+		const Answer *answer = &slot->answers[i];
+
+		if (answer->ticket >= ticket && (found == NULL || answer->ticket < found->ticket))
+			found = answer;
+	}
+	return found;
+}
+
+/*
  * Has the request been served?  If so, how.  pid is set to the pusher's, 0 if
  * it has gone.
  */
@@ -428,7 +447,7 @@ synchro_shared_served(Oid database, const char *server, uint64 ticket, int *pid,
 					  SynchroKeptError *error, bool *failed)
 {
 	Slot	   *slot;
-	bool		served;
+	const Answer *answer = NULL;
 
 	LWLockAcquire(synchro_shared->lock, LW_SHARED);
 	slot = synchro_shared_find_slot(database, server);
@@ -437,16 +456,18 @@ synchro_shared_served(Oid database, const char *server, uint64 ticket, int *pid,
 	if (slot != NULL && ticket < slot->first_ticket)
 		slot = NULL;
 	*pid = slot != NULL ? slot->pid : 0;
-	served = slot != NULL && slot->served >= ticket;
-	if (served)
+	if (slot != NULL)
+		answer = find_answer(slot, ticket);
+	if (answer != NULL)
 	{
-		*counts = slot->counts;
-		*had_changes = slot->had_changes;
-		*failed = slot->failed;
-		*error = slot->status.error;
+		*counts = answer->counts;
+		*had_changes = answer->had_changes;
+		*failed = answer->failed;
+		if (answer->failed)
+			*error = slot->failure;
 	}
 	LWLockRelease(synchro_shared->lock);
-	return served;
+	return answer != NULL;
 }
 
 /*
