@@ -116,6 +116,7 @@ pin_session(SynchroRemote *remote)
 							   "SET idle_in_transaction_session_timeout = 0;"
 							   "SET client_min_messages = warning;"
 							   "SET jit = off;"
+							   "SET default_table_access_method = heap;"
 							   "SET statement_timeout = %d;"
 							   /* what is acknowledged must survive a crash over there */
 							   "SELECT set_config('synchronous_commit', 'local', false)"

@@ -69,5 +69,22 @@ $remote->safe_psql('postgres', 'DROP TRIGGER hold ON reading; DELETE FROM own');
 is(sync($local, 'office')->{failed}, 0, 'and are done');
 same($local, $remote, $all, 'but for one whose row is there again');
 
+# tables that we make there for the session are ordinary ones, whatever the role's own are to be
+$remote->safe_psql('postgres', <<'SQL');
+CREATE ACCESS METHOD columns TYPE TABLE HANDLER heap_tableam_handler;
+ALTER ROLE sync SET default_table_access_method = columns;
+CREATE FUNCTION look_at_it() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'columns') THEN
+		RAISE 'this kind of table takes no updates';
+	END IF;
+END
+$$;
+CREATE EVENT TRIGGER look_at_it ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION look_at_it();
+SQL
+$local->safe_psql('postgres', q{UPDATE reading SET v = v + 10});
+sync($local, 'office');
+same($local, $remote, $all, 'what the role makes tables as does not matter');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
