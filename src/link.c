@@ -210,6 +210,11 @@ synchro_link_open(SynchroTarget *target)
 		(void) read_conninfo(link->target, context, &link->keywords, &link->values, &link->password_required, false);
 		link->remote = synchro_remote_open(link->target->name, link->keywords, link->values,
 										   link->password_required);
+		if (synchro_remote_is_standby(link->remote))
+			ereport(ERROR,
+					(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+					 errmsg("remote \"%s\" is a standby", link->target->name),
+					 errhint("Let the foreign server lead to the primary, or name all hosts and set its option target_session_attrs to 'read-write'.")));
 		rows = synchro_remote_query(link->remote,
 									"SELECT quote_literal('pg_catalog, ' || coalesce(nullif(reset_val, '') || ', ', '') || 'pg_temp')"
 									" FROM pg_settings WHERE name = 'search_path'", 0, NULL);

@@ -229,12 +229,14 @@ synchro_remote_set_undo(SynchroRemote *remote, const char *sql)
 }
 
 /*
- * The server's version, as PQserverVersion() counts it.
+ * Is the server a standby?
  */
-int
-synchro_remote_version(const SynchroRemote *remote)
+bool
+synchro_remote_is_standby(const SynchroRemote *remote)
 {
-	return PQserverVersion(remote->conn);
+	const char *said = PQparameterStatus(remote->conn, "in_hot_standby");
+
+	return said != NULL && strcmp(said, "on") == 0;
 }
 
 /*

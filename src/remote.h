@@ -57,7 +57,7 @@ extern int64 synchro_remote_round_trip(const SynchroRemote *remote);
 extern bool synchro_remote_is_far(const SynchroRemote *remote);
 extern bool synchro_remote_is_near(const SynchroRemote *remote);
 extern int64 synchro_remote_copied(const SynchroRemote *remote);
-extern int	synchro_remote_version(const SynchroRemote *remote);
+extern bool synchro_remote_is_standby(const SynchroRemote *remote);
 extern void synchro_remote_send(SynchroRemote *remote, const char *sql, int nparams, const char *const *params);
 extern SynchroRows *synchro_remote_receive(SynchroRemote *remote);
 extern SynchroRows *synchro_remote_query(SynchroRemote *remote, const char *sql,

@@ -10,7 +10,7 @@ use SynchroTest;
 use Test::More;
 
 my $primary = synchro_node('primary', preload => 1, streaming => 1, conf => 'synchro.retry_max_interval = 1s');
-my $remote = synchro_node('remote');
+my $remote = synchro_node('remote', streaming => 1);
 
 both($primary, $remote, 'CREATE TABLE t (id serial PRIMARY KEY, name text UNIQUE, n int)');
 $remote->safe_psql('postgres', <<'SQL');
@@ -61,6 +61,20 @@ $standby->safe_psql('postgres', q{COMMIT PREPARED 'p'; INSERT INTO t (name, n) V
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name IN ('prepared', 'after')}, '2', 'and what comes after that');
 is(rows($remote, 'SELECT count(*) FROM (SELECT FROM audit GROUP BY name, operation HAVING count(*) > 1) x'), '0', 'nothing arrived twice');
 same($standby, $remote, 'SELECT name, n FROM t ORDER BY name', 'both sides are the same');
+
+# the remote may be one, too: after a failover there, or since the server leads to the wrong host
+$remote->backup('backup');
+my $mirror = PostgreSQL::Test::Cluster->new('mirror');
+$mirror->init_from_backup($remote, 'backup', has_streaming => 1);
+$mirror->start;
+$standby->safe_psql('postgres', 'ALTER SERVER office OPTIONS (SET port \'' . $mirror->port . "'); INSERT INTO t (name) VALUES ('mirrored')");
+sync_fails($standby, 'office', qr/25006: remote "office" is a standby.*\n.*HINT:  Let the foreign server lead to the primary, or name all hosts and set its option target_session_attrs to 'read-write'[.]/,
+	'a remote that is a standby is called that, with a hint');
+like(rows($standby, q{SELECT problem FROM synchro.check('office') WHERE severity = 'error'}), qr/^on remote "office": the server is a standby$/m, 'check() does so, too');
+$standby->safe_psql('postgres', "ALTER SERVER office OPTIONS (SET host '127.0.0.1,127.0.0.1', SET port '" . $mirror->port . ',' . $remote->port
+	  . "', ADD target_session_attrs 'read-write')");
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'mirrored'}, '1', 'what the hint says helps');
+$mirror->stop('fast');
 
 stops_fast($standby, 'pg_ctl stop of the promoted standby');
 $remote->stop('fast');
