@@ -199,6 +199,11 @@ run_worker(const SynchroTarget *target, TimestampTz until, SynchroPreviewCallbac
 	bool		failed;
 	bool		ended = false;
 
+	if (!IsUnderPostmaster)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nothing can be pushed in single-user mode"),
+				 errhint("Start the server. What is changed until then is logged.")));
 	memset(call, 0, sizeof(*call));
 	call->database = MyDatabaseId;
 	strlcpy(call->server, target->name, sizeof(call->server));

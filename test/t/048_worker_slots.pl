@@ -5,6 +5,7 @@ use warnings;
 
 use lib 'test/t';
 use AlwaysOn;
+use IPC::Run;
 use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
@@ -62,5 +63,18 @@ $local->append_conf('postgresql.conf', 'max_worker_processes = 8');
 $local->restart;
 wait_arrival($remote, 'SELECT count(*) FROM t', '5', 'with enough of them all is pushed', dbname => 'second');
 stops_fast($local, 'pg_ctl stop');
+
+#
+# where there are none at all, and no setting makes any
+#
+my $said = '';
+my $script = "INSERT INTO t (name) VALUES ('alone')\nSELECT * FROM synchro.synchronize('second')\nSELECT * FROM synchro.preview('second')\n";
+
+IPC::Run::run([ $local->installed_command('postgres'), '--single', '-D', $local->data_dir, 'postgres' ], '<', \$script, '>&', \$said);
+my $hints = () = $said =~ /ERROR:  nothing can be pushed in single-user mode\n.*HINT:  Start the server[.] What is changed until then is logged[.]/g;
+is($hints, 2, 'in single-user mode there are no workers, which is said instead of slots') or diag($said);
+$local->start;
+wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'alone'}, '1', 'what was changed there is logged, and pushed later', dbname => 'second');
+$local->stop('fast');
 $remote->stop('fast');
 done_testing();
