@@ -48,10 +48,11 @@ typedef struct Pusher
 	bool		count_failed;	/* counting what is pending raises errors */
 	TimestampTz next_attempt;
 	uint64		ticket;			/* of the last request that was taken */
+	bool		asked;			/* it is not served yet */
 	bool		all_due;		/* what has failed is to be tried for it */
 	bool		counts_copies;	/* the next pass says which copies it waits for */
 	int64		copy;			/* the newest of these */
-	SynchroPassResult sum;		/* of passes since requests were served last */
+	SynchroPassResult sum;		/* of passes for the requests that are not served */
 } Pusher;
 
 /*
@@ -181,6 +182,7 @@ note_failure(Pusher *pusher, const SynchroKeptError *error)
 	pusher->next_attempt = next_attempt(pusher->failures);
 	log_failure(pusher, error);
 	synchro_shared_serve(pusher->ticket, &none, true, error);
+	pusher->asked = false;
 	synchro_shared_publish_failure(error, pusher->failures, pusher->next_attempt);
 	if (pusher->push.littered)
 		proc_exit(0);			/* what is ours must not keep the disk full */
@@ -220,7 +222,8 @@ wait_to_retry(Pusher *pusher)
 }
 
 /*
- * Take requests that have come since the last ones, if any.
+ * Take requests that have come since the last ones, if any.  What was pushed
+ * before does not count for them, unless others wait still.
  */
 static void
 take_requests(Pusher *pusher)
@@ -228,7 +231,12 @@ take_requests(Pusher *pusher)
 	uint64		taken = pusher->ticket;
 
 	pusher->all_due |= synchro_shared_take_request(&pusher->ticket);
-	pusher->counts_copies |= pusher->ticket > taken;
+	if (pusher->ticket == taken)
+		return;
+	pusher->counts_copies = true;
+	if (!pusher->asked)
+		memset(&pusher->sum, 0, sizeof(pusher->sum));
+	pusher->asked = true;
 }
 
 /*
@@ -247,8 +255,7 @@ serve_requests(Pusher *pusher, const SynchroPassResult *result)
 	pusher->all_due = pusher->counts_copies = false;
 	served = result->oldest_copy == 0 || result->oldest_copy > pusher->copy;
 	synchro_shared_serve(served ? pusher->ticket : 0, &pusher->sum.counts, pusher->sum.had_changes, NULL);
-	if (served)
-		memset(&pusher->sum, 0, sizeof(pusher->sum));
+	pusher->asked &= !served;
 }
 
 /*

@@ -83,5 +83,46 @@ is( slow_caller(3, sub {
 	'nor is the error of a later pass his');
 sync_fails($local, 'office', qr/could not connect to remote "office"/, 'who asks now gets it');
 
-$local->stop('fast');
+#
+# A copy takes many passes. Of those that had been made before somebody asks, nothing is told, and so after one that has failed.
+#
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 10');
+$local->reload;
+$remote->start;
+$local->safe_psql('postgres', q{SET synchro.log_changes = off; INSERT INTO t (name) SELECT 'copied ' || i FROM generate_series(1, 100) i});
+wait_arrival($remote, 'SELECT count(*) FROM t WHERE n = 3', '19', 'the remote is there again');
+$remote->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_catalog.pg_advisory_xact_lock(1) WHERE NEW.name = 'copied 50';
+	IF NEW.name = 'copied 80' THEN
+		RAISE 'no more' USING ERRCODE = 'disk_full';
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER hold BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION hold();
+SQL
+my $holder = $remote->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 't')});
+wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event = 'advisory'}, 'half of a copy is made');
+my $before = rows($remote, q{SELECT count(*) FROM t WHERE name LIKE 'copied %'});
+cmp_ok($before, '>', 20, 'and committed');
+my ($in, $out) = ('', '');
+my $caller = IPC::Run::start([ $local->installed_command('psql'), '-XAt', '-d', $local->connstr('postgres'),
+		'-v', 'VERBOSITY=sqlstate', '-c', q{SELECT inserted FROM synchro.synchronize('office')} ], '<', \$in, '>&', \$out);
+wait_for($local, "SELECT count(*) = 1 $waiting", 'somebody asks for the rest');
+$holder->query_safe('SELECT pg_advisory_unlock(1)');
+$holder->quit;
+$caller->finish;
+is($out, "ERROR:  53100\n", 'which fails after some of it');
+$before = rows($remote, q{SELECT count(*) FROM t WHERE name LIKE 'copied %'});
+$remote->safe_psql('postgres', 'DROP TRIGGER hold ON t');
+
+# the worker may have begun to try again by itself
+cmp_ok(sync($local, 'office')->{inserted}, '<=', 100 - $before, 'who asks once more is told of the rest, and of nothing before');
+same($local, $remote, 'SELECT name FROM t ORDER BY name', 'all is there');
+
+$_->stop('fast') foreach $local, $remote;
 done_testing();
