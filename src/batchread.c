@@ -237,23 +237,17 @@ parked_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const 
 }
 
 /*
- * Is a row with a name of before to be left out: because it has failed in
- * this pass, or only the first ones are wanted, or those after them?  last: only those that come last
- * are wanted, or else only the others.
+ * Count one of what can be refused of names of before.  False if only the first
+ * ones are wanted, and it comes after them, or only those after some.
  */
 static bool
-leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
-			  const SynchroParked *parked, bool last)
+count_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
 {
-	if (parked != NULL && parked->banned)
-		return true;
-	if ((parked != NULL && parked->alone > batch->olds_turn) != last)
-		return true;
 	if (batch->nolds >= batch->max_olds)
-		return true;
+		return false;
 	batch->nolds++;
 	if (batch->nolds <= batch->skipped_olds)
-		return true;
+		return false;
 	if (batch->nolds == batch->max_olds)
 		note_old(batch, changed, old_name, &batch->last_old);
 	if (batch->note_olds)
@@ -265,7 +259,36 @@ leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const Syn
 		MemoryContextSwitchTo(old);
 		note_old(batch, changed, old_name, noted);
 	}
-	return false;
+	return true;
+}
+
+/*
+ * Is a row with a name of before to be left out: because it has failed in
+ * this pass, or only the first ones are wanted?  last: only those that come last
+ * are wanted, or else only the others.
+ */
+static bool
+leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
+			  const SynchroParked *parked, bool last)
+{
+	if (parked != NULL && parked->banned)
+		return true;
+	if ((parked != NULL && parked->alone > batch->olds_turn) != last)
+		return true;
+	return !count_old(batch, changed, old_name);
+}
+
+/*
+ * Are names to be left out, too, that others bore which had the identity of a row
+ * that is, or that nobody bears?  Not for that row's sake: they are not in the log
+ * for the next pass, so that the others would stay on the remote.
+ */
+static bool
+leave_out_others(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
+				 const SynchroParked *parked, bool last)
+{
+	return parked == NULL || !parked->banned || parked->others_banned || last || !changed->table->watched ||
+		!count_old(batch, changed, old_name);
 }
 
 /*
@@ -295,7 +318,8 @@ read_names(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *n
  *
  * Of rows known by reference that have failed only the reference follows: whoever
  * has its identity of before by now is another row, and the remote's must not be
- * taken for that one's, nor go.  last: see leave_out_old().
+ * taken for that one's, nor go.  Of others that have failed, only the names of
+ * others go along, see leave_out_others().  last: see leave_out_old().
  */
 static void
 read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
@@ -308,8 +332,11 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 	SynchroIdentities *moved = synchro_identities_create(lt->table);
 	SynchroChangedKey old_name;
 	SynchroBytes before = {0};
+	const SynchroParked *parked = NULL;
 	bool		left_out = false;
 	bool		only_moves = false;
+	bool		others_seen = false;
+	bool		others_left_out = false;
 
 	require_rights(batch, lt);
 	while (synchro_changes_next_old(changed, &old_name))
@@ -321,13 +348,18 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
 		{
-			const SynchroParked *parked = parked_old(batch, changed, &old_name);
-
+			parked = parked_old(batch, changed, &old_name);
 			only_moves = parked != NULL && parked->banned && parked->moves && batch->max_olds > 0 && !last;
 			left_out = !only_moves && leave_out_old(batch, changed, &old_name, parked, last);
+			others_seen = false;
 		}
 		before = identity;
-		if (left_out)
+		if (left_out && old_name.kind != SYNCHRO_KIND_OLD[0] && !others_seen)
+		{
+			others_left_out = leave_out_others(batch, changed, &old_name, parked, last);
+			others_seen = true;
+		}
+		if (left_out && (old_name.kind == SYNCHRO_KIND_OLD[0] || others_left_out))
 			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
 		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;
@@ -335,7 +367,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 		/* an identity may come several times, one after the other */
 		if (!same && only_moves)
 			synchro_identities_decode(moved, lt->table, identity);
-		else if (!same)
+		else if (!same && !left_out)
 		{
 			synchro_identities_decode(identities, lt->table, identity);
 			synchro_identities_stamp(identities, old_name.changed, old_name.born);

@@ -37,6 +37,8 @@ typedef struct SynchroParked
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
 	bool		moves;			/* though what it was called before goes along */
+	bool		others_banned;	/* and so have names of others, which had its
+								 * identity */
 	const char *name;			/* these two only of what fails in a preview: */
 	const char *reason;			/* what is shown of it */
 } SynchroParked;

@@ -307,6 +307,9 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
  * that: the rest of the pass has its reference follow (read_olds() in batchread.c), of
  * which nothing is refused.  Else what is gone here would be gone there, too, with all
  * that refers to it.
+ *
+ * If the name is another one's, who had the row's identity, or nobody's, it goes
+ * along all the same, and the row has none: see leave_out_others() in batchread.c.
  */
 SynchroParked *
 synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error, bool shared)
@@ -317,6 +320,7 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	bool		is_there = old->key.kind == SYNCHRO_KIND_OLD[0];
 	SynchroFailure failure = {0};
 	SynchroParked *parked = NULL;
+	SynchroParked *known;
 	char	   *name = name_of_old(pass, old);
 
 	synchro_local_begin("synchro: parking what has failed");
@@ -325,13 +329,22 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 	{
 		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
 		failure.identity = synchro_identities_values(table, table->identity, table->nidentity, old->key.identity);
+		known = synchro_parked_find(pass->parked, old->relid, failure.identity, table->nidentity);
 		failure.moves = by_reference && is_there && !synchro_bytes_equal(old->key.name, old->key.identity);
 		failure.op = is_there && (!by_reference || failure.moves) ? SYNCHRO_OP_UPDATE : SYNCHRO_OP_DELETE;
 		failure.has_old = old->key.name.data != NULL && !by_reference;
+		if (!is_there && table->watched)
+		{
+			failure.op = old->key.kind == SYNCHRO_KIND_DEAD[0] || old->key.born != 0 ? SYNCHRO_OP_INSERT : SYNCHRO_OP_UPDATE;
+			failure.has_old = false;
+		}
 		failure.old = old->key.name;
 		failure.stamp = old->key.changed;
 		failure.shared = shared;
-		parked = park(pass, old->relid, &failure, error, name);
+		if (known == NULL || !known->banned)
+			parked = park(pass, old->relid, &failure, error, name);
+		else if (!shared)
+			known->others_banned = true;
 	}
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
