@@ -139,7 +139,8 @@ synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component)
 }
 
 /*
- * Append "SELECT the remote identities that nobody bears here any more".
+ * Append "SELECT the remote identities that nobody bears here any more", nor keeps
+ * there as the new one has been refused.
  */
 void
 synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt)
@@ -148,8 +149,8 @@ synchro_sql_doomed(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_list(sql, "r", lt->table->nidentity);
 	appendStringInfo(sql, ", pg_catalog.max(stamp) AS stamp, pg_catalog.max(origin::text)::uuid AS origin FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS
 					 " AND o.verdict IS NULL"
-					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind = 'n' AND ",
-					 lt->number, lt->number);
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d n WHERE n.kind %s AND ",
+					 lt->number, lt->number, lt->nwaiting > 0 ? "IN ('n', '" SYNCHRO_KIND_WAITING "')" : "= 'n'");
 	synchro_sql_same_row(sql, lt, "n.r", "o.r");
 	appendStringInfoString(sql, ") GROUP BY ");
 	synchro_sql_list(sql, "r", lt->table->nidentity);

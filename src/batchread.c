@@ -25,7 +25,6 @@
 #include "reader.h"
 #include "refpairs.h"
 #include "requests.h"
-#include "resolvejoin.h"
 #include "stalled.h"
 
 /* identities looked up by one local query */
@@ -469,8 +468,6 @@ read_waiting(SynchroBatch *batch, SynchroLinkTable *lt, List **known)
 	if (!lt->involved || !lt->table->watched || lt == batch->straight || list_member_ptr(*known, lt))
 		return false;
 	*known = lappend(*known, lt);
-	if (synchro_resolve_is_pair(lt))
-		return false;
 	foreach(cell, synchro_parked_names(batch->parked, lt->table))
 		synchro_stream_old(batch->link, lt, lfirst(cell), batch->olds->sources);
 	return lt->nwaiting > 0;

@@ -134,6 +134,8 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 
 /*
  * Rows that wait are where they were -> m, kind n; for those who refer to them.
+ * Not pairs: the row there may become another one's when the pair is mended (see
+ * resolve_pairs()), so who refers to it waits, too.
  */
 static void
 resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
@@ -247,7 +249,7 @@ append_rows_from(StringInfo sql, const SynchroLinkTable *lt, const char *from)
 			appendStringInfo(sql, ", z.r%d", i);
 	}
 	appendStringInfo(sql, " FROM (%s) z", from);
-	if (synchro_resolve_may_be_remembered(lt) || (synchro_resolve_is_pair(lt) && lt->nolds > 0) || synchro_resolve_may_be_renamed_there(lt))
+	if (synchro_resolve_may_be_remembered(lt) || (synchro_resolve_is_pair(lt) && lt->nolds + lt->nwaiting > 0) || synchro_resolve_may_be_renamed_there(lt))
 	{
 		appendStringInfoString(sql, " WHERE ");
 		synchro_resolve_not_mapped(sql, lt, "z", "'n'");
@@ -312,7 +314,8 @@ resolve_rows(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 }
 
 /*
- * Pairs that are there already, whatever they were before -> m, kind n.
+ * Pairs that are there already, whatever they were before -> m, kind n.  Not
+ * those that are another's, which waits there.
  */
 static void
 resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
@@ -324,6 +327,7 @@ resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
 	synchro_sql_join_parents(sql, lt, "q", false);
 	synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
+	append_not_waiting(sql, lt);
 	appendStringInfoChar(sql, ';');
 }
 
@@ -532,7 +536,7 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 		synchro_resolve_renamed_there(sql, lt);
 	if (lt->nolds + lt->nwaiting > 0)
 		resolve_olds(sql, link, lt);
-	if (lt->nwaiting > 0)
+	if (lt->nwaiting > 0 && !synchro_resolve_is_pair(lt))
 		resolve_waiting(sql, lt);
 	if (lt->rows != NULL)
 	{

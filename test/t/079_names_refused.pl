@@ -96,6 +96,65 @@ sync($local, 'office') foreach 1 .. 3;
 is(failures(), '', 'trees: nothing is refused any more');
 same($local, $remote, $leaves, 'trees: and all is the same');
 
+# the same where nothing but foreign keys is the key: what refers to such a row stays with it, and its place is not free
+both($local, $remote, <<'SQL');
+CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE groups (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE member (user_id int REFERENCES users ON UPDATE CASCADE, group_id int REFERENCES groups ON UPDATE CASCADE, role text, PRIMARY KEY (user_id, group_id));
+CREATE TABLE duty (id serial PRIMARY KEY, name text NOT NULL UNIQUE, user_id int, group_id int, FOREIGN KEY (user_id, group_id) REFERENCES member ON UPDATE CASCADE);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+SELECT setval('users_id_seq', 1000), setval('groups_id_seq', 2000);
+ALTER TABLE member ADD CONSTRAINT no_boss CHECK (role <> 'boss');
+CREATE TABLE badge (id serial PRIMARY KEY, role text, user_id int, group_id int, FOREIGN KEY (user_id, group_id) REFERENCES member ON DELETE CASCADE ON UPDATE CASCADE);
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('users', '{name}'), synchro.add_table('groups', '{name}'), synchro.add_table('member'), synchro.add_table('duty', '{name}');
+INSERT INTO users (name) VALUES ('u1'), ('u2');
+INSERT INTO groups (name) VALUES ('g1'), ('g2'), ('g3');
+INSERT INTO member VALUES (1, 1, 'a'), (2, 1, 'b');
+INSERT INTO duty (name, user_id, group_id) VALUES ('da', 1, 1), ('db', 2, 1);
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', 'INSERT INTO badge (role, user_id, group_id) SELECT role, user_id, group_id FROM member');
+my $members = q{SELECT u.name, g.name, m.role, (SELECT string_agg(d.name, ',' ORDER BY d.name) FROM duty d WHERE (d.user_id, d.group_id) = (m.user_id, m.group_id))
+	FROM member m JOIN users u ON u.id = m.user_id JOIN groups g ON g.id = m.group_id ORDER BY 1, 2};
+my $badges = 'SELECT b.role, u.name, g.name FROM badge b LEFT JOIN users u ON u.id = b.user_id LEFT JOIN groups g ON g.id = b.group_id ORDER BY 1';
+$local->safe_psql('postgres', q{UPDATE member SET group_id = 2, role = 'boss' WHERE user_id = 1});
+my $refused = sync($local, 'office');
+is("$refused->{failed}|$refused->{deleted}", '2|0', 'pairs: one that is refused stays where it is');
+is(rows($remote, $members), "u1|g1|a|da\nu2|g1|b|db", 'pairs: as it was');
+is(rows($remote, $badges), "a|u1|g1\nb|u2|g1", 'pairs: with what refers to it there');
+$local->safe_psql('postgres', q{INSERT INTO duty (name, user_id, group_id) VALUES ('d2', 1, 2); UPDATE users SET name = 'u9' WHERE id = 1});
+sync($local, 'office');
+is(rows($remote, $members), "u2|g1|b|db\nu9|g1|a|da", 'pairs: it goes with the rows that it names; what refers to its new place waits, too');
+$local->safe_psql('postgres', q{UPDATE member SET role = 'ok' WHERE role = 'boss'});
+sync($local, 'office') foreach 1 .. 2;
+is(failures(), '', 'pairs: nothing is refused any more');
+same($local, $remote, $members, 'pairs: and all is the same');
+is(rows($remote, $badges), "a|u9|g2\nb|u2|g1", 'pairs: what refers to it there has moved, too');
+
+# its place is taken meanwhile: there each is then the row that has its place
+$local->safe_psql('postgres', q{UPDATE member SET group_id = 1, role = 'boss' WHERE user_id = 1});
+sync($local, 'office');
+$local->safe_psql('postgres', q{INSERT INTO member VALUES (1, 2, 'new one'), (2, 2, 'c')});
+sync($local, 'office');
+is(failures(), 'duty 1 update 23503, duty 3 update 23503, member 1, 1 update 23514, member 1, 2 insert 23505', 'pairs: its place is not free for another one, but others are');
+is(rows($remote, $members), "u2|g1|b|db\nu2|g2|c|\nu9|g2|ok|d2,da", 'pairs: it stays as it was');
+$local->safe_psql('postgres', q{UPDATE member SET role = 'fine' WHERE role = 'boss'});
+sync($local, 'office') foreach 1 .. 2;
+is(failures(), '', 'pairs: once more nothing is refused');
+same($local, $remote, $members, 'pairs: and all is the same');
+
+# exchanged places, of which one is refused
+$local->safe_psql('postgres', q{BEGIN; UPDATE member SET group_id = 3, role = 'boss' WHERE (user_id, group_id) = (1, 1); UPDATE member SET group_id = 1 WHERE (user_id, group_id) = (1, 2);
+	UPDATE member SET group_id = 2 WHERE (user_id, group_id) = (1, 3); COMMIT});
+is(sync($local, 'office')->{deleted}, 0, 'pairs: of two that exchange their places none goes if one is refused');
+$local->safe_psql('postgres', q{UPDATE member SET role = 'ok too' WHERE role = 'boss'; SELECT synchro.retry()});
+sync($local, 'office') foreach 1 .. 2;
+is(failures(), '', 'pairs: both are exchanged when it is mended');
+same($local, $remote, $members, 'pairs: and all is the same');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
