@@ -30,15 +30,20 @@
 /*
  * Append the definition of the function that tries a statement, and says what
  * was wrong with the row if it has failed.  Errors that have nothing to do with
- * rows are raised: see synchro_error_is_about_rows().
+ * rows are raised: see synchro_error_is_about_rows().  guard: rows that wait are
+ * not to go along, see guardsql.c.
  */
 static void
-define_try(StringInfo sql)
+define_try(StringInfo sql, bool guard)
 {
 	appendStringInfoString(sql,
 						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try(statement text,"
 						   " OUT state text, OUT message text, OUT constraint_name text, OUT detail text, OUT referring text)"
-						   " LANGUAGE plpgsql AS $synchro$ DECLARE s text; t text; BEGIN EXECUTE statement; EXCEPTION WHEN OTHERS THEN"
+						   " LANGUAGE plpgsql AS $synchro$ DECLARE s text; t text; BEGIN EXECUTE statement; ");
+	if (guard)
+		appendStringInfoString(sql, "PERFORM pg_temp.synchro_guard(); ");
+	appendStringInfoString(sql,
+						   "EXCEPTION WHEN OTHERS THEN"
 						   " GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, constraint_name = CONSTRAINT_NAME,"
 						   " detail = PG_EXCEPTION_DETAIL, s = SCHEMA_NAME, t = TABLE_NAME;"
 						   " referring := pg_catalog.format('%I.%I', s, t); IF ");
@@ -90,9 +95,9 @@ define_try_together(StringInfo sql)
  * finds would be preferred, whoever has made it.
  */
 void
-synchro_sql_define_try(StringInfo sql)
+synchro_sql_define_try(StringInfo sql, bool guard)
 {
-	define_try(sql);
+	define_try(sql, guard);
 	define_try_together(sql);
 	appendStringInfoString(sql,
 						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_try_all(heads text[], conditions text[], tables text[],"

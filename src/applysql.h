@@ -52,6 +52,13 @@
 /* those of names that a row bears no more */
 #define SYNCHRO_OLD_KINDS		"('" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "', '" SYNCHRO_KIND_GONE "')"
 
+/* rows of a table that wait, since a change of them was refused */
+typedef struct SynchroGuarded
+{
+	SynchroLinkTable *lt;
+	char	   *rows;			/* their identities, as SQL for a list of VALUES */
+} SynchroGuarded;
+
 /* in valuessql.c */
 extern bool synchro_values_are_few(SynchroSpool *spool);
 extern void synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool);
@@ -107,9 +114,14 @@ extern void synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *l
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in apartsql.c */
-extern void synchro_sql_define_try(StringInfo sql);
+extern void synchro_sql_define_try(StringInfo sql, bool guard);
 extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, List *tables);
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, List *tables);
+
+/* in guardsql.c */
+extern void synchro_sql_define_guard(StringInfo sql, List *guarded);
+extern void synchro_sql_guard(StringInfo sql, List *guarded);
+extern void synchro_sql_check_guard(StringInfo sql);
 
 /* in heirsql.c */
 extern bool synchro_sql_has_heirs(const SynchroLinkTable *lt);

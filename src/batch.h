@@ -64,6 +64,9 @@ typedef struct SynchroBatch
 								 * of these rows, and those that are parked */
 	bool		note_ensured;	/* fill the next */
 	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
+	List	   *stalled;		/* of SynchroStalled: tables that are left out */
+	List	   *guarded;		/* of SynchroGuarded: rows that wait, and are not
+								 * to go along with what it deletes */
 	bool		apart;			/* deletes are tried one by one */
 	List	   *kept;			/* of those, names of their tables */
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */

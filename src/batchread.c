@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -35,6 +36,32 @@
 
 /* names of before that are kept in memory at once */
 #define OLD_ROWS		10000
+
+/*
+ * Tables of which rows wait that might go along with what the batch deletes, as
+ * they may still refer to that there.  If it deletes anything.
+ */
+static List *
+guarded_tables(const SynchroBatch *batch)
+{
+	List	   *result = NIL;
+	bool		deletes = batch->link->leftovers != NIL || batch->dead != NIL || batch->extras != NIL;
+	ListCell   *cell;
+
+	foreach(cell, batch->olds->tables)
+		deletes |= ((SynchroChangedTable *) lfirst(cell))->nolds > 0;
+	if (batch->snapshot == NULL || !deletes)
+		return NIL;
+	foreach(cell, synchro_parked_tables(batch->parked))
+	{
+		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
+		const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lfirst_oid(cell));
+
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && table->nfks > 0 && (stalled == NULL || stalled->due))
+			result = lappend_oid(result, table->relid);
+	}
+	return result;
+}
 
 /*
  * Note what the batch needs to know of its tables.  In a local transaction.
@@ -77,6 +104,8 @@ synchro_batch_describe(SynchroBatch *batch)
 		if (OidIsValid(relid))
 			synchro_link_table(batch->link, relid, false);
 	}
+	foreach(cell, guarded_tables(batch))
+		synchro_link_table(batch->link, lfirst_oid(cell), false);
 	return synchro_link_is_prepared(batch->link);
 }
 
@@ -455,6 +484,46 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 }
 
 /*
+ * Rows that wait are named, so that what is deleted does not take them along: see
+ * guardsql.c.
+ */
+static void
+read_guarded(SynchroBatch *batch)
+{
+	ListCell   *cell;
+
+	batch->guarded = NIL;
+	foreach(cell, guarded_tables(batch))
+	{
+		SynchroLinkTable *lt = synchro_link_table(batch->link, lfirst_oid(cell), false);
+		SynchroIdentities *waiting = synchro_parked_updates(batch->parked, lt->table);
+		SynchroGuarded *guarded;
+		StringInfoData rows;
+		MemoryContext old;
+
+		if (waiting->count == 0)
+			continue;
+		read_names(batch, lt, waiting);
+		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+		initStringInfo(&rows);
+		for (int i = 0; i < waiting->count; i++)
+		{
+			appendStringInfoString(&rows, i > 0 ? "), (" : "(");
+			for (int x = 0; x < waiting->nidentity; x++)
+				appendStringInfo(&rows, "%s%s::%s", x > 0 ? ", " : "",
+								 quote_literal_cstr(synchro_staged_value(lt->table, x, waiting->values[i * waiting->nidentity + x])),
+								 synchro_stage_type(lt->table, x));
+		}
+		appendStringInfoChar(&rows, ')');
+		guarded = palloc(sizeof(SynchroGuarded));
+		guarded->lt = lt;
+		guarded->rows = rows.data;
+		batch->guarded = lappend(batch->guarded, guarded);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
  * Names that rows of the batch's tables keep on the remote since their new
  * ones have been refused.  Whoever refers to such a row means the remote row of
  * that name; and one that is called so here meanwhile, or whom the refused name
@@ -574,6 +643,7 @@ synchro_batch_read(SynchroBatch *batch)
 		else
 			read_changed(batch, lt, keys->identities);
 	}
+	read_guarded(batch);
 	read_requests(batch);
 	if (batch->straight == NULL)
 		batch->straight = find_straight_deletes(batch);

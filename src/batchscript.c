@@ -141,7 +141,12 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 			foreach(cell, component)
 				synchro_sql_preview_deletes(sql, link, lfirst(cell), leftovers);
 		if (final && !batch->apart)
+		{
+			synchro_sql_guard(sql, batch->guarded);
 			synchro_sql_delete(sql, link, component, leftovers);
+			if (batch->guarded != NIL)
+				synchro_sql_check_guard(sql);
+		}
 	}
 	if (leftovers && !batch->apart)
 		foreach(cell, link->leftovers)
@@ -158,7 +163,8 @@ append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
 	ListCell   *cell;
 
 	batch->kept = NIL;
-	synchro_sql_define_try(sql);
+	synchro_sql_define_try(sql, batch->guarded != NIL);
+	synchro_sql_guard(sql, batch->guarded);
 	for (int i = list_length(components) - 1; i >= 0; i--)
 	{
 		List	   *watched = NIL;
@@ -490,6 +496,7 @@ append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, boo
 	ListCell   *cell;
 
 	append_resolving(batch, sql, tables, components, size, leftovers);
+	synchro_sql_define_guard(sql, batch->guarded);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
 	append_deletes(batch, sql, components);
@@ -533,7 +540,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	List	   *tables = involved_tables(link);
 	bool		leftovers = link->leftovers != NIL && batch->snapshot != NULL;
 	bool		may_be_unmapped = link->mapping == 0 && synchro_batch_is_plain(batch);
-	int			size = !batch->apart && link->preview == NULL ? synchro_stage_size(synchro_batch_staged(tables)) : 0;
+	int			size = !batch->apart && batch->guarded == NIL && link->preview == NULL ? synchro_stage_size(synchro_batch_staged(tables)) : 0;
 	StringInfoData sql;
 	StringInfoData settings;
 	StringInfoData applying;

@@ -319,6 +319,49 @@ synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 	return result;
 }
 
+/*
+ * Tables of which anything is parked: list of oids.
+ */
+List *
+synchro_parked_tables(const SynchroParkedSet *set)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	List	   *result = NIL;
+
+	if (set == NULL || set->count == 0)
+		return NIL;
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+		result = list_append_unique_oid(result, slot->parked->relid);
+	return result;
+}
+
+/*
+ * Rows of a table that the remote has, and of which it has refused a change.
+ */
+SynchroIdentities *
+synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	SynchroIdentities *result = synchro_identities_create(table);
+
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+	{
+		const SynchroParked *parked = slot->parked;
+		SynchroKeyRecord record;
+
+		if (parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+			continue;
+		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, &record);
+		if (record.op == SYNCHRO_OP_UPDATE)
+			synchro_identities_decode(result, table, record.identity);
+	}
+	return result;
+}
+
 static SynchroBytes
 make_record(const SynchroFailure *failure)
 {

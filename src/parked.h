@@ -97,6 +97,8 @@ extern SynchroParked *synchro_parked_again(const SynchroParkedSet *set, const Sy
 extern TimestampTz synchro_parked_turn(const SynchroParkedSet *set, int count);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
+extern List *synchro_parked_tables(const SynchroParkedSet *set);
+extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);

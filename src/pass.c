@@ -209,6 +209,7 @@ synchro_pass_batch(SynchroPass *pass)
 	batch->position = pass->position;
 	batch->ensured = pass->ensured;
 	batch->parked = pass->parked;
+	batch->stalled = pass->stalled;
 	batch->max_olds = PG_INT64_MAX;
 	batch->olds_turn = PG_INT64_MAX;
 	return batch;
