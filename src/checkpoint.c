@@ -117,9 +117,10 @@ synchro_position_read(const char *server, bool missing_ok)
 	Datum		value = CStringGetTextDatum(server);
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	if (synchro_sql_run("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references,"
-						" (SELECT id FROM synchro.node_identity LIMIT 1)"
-						" FROM synchro.remote_state WHERE server = $1::name",
+	if (synchro_sql_run(psprintf("SELECT acknowledged, attempted, snapshot, keys_snapshot, rebased, forget_references,"
+								 " (SELECT id FROM synchro.node_identity LIMIT 1), %s"
+								 " FROM synchro.remote_state WHERE server = $1::name",
+								 synchro_former_is_noted() ? "forget_deletes" : "false"),
 						1, &type, &value, NULL) != 1)
 	{
 		synchro_sql_close(&scope);
@@ -137,6 +138,7 @@ synchro_position_read(const char *server, bool missing_ok)
 	position->rebased = is_true(spi_text(5));
 	position->forget_references = is_true(spi_text(6));
 	position->node = copy_in(context, spi_text(7));
+	position->forget_deletes = is_true(spi_text(8));
 	synchro_sql_close(&scope);
 	return position;
 }
@@ -398,8 +400,9 @@ synchro_position_of_peer(const pg_uuid_t *node, char **named)
  * under way, perhaps because of another call, is to notice that it has come too
  * late: so the attempted token is a new one each time.
  *
- * forget_names: also what rows were called when they were last pushed; else
- * changes of names that are pending still get there with the next batch.
+ * forget_names: also what rows were called when they were last pushed, and the
+ * deletes that wait on the remote; else changes of names that are pending still
+ * get there with the next batch.
  */
 void
 synchro_position_rebase(const char *server, bool forget_references, bool forget_names)
@@ -424,6 +427,8 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 	{
 		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name", 1, types, values, NULL);
 		synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name", 1, types, values, NULL);
+		if (synchro_former_is_noted())
+			synchro_sql_run("UPDATE synchro.remote_state SET forget_deletes = true WHERE server = $1::name", 1, types, values, NULL);
 	}
 	synchro_sql_close(&scope);
 	synchro_copyqueue_forget(server);

@@ -25,6 +25,7 @@ typedef struct SynchroPosition
 	char	   *keys_snapshot;	/* names on the remote are as of here */
 	bool		rebased;		/* moved here since the last pass ended */
 	bool		forget_references;
+	bool		forget_deletes; /* those that wait on the remote */
 } SynchroPosition;
 
 /* what has failed before and is done with a batch, see parked.c and stalled.c */

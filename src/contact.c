@@ -76,10 +76,11 @@ acknowledge_attempted(const char *server, const char *attempted, const char *tok
 	values[3] = batch ? CStringGetTextDatum(snapshot) : (Datum) 0;
 	values[4] = batch ? CStringGetTextDatum(keys_snapshot) : (Datum) 0;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_run("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid,"
-					" snapshot = coalesce($4::pg_snapshot, snapshot), keys_snapshot = coalesce($5::pg_snapshot, keys_snapshot),"
-					" forget_references = forget_references AND $4 IS NULL"
-					" WHERE server = $1::name AND attempted = $2::uuid",
+	synchro_sql_run(psprintf("UPDATE synchro.remote_state SET acknowledged = $3::uuid, attempted = $3::uuid,"
+							 " snapshot = coalesce($4::pg_snapshot, snapshot), keys_snapshot = coalesce($5::pg_snapshot, keys_snapshot),"
+							 " forget_references = forget_references AND $4 IS NULL%s"
+							 " WHERE server = $1::name AND attempted = $2::uuid",
+							 synchro_former_is_noted() ? ", forget_deletes = false" : ""),
 					lengthof(types), types, values, nulls);
 	if (SPI_processed == 1)
 		synchro_former_forget(server);
@@ -270,6 +271,10 @@ take_position(SynchroLink *link, SynchroPosition *position)
 						 " snapshot = EXCLUDED.snapshot, keys_snapshot = EXCLUDED.keys_snapshot,"
 						 " moved_at = pg_catalog.clock_timestamp()", 4, params);
 	position->acknowledged = position->attempted;
+
+	/* now that no batch of before can put any there, nor carry them out: rows may be here again by the names of theirs */
+	if (position->forget_deletes)
+		synchro_remote_query(link->remote, "DELETE FROM " SYNCHRO_PEER_SCHEMA ".unapplied WHERE node = $1", 1, params);
 	if (link->preview == NULL)
 		acknowledge_attempted(link->target->name, position->attempted, position->attempted, NULL, NULL);
 }

@@ -295,6 +295,8 @@ COMMENT ON COLUMN synchro.former_contact.sent_before IS 'what that one has had b
 COMMENT ON COLUMN synchro.former_contact.moved IS 'the snapshots were moved by hand since';
 ALTER TABLE synchro.remote_state ADD COLUMN sent_before xid8;
 COMMENT ON COLUMN synchro.remote_state.sent_before IS 'what the attempted batch has was read before this transaction';
+ALTER TABLE synchro.remote_state ADD COLUMN forget_deletes boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN synchro.remote_state.forget_deletes IS 'deletes that wait on the remote are to be forgotten at the next contact';
 INSERT INTO synchro.former_contact (server, node)
 	SELECT s.server, i.previous FROM synchro.remote_state s, synchro.node_identity i WHERE s.acknowledged IS NULL AND NOT s.rebased AND i.previous IS NOT NULL
 	ON CONFLICT DO NOTHING;

@@ -33,6 +33,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -200,6 +201,10 @@ synchro_target_add(const char *name)
 				 errhint("To begin anew with it, use synchro.remove_remote first.")));
 	write_remote("INSERT INTO synchro.remote_state (server, attempted, snapshot, keys_snapshot, checkpoint)"
 				 " VALUES ($1, gen_random_uuid(), '1:1:', '1:1:', now())", name, "");
+
+	/* those that it has from before synchro_target_remove(); version 1.0 forgets none */
+	if (get_attnum(synchro_own_relation("remote_state", false), "forget_deletes") != InvalidAttrNumber)
+		write_remote("UPDATE synchro.remote_state SET forget_deletes = true WHERE server = $1", name, "");
 	synchro_target_adopt(name);
 }
 
