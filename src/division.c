@@ -154,13 +154,22 @@ synchro_part_end(SynchroDivision *division, SynchroPart *part)
 }
 
 /*
+ * Is a row to blame for an error?
+ */
+bool
+synchro_division_is_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
+{
+	return error->here || synchro_error_is_about_rows(error->sqlstate) ||
+		(division->pass->blames_rows && synchro_error_is_about_definitions(error->sqlstate));
+}
+
+/*
  * Raise an error for which no row is to blame.
  */
 void
 synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error)
 {
-	if (!error->here && !synchro_error_is_about_rows(error->sqlstate) &&
-		!(division->pass->blames_rows && synchro_error_is_about_definitions(error->sqlstate)))
+	if (!synchro_division_is_about_rows(division, error))
 		synchro_remote_report(division->pass->link->remote, error, "while trying a batch");
 }
 

@@ -54,6 +54,7 @@ extern void synchro_division_park(SynchroDivision *division, const SynchroBatchK
 extern SynchroPart synchro_part_begin(SynchroDivision *division, const List *keys);
 extern void synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final);
 extern void synchro_part_end(SynchroDivision *division, SynchroPart *part);
+extern bool synchro_division_is_about_rows(const SynchroDivision *division, const SynchroRemoteError *error);
 extern void synchro_division_require_about_rows(const SynchroDivision *division, const SynchroRemoteError *error);
 
 /* in divisionturn.c */

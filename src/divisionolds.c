@@ -79,8 +79,8 @@ try_olds(void *arg, int64 count, bool blame)
 
 	part.batch->max_olds = count;
 	synchro_part_send(division, &part, false, false);
-	if (part.error != NULL)
-		synchro_division_require_about_rows(division, part.error);
+	if (part.error != NULL && !synchro_division_is_about_rows(division, part.error))
+		synchro_quarantine_olds(division->pass, part.batch, part.error);
 	if (olds->nfound >= MANY_OLDS)
 		olds->ntried += count;
 	done = part.error == NULL;

@@ -288,9 +288,11 @@ all_meet(SynchroPass *pass, const SynchroBatchKeys *keys)
  * Returns true if it is not for a table's definition: where one row meets it and
  * another of the table does not, or none of those that are tried, some row has a
  * value that is a name, as of a type or a table, or a trigger has raised it.
+ *
+ * olds: names of before are looked at, too.
  */
 static bool
-find_suspect(SynchroPass *pass, const SynchroBatch *batch)
+find_suspect(SynchroPass *pass, const SynchroBatch *batch, bool olds)
 {
 	List	   *all = list_concat_copy(batch->keys, batch->named);
 	List	   *tried = NIL;
@@ -312,7 +314,7 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch)
 			return false;
 		}
 	}
-	if (batch->snapshot != NULL)
+	if (olds)
 		synchro_suspect(suspect = find_suspect_of_olds(pass, batch));
 	return !OidIsValid(suspect);
 }
@@ -402,7 +404,7 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		synchro_link_forget(pass->link);
 		return batch->looked_again = true;
 	}
-	if (synchro_error_is_about_definitions(state) && find_suspect(pass, batch))
+	if (synchro_error_is_about_definitions(state) && find_suspect(pass, batch, batch->snapshot != NULL))
 	{
 		/* until the batch has been divided */
 		pass->blames_rows = true;
@@ -411,6 +413,19 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 	if (!synchro_error_is_about_rows(state))
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
 	return false;
+}
+
+/*
+ * Names of before have met an error that is no row's, when they were tried by
+ * themselves: raise it, about a table if it is for the definition of one.  Returns
+ * if it is taken for a row's, and from now on in this pass.
+ */
+void
+synchro_quarantine_olds(SynchroPass *pass, const SynchroBatch *batch, const SynchroRemoteError *error)
+{
+	if (!synchro_error_is_about_definitions(error->sqlstate) || !find_suspect(pass, batch, true))
+		synchro_remote_report(pass->link->remote, error, "while trying a batch");
+	pass->blames_rows = true;
 }
 
 /*
