@@ -129,6 +129,7 @@ extern void synchro_sql_define_heirs(StringInfo sql);
 extern void synchro_sql_heirs(StringInfo sql, const SynchroLinkTable *lt);
 
 /* in extrasql.c */
+extern void synchro_sql_spare_others(StringInfo sql, List *components);
 extern void synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *component);
 extern void synchro_sql_extra(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, int64 stamp);
 

@@ -318,6 +318,8 @@ append_emptying(const SynchroBatch *batch, StringInfo sql)
 {
 	List	   *components = synchro_batch_emptied(batch->link, batch->emptied);
 
+	if (components != NIL)
+		synchro_sql_spare_others(sql, components);
 	for (int i = list_length(components) - 1; i >= 0; i--)
 		synchro_sql_empty_tables(sql, batch->link, list_nth(components, i));
 }

@@ -23,6 +23,58 @@
 #include "known.h"
 
 /*
+ * Rows of other tables that refer to those of emptied ones would be deleted with
+ * them, or lose what they refer to, if their foreign keys say so.  All rows go, so
+ * whatever refers to any does.  A partitioned table's foreign keys are its
+ * partitions', too, and only these have rows.  What is referred to is locked
+ * before it is looked at, lest somebody adds a row until the delete.
+ */
+static const char *const define_spare =
+"CREATE OR REPLACE FUNCTION pg_temp.synchro_spare(emptied oid[]) RETURNS void LANGUAGE plpgsql"
+"  SET search_path = pg_catalog, pg_temp SET row_security = off AS $synchro$"
+" DECLARE fk record; refers boolean;"
+" BEGIN"
+" emptied := emptied || ARRAY(SELECT t.relid::oid FROM unnest(emptied) e CROSS JOIN LATERAL pg_partition_tree(e) t);"
+" FOR fk IN SELECT k.conrelid::regclass AS child, k.confrelid::regclass AS parent, CASE p.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || k.confrelid::regclass AS rows,"
+"   CASE k.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END AS action,"
+"   string_agg(format('c.%I IS DISTINCT FROM NULL', a.attname), ' AND ') AS refers,"
+"   bool_and(has_column_privilege(k.conrelid, a.attnum, 'SELECT')) AND NOT row_security_active(k.conrelid) AS readable"
+"  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid"
+"  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)"
+"  WHERE k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') AND c.relkind = 'r' AND k.confrelid = ANY (emptied) AND k.conrelid <> ALL (emptied)"
+"  GROUP BY k.oid, p.oid ORDER BY k.oid"
+" LOOP"
+"  IF NOT fk.readable THEN"
+"   RAISE foreign_key_violation USING MESSAGE = format('rows of table %s may refer to %s ON DELETE %s: they cannot be read', fk.child, fk.parent, fk.action);"
+"  END IF;"
+"  EXECUTE format('SELECT FROM %s FOR UPDATE', fk.rows);"
+"  EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s c WHERE %s)', fk.child, fk.refers) INTO refers;"
+"  IF refers THEN"
+"   RAISE foreign_key_violation USING MESSAGE = format('rows of table %s refer to %s ON DELETE %s', fk.child, fk.parent, fk.action);"
+"  END IF;"
+" END LOOP;"
+" END $synchro$;";
+
+/*
+ * Append a statement that fails if emptying tables would do anything to rows of
+ * others.
+ */
+void
+synchro_sql_spare_others(StringInfo sql, List *components)
+{
+	StringInfoData emptied;
+	ListCell   *cell;
+	ListCell   *other;
+
+	initStringInfo(&emptied);
+	foreach(cell, components)
+		foreach(other, (List *) lfirst(cell))
+			appendStringInfo(&emptied, "%s%s", emptied.len > 0 ? "," : "", ((SynchroLinkTable *) lfirst(other))->remote->oid);
+	appendStringInfoString(sql, define_spare);
+	appendStringInfo(sql, "SELECT pg_temp.synchro_spare('{%s}');", emptied.data);
+}
+
+/*
  * Append statements that delete all rows of tables which refer to each other
  * in a circle, or of one, and what is stored about them.  Their first result:
  * for each table the number of rows deleted.

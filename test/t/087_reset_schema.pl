@@ -169,6 +169,38 @@ is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'until that is mend
 all_same('mended');
 
 #
+# rows of other tables that would go along, or lose what they refer to
+#
+my $spared = q{SELECT count(*), count(country) FROM stranger};
+foreach my $case (
+	[ 'CASCADE', 'int REFERENCES shop.country ON DELETE CASCADE', '' ],
+	[ 'SET NULL', 'int REFERENCES shop.country ON DELETE SET NULL', '' ],
+	[ 'SET DEFAULT', 'int DEFAULT NULL REFERENCES shop.country ON DELETE SET DEFAULT', '' ],
+	[ 'CASCADE', 'int REFERENCES shop.country ON DELETE CASCADE', 'PARTITION BY HASH (country); CREATE TABLE stranger_1 PARTITION OF stranger FOR VALUES WITH (MODULUS 1, REMAINDER 0)' ])
+{
+	my ($action, $type, $more) = @$case;
+
+	$remote->safe_psql('postgres', "CREATE TABLE stranger (country $type) $more; INSERT INTO stranger SELECT id FROM shop.country WHERE code = 'C2'");
+	$local->safe_psql('postgres', q{SELECT synchro.reset_schema('shop', false, 'office', true); UPDATE other SET v = v + 1});
+	sync($local, 'office');
+	like(rows($local, 'SELECT relation, sqlstate, message, hint FROM synchro.failures'),
+		qr/^shop\.country\|55000\|table shop\.country of remote "office" cannot be emptied: rows of table public\.stranger(_1)? refer to shop\.country ON DELETE $action\|Delete there/,
+		"$action: a table that another one's rows refer to is not emptied");
+	is(rows($remote, $spared), '1|1', 'these are left alone');
+	same($local, $remote, 'SELECT v FROM other', 'others go on');
+
+	# what may not be read cannot be looked at
+	$remote->safe_psql('postgres', 'TRUNCATE stranger; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM sync; GRANT ALL ON other TO sync');
+	sync($local, 'office');
+	like(rows($local, 'SELECT message FROM synchro.failures'), qr/rows of table public\.stranger(_1)? may refer to shop\.country ON DELETE $action: they cannot be read$/, 'nor is one whose rows cannot be looked at');
+	$remote->safe_psql('postgres', 'GRANT SELECT (country) ON stranger TO sync' . ($more ? '; GRANT SELECT (country) ON stranger_1 TO sync' : ''));
+	sync($local, 'office') foreach 1 .. 2;
+	is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'it is when no row refers to it');
+	all_same("$action");
+	$remote->safe_psql('postgres', 'DROP TABLE stranger');
+}
+
+#
 # a hard reset locks a table, but not its partitions: what is written to one of them while rows are counted is no part of the copy
 #
 both($local, $remote, <<'SQL');
