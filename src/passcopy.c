@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "applysql.h"
@@ -136,7 +137,7 @@ emptying_batch(SynchroPass *pass, List *copies)
 
 /*
  * Find the table that cannot be emptied, by trying more and more of them,
- * children first, and name it as the suspect.
+ * children first.  InvalidOid if now all can be.
  */
 static Oid
 find_full_table(SynchroPass *pass)
@@ -161,9 +162,25 @@ find_full_table(SynchroPass *pass)
 }
 
 /*
+ * Name a table as the one that an error is about, and describe it for that.
+ */
+static const SynchroTable *
+suspect_table(SynchroPass *pass, Oid relid)
+{
+	const SynchroTable *table;
+
+	synchro_local_begin("synchro: looking at what has failed");
+	table = synchro_table_copy(synchro_table_get(relid, false), pass->context);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
+	synchro_suspect(relid);
+	return table;
+}
+
+/*
  * Empty the tables for which that was asked, in one transaction.  If one
- * cannot be, it stalls, and the others wait for it with being emptied, until the
- * cause is gone.
+ * cannot be, for whatever reason, it stalls, and the others wait for it with being
+ * emptied, until the cause is gone.
  */
 static void
 empty_tables(SynchroPass *pass)
@@ -185,12 +202,7 @@ empty_tables(SynchroPass *pass)
 	if (error == NULL)
 		return;
 	relid = find_full_table(pass);
-	if (!OidIsValid(relid))
-		synchro_quarantine_report(pass, error);
-	synchro_local_begin("synchro: looking at what cannot be emptied");
-	table = synchro_table_copy(synchro_table_get(relid, false), pass->context);
-	synchro_local_commit();
-	synchro_suspect(relid);
+	table = suspect_table(pass, OidIsValid(relid) ? relid : ((SynchroCopy *) linitial(pass->extras))->relid);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table %s of remote \"%s\" cannot be emptied: %s", table->qualified, pass->link->target->name, error->message),
@@ -199,20 +211,46 @@ empty_tables(SynchroPass *pass)
 }
 
 /*
+ * A batch that looks for what the remote has and we have not.
+ */
+static SynchroBatch *
+extras_batch(SynchroPass *pass, List *copies)
+{
+	SynchroBatch *batch = synchro_pass_batch(pass);
+
+	batch->extras = copies;
+	return batch;
+}
+
+/*
+ * Find the table for which that fails: the first that fails by itself, or if
+ * none does now, the first.
+ */
+static Oid
+find_unclear_table(SynchroPass *pass)
+{
+	ListCell   *cell;
+
+	foreach(cell, list_length(pass->extras) > 1 ? pass->extras : NIL)
+		if (synchro_pass_try(pass, extras_batch(pass, list_make1(lfirst(cell))), false) != NULL)
+			return ((SynchroCopy *) lfirst(cell))->relid;
+	return ((SynchroCopy *) linitial(pass->extras))->relid;
+}
+
+/*
  * Have the remote put on its list of deletes what it has and we have not.
  *
  * If a row with a name of before is in the way, it is for the pass's other
- * batches to park it: then the next pass looks again.
+ * batches to park it: then the next pass looks again.  Else the table stalls: a name
+ * that the remote's type refuses, say, leaves unknown which row there it is.
  */
 static void
 find_extras(SynchroPass *pass)
 {
-	SynchroBatch *batch = synchro_pass_batch(pass);
-	SynchroRemoteError *error;
+	SynchroRemoteError *error = synchro_pass_push(pass, extras_batch(pass, pass->extras), false);
 	List	   *ambiguous;
+	const SynchroTable *table;
 
-	batch->extras = pass->extras;
-	error = synchro_pass_push(pass, batch, false);
 	if (error == NULL)
 		return;
 	ambiguous = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
@@ -229,7 +267,16 @@ find_extras(SynchroPass *pass)
 				 errhint("Remove the surplus rows, and make a unique index there.")));
 	}
 	if (pass->changes->nkeys == 0 && pass->changes->nolds == 0)
-		synchro_quarantine_report(pass, error);
+	{
+		table = suspect_table(pass, find_unclear_table(pass));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows of table %s on remote \"%s\" that are not here cannot be looked for: %s",
+						table->qualified, pass->link->target->name, error->message),
+				 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
+				 errhint("Mend that, or queue a copy that deletes nothing in place of this one: SELECT synchro.copy_table(%s, %s);",
+						 quote_literal_cstr(pass->link->target->name), quote_literal_cstr(table->qualified))));
+	}
 	pass->extras = NIL;
 }
 

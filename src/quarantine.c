@@ -404,6 +404,10 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		synchro_link_forget(pass->link);
 		return batch->looked_again = true;
 	}
+
+	/* whoever pushes it finds out which table that is for: see passcopy.c */
+	if (batch->emptied != NIL || batch->extras != NIL)
+		return false;
 	if (synchro_error_is_about_definitions(state) && find_suspect(pass, batch, batch->snapshot != NULL))
 	{
 		/* until the batch has been divided */

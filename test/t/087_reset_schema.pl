@@ -200,6 +200,21 @@ foreach my $case (
 	$remote->safe_psql('postgres', 'DROP TABLE stranger');
 }
 
+# a row that somebody has locked
+$remote->safe_psql('postgres', q{ALTER ROLE sync SET lock_timeout = '100ms'});
+my $locker = $remote->background_psql('postgres');
+$locker->query_safe(q{BEGIN; UPDATE shop.country SET code = code WHERE code = 'C2'});
+$local->safe_psql('postgres', q{SELECT synchro.reset_schema('shop', false, 'office', true); UPDATE other SET v = v + 1});
+sync($local, 'office');
+like(rows($local, 'SELECT relation, sqlstate, message FROM synchro.failures'), qr/^shop\.country\|55000\|table shop\.country of remote "office" cannot be emptied: .*lock timeout/,
+	'a table of which a row is locked is not emptied');
+same($local, $remote, 'SELECT v FROM other', 'others go on');
+$locker->quit;
+$remote->safe_psql('postgres', 'ALTER ROLE sync RESET lock_timeout');
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'it is when the lock is gone');
+all_same('unlocked');
+
 #
 # a hard reset locks a table, but not its partitions: what is written to one of them while rows are counted is no part of the copy
 #

@@ -1,0 +1,66 @@
+# WHY: a copy that deletes what only the remote has must know which rows these are. Where that cannot be told, now or any more, it
+# deletes nothing and says so, of its table; and all that has nothing to do with it goes on.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+
+both($local, $remote, join ';', map { "CREATE TABLE $_ (id serial PRIMARY KEY, code text UNIQUE, v int)" } 'item', 'other', 'third');
+both($local, $remote, join ';', map { "CREATE TABLE $_ (id serial PRIMARY KEY, code text, v int)" } 'loose', 'many');
+connect_remote($local, $remote);
+$local->safe_psql('postgres', "SELECT synchro.add_table('$_', '{code}')") foreach 'item', 'other', 'third', 'loose', 'many';
+$local->safe_psql('postgres', "INSERT INTO $_ (code) VALUES ('a'), ('b')") foreach 'item', 'other', 'third';
+sync($local, 'office');
+
+my $n = 0;
+my $says = q{SELECT relation, message, hint FROM synchro.failures WHERE key IS NULL};
+
+# Extra rows of item cannot be looked for, those of third can, and others go on.
+sub stalls
+{
+	my ($pattern, $testname) = @_;
+
+	$n++;
+	$remote->safe_psql('postgres', q{INSERT INTO item (code) VALUES ('xtra') ON CONFLICT DO NOTHING; INSERT INTO third (code) VALUES ('xtra') ON CONFLICT DO NOTHING});
+	$local->safe_psql('postgres', "SELECT synchro.copy_table('office', 'third', true), synchro.copy_table('office', 'item', true); INSERT INTO other (code) VALUES ('row $n')");
+	my ($status, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.synchronize('office')});
+	is($status, 0, "$testname: others go on") or diag($stderr);
+	like(rows($local, $says), $pattern, 'the failure says why');
+	return;
+}
+
+sub deletes
+{
+	my ($testname) = @_;
+
+	sync($local, 'office') foreach 1 .. 2;
+	is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, $testname);
+	is(rows($local, 'SELECT count(*) FROM synchro.copying'), 0, 'nothing is left to do');
+	same($local, $remote, 'SELECT code FROM item ORDER BY 1', 'what was there only is gone');
+	same($local, $remote, q{SELECT 'other', code FROM other UNION ALL SELECT 'third', code FROM third ORDER BY 1, 2}, 'and all else is there');
+	return;
+}
+
+#
+# a name that the remote's type refuses
+#
+$remote->safe_psql('postgres', 'ALTER TABLE item ALTER code TYPE varchar(5)');
+$local->safe_psql('postgres', q{INSERT INTO item (code) VALUES ('too long for it')});
+is(sync($local, 'office')->{failed}, 1, 'a name is too long there');
+stalls(qr/^item\|rows of table public\.item on remote "office" that are not here cannot be looked for: value too long.*copy_table\('office', 'public\.item'\);$/, 'a name that is refused');
+is(rows($remote, q{SELECT count(*) FROM item WHERE code = 'xtra'}), 1, 'nothing is deleted');
+is(rows($remote, q{SELECT count(*) FROM other WHERE code LIKE 'row%'}), $n, 'others arrive');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'item')});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, $says), '', 'another copy in place of it deletes nothing, and mends that');
+stalls(qr/value too long/, 'once more');
+$local->safe_psql('postgres', q{DELETE FROM item WHERE code LIKE 'too%'});
+deletes('the name is gone');
+
+$_->stop('fast') foreach $local, $remote;
+done_testing();
