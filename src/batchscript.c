@@ -12,6 +12,7 @@
 #include "applysql.h"
 #include "batch.h"
 #include "clocklink.h"
+#include "copychunk.h"
 #include "decidesql.h"
 #include "followers.h"
 #include "order.h"
@@ -19,6 +20,7 @@
 #include "previewsql.h"
 #include "refpairs.h"
 #include "resolvejoin.h"
+#include "stalled.h"
 
 /*
  * From that many rows on, the planner is told what is in a table's map: it
@@ -346,8 +348,14 @@ append_extras(const SynchroBatch *batch, StringInfo sql)
 		{
 			const SynchroLinkTable *lt = lfirst(other);
 
-			if (lt->table->relid == copy->relid)
-				synchro_sql_extra(sql, batch->link, lt, copy->id);
+			if (lt->table->relid != copy->relid)
+				continue;
+
+			/* it may have another key since the copy was queued */
+			synchro_suspect(copy->relid);
+			synchro_copychunk_require_extra(lt->table);
+			synchro_suspect(InvalidOid);
+			synchro_sql_extra(sql, batch->link, lt, copy->id);
 		}
 	}
 	appendStringInfoString(sql, AS_PLANNED);

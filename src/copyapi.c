@@ -49,27 +49,6 @@ table_to_copy(Oid relid)
 }
 
 /*
- * Can what is on the remote only be told from other rows?
- */
-static void
-require_extra_is_known(const SynchroTable *table)
-{
-	if (table->mode == SYNCHRO_MODE_REFERENCE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("extra rows of table \"%s\" cannot be deleted", table->name),
-				 errdetail("Its rows are matched by stored references, which say nothing about rows that are on the remote only."),
-				 errhint("Register a natural key, or leave out delete_extra.")));
-	if (table->allow_many)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("extra rows of table \"%s\" cannot be deleted", table->name),
-				 errdetail("Its natural key may match many rows on the remote."),
-				 errhint("Leave out delete_extra, or let the key match one row only: SELECT synchro.alter_table(%s, allow_many => false);",
-						 quote_literal_cstr(table->qualified))));
-}
-
-/*
  * Queue a copy of a table; returns the number of its rows.
  *
  * The rows are looked at with the latest snapshot: what is committed later is
@@ -84,7 +63,7 @@ queue_copy(const SynchroTarget *target, Oid relid, bool delete_extra, bool empty
 	char	   *seen;
 
 	if (delete_extra)
-		require_extra_is_known(table);
+		synchro_copychunk_require_extra(table);
 	copy.relid = relid;
 	copy.delete_extra = delete_extra;
 	copy.empty = empty;

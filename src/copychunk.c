@@ -310,3 +310,24 @@ synchro_copychunk_measure(const SynchroTable *table, Oid reader, SynchroCopy *co
 	AtEOXact_GUC(false, guc_level);
 	synchro_sql_close(&scope);
 }
+
+/*
+ * Error if what is on a remote only cannot be told from other rows of the table.
+ */
+void
+synchro_copychunk_require_extra(const SynchroTable *table)
+{
+	if (table->mode == SYNCHRO_MODE_REFERENCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("extra rows of table \"%s\" cannot be deleted", table->name),
+				 errdetail("Its rows are matched by stored references, which say nothing about rows that are on the remote only."),
+				 errhint("Register a natural key, or leave out delete_extra.")));
+	if (table->allow_many)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("extra rows of table \"%s\" cannot be deleted", table->name),
+				 errdetail("Its natural key may match many rows on the remote."),
+				 errhint("Leave out delete_extra, or let the key match one row only: SELECT synchro.alter_table(%s, allow_many => false);",
+						 quote_literal_cstr(table->qualified))));
+}

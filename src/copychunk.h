@@ -24,5 +24,6 @@ extern SynchroCopyChunk *synchro_copychunk_create(const SynchroCopy *copy, Oid r
 												  bool stamped, int64 limit);
 extern void synchro_copychunk_scan(SynchroLogCallback callback, void *callback_arg, void *arg);
 extern void synchro_copychunk_measure(const SynchroTable *table, Oid reader, SynchroCopy *copy);
+extern void synchro_copychunk_require_extra(const SynchroTable *table);
 
 #endif							/* SYNCHRO_COPYCHUNK_H */

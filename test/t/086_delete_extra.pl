@@ -62,5 +62,27 @@ stalls(qr/value too long/, 'once more');
 $local->safe_psql('postgres', q{DELETE FROM item WHERE code LIKE 'too%'});
 deletes('the name is gone');
 
+#
+# what tells rows apart is gone when the copy comes to that
+#
+foreach my $case (
+	[ 'loose', q{SELECT synchro.unregister_natural_key('loose')}, qr/loose\|extra rows of table "loose" cannot be deleted\|Register a natural key, or leave out delete_extra\./ ],
+	[ 'many', q{SELECT synchro.alter_table('many', allow_many => true)}, qr/many\|extra rows of table "many" cannot be deleted\|Leave out delete_extra, or let the key match/ ])
+{
+	my ($table, $sql, $pattern) = @$case;
+
+	$n++;
+	$local->safe_psql('postgres', "SET synchro.log_changes = off; INSERT INTO $table (code) VALUES ('one')");
+	$remote->safe_psql('postgres', "INSERT INTO $table (code) VALUES ('one'), ('two'), ('two')");
+	$local->safe_psql('postgres', "SELECT synchro.copy_table('office', '$table', true); $sql; INSERT INTO other (code) VALUES ('row $n')");
+	sync($local, 'office');
+	like(rows($local, $says), $pattern, "$table: the failure says that it cannot be told any more");
+	is(rows($remote, "SELECT count(*) FROM $table WHERE code = 'two'"), 2, 'nothing is deleted');
+	is(rows($remote, "SELECT count(*) FROM other WHERE code = 'row $n'"), 1, 'others arrive');
+	$local->safe_psql('postgres', "SELECT synchro.copy_table('office', '$table')");
+	sync($local, 'office') foreach 1 .. 2;
+	is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'a copy that deletes nothing takes its place');
+}
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
