@@ -351,7 +351,10 @@ run_call(Pusher *pusher, dsm_handle handle)
 	PG_exception_stack = &on_error;
 	(void) synchro_pushlink_stall(&pusher->push, &call->error);
 	memset(&call->error, 0, sizeof(call->error));
-	memset(&call->result, 0, sizeof(call->result));
+
+	/* what passes before a table stalled have done stays done, but for a preview's */
+	if (call->preview)
+		memset(&call->result, 0, sizeof(call->result));
 	do
 	{
 		SynchroPassResult result = {{0}};

@@ -176,6 +176,18 @@ $result = sync($local, 'office');
 is($result->{deleted}, 1, 'it goes when it can');
 is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'and is no failure any more');
 
+# what was done before a table stalls is counted
+both($local, $remote, 'CREATE TABLE early (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY)');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('early'), synchro.add_table('late')});
+$local->safe_psql('postgres', "SET synchro.log_changes = off; INSERT INTO $_ SELECT generate_series(1, 300)") foreach 'early', 'late';
+$remote->safe_psql('postgres', 'ALTER TABLE late RENAME TO away');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'early'), synchro.copy_table('office', 'late')});
+is(sync($local, 'office')->{inserted}, 300, 'rows that arrive before a table stalls are counted');
+$remote->safe_psql('postgres', 'ALTER TABLE away RENAME TO late');
+is(sync($local, 'office')->{inserted}, 300, 'and those of the table when it is mended');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('early'), synchro.remove_table('late')});
+both($local, $remote, 'DROP TABLE early, late');
+
 # where extra rows cannot be told from others
 sub refused
 {
