@@ -21,6 +21,7 @@
 
 #include "applysql.h"
 #include "known.h"
+#include "previewsql.h"
 
 /*
  * Rows of other tables that refer to those of emptied ones would be deleted with
@@ -87,6 +88,14 @@ synchro_sql_empty_tables(StringInfo sql, const SynchroLink *link, List *componen
 	ListCell   *cell;
 
 	initStringInfo(&counts);
+	foreach(cell, link->preview != NULL ? component : NIL)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		/* one row for each of theirs would say no more */
+		appendStringInfo(sql, "SELECT '" SYNCHRO_PREVIEW_TAG "', %d, NULL, 'delete', pg_catalog.format('all rows: %%s', pg_catalog.count(*)) FROM %s t"
+						 " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0::int8;", lt->number, lt->remote->rows);
+	}
 	foreach(cell, component)
 	{
 		const SynchroLinkTable *lt = lfirst(cell);

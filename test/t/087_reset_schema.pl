@@ -131,6 +131,8 @@ is( $local->safe_psql('postgres', q{SELECT synchro.reset_schema('shop', soft => 
 	'a hard reset tells how many rows it copies');
 is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'failures are forgotten');
 is(rows($local, 'SELECT phase FROM synchro.progress'), 'deleting', 'view progress tells what comes first');
+is( rows($local, q{SELECT relation, key, detail FROM synchro.preview('office') WHERE action = 'delete' AND relation IN ('shop.rate'::regclass, 'shop.note'::regclass) ORDER BY relation::text}),
+	'shop.note||all rows: ' . rows($remote, 'SELECT count(*) FROM shop.note') . "\nshop.rate||all rows: " . rows($remote, 'SELECT count(*) FROM shop.rate'), 'and so does a preview');
 my $result = sync($local, 'office');
 is($result->{failed}, 0, 'the tables are emptied and copied');
 all_same('after a hard reset');
