@@ -10,7 +10,8 @@
  *
  * copy_table() only ever adds a row, so a transaction of the user's that is
  * open for long is in no pusher's way: of several copies of one table the
- * latest counts, and the pusher removes the others.
+ * latest counts, and the pusher removes the others.  If the table was to be emptied
+ * first for one of these, it still is, with all that go with it.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,7 +29,10 @@
 
 /* latest copies of tables that are watched still */
 #define COPIES_FROM \
-	" FROM synchro.copying c WHERE c.server = $1::name" \
+	" FROM synchro.copying c LEFT JOIN LATERAL (SELECT bool_or(o.empty) AS empty," \
+	"  (array_agg(o.forgotten ORDER BY o.id DESC) FILTER (WHERE o.forgotten IS NOT NULL))[1] AS forgotten" \
+	"  FROM synchro.copying o WHERE o.server = c.server AND o.relation = c.relation AND o.id < c.id) b ON true" \
+	" WHERE c.server = $1::name" \
 	" AND NOT EXISTS (SELECT FROM synchro.copying n WHERE n.server = c.server AND n.relation = c.relation AND n.id > c.id)" \
 	" AND EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)"
 
@@ -107,7 +111,7 @@ synchro_copyqueue_load(const char *server)
 	value = CStringGetTextDatum(server);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	count = synchro_sql_run("SELECT c.id, c.relation::bigint, c.layout::bigint, c.last_key, c.until_key, c.rows_total, c.rows_done,"
-							" c.delete_extra::integer::bigint, c.rows_sent::integer::bigint, c.queued_at, c.empty::integer::bigint, c.forgotten" COPIES_FROM " ORDER BY c.id",
+							" c.delete_extra::integer::bigint, c.rows_sent::integer::bigint, c.queued_at, (c.empty OR coalesce(b.empty, false))::integer::bigint, coalesce(c.forgotten, b.forgotten)" COPIES_FROM " ORDER BY c.id",
 							1, &type, &value, NULL);
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -170,7 +174,10 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 		values[6] = ObjectIdGetDatum(step->copy->relid);
 
 		/* first what a later call has taken the place of, lest it come back */
-		synchro_sql_run("DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1",
+		synchro_sql_run("WITH gone AS (DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1 RETURNING id, forgotten)"
+						" UPDATE synchro.copying c SET forgotten = g.forgotten"
+						" FROM (SELECT forgotten FROM gone WHERE forgotten IS NOT NULL ORDER BY id DESC LIMIT 1) g"
+						" WHERE c.id = $1 AND c.forgotten IS NULL",
 						lengthof(types), types, values, nulls);
 		synchro_sql_run(step->complete && !step->copy->delete_extra ?
 						"DELETE FROM synchro.copying WHERE id = $1" :
@@ -184,7 +191,8 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 		const SynchroCopy *copy = lfirst(cell);
 
 		values[0] = Int64GetDatum(copy->id);
-		synchro_sql_run(copy->empty ? "UPDATE synchro.copying SET empty = false WHERE id = $1" :
+		synchro_sql_run(copy->empty ? "UPDATE synchro.copying c SET empty = false FROM synchro.copying l"
+						" WHERE l.id = $1 AND c.server = l.server AND c.relation = l.relation AND c.id <= l.id" :
 						"DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
 	}
 	synchro_sql_close(&scope);

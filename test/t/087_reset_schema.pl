@@ -202,6 +202,14 @@ foreach my $case (
 	$remote->safe_psql('postgres', 'DROP TABLE stranger');
 }
 
+# a copy that is queued meanwhile takes the place of one that was to be emptied first, so it is
+$local->safe_psql('postgres', q{SELECT synchro.reset_schema('shop', false, 'office', true); SELECT synchro.copy_table('office', 'shop.rate'), synchro.copy_table('office', 'shop.country')});
+$remote->safe_psql('postgres', q{INSERT INTO shop.rate VALUES ('2030-01-01', 'EUR', 1); INSERT INTO shop.country (code) VALUES ('only there')});
+sync($local, 'office');
+is(rows($local, 'SELECT count(*) FROM synchro.failures') . rows($local, 'SELECT count(*) FROM synchro.copying'), '00', 'a copy of one table does not keep the schema from being emptied');
+all_same('copied once more');
+is(rows($remote, q{SELECT count(*) FROM shop.country WHERE code = 'only there'}), 0, 'nor the table');
+
 # a row that somebody has locked
 $remote->safe_psql('postgres', q{ALTER ROLE sync SET lock_timeout = '100ms'});
 my $locker = $remote->background_psql('postgres');
