@@ -21,16 +21,32 @@
 #include "settings.h"
 #include "stalled.h"
 
+static bool
+is_left_out(const SynchroPass *pass, Oid relid)
+{
+	const SynchroStalled *stalled = synchro_stalled_find(pass->stalled, relid);
+
+	return stalled != NULL && !stalled->due;
+}
+
 /*
  * Can anything be done for a copy at present?
+ *
+ * Extra rows are told by their names.  If a table inside the key has stalled, these
+ * are not what they are called there: new names of that one's rows wait here.
  */
 static bool
 is_runnable(const SynchroPass *pass, const SynchroCopy *copy)
 {
-	const SynchroStalled *stalled = synchro_stalled_find(pass->stalled, copy->relid);
 	const SynchroTable *table = synchro_table_get(copy->relid, true);
+	ListCell   *cell;
 
-	return (stalled == NULL || stalled->due) && table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE;
+	if (is_left_out(pass, copy->relid) || table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
+		return false;
+	foreach(cell, copy->rows_sent ? synchro_table_with_names(list_make1_oid(copy->relid)) : NIL)
+		if (is_left_out(pass, lfirst_oid(cell)))
+			return false;
+	return true;
 }
 
 /*

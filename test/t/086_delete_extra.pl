@@ -84,5 +84,39 @@ foreach my $case (
 	is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'a copy that deletes nothing takes its place');
 }
 
+#
+# rows are called by those of a table that has stalled, whose new names are not there yet
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE child (id serial PRIMARY KEY, parent int NOT NULL REFERENCES parent, name text NOT NULL, only_there text, UNIQUE (parent, name));
+CREATE TABLE grandchild (id serial PRIMARY KEY, child int NOT NULL REFERENCES child, name text NOT NULL, only_there text, UNIQUE (child, name));
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('parent', '{name}'), synchro.add_table('child', '{parent,name}', '{only_there}'), synchro.add_table('grandchild', '{child,name}', '{only_there}');
+INSERT INTO parent (name) VALUES ('A');
+INSERT INTO child (parent, name) SELECT 1, 'child ' || g FROM generate_series(1, 3) g;
+INSERT INTO grandchild (child, name) SELECT id, 'of ' || name FROM child;
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', q{UPDATE child SET only_there = 'kept'; UPDATE grandchild SET only_there = 'kept'; REVOKE INSERT, UPDATE ON parent FROM sync});
+$local->safe_psql('postgres', q{UPDATE parent SET name = 'B'});
+sync($local, 'office');
+is(rows($local, $says =~ s/message, hint/sqlstate/r), 'parent|42501', 'a table has stalled');
+$n++;
+$local->safe_psql('postgres', "SELECT synchro.copy_table('office', 'child', true), synchro.copy_table('office', 'grandchild', true); INSERT INTO other (code) VALUES ('row $n')");
+
+# as if that had come after their rows, while those of others were sent
+$local->safe_psql('postgres', 'UPDATE synchro.copying SET rows_sent = true');
+sync($local, 'office') foreach 1 .. 2;
+is(rows($remote, q{SELECT count(*) FROM child WHERE only_there = 'kept'}) . rows($remote, q{SELECT count(*) FROM grandchild WHERE only_there = 'kept'}), '33',
+	'rows that it gives their names to are not taken for extra ones');
+is(rows($remote, "SELECT count(*) FROM other WHERE code = 'row $n'"), 1, 'others arrive');
+$remote->safe_psql('postgres', q{GRANT INSERT, UPDATE ON parent TO sync; INSERT INTO child (parent, name) SELECT id, 'only there' FROM parent});
+sync($local, 'office') foreach 1 .. 3;
+is(rows($local, 'SELECT count(*) FROM synchro.failures') . rows($local, 'SELECT count(*) FROM synchro.copying'), '00', 'when it is mended the copy goes on');
+same($local, $remote, 'SELECT p.name, c.name, g.name FROM parent p JOIN child c ON c.parent = p.id LEFT JOIN grandchild g ON g.child = c.id ORDER BY 1, 2, 3', 'and all is there');
+is(rows($remote, q{SELECT count(*) FROM child WHERE only_there = 'kept'}), 3, 'the same rows');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
