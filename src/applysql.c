@@ -170,13 +170,14 @@ synchro_sql_remote_key(StringInfo sql, const SynchroLinkTable *lt, const char *p
 }
 
 /*
- * May a value of an identity's column look otherwise with other settings?
+ * May a value of an identity's column look otherwise with other settings, or to
+ * version 1.0 (see synchro_sql_cast())?
  */
 static bool
 text_varies(const SynchroLinkTable *lt, int column)
 {
 	static const char *const settled[] = {
-		"smallint", "integer", "bigint", "numeric", "uuid", "text", "character varying", "character"
+		"smallint", "integer", "bigint", "numeric", "uuid", "text", "character varying"
 	};
 
 	for (int i = 0; i < lengthof(settled); i++)

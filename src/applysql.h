@@ -154,6 +154,7 @@ extern void synchro_sql_same_row(StringInfo sql, const SynchroLinkTable *lt, con
 extern void synchro_sql_identity_is(StringInfo sql, const SynchroLinkTable *lt, const char *alias, const char *array);
 extern void synchro_sql_identity_equal(StringInfo sql, const SynchroLinkTable *lt,
 									   const char *alias, const char *mapped);
+extern const char *synchro_column_base(const SynchroTable *table, int column);
 extern char *synchro_sql_column_text(const SynchroTable *table, int column, const char *alias);
 extern char *synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value);
 extern char *synchro_sql_remote_value(const SynchroLinkTable *lt, int column, const char *text);

@@ -206,6 +206,47 @@ identity_array(const Builder *builder, const SynchroLinkTable *lt, const char *a
 }
 
 /*
+ * An array of such values, SQL, in the form in which all compare, whichever
+ * version has stored them.
+ */
+static char *
+uniform_array(const SynchroLinkTable *lt, bool there, const char *array)
+{
+	bool		any = false;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < lt->table->nidentity; i++)
+	{
+		int			column = lt->table->identity[i];
+		const char *base = there ? lt->remote->columns[column].base : synchro_column_base(lt->table, column);
+		char	   *value = psprintf("(%s)[%d]", array, i + 1);
+		char	   *uniform = synchro_sql_uniform(value, base);
+
+		any |= strcmp(uniform, value) != 0;
+		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "ARRAY[", uniform);
+	}
+	appendStringInfoString(&sql, "]::text[]");
+	return any ? sql.data : pstrdup(array);
+}
+
+/*
+ * The pairs of a table's rows, SQL.  Where a pair is stored in both forms it
+ * comes once.
+ */
+static char *
+pairs_of(const Builder *builder, const SynchroLinkTable *lt)
+{
+	char	   *local_key = uniform_array(lt, false, "u.local_key");
+	char	   *remote_key = uniform_array(lt, true, "u.remote_key");
+
+	if (strcmp(local_key, "u.local_key") == 0 && strcmp(remote_key, "u.remote_key") == 0)
+		return pstrdup(builder->side->pairs);
+	return psprintf("(SELECT DISTINCT u.relation, %s AS local_key, %s AS remote_key FROM %s u WHERE u.relation = %s)",
+					local_key, remote_key, builder->side->pairs, quote_literal_cstr(lt->table->qualified));
+}
+
+/*
  * Make the expressions for the name of a row that has no natural key: its
  * primary key here.  A row of the remote's that nothing here is known to stand
  * for has a name that no row has here.
@@ -214,7 +255,7 @@ static void
 reference_key(const Builder *builder, StringInfo joins, const SynchroLinkTable *lt, const char *alias,
 			  char **key, char **shown)
 {
-	char	   *own = identity_array(builder, lt, alias);
+	char	   *own = uniform_array(lt, builder->side->there, identity_array(builder, lt, alias));
 
 	if (!builder->side->there)
 	{
@@ -224,7 +265,7 @@ reference_key(const Builder *builder, StringInfo joins, const SynchroLinkTable *
 	}
 	if (builder->side->pairs != NULL)
 		appendStringInfo(joins, " LEFT JOIN %s %s_r ON %s_r.relation = %s AND %s_r.remote_key = %s",
-						 builder->side->pairs, alias, alias, quote_literal_cstr(lt->table->qualified), alias, own);
+						 pairs_of(builder, lt), alias, alias, quote_literal_cstr(lt->table->qualified), alias, own);
 	if (builder->side->pairs == NULL)
 		*key = psprintf("'R' || %s::text", own);
 	else

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -27,11 +26,9 @@
 static const char *
 base_type(const SynchroLinkTable *lt, bool there, int column)
 {
-	Oid			type = getBaseType(lt->table->columns[column].type);
+	const char *base = there ? lt->remote->columns[column].base : synchro_column_base(lt->table, column);
 
-	if (there)
-		return lt->remote->columns[column].base;
-	return type < FirstNormalObjectId ? format_type_be(type) : "";
+	return base != NULL ? base : "";
 }
 
 /*
@@ -53,7 +50,11 @@ synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const 
 {
 	const char *type = base_type(lt, there, column);
 	const char *name = synchro_column_name(lt, column);
+	char	   *cast = synchro_sql_cast(psprintf("%s.%s", alias, name), type);
 
+	/* the same whatever the width, and what fingerprints are made of */
+	if (cast != NULL)
+		return cast;
 	if (strcmp(type, "numeric") == 0)
 		return psprintf("trim_scale(%s.%s)::text", alias, name);
 	if (strcmp(type, "money") == 0)

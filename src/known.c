@@ -202,8 +202,9 @@ append_pin(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, 
 
 /*
  * Have the references of a table, which bear that name, pinned.  Version 1.0
- * wrote them as they looked with the settings of the role that pushed.  Once for
- * each table: the remote remembers.
+ * wrote them as they looked with the settings of the role that pushed, and as a
+ * cast to text has them (synchro_sql_cast()).  Once for each table: the remote
+ * remembers.
  *
  * What cannot be read, since the role's settings were others then, stays as it
  * is.

@@ -28,6 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "applysql.h"
 #include "known.h"
 #include "localsql.h"
 #include "refpairs.h"
@@ -81,6 +82,23 @@ add_pairs(SynchroLink *link, StringInfo *list, int column)
 }
 
 /*
+ * Append "as an array that is the row's identity", of the values u.k0...; by_cast:
+ * as version 1.0 has stored it.
+ */
+static void
+append_own_key(StringInfo sql, const SynchroTable *table, bool by_cast)
+{
+	for (int i = 0; i < table->nidentity; i++)
+	{
+		char	   *value = psprintf("u.k%d", i);
+		char	   *cast = by_cast ? synchro_sql_cast(value, synchro_column_base(table, table->identity[i])) : NULL;
+
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "ARRAY[", cast != NULL ? cast : value);
+	}
+	appendStringInfoChar(sql, ']');
+}
+
+/*
  * Note, for the batch, the references that the remote and others have left of
  * rows with these identities.
  */
@@ -95,6 +113,8 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	Datum		values[INDEX_MAX_KEYS + 2];
 	SynchroSqlScope scope;
 	StringInfoData sql;
+	StringInfoData own;
+	StringInfoData own_by_cast;
 	Oid			owner;
 
 	if (link->peer_node == NULL || lt->table->mode != SYNCHRO_MODE_REFERENCE || count == 0 ||
@@ -106,10 +126,14 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 	values[0] = UUIDPGetDatum(link->peer_node);
 	types[1] = TEXTOID;
 	values[1] = CStringGetTextDatum(lt->table->qualified);
+	initStringInfo(&own);
+	append_own_key(&own, lt->table, false);
+	initStringInfo(&own_by_cast);
+	append_own_key(&own_by_cast, lt->table, true);
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT string_agg(format('(%L::text[], %L::text[])', x.remote_key, x.local_key), ', ') FILTER (WHERE x.node = $1),"
-						   " string_agg(format('(%L::uuid, %L::text[], %L::text[], %L::int8)', x.node, x.local_key, x.remote_key, x.made), ', ') FILTER (WHERE x.node <> $1)"
-						   " FROM unnest(");
+	appendStringInfo(&sql, "SELECT string_agg(format('(%%L::text[], %%L::text[])', %s, x.local_key), ', ') FILTER (WHERE x.node = $1),"
+					 " string_agg(format('(%%L::uuid, %%L::text[], %%L::text[], %%L::int8)', x.node, x.local_key, %s, x.made), ', ') FILTER (WHERE x.node <> $1)"
+					 " FROM unnest(", own.data, own.data);
 	for (int i = 0; i < n; i++)
 	{
 		types[i + 2] = TEXTARRAYOID;
@@ -134,10 +158,10 @@ synchro_refpairs_read(SynchroLink *link, SynchroLinkTable *lt,
 						 " AND (k.node_key = '" SYNCHRO_MIXED_KEY "' OR k.own_key LIKE '%u %%' AND k.own_key <> %s OR x.node = $1 AND k.node_key LIKE %s AND k.node_key <> %s))",
 						 lt->table->relid, quote_literal_cstr(synchro_known_key(lt->table)),
 						 quote_literal_cstr(psprintf("%s %%", lt->remote->oid)), quote_literal_cstr(key_there));
-	appendStringInfoString(&sql, " AND x.remote_key = ARRAY[");
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&sql, "%su.k%d", i > 0 ? ", " : "", i);
-	appendStringInfoChar(&sql, ']');
+
+	/* until who has left them writes them anew, some may be as version 1.0 wrote them */
+	appendStringInfo(&sql, " AND x.remote_key %s %s", strcmp(own.data, own_by_cast.data) == 0 ? "=" : "IN",
+					 strcmp(own.data, own_by_cast.data) == 0 ? own.data : psprintf("(%s, %s)", own.data, own_by_cast.data));
 
 	synchro_sql_open(&scope, owner);
 	synchro_sql_run(sql.data, n + 2, types, values, NULL);

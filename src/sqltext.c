@@ -9,17 +9,77 @@
 
 #include "sqltext.h"
 
+/* types of the server's own that a cast to text writes otherwise than they do */
+typedef enum OtherText
+{
+	NO_OTHER_TEXT,
+	OTHER_BOOLEAN,				/* true for t */
+	OTHER_CHARACTER,			/* without the blanks at the end */
+	OTHER_INET,					/* with a netmask that goes without saying */
+	OTHER_XML					/* with the encoding that it was written in */
+} OtherText;
+
+static OtherText
+other_text(const char *base)
+{
+	static const struct
+	{
+		const char *name;
+		OtherText	other;
+	}			types[] = {{"boolean", OTHER_BOOLEAN}, {"bpchar", OTHER_CHARACTER}, {"inet", OTHER_INET}, {"xml", OTHER_XML}};
+
+	for (int i = 0; base != NULL && i < lengthof(types); i++)
+		if (strcmp(base, types[i].name) == 0)
+			return types[i].other;
+	return NO_OTHER_TEXT;
+}
+
 /*
  * A value as its type writes it, as SQL.  A cast to text may be a function of
  * the type's owner, which runs as whoever reads the value; to those of the
  * server's own types nobody but a superuser can add one.
+ *
+ * base: the type, as in SynchroRemoteColumn; NULL: it is not the server's own.
  */
 char *
-synchro_sql_text(const char *value, bool builtin)
+synchro_sql_text(const char *value, const char *base)
 {
-	if (builtin)
+	if (base != NULL && strchr(base, '.') == NULL && other_text(base) == NO_OTHER_TEXT)
 		return psprintf("%s::text", value);
 	return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.format('%%s', %s) END", value, value);
+}
+
+/*
+ * A value that is given as its type writes it, as a cast to text writes it, as
+ * SQL: so version 1.0 has stored identities.  NULL if that is the same.
+ */
+char *
+synchro_sql_cast(const char *text, const char *base)
+{
+	OtherText	other = other_text(base);
+
+	return other == NO_OTHER_TEXT || other == OTHER_XML ? NULL : psprintf("%s::%s::text", text, base);
+}
+
+/*
+ * The text of a value, whether its type or a cast has written it, in one form for
+ * both, as SQL.  It is read as text, so whatever it is that is no error.
+ */
+char *
+synchro_sql_uniform(const char *text, const char *base)
+{
+	switch (other_text(base))
+	{
+		case OTHER_BOOLEAN:
+			return psprintf("pg_catalog.left(%s, 1)", text);
+		case OTHER_CHARACTER:
+			return psprintf("pg_catalog.rtrim(%s, ' ')", text);
+		case OTHER_INET:
+			return psprintf("CASE WHEN pg_catalog.regexp_like(%s, '^[0-9.]+/32$|/128$') THEN pg_catalog.split_part(%s, '/', 1) ELSE %s END",
+							text, text, text);
+		default:
+			return pstrdup(text);
+	}
 }
 
 /*
@@ -32,5 +92,5 @@ synchro_sql_text(const char *value, bool builtin)
 char *
 synchro_sql_jsonable(const char *value, const char *base)
 {
-	return strchr(base, '.') == NULL ? pstrdup(value) : synchro_sql_text(value, false);
+	return strchr(base, '.') == NULL ? pstrdup(value) : synchro_sql_text(value, NULL);
 }

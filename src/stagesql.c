@@ -107,13 +107,25 @@ synchro_column_name(const SynchroLinkTable *lt, int column)
 }
 
 /*
+ * A column's type here, named as SynchroRemoteColumn.base names it; NULL if it is
+ * not one of the server's own.
+ */
+const char *
+synchro_column_base(const SynchroTable *table, int column)
+{
+	Oid			type = getBaseType(table->columns[column].type);
+
+	return type < FirstNormalObjectId ? format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN) : NULL;
+}
+
+/*
  * A value of a column here as its type writes it, as SQL.
  */
 char *
 synchro_sql_column_text(const SynchroTable *table, int column, const char *alias)
 {
 	return synchro_sql_text(psprintf("%s.%s", alias, quote_identifier(table->columns[column].name)),
-							getBaseType(table->columns[column].type) < FirstNormalObjectId);
+							synchro_column_base(table, column));
 }
 
 /*
@@ -123,7 +135,7 @@ synchro_sql_column_text(const SynchroTable *table, int column, const char *alias
 char *
 synchro_sql_remote_text(const SynchroLinkTable *lt, int column, const char *value)
 {
-	return synchro_sql_text(value, strchr(lt->remote->columns[column].base, '.') == NULL);
+	return synchro_sql_text(value, lt->remote->columns[column].base);
 }
 
 /*
