@@ -86,7 +86,8 @@ synchro_content_equality(const SynchroLinkTable *lt, bool there, int column)
 
 /*
  * Does a value belong to a row's content?  What only this server has handed
- * out, or computes, does not.
+ * out, or computes, does not; nor does an id that is pushed for new rows alone,
+ * since the remote has none to give them: one that was there has its own.
  */
 bool
 synchro_content_counts(const SynchroLinkTable *lt, int column)
@@ -94,7 +95,7 @@ synchro_content_counts(const SynchroLinkTable *lt, int column)
 	const SynchroColumn *c = &lt->table->columns[column];
 
 	if (lt->pushed != NULL)
-		return lt->pushed[column];
+		return lt->pushed[column] && (synchro_identity_position(lt->table, c->attnum) < 0 || synchro_identity_is_value(lt, column));
 	if (c->skipped || c->generated)
 		return false;
 	return synchro_column_is_key(lt->table, column) || synchro_column_fk(lt, column) >= 0 ||
