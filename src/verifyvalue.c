@@ -65,6 +65,28 @@ question(Oid type)
 }
 
 /*
+ * Is an error about the session, and not about the value that is being read?  A value
+ * may name what is only on the remote, or break a rule of here, so reading it may fail
+ * in many ways.
+ */
+static bool
+is_about_session(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
  * Ask the type, as a table's owner.  Values that it cannot read are different: so are
  * those of another type on the remote.
  */
@@ -74,6 +96,7 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool equal = false;
+	volatile bool reading = true;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -94,6 +117,7 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 		getTypeInputInfo(type, &input, &param);
 		values[0] = OidInputFunctionCall(input, a, param, -1);
 		values[1] = OidInputFunctionCall(input, b, param, -1);
+		reading = false;
 		synchro_sql_run(sql, 2, types, values, NULL);
 		equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
 		synchro_reader_end(&reader);
@@ -105,7 +129,7 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 		ErrorData  *error = synchro_undo_subtransaction(context, owner);
 
 		/* whatever is not about the values is not ours to keep quiet */
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		if (reading ? is_about_session(error->sqlerrcode) : ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
 			ReThrowError(error);
 		FreeErrorData(error);
 	}

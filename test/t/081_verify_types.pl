@@ -42,5 +42,30 @@ is(differences('customer'), 'ann|different|{name}', 'another value of that row i
 is(differences('account'), 'bob|different|{name}', 'and of one that has the id of here');
 $local->safe_psql('postgres', q{SELECT synchro.remove_table('customer'), synchro.remove_table('account')});
 
+# values that cannot be read here, since what they name is only there, or a rule is
+both($local, $remote, <<'SQL');
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE item (id serial PRIMARY KEY, name text UNIQUE NOT NULL, list positive[], relation regclass, owner regrole, said text);
+GRANT ALL ON item TO PUBLIC;
+GRANT USAGE ON SEQUENCE item_id_seq TO PUBLIC;
+SQL
+$local->safe_psql('postgres', q{SELECT synchro.add_table('item', '{name}'); INSERT INTO item (name, list, relation, owner, said) SELECT v, '{1}', 'item', 'pg_monitor', 'x' FROM unnest('{a,b,c,d,e}'::text[]) v});
+is(differences('item'), '', 'all can be read');
+$remote->safe_psql('postgres', <<'SQL');
+ALTER DOMAIN positive DROP CONSTRAINT positive_check;
+CREATE SCHEMA elsewhere;
+CREATE TABLE elsewhere.there ();
+CREATE TABLE only_there ();
+CREATE ROLE only_there;
+UPDATE item SET list = '{-1}' WHERE name = 'a';
+UPDATE item SET relation = 'only_there' WHERE name = 'b';
+UPDATE item SET owner = 'only_there' WHERE name = 'c';
+UPDATE item SET relation = 'elsewhere.there' WHERE name = 'd';
+SQL
+is(differences('item'), "a|different|{list}\nb|different|{relation}\nc|different|{owner}\nd|different|{relation}", 'what cannot be read here is different');
+my ($rc, $stdout, $stderr) = $local->psql('postgres', q{SELECT count(*) FROM synchro.verify('office')});
+is($rc . $stdout, '04', 'and ends no look at all tables') or diag($stderr);
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('item')});
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();
