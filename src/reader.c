@@ -187,7 +187,7 @@ common_owner(const SynchroTable *table, List *parents)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("tables %s and %s have different owners and cannot be read together", table->qualified, other->qualified),
-			 errdetail("Which row a foreign key of that type means is found by a join, which runs code of both owners as one of them."),
+			 errdetail("What a row refers to is found by a join, which runs code of both owners as one of them."),
 			 errhint("Give both tables the same owner, or make one owner a member of the other.")));
 }
 

@@ -287,19 +287,18 @@ look_again(Verifier *verifier)
 }
 
 /*
- * Connect to a remote to compare tables with it; in a transaction of a
- * backend's.  To be ended with synchro_link_close(), whatever happens.
+ * Connect to a remote to compare tables with it, without pushing anything first; in
+ * a transaction of a backend's.  To be ended with synchro_link_close(), whatever
+ * happens.
  */
 SynchroLink *
-synchro_verify_open(SynchroTarget *target)
+synchro_verify_connect(SynchroTarget *target)
 {
 	SynchroLink *link;
 	SynchroSqlScope scope;
 	char	   *node = NULL;
 	MemoryContext context = CurrentMemoryContext;
 
-	/* if this takes too long, no more than a look is lost */
-	(void) push_all(target);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	if (synchro_sql_run("SELECT id FROM synchro.node", 0, NULL, NULL, NULL) == 1)
 		node = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
@@ -308,6 +307,17 @@ synchro_verify_open(SynchroTarget *target)
 	link->compares = true;
 	link->node = node == NULL ? NULL : MemoryContextStrdup(link->context, node);
 	return link;
+}
+
+/*
+ * The same, when everything has been pushed.
+ */
+SynchroLink *
+synchro_verify_open(SynchroTarget *target)
+{
+	/* if this takes too long, no more than a look is lost */
+	(void) push_all(target);
+	return synchro_verify_connect(target);
 }
 
 /*

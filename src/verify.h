@@ -29,6 +29,7 @@ typedef struct SynchroDifference
 /* called in a memory context that is reset soon after */
 typedef void (*SynchroDifferenceCallback) (const SynchroDifference *difference, void *arg);
 
+extern SynchroLink *synchro_verify_connect(SynchroTarget *target);
 extern SynchroLink *synchro_verify_open(SynchroTarget *target);
 extern void synchro_verify_table(SynchroLink *link, Oid relid, SynchroDifferenceCallback callback, void *arg);
 

@@ -116,13 +116,65 @@ tables_of(FunctionCallInfo fcinfo, int n)
 }
 
 /*
+ * Is an error about a table as it is, here or on the remote, so that others may be
+ * compared nevertheless?
+ */
+static bool
+is_about_table(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION || category == ERRCODE_FEATURE_NOT_SUPPORTED ||
+		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+}
+
+/*
+ * Compare one of all tables.  False if that cannot be done with it as it is, which
+ * a notice has said: then the link is not to be used any more.  It may wait for an
+ * answer, and has the table among its own.
+ */
+static bool
+verify_or_leave_out(SynchroLink *link, Oid relid, SynchroDifferenceCallback callback, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		synchro_verify_table(link, relid, callback, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		error = synchro_undo_subtransaction(context, owner);
+		if (!is_about_table(error->sqlerrcode))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return true;
+	ereport(NOTICE,
+			(errmsg("table %s cannot be compared with remote \"%s\" and is left out",
+					quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), link->target->name),
+			 errdetail("The error is: %s.", error->message),
+			 error->hint != NULL ? errhint("%s", error->hint) : 0));
+	FreeErrorData(error);
+	return false;
+}
+
+/*
  * Compare what the arguments of verify() and requeue() say.
  */
 static void
 verify(FunctionCallInfo fcinfo, const char *function, SynchroDifferenceCallback callback, void *arg)
 {
 	SynchroTarget *target;
-	SynchroLink *link;
+	SynchroLink *volatile link;
 	List	   *tables;
 	ListCell   *cell;
 
@@ -148,7 +200,17 @@ verify(FunctionCallInfo fcinfo, const char *function, SynchroDifferenceCallback 
 	PG_TRY();
 	{
 		foreach(cell, tables)
-			synchro_verify_table(link, lfirst_oid(cell), callback, arg);
+		{
+			SynchroLink *former = link;
+
+			if (!PG_ARGISNULL(1))
+				synchro_verify_table(link, lfirst_oid(cell), callback, arg);
+			else if (!verify_or_leave_out(link, lfirst_oid(cell), callback, arg))
+			{
+				link = synchro_verify_connect(target);
+				synchro_link_close(former);
+			}
+		}
 	}
 	PG_FINALLY();
 	{

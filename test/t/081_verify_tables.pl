@@ -1,0 +1,66 @@
+# WHY: verify() of all tables is run now and then to see whether all is well. One table that cannot be compared, missing on the
+# remote or closed to us, must not keep it from looking at the others; nor may it be left out without a word.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use SynchroTest;
+use Test::More;
+
+my $local = synchro_node('local');
+my $remote = synchro_node('remote');
+my ($rc, $stdout, $stderr);
+
+connect_remote($local, $remote);
+
+sub verify
+{
+	my ($arguments) = @_;
+
+	($rc, $stdout, $stderr) = $local->psql('postgres', "SET synchro.verify_wait = '10min'; SELECT relation, key, difference, columns FROM synchro.verify($arguments) ORDER BY relation::text, key");
+	return;
+}
+
+both($local, $remote, <<'SQL');
+CREATE ROLE one;
+CREATE ROLE two;
+CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE child (id serial PRIMARY KEY, name text UNIQUE NOT NULL, parent_id int REFERENCES parent);
+CREATE TABLE absent (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE closed (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE zebra (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table(t, '{name}') FROM unnest('{parent,child,absent,closed,zebra}'::regclass[]) t;
+INSERT INTO parent (name) VALUES ('p');
+INSERT INTO child (name, parent_id) SELECT 'c', id FROM parent;
+INSERT INTO zebra (name) VALUES ('z'), ('y');
+SQL
+sync($local, 'office');
+$remote->safe_psql('postgres', q{DROP TABLE absent; ALTER TABLE closed ENABLE ROW LEVEL SECURITY; DELETE FROM zebra WHERE name = 'y'});
+$local->safe_psql('postgres', q{ALTER TABLE parent OWNER TO one; ALTER TABLE child OWNER TO two});
+verify(q{'office'});
+is($rc . $stdout, '0zebra|y|missing|', 'what can be compared is') or diag($stderr);
+like($stderr, qr/NOTICE:  table public\.absent cannot be compared with remote "office" and is left out\nDETAIL:  .*has no table public\.absent/, 'a table that the remote does not have is left out');
+like($stderr, qr/NOTICE:  table public\.closed .*\nDETAIL:  .*query would be affected by row-level security policy for table "closed"/, 'so is one that may not be read there');
+like($stderr, qr/NOTICE:  table public\.child .*\nDETAIL:  .*tables public\.child and public\.parent have different owners/, 'and one whose names are of several owners');
+is(() = $stderr =~ /NOTICE/g, 3, 'and no other');
+is(rows($local, q{SET client_min_messages = error; SELECT synchro.requeue('office')}), '1', 'requeue() goes by the same');
+foreach my $case ([ absent => 'has no table public.absent' ], [ closed => 'query would be affected by row-level security policy for table "closed"' ], [ child => 'have different owners and cannot be read together' ])
+{
+	verify("'office', '$case->[0]'");
+	like($stderr, qr/ERROR: .*\Q$case->[1]\E/, "$case->[0]: an error where it is asked for by name");
+}
+like($stderr, qr/\nDETAIL:  What a row refers to is found by a join, which runs code of both owners as one of them\./, 'which says why');
+($rc, $stdout, $stderr) = $local->psql('postgres', 'SELECT * FROM synchro.manifest()');
+like($stderr, qr/ERROR: .*have different owners.*\nDETAIL:  What a row refers to/, 'so does that of manifest()');
+
+# the connection is gone: that is no table's fault
+$remote->stop('fast');
+verify(q{'office'});
+like($stderr, qr/could not connect to remote "office"/, 'a remote that is down is an error');
+
+$local->stop('fast');
+done_testing();
