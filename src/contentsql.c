@@ -22,6 +22,7 @@
 #include "applysql.h"
 #include "contentsql.h"
 #include "contentvalue.h"
+#include "fksql.h"
 #include "localsql.h"
 
 /* names may go through that many tables */
@@ -82,6 +83,25 @@ is_followed(const Builder *builder, const SynchroLinkTable *lt, int fk)
 }
 
 /*
+ * The collation by which a foreign key's column number i is compared, as SQL to
+ * come after the referenced one; see synchro_sql_fk_collate().
+ */
+static char *
+collate(const Builder *builder, const SynchroLinkTable *lt, int fk, int i)
+{
+	const SynchroForeignKey *key = &lt->table->fks[fk];
+	const SynchroLinkTable *parent = lt->parents[fk];
+	const char *from;
+	const char *to;
+
+	if (!builder->side->there)
+		return synchro_sql_fk_collate(lt->table, key, i);
+	from = lt->remote->columns[key->cols[i]].collation;
+	to = parent->remote->columns[synchro_table_attribute(parent->table, key->refcols[i])].collation;
+	return to == NULL || (from != NULL && strcmp(from, to) == 0) ? pstrdup("") : psprintf(" COLLATE %s", to);
+}
+
+/*
  * Append joins of the rows that foreign keys of alias reference, as
  * <alias>_f<number>.  key_only: only those of the natural key.  except: not
  * this one.
@@ -101,7 +121,7 @@ append_joins(Builder *builder, StringInfo sql, const SynchroLinkTable *lt, const
 						 list_member_ptr(builder->path, parent) ? self_source(builder, lt, fk) :
 						 source(builder, parent, key->refcols, key->ncols), alias, fk);
 		for (int i = 0; i < key->ncols; i++)
-			appendStringInfo(sql, "%s%s_f%d.r%d %s %s.%s", i > 0 ? " AND " : "", alias, fk, i,
+			appendStringInfo(sql, "%s%s_f%d.r%d%s %s %s.%s", i > 0 ? " AND " : "", alias, fk, i, collate(builder, lt, fk, i),
 							 synchro_content_equality(parent, builder->side->there,
 													  synchro_table_attribute(parent->table, key->refcols[i])),
 							 alias, quote_identifier(lt->table->columns[key->cols[i]].name));
@@ -459,10 +479,10 @@ tree_source(Builder *builder, const SynchroLinkTable *lt, int tree, const AttrNu
 	appendStringInfo(&sql, ") UNION ALL SELECT %s%s, %s FROM w JOIN %s p ON ",
 					 list.data, key, shown, rows_of(builder, lt));
 	for (int i = 0; i < self->ncols; i++)
-		appendStringInfo(&sql, "%sp.%s %s w.x%d", i > 0 ? " AND " : "",
+		appendStringInfo(&sql, "%sp.%s %s w.x%d%s", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[self->cols[i]].name),
 						 synchro_content_equality(lt, builder->side->there,
-												  synchro_table_attribute(lt->table, self->refcols[i])), i);
+												  synchro_table_attribute(lt->table, self->refcols[i])), i, collate(builder, lt, tree, i));
 	appendStringInfo(&sql, "%s) SELECT * FROM w", joins.data);
 	return sql.data;
 }
@@ -497,10 +517,10 @@ self_source(Builder *builder, const SynchroLinkTable *lt, int self)
 	appendStringInfo(&sql, ") UNION ALL SELECT %s%s FROM w JOIN %s p ON ",
 					 list.data, digest(psprintf("%s || w.k", content.all)), rows_of(builder, lt));
 	for (int i = 0; i < fk->ncols; i++)
-		appendStringInfo(&sql, "%sp.%s %s w.r%d", i > 0 ? " AND " : "",
+		appendStringInfo(&sql, "%sp.%s %s w.r%d%s", i > 0 ? " AND " : "",
 						 quote_identifier(lt->table->columns[fk->cols[i]].name),
 						 synchro_content_equality(lt, builder->side->there,
-												  synchro_table_attribute(lt->table, fk->refcols[i])), i);
+												  synchro_table_attribute(lt->table, fk->refcols[i])), i, collate(builder, lt, self, i));
 	appendStringInfo(&sql, "%s) SELECT w.*, w.k AS s FROM w", joins.data);
 	return sql.data;
 }

@@ -83,15 +83,15 @@ synchro_sql_fk_is_direct(const SynchroTable *table, const SynchroForeignKey *key
  * The collation by which two columns of a foreign key are compared, as SQL: the
  * referenced one's, as the server does it.  Nothing where both have it.
  */
-static char *
-collate_clause(const SynchroTable *table, const SynchroForeignKey *key, int i)
+char *
+synchro_sql_fk_collate(const SynchroTable *table, const SynchroForeignKey *key, int i)
 {
 	Oid			there = collation_of(key->parent, key->refcols[i]);
 	HeapTuple	tuple;
 	char	   *result;
 
 	if (!OidIsValid(there) || there == collation_of(table->relid, table->columns[key->cols[i]].attnum))
-		return "";
+		return pstrdup("");
 	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(there));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for collation %u", there);
@@ -112,7 +112,7 @@ synchro_sql_fk_equal(StringInfo sql, const SynchroTable *table, const SynchroFor
 {
 	for (int i = 0; i < key->ncols; i++)
 		appendStringInfo(sql, "%s%s.%s%s %s %s.%s", i > 0 ? " AND " : "", parent,
-						 quote_identifier(get_attname(key->parent, key->refcols[i], false)), collate_clause(table, key, i),
+						 quote_identifier(get_attname(key->parent, key->refcols[i], false)), synchro_sql_fk_collate(table, key, i),
 						 synchro_equality_name(get_atttype(key->parent, key->refcols[i])), child,
 						 quote_identifier(table->columns[key->cols[i]].name));
 }

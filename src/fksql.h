@@ -12,6 +12,7 @@
 #include "tableinfo.h"
 
 extern bool synchro_sql_fk_is_direct(const SynchroTable *table, const SynchroForeignKey *key, const SynchroTable *parent);
+extern char *synchro_sql_fk_collate(const SynchroTable *table, const SynchroForeignKey *key, int i);
 extern void synchro_sql_fk_equal(StringInfo sql, const SynchroTable *table, const SynchroForeignKey *key,
 								 const char *parent, const char *child);
 

@@ -42,7 +42,8 @@ static const char *const columns_query =
 	"       (SELECT format('%I.%I.%I', n.nspname, c.relname, r.attname) FROM pg_constraint k CROSS JOIN unnest(k.conkey, k.confkey) u (a, r)"
 	"         JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
 	"         WHERE k.conrelid = a.attrelid AND k.contype = 'f' AND k.conparentid = 0 AND u.a = a.attnum"
-	"           AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) ORDER BY k.oid LIMIT 1)"
+	"           AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) ORDER BY k.oid LIMIT 1),"
+	"       (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
 	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
@@ -107,6 +108,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 		column->equals = synchro_nullable(rows, i, 8) != NULL ? synchro_value(rows, i, 8) :
 			"OPERATOR(pg_catalog.=)";
 		column->refers = synchro_nullable(rows, i, 15);
+		column->collation = synchro_nullable(rows, i, 16);
 	}
 	result->shown = shown.data;
 }

@@ -24,6 +24,7 @@ typedef struct SynchroRemoteColumn
 	char	   *fresh_value;	/* expression that makes a value for a new
 								 * row: default or sequence; NULL: none */
 	char	   *equals;			/* its equality operator, qualified */
+	char	   *collation;		/* qualified; NULL: it has none */
 	char	   *refers;			/* column that a foreign key has it reference, as
 								 * schema.table.column; NULL: none */
 } SynchroRemoteColumn;

@@ -57,6 +57,39 @@ like($stderr, qr/\nDETAIL:  What a row refers to is found by a join, which runs 
 ($rc, $stdout, $stderr) = $local->psql('postgres', 'SELECT * FROM synchro.manifest()');
 like($stderr, qr/ERROR: .*have different owners.*\nDETAIL:  What a row refers to/, 'so does that of manifest()');
 
+# columns of foreign keys, and texts of which names are made, under several collations
+both($local, $remote, <<'SQL');
+CREATE TABLE country (code text COLLATE "C" PRIMARY KEY, n int);
+CREATE TABLE city (id serial PRIMARY KEY, name text UNIQUE NOT NULL, code text COLLATE "POSIX" REFERENCES country);
+CREATE TABLE language (id serial PRIMARY KEY, name text COLLATE "POSIX" UNIQUE NOT NULL);
+CREATE TABLE branch (id serial PRIMARY KEY, up int REFERENCES branch, language_id int NOT NULL REFERENCES language, name text COLLATE "C" NOT NULL, UNIQUE (up, language_id, name));
+CREATE TABLE path (name text COLLATE "C" PRIMARY KEY, up text COLLATE "POSIX" REFERENCES path, n int);
+CREATE TABLE remark (id serial PRIMARY KEY, no text COLLATE "C" UNIQUE, answers text COLLATE "POSIX" REFERENCES remark (no), said text);
+GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SET client_min_messages = error;
+SELECT synchro.remove_table(t) FROM unnest('{parent,child,absent,closed,zebra}'::regclass[]) t;
+SELECT synchro.add_table('country'), synchro.add_table('city', '{name}'), synchro.add_table('language', '{name}'), synchro.add_table('branch', '{up,language_id,name}'),
+	synchro.add_table('path', '{up,name}'), synchro.add_table('remark');
+INSERT INTO country VALUES ('at', 1);
+INSERT INTO city (name, code) VALUES ('Wien', 'at');
+INSERT INTO language (name) VALUES ('de');
+INSERT INTO branch (language_id, name) VALUES (1, 'a');
+INSERT INTO branch (up, language_id, name) VALUES (1, 1, 'b');
+INSERT INTO path VALUES ('a', NULL, 1), ('b', 'a', 1);
+INSERT INTO remark (no, answers, said) VALUES ('a', NULL, 'x'), ('b', 'a', 'y');
+SQL
+sync($local, 'office');
+verify(q{'office'});
+is("$rc$stdout", '0', 'columns of several collations are compared') or diag($stderr);
+unlike($stderr, qr/NOTICE/, 'all of them');
+$remote->safe_psql('postgres', q{UPDATE city SET code = NULL; UPDATE branch SET name = 'c' WHERE name = 'b'; UPDATE path SET n = 2 WHERE name = 'b'});
+verify(q{'office'});
+is($stdout, join("\n", 'branch|de, a, de, b|missing|', 'branch|de, a, de, c|extra|', 'city|Wien|different|{code}', 'path|a, b|different|{n}'), 'and what differs is found') or diag($stderr);
+is(rows($local, 'SELECT count(DISTINCT fingerprint), sum(rows) FROM synchro.manifest()'), '6|9', 'and have fingerprints');
+
 # the connection is gone: that is no table's fault
 $remote->stop('fast');
 verify(q{'office'});
