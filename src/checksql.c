@@ -163,7 +163,7 @@ static const char *const probes_here[] = {
 	" CROSS JOIN (VALUES ('synchro_capture'), ('synchro_truncate')) q (trigger)"
 	" LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = q.trigger"
 	" WHERE x.mode <> 'none' AND (q.trigger = 'synchro_capture' OR c.relkind = 'r')"
-	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled = 'O'",
+	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled IS NOT DISTINCT FROM 'O', g.tgenabled IS NOT NULL, q.trigger",
 
 	/* not the table that was watched but one that has its name now, be it watched by itself or as a partition */
 	HERE "SELECT 'error', c.oid, format('table %s is not watched, but one that had its name was', o.name),"

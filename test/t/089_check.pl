@@ -421,6 +421,10 @@ mends('captured or not', {
 	break => [ $local, 'ALTER TABLE notes ENABLE TRIGGER synchro_capture' ],
 	severity => 'warning', table => 'notes', problem => qr/^changes of table public\.notes are not all captured: trigger synchro_capture of public\.notes does not fire for replicated rows$/,
 	fix => qr/^SELECT synchro\.alter_table\('public\.notes'\);/ });
+mends('of several triggers, the one that is missing is named', {
+	break => [ $local, 'DROP TRIGGER synchro_capture ON orders; ALTER TABLE orders ENABLE TRIGGER synchro_truncate' ],
+	severity => 'error', table => 'orders', problem => qr/^changes of table public\.orders are not all captured: trigger synchro_capture of public\.orders is missing$/,
+	fix => qr/^SELECT synchro\.alter_table\('public\.orders'\);/ });
 mends('of a table inside a key, TRUNCATE is captured or not', {
 	break => [ $local, 'DROP TRIGGER synchro_truncate ON vendors' ],
 	severity => 'error', table => 'vendors', problem => qr/^changes of table public\.vendors are not all captured: trigger synchro_truncate of public\.vendors is missing$/,
