@@ -43,14 +43,39 @@ synchro_content_plain(const SynchroLinkTable *lt, bool there, int column, const 
 }
 
 /*
+ * Types that write equal values alike in some form, whatever the types are.
+ */
+static int
+family(const char *type)
+{
+	static const char *const numbers[] = {
+		"smallint", "integer", "bigint", "numeric", "real", "double precision", "money"
+	};
+
+	for (int i = 0; i < lengthof(numbers); i++)
+		if (strcmp(type, numbers[i]) == 0)
+			return 1;
+	return strcmp(type, "inet") == 0 || strcmp(type, "cidr") == 0 ? 2 : 0;
+}
+
+/*
  * A column's value as text.
+ *
+ * Where the remote's type is another one, it has read what the type here writes: so
+ * that is compared, but for blanks at the end that its type adds.
  */
 char *
 synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const char *alias)
 {
 	const char *type = base_type(lt, there, column);
+	const char *other = lt->remote != NULL ? base_type(lt, !there, column) : type;
+	bool		alike = strcmp(type, other) == 0;
 	const char *name = synchro_column_name(lt, column);
+	char	   *plain = synchro_content_plain(lt, there, column, alias);
 	char	   *cast = synchro_sql_cast(psprintf("%s.%s", alias, name), type);
+
+	if (!alike && (family(type) == 0 || family(type) != family(other)))
+		return strcmp(there ? type : other, "bpchar") == 0 ? psprintf("rtrim(%s, ' ')", plain) : plain;
 
 	/* the same whatever the width, and what fingerprints are made of */
 	if (cast != NULL)
@@ -58,7 +83,7 @@ synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const 
 	if (strcmp(type, "numeric") == 0)
 		return psprintf("trim_scale(%s.%s)::text", alias, name);
 	if (strcmp(type, "money") == 0)
-		return psprintf("%s.%s::numeric::text", alias, name);
+		return psprintf(alike ? "%s.%s::numeric::text" : "trim_scale(%s.%s::numeric)::text", alias, name);
 
 	/* PostgreSQL 19 writes more zeros */
 	if (strcmp(type, "pg_lsn") == 0)
@@ -70,7 +95,19 @@ synchro_content_value(const SynchroLinkTable *lt, bool there, int column, const 
 	 */
 	if (strcmp(type, "real") == 0 || strcmp(type, "double precision") == 0)
 		return psprintf("trim_scale(%s.%s::text::numeric)::text", alias, name);
-	return synchro_content_plain(lt, there, column, alias);
+	return plain;
+}
+
+/*
+ * The name of the remote's type of a column, if it is one of the server's own and
+ * not that of here; else NULL.
+ */
+const char *
+synchro_content_other_type(const SynchroLinkTable *lt, int column)
+{
+	const char *there = base_type(lt, true, column);
+
+	return strchr(there, '.') != NULL || strcmp(there, base_type(lt, false, column)) == 0 ? NULL : there;
 }
 
 /*

@@ -39,6 +39,7 @@
 #include "applysql.h"
 #include "compat.h"
 #include "comparepairs.h"
+#include "contentvalue.h"
 #include "localsql.h"
 #include "pushcall.h"
 #include "settings.h"
@@ -134,8 +135,9 @@ differing_columns(const Verifier *verifier, const SynchroComparedRow *here, cons
 		const SynchroColumn *column = &comparison->lt->table->columns[content->columns[i]];
 		bool		translated = synchro_column_fk(comparison->lt, content->columns[i]) >= 0;
 
-		if (!synchro_values_equal(translated ? TEXTOID : column->type, here->values[i], there->values[i],
-								  comparison->lt->table->relid))
+		if (!synchro_values_equal(translated ? TEXTOID : column->type,
+								  translated ? NULL : synchro_content_other_type(comparison->lt, content->columns[i]),
+								  here->values[i], there->values[i], comparison->lt->table->relid))
 			columns = lappend(columns, content->names[i]);
 	}
 	return columns;

@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
@@ -87,11 +88,11 @@ is_about_session(int sqlerrcode)
 }
 
 /*
- * Ask the type, as a table's owner.  Values that it cannot read are different: so are
- * those of another type on the remote.
+ * Ask the type, as a table's owner.  Values that it cannot read are different.
+ * other: see synchro_values_equal().
  */
 static bool
-ask(const char *sql, Oid type, char *a, char *b, Oid relid)
+ask(Oid type, const char *other, char *a, char *b, Oid relid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -102,8 +103,10 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		Oid			types[] = {type, type};
+		Oid			asked = type;
+		Oid			types[2];
 		Datum		values[2];
+		char	   *sql;
 		Oid			input;
 		Oid			param;
 		SynchroSqlScope scope;
@@ -113,13 +116,21 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 		synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 		synchro_sql_settings(false);
 		synchro_reader_begin_as_owner(&reader, relid);
+		if (other != NULL)
+			asked = DatumGetObjectId(DirectFunctionCall1(regtypein, CStringGetDatum(other)));
+		types[0] = types[1] = asked;
+		sql = question(asked);
+
 		/* not by a cast of text, which may be a function of the type's owner */
-		getTypeInputInfo(type, &input, &param);
+		getTypeInputInfo(asked, &input, &param);
 		values[0] = OidInputFunctionCall(input, a, param, -1);
 		values[1] = OidInputFunctionCall(input, b, param, -1);
 		reading = false;
-		synchro_sql_run(sql, 2, types, values, NULL);
-		equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
+		if (sql != NULL)
+		{
+			synchro_sql_run(sql, 2, types, values, NULL);
+			equal = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) && !isnull;
+		}
 		synchro_reader_end(&reader);
 		synchro_sql_close(&scope);
 		ReleaseCurrentSubTransaction();
@@ -142,21 +153,20 @@ ask(const char *sql, Oid type, char *a, char *b, Oid relid)
 /*
  * Are two values of a type equal, in the sense of its equality operator?
  *
- * a, b: as text, NULL where null.  relid: the table, as whose owner the type's
- * functions run.
+ * other: the name of the type of the server's own that the remote has the value in;
+ * then it is that one that says whether it has read the same.  NULL: it has the
+ * same type.  a, b: as text, NULL where null.  relid: the table, as whose owner the
+ * type's functions run.
  */
 bool
-synchro_values_equal(Oid type, const char *a, const char *b, Oid relid)
+synchro_values_equal(Oid type, const char *other, const char *a, const char *b, Oid relid)
 {
-	char	   *sql;
-
 	if (a == NULL || b == NULL)
 		return a == b;
 	if (strcmp(a, b) == 0)
 		return true;
 	type = getBaseType(type);
-	if (looks_tell(type))
+	if (other == NULL && (looks_tell(type) || question(type) == NULL))
 		return false;
-	sql = question(type);
-	return sql != NULL && ask(sql, type, unconstify(char *, a), unconstify(char *, b), relid);
+	return ask(type, other, unconstify(char *, a), unconstify(char *, b), relid);
 }

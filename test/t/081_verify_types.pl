@@ -42,6 +42,33 @@ is(differences('customer'), 'ann|different|{name}', 'another value of that row i
 is(differences('account'), 'bob|different|{name}', 'and of one that has the id of here');
 $local->safe_psql('postgres', q{SELECT synchro.remove_table('customer'), synchro.remove_table('account')});
 
+# columns of another type there: what was pushed is what the type here writes, and what the one there reads from that
+my %types = (
+	bool_text => [ 'boolean', 'text', 'true' ], char_text => [ 'char(5)', 'text', q('ab') ], char_varchar => [ 'char(5)', 'varchar(5)', q('ab') ], char_char => [ 'char(5)', 'char(8)', q('ab') ],
+	varchar_char => [ 'varchar(5)', 'char(5)', q('ab') ], inet_text => [ 'inet', 'text', q('1.2.3.4') ], cidr_inet => [ 'cidr', 'inet', q('1.2.3.4') ], inet_cidr => [ 'inet', 'cidr', q('1.2.3.4') ],
+	numeric_text => [ 'numeric(10,2)', 'text', '5' ], float_text => [ 'float8', 'text', '1e20' ], int_numeric => [ 'int', 'numeric(6,1)', '1' ], numeric_money => [ 'numeric(8,2)', 'money', '1.5' ],
+	money_text => [ 'money', 'text', '1.5' ], xml_xml => [ 'xml', 'xml', q('<?xml version="1.0" encoding="UTF-8"?><a/>') ], json_jsonb => [ 'json', 'jsonb', q('{"a":  1}') ], text_numeric => [ 'text', 'numeric(6,2)', q('5') ],
+	date_timestamp => [ 'date', 'timestamp', q('2024-02-29') ], interval_text => [ 'interval', 'text', q('1 day') ]);
+my @types = sort keys %types;
+
+foreach my $table ([ typed => \@types ], [ keyed => [ qw(bool_text char_text char_char varchar_char inet_text cidr_inet inet_cidr numeric_text int_numeric) ] ])
+{
+	my ($name, $names) = @$table;
+	my $key = $name eq 'keyed' ? join ',', @$names : 'name';
+	my $values = join ', ', map { $types{$_}[2] } @$names;
+
+	foreach my $i (0, 1)
+	{
+		($local, $remote)[$i]->safe_psql('postgres', "CREATE TABLE $name (id serial PRIMARY KEY, name text NOT NULL, " . join(', ', map { "$_ $types{$_}[$i] NOT NULL" } @$names) . ", UNIQUE ($key)); GRANT ALL ON $name TO PUBLIC; GRANT USAGE ON SEQUENCE ${name}_id_seq TO PUBLIC");
+	}
+	$local->safe_psql('postgres', "SELECT synchro.add_table('$name', '{$key}'); INSERT INTO $name (name, " . join(', ', @$names) . ") VALUES ('a', $values)");
+	sync($local, 'office');
+	is(differences($name), '', "$name: columns of another type there have what was pushed");
+}
+$remote->safe_psql('postgres', q{UPDATE typed SET bool_text = 'f', char_char = 'abc', numeric_text = '6', numeric_money = 2, cidr_inet = '1.2.3.5', date_timestamp = '2024-02-29 05:00', json_jsonb = '{"a": 2}', text_numeric = 6});
+is(differences('typed'), 'a|different|{bool_text,char_char,cidr_inet,date_timestamp,json_jsonb,numeric_money,numeric_text,text_numeric}', 'or are different');
+$local->safe_psql('postgres', q{SELECT synchro.remove_table('typed'), synchro.remove_table('keyed')});
+
 # values that cannot be read here, since what they name is only there, or a rule is
 both($local, $remote, <<'SQL');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
