@@ -71,8 +71,8 @@ synchro_suspect_keyless(const SynchroTable *table, Oid relid)
 
 /*
  * The table that an error with that code is about, and none from now on.
- * InvalidOid if it is one that no table's definition or rights are to blame
- * for.
+ * InvalidOid if it is one that no table's definition, rights or damage are to
+ * blame for.
  */
 Oid
 synchro_suspect_take(int sqlerrcode)
@@ -84,7 +84,8 @@ synchro_suspect_take(int sqlerrcode)
 	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
 		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE || sqlerrcode == ERRCODE_TOO_MANY_COLUMNS ||
-		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME || sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ? result : InvalidOid;
+		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME || sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ||
+		sqlerrcode == ERRCODE_DATA_CORRUPTED || sqlerrcode == ERRCODE_INDEX_CORRUPTED ? result : InvalidOid;
 }
 
 /*

@@ -118,6 +118,49 @@ $local->safe_psql('postgres', q{UPDATE docs SET body = 'written anew' WHERE name
 is(sync($local, 'office')->{failed}, 0, 'a lost page, mended: it goes');
 same($local, $remote, 'SELECT name, md5(body) FROM docs ORDER BY name', 'a lost page, mended: all are there');
 
+#
+# a page of rows that is damaged: those on it wait, and a copy, which cannot get past it
+#
+both($local, $remote, 'CREATE TABLE pages (id int PRIMARY KEY, filler text NOT NULL); CREATE TABLE others (id int PRIMARY KEY)');
+$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON pages, others TO sync');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('pages'), synchro.add_table('others'); INSERT INTO pages SELECT i, repeat('x', 1000) FROM generate_series(1, 28) i});
+my $rows_file = $local->data_dir . '/' . rows($local, q{CHECKPOINT; SELECT pg_relation_filepath('pages')});
+my $damaged = rows($local, q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM pages WHERE (ctid::text::point)[0] = 1});
+my $kept;
+
+sub page
+{
+	my ($content) = @_;
+	my $before;
+
+	$local->stop('fast');
+	open my $fh, '+<', $rows_file or die "$rows_file: $!";
+	binmode $fh;
+	seek $fh, 8192, 0 or die "$rows_file: $!";
+	read $fh, $before, 8192 or die "$rows_file: $!";
+	seek $fh, 8192, 0 or die "$rows_file: $!";
+	print $fh $content or die "$rows_file: $!";
+	close $fh or die "$rows_file: $!";
+	$local->start;
+	return $before;
+}
+
+$kept = page('damage' x 1000);
+$local->safe_psql('postgres', 'INSERT INTO others VALUES (1)');
+is(sync($local, 'office')->{failed}, scalar(split ' ', $damaged), 'a damaged page: its rows wait');
+is(rows($local, q{SELECT string_agg(key, ' ' ORDER BY key::int) FROM synchro.failures WHERE sqlstate = 'XX001'}), $damaged, 'a damaged page: only those');
+is(rows($remote, 'SELECT count(*) FROM pages'), 28 - split(' ', $damaged), 'a damaged page: the others go');
+is(rows($remote, 'SELECT count(*) FROM others'), 1, 'a damaged page: and of other tables');
+page($kept);
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'pages'); INSERT INTO others VALUES (2)});
+page('damage' x 1000);
+sync($local, 'office');
+is(rows($local, q{SELECT relation, sqlstate FROM synchro.failures WHERE key IS NULL}), 'pages|XX001', 'a damaged page: a copy stalls its table');
+is(rows($remote, 'SELECT count(*) FROM others'), 2, 'a damaged page: other tables go on');
+page($kept);
+is(sync($local, 'office')->{failed}, 0, 'a damaged page, mended: all go');
+same($local, $remote, 'SELECT id, md5(filler) FROM pages ORDER BY id', 'a damaged page, mended: they are the same');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();

@@ -166,6 +166,7 @@ CREATE TABLE lab.switch (on_ boolean);
 CREATE FUNCTION lab.speak(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF EXISTS (SELECT FROM lab.switch) THEN RAISE 'the key is c'; END IF; RETURN 1; END $$;
 CREATE INDEX ON closed ((lab.speak(1) + n));
 UPDATE closed SET n = 2;
+SELECT synchro.copy_table('office', 'closed');
 INSERT INTO lab.switch VALUES (true);
 SQL
 sync_fails($local, 'office', qr/P0001: the key is c/, 'who may read everything sees the reason of an error');
