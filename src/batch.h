@@ -65,8 +65,10 @@ typedef struct SynchroBatch
 	bool		note_ensured;	/* fill the next */
 	List	   *ensured_rows;	/* of SynchroBatchKeys: rows that others needed */
 	List	   *stalled;		/* of SynchroStalled: tables that are left out */
-	List	   *guarded;		/* of SynchroGuarded: rows that wait, and are not
-								 * to go along with what it deletes */
+	List	   *moved;			/* of SynchroBatchKeys: rows that the next pass
+								 * pushes, and that may refer to what it deletes */
+	List	   *guarded;		/* of SynchroGuarded: these and rows that wait,
+								 * which are not to go along with that */
 	bool		apart;			/* deletes are tried one by one */
 	List	   *kept;			/* of those, names of their tables */
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
@@ -98,6 +100,7 @@ typedef struct SynchroBatch
 /* in batchread.c */
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern bool synchro_batch_is_plain(const SynchroBatch *batch);
+extern bool synchro_batch_deletes(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
 
 /* in batchscript.c */

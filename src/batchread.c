@@ -38,21 +38,36 @@
 #define OLD_ROWS		10000
 
 /*
- * Tables of which rows wait that might go along with what the batch deletes, as
+ * Does the batch delete rows, or may it?  That is for the pass's last one.
+ */
+bool
+synchro_batch_deletes(const SynchroBatch *batch)
+{
+	bool		deletes = batch->link->leftovers != NIL || batch->dead != NIL || batch->extras != NIL;
+	ListCell   *cell;
+
+	foreach(cell, batch->olds->tables)
+		deletes |= ((SynchroChangedTable *) lfirst(cell))->nolds > 0;
+	return deletes && batch->snapshot != NULL;
+}
+
+/*
+ * Tables of which rows wait, or are left to the next pass, that might go along with what the batch deletes, as
  * they may still refer to that there.  If it deletes anything.
  */
 static List *
 guarded_tables(const SynchroBatch *batch)
 {
 	List	   *result = NIL;
-	bool		deletes = batch->link->leftovers != NIL || batch->dead != NIL || batch->extras != NIL;
+	List	   *tables;
 	ListCell   *cell;
 
-	foreach(cell, batch->olds->tables)
-		deletes |= ((SynchroChangedTable *) lfirst(cell))->nolds > 0;
-	if (batch->snapshot == NULL || !deletes)
+	if (!synchro_batch_deletes(batch))
 		return NIL;
-	foreach(cell, synchro_parked_tables(batch->parked))
+	tables = synchro_parked_tables(batch->parked);
+	foreach(cell, batch->moved)
+		tables = list_append_unique_oid(tables, ((SynchroBatchKeys *) lfirst(cell))->relid);
+	foreach(cell, tables)
 	{
 		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
 		const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lfirst_oid(cell));
@@ -491,6 +506,7 @@ static void
 read_guarded(SynchroBatch *batch)
 {
 	ListCell   *cell;
+	ListCell   *other;
 
 	batch->guarded = NIL;
 	foreach(cell, guarded_tables(batch))
@@ -501,6 +517,13 @@ read_guarded(SynchroBatch *batch)
 		StringInfoData rows;
 		MemoryContext old;
 
+		foreach(other, batch->moved)
+		{
+			const SynchroBatchKeys *moved = lfirst(other);
+
+			for (int i = 0; moved->relid == lt->table->relid && i < moved->identities->count; i++)
+				synchro_identities_add(waiting, &moved->identities->values[i * waiting->nidentity]);
+		}
 		if (waiting->count == 0)
 			continue;
 		read_names(batch, lt, waiting);
