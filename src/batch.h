@@ -100,8 +100,12 @@ typedef struct SynchroBatch
 /* in batchread.c */
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern bool synchro_batch_is_plain(const SynchroBatch *batch);
-extern bool synchro_batch_deletes(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
+
+/* in batchguard.c */
+extern bool synchro_batch_deletes(const SynchroBatch *batch);
+extern List *synchro_batch_guarded_tables(const SynchroBatch *batch);
+extern void synchro_batch_read_guarded(SynchroBatch *batch);
 
 /* in batchscript.c */
 extern int64 synchro_batch_staged(const List *tables);

@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -36,47 +35,6 @@
 
 /* names of before that are kept in memory at once */
 #define OLD_ROWS		10000
-
-/*
- * Does the batch delete rows, or may it?  That is for the pass's last one.
- */
-bool
-synchro_batch_deletes(const SynchroBatch *batch)
-{
-	bool		deletes = batch->link->leftovers != NIL || batch->dead != NIL || batch->extras != NIL;
-	ListCell   *cell;
-
-	foreach(cell, batch->olds->tables)
-		deletes |= ((SynchroChangedTable *) lfirst(cell))->nolds > 0;
-	return deletes && batch->snapshot != NULL;
-}
-
-/*
- * Tables of which rows wait, or are left to the next pass, that might go along with what the batch deletes, as
- * they may still refer to that there.  If it deletes anything.
- */
-static List *
-guarded_tables(const SynchroBatch *batch)
-{
-	List	   *result = NIL;
-	List	   *tables;
-	ListCell   *cell;
-
-	if (!synchro_batch_deletes(batch))
-		return NIL;
-	tables = synchro_parked_tables(batch->parked);
-	foreach(cell, batch->moved)
-		tables = list_append_unique_oid(tables, ((SynchroBatchKeys *) lfirst(cell))->relid);
-	foreach(cell, tables)
-	{
-		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
-		const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lfirst_oid(cell));
-
-		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && table->nfks > 0 && (stalled == NULL || stalled->due))
-			result = lappend_oid(result, table->relid);
-	}
-	return result;
-}
 
 /*
  * Note what the batch needs to know of its tables.  In a local transaction.
@@ -119,7 +77,7 @@ synchro_batch_describe(SynchroBatch *batch)
 		if (OidIsValid(relid))
 			synchro_link_table(batch->link, relid, false);
 	}
-	foreach(cell, guarded_tables(batch))
+	foreach(cell, synchro_batch_guarded_tables(batch))
 		synchro_link_table(batch->link, lfirst_oid(cell), false);
 	return synchro_link_is_prepared(batch->link);
 }
@@ -347,16 +305,6 @@ require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
 }
 
 /*
- * Rows that are only to be known by what they are called now.
- */
-static void
-read_names(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *names)
-{
-	for (int first = 0; first < names->count; first += READ_ROWS)
-		synchro_stream_names(batch->link, lt, names, first, Min(READ_ROWS, names->count - first));
-}
-
-/*
  * Names of before, and the rows that bore them if they are still there.
  *
  * Of rows known by reference that have failed only the reference follows: whoever
@@ -419,7 +367,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 		{
 			if (lt->table->watched)
 				read_changed(batch, lt, identities);
-			read_names(batch, lt, moved);
+			synchro_stream_names_of(batch->link, lt, moved);
 			Assert(CurrentMemoryContext == context);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
@@ -429,7 +377,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 	}
 	if (lt->table->watched)
 		read_changed(batch, lt, identities);
-	read_names(batch, lt, moved);
+	synchro_stream_names_of(batch->link, lt, moved);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -493,57 +441,9 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 		synchro_identities_add(parked != NULL && (parked->banned || !parked->due) ? names : rows, identity);
 	}
 	read_rows(batch, lt, rows, true);
-	read_names(batch, lt, names);
+	synchro_stream_names_of(batch->link, lt, names);
 	if (batch->note_ensured && rows->count > 0)
 		note_ensured(batch, lt, rows);
-}
-
-/*
- * Rows that wait are named, so that what is deleted does not take them along: see
- * guardsql.c.
- */
-static void
-read_guarded(SynchroBatch *batch)
-{
-	ListCell   *cell;
-	ListCell   *other;
-
-	batch->guarded = NIL;
-	foreach(cell, guarded_tables(batch))
-	{
-		SynchroLinkTable *lt = synchro_link_table(batch->link, lfirst_oid(cell), false);
-		SynchroIdentities *waiting = synchro_parked_updates(batch->parked, lt->table);
-		SynchroGuarded *guarded;
-		StringInfoData rows;
-		MemoryContext old;
-
-		foreach(other, batch->moved)
-		{
-			const SynchroBatchKeys *moved = lfirst(other);
-
-			for (int i = 0; moved->relid == lt->table->relid && i < moved->identities->count; i++)
-				synchro_identities_add(waiting, &moved->identities->values[i * waiting->nidentity]);
-		}
-		if (waiting->count == 0)
-			continue;
-		read_names(batch, lt, waiting);
-		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-		initStringInfo(&rows);
-		for (int i = 0; i < waiting->count; i++)
-		{
-			appendStringInfoString(&rows, i > 0 ? "), (" : "(");
-			for (int x = 0; x < waiting->nidentity; x++)
-				appendStringInfo(&rows, "%s%s::%s", x > 0 ? ", " : "",
-								 quote_literal_cstr(synchro_staged_value(lt->table, x, waiting->values[i * waiting->nidentity + x])),
-								 synchro_stage_type(lt->table, x));
-		}
-		appendStringInfoChar(&rows, ')');
-		guarded = palloc(sizeof(SynchroGuarded));
-		guarded->lt = lt;
-		guarded->rows = rows.data;
-		batch->guarded = lappend(batch->guarded, guarded);
-		MemoryContextSwitchTo(old);
-	}
 }
 
 /*
@@ -596,7 +496,7 @@ read_requests(SynchroBatch *batch)
 				read_ensured(batch, lt, requests);
 				continue;
 			}
-			read_names(batch, lt, requests);
+			synchro_stream_names_of(batch->link, lt, requests);
 		}
 	}
 }
@@ -666,7 +566,7 @@ synchro_batch_read(SynchroBatch *batch)
 		else
 			read_changed(batch, lt, keys->identities);
 	}
-	read_guarded(batch);
+	synchro_batch_read_guarded(batch);
 	read_requests(batch);
 	if (batch->straight == NULL)
 		batch->straight = find_straight_deletes(batch);

@@ -24,9 +24,6 @@
 /* names of before that are looked at by themselves if a batch is about definitions */
 #define FEW_OLDS	3
 
-/* rows changed while a pass is under way that are kept from going along with what it deletes */
-#define MANY_MOVED	10000
-
 static void order_tables(SynchroPass *pass);
 
 /*
@@ -404,65 +401,6 @@ drop_double_keys(const SynchroPass *pass, SynchroBatch *batch)
 }
 
 /*
- * Does a table refer to one of which the batch has names of before, or that has
- * deletes which earlier ones have left to it?
- */
-static bool
-refers_to_deleted(const SynchroBatch *batch, const SynchroTable *table)
-{
-	ListCell   *cell;
-
-	for (int fk = 0; fk < table->nfks; fk++)
-	{
-		foreach(cell, batch->olds->tables)
-			if (((SynchroChangedTable *) lfirst(cell))->relid == table->fks[fk].parent)
-				return true;
-		foreach(cell, batch->link->leftovers)
-			if (synchro_table_by_name(lfirst(cell)) == table->fks[fk].parent)
-				return true;
-	}
-	return false;
-}
-
-/*
- * A batch knows of deletes up to when it is read, but the pass's keys are as of S1.  So
- * a row that was moved away since from what the last batch deletes is still
- * below that there, and its move is left to the next pass: such rows must not go
- * along (guardsql.c).  Beyond MANY_MOVED nothing is done about them.
- */
-static void
-collect_moved(SynchroPass *pass, SynchroBatch *batch)
-{
-	SynchroSqlScope scope;
-	SynchroChangeSet *since;
-	ListCell   *cell;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	MemoryContextSwitchTo(pass->batch_context);
-	since = synchro_changes_collect(synchro_snapshot_parse(pass->snapshot), NULL, NULL, NULL, pass->stalled, pass->copies,
-									pass->link->peer_node, true, NULL);
-	synchro_sql_close(&scope);
-	MemoryContextSwitchTo(pass->batch_context);
-	foreach(cell, since->nkeys <= MANY_MOVED ? since->tables : NIL)
-	{
-		SynchroChangedTable *changed = lfirst(cell);
-		SynchroBatchKeys *keys;
-		SynchroChangedKey key;
-
-		if (changed->nkeys == 0 || !changed->table->watched || !refers_to_deleted(batch, changed->table))
-			continue;
-		keys = palloc0(sizeof(SynchroBatchKeys));
-		keys->relid = changed->relid;
-		keys->identities = synchro_identities_create(changed->table);
-		while (synchro_changes_next_key(changed, &key))
-			if (key.kind == 0 && key.born == 0)
-				synchro_identities_decode(keys->identities, changed->table, key.identity);
-		batch->moved = lappend(batch->moved, keys);
-	}
-	synchro_changes_free(since);
-}
-
-/*
  * One local transaction that reads the batch.  Returns false if the remote has
  * to be asked first about tables of it.
  *
@@ -495,7 +433,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 		batch->snapshot = *more ? NULL : pass->snapshot;
 		batch->moved = NIL;
 		if (!shared && synchro_batch_deletes(batch))
-			collect_moved(pass, batch);
+			synchro_pass_collect_moved(pass, batch);
 		ready = synchro_batch_describe(batch);
 	}
 	if (ready)

@@ -67,6 +67,9 @@ extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *ba
 extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch *batch);
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final);
 
+/* in passmoved.c */
+extern void synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch);
+
 /* in unreadable.c */
 extern SynchroRemoteError *synchro_unreadable_read(SynchroBatch *batch);
 

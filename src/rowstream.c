@@ -344,6 +344,16 @@ synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 }
 
 /*
+ * The same of any number of rows.
+ */
+void
+synchro_stream_names_of(SynchroLink *link, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	for (int first = 0; first < identities->count; first += READ_ROWS)
+		synchro_stream_names(link, lt, identities, first, Min(READ_ROWS, identities->count - first));
+}
+
+/*
  * Add the natural keys of all rows of a table to the batch.
  */
 void
