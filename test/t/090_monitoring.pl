@@ -135,7 +135,7 @@ CREATE FUNCTION speak(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 CREATE INDEX ON t ((speak(1) + n));
 -- at once, since whoever changes the table meets the error, too
 BEGIN;
-UPDATE t SET n = 3 WHERE name = 'a';
+SELECT synchro.copy_table('office', 't');
 INSERT INTO switch VALUES (true);
 COMMIT;
 SQL
