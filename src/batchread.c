@@ -223,21 +223,6 @@ note_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroC
 }
 
 /*
- * What is parked of a row with a name of before, or NULL.
- */
-static const SynchroParked *
-parked_old(const SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
-{
-	const SynchroTable *table = changed->table;
-
-	if (batch->parked->count == 0)
-		return NULL;
-	return synchro_parked_find(batch->parked, changed->relid,
-							   synchro_identities_values(table, table->identity, table->nidentity, old_name->identity),
-							   table->nidentity);
-}
-
-/*
  * Count one of what can be refused of names of before.  False if only the first
  * ones are wanted, and it comes after them, or only those after some.
  */
@@ -339,7 +324,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
 		{
-			parked = parked_old(batch, changed, &old_name);
+			parked = synchro_parked_find_key(batch->parked, changed->table, old_name.identity);
 			only_moves = parked != NULL && parked->banned && parked->moves && batch->max_olds > 0 && !last;
 			left_out = !only_moves && leave_out_old(batch, changed, &old_name, parked, last);
 			others_seen = false;

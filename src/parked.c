@@ -195,16 +195,25 @@ synchro_parked_find(const SynchroParkedSet *set, Oid relid, char **identity, int
 }
 
 /*
+ * The same by the row's identity as the log has it.
+ */
+SynchroParked *
+synchro_parked_find_key(const SynchroParkedSet *set, const SynchroTable *table, SynchroBytes identity)
+{
+	if (set == NULL || set->count == 0)
+		return NULL;
+	return synchro_parked_find(set, table->relid,
+							   synchro_identities_values(table, table->identity, table->nidentity, identity),
+							   table->nidentity);
+}
+
+/*
  * The same by the text of an array of text with the row's identity.
  */
 SynchroParked *
 synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table, const char *array_text)
 {
-	SynchroBytes bytes = synchro_identities_encode_text(table, table->identity, table->nidentity, array_text);
-
-	return synchro_parked_find(set, table->relid,
-							   synchro_identities_values(table, table->identity, table->nidentity, bytes),
-							   table->nidentity);
+	return synchro_parked_find_key(set, table, synchro_identities_encode_text(table, table->identity, table->nidentity, array_text));
 }
 
 /*
@@ -285,6 +294,19 @@ synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, vo
 }
 
 /*
+ * Is it a row of that table that the remote has, and of which it has refused a
+ * change?  If so, record is set to that.
+ */
+static bool
+is_update_of(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
+{
+	if (parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+		return false;
+	(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, record);
+	return record->op == SYNCHRO_OP_UPDATE;
+}
+
+/*
  * Rows of a table that the remote calls otherwise than they are called here,
  * since it has refused the change of their name: list of SynchroChangedKey, in
  * the current memory context.
@@ -305,10 +327,7 @@ synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 		SynchroKeyRecord record;
 		SynchroChangedKey *key;
 
-		if (parked->relid != table->relid || parked->layout != table->layout)
-			continue;
-		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, &record);
-		if (record.op != SYNCHRO_OP_UPDATE || !record.has_old)
+		if (parked->layout != table->layout || !is_update_of(parked, table, &record) || !record.has_old)
 			continue;
 		key = palloc0(sizeof(SynchroChangedKey));
 		key->identity = synchro_key_copy(record.identity);
@@ -350,13 +369,9 @@ synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table)
 	hash_seq_init(&status, set->rows);
 	while ((slot = hash_seq_search(&status)) != NULL)
 	{
-		const SynchroParked *parked = slot->parked;
 		SynchroKeyRecord record;
 
-		if (parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
-			continue;
-		(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, &record);
-		if (record.op == SYNCHRO_OP_UPDATE)
+		if (is_update_of(slot->parked, table, &record))
 			synchro_identities_decode(result, table, record.identity);
 	}
 	return result;

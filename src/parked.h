@@ -91,6 +91,7 @@ typedef struct SynchroUndeleted
 extern SynchroParkedSet *synchro_parked_load(const char *server, bool all_due);
 extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid,
 										  char **identity, int nidentity);
+extern SynchroParked *synchro_parked_find_key(const SynchroParkedSet *set, const SynchroTable *table, SynchroBytes identity);
 extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, const SynchroTable *table,
 											   const char *array_text);
 extern SynchroParked *synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked);

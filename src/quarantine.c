@@ -163,14 +163,11 @@ static bool
 is_parked_already(SynchroPass *pass, const SynchroBatchOld *old)
 {
 	const SynchroTable *table;
-	bool		result = false;
+	bool		result;
 
 	synchro_local_begin("synchro: looking at what has failed");
 	table = synchro_table_get(old->relid, true);
-	if (table != NULL)
-		result = synchro_parked_find(pass->parked, old->relid,
-									 synchro_identities_values(table, table->identity, table->nidentity, old->key.identity),
-									 table->nidentity) != NULL;
+	result = table != NULL && synchro_parked_find_key(pass->parked, table, old->key.identity) != NULL;
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->batch_context);
 	return result;

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "localsql.h"
+#include "rowerror.h"
 #include "settings.h"
 #include "stalled.h"
 
@@ -78,13 +79,10 @@ Oid
 synchro_suspect_take(int sqlerrcode)
 {
 	Oid			result = suspect;
-	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
 
 	suspect = InvalidOid;
-	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED) ||
-		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE || sqlerrcode == ERRCODE_TOO_MANY_COLUMNS ||
-		sqlerrcode == ERRCODE_INVALID_SCHEMA_NAME || sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ||
+	return synchro_error_is_about_definitions(unpack_sql_state(sqlerrcode)) ||
+		sqlerrcode == ERRCODE_TOO_MANY_COLUMNS || sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ||
 		sqlerrcode == ERRCODE_DATA_CORRUPTED || sqlerrcode == ERRCODE_INDEX_CORRUPTED ? result : InvalidOid;
 }
 

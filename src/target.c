@@ -33,11 +33,11 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "fdwoption.h"
+#include "formercontact.h"
 #include "localsql.h"
 #include "sequence.h"
 #include "sharedstate.h"
@@ -203,7 +203,7 @@ synchro_target_add(const char *name)
 				 " VALUES ($1, gen_random_uuid(), '1:1:', '1:1:', now())", name, "");
 
 	/* those that it has from before synchro_target_remove(); version 1.0 forgets none */
-	if (get_attnum(synchro_own_relation("remote_state", false), "forget_deletes") != InvalidAttrNumber)
+	if (synchro_former_is_noted())
 		write_remote("UPDATE synchro.remote_state SET forget_deletes = true WHERE server = $1", name, "");
 	synchro_target_adopt(name);
 }

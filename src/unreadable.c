@@ -89,7 +89,6 @@ synchro_unreadable_read(SynchroBatch *batch)
 		table = synchro_table_get(synchro_stream_being_read(), true);
 		if (table == NULL)
 			ReThrowError(error);
-		MemoryContextSwitchTo(context);
 		result = as_refused(error, table);
 		FreeErrorData(error);
 	}

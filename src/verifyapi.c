@@ -27,6 +27,7 @@
 #include "identities.h"
 #include "localsql.h"
 #include "peerlog.h"
+#include "rowerror.h"
 #include "verify.h"
 
 PG_FUNCTION_INFO_V1(synchro_verify);
@@ -116,19 +117,6 @@ tables_of(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * Is an error about a table as it is, here or on the remote, so that others may be
- * compared nevertheless?
- */
-static bool
-is_about_table(int sqlerrcode)
-{
-	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
-
-	return category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION || category == ERRCODE_FEATURE_NOT_SUPPORTED ||
-		sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-}
-
-/*
  * Compare one of all tables.  False if that cannot be done with it as it is, which
  * a notice has said: then the link is not to be used any more.  It may wait for an
  * answer, and has the table among its own.
@@ -150,7 +138,9 @@ verify_or_leave_out(SynchroLink *link, Oid relid, SynchroDifferenceCallback call
 	PG_CATCH();
 	{
 		error = synchro_undo_subtransaction(context, owner);
-		if (!is_about_table(error->sqlerrcode))
+
+		/* a table as it is, here or on the remote, is no reason not to compare others */
+		if (!synchro_error_is_about_definitions(unpack_sql_state(error->sqlerrcode)))
 			ReThrowError(error);
 	}
 	PG_END_TRY();
