@@ -121,7 +121,8 @@ extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, Li
 /* in guardsql.c */
 extern void synchro_sql_define_guard(StringInfo sql, List *guarded);
 extern void synchro_sql_guard(StringInfo sql, List *guarded);
-extern void synchro_sql_check_guard(StringInfo sql);
+extern void synchro_sql_check_guard(StringInfo sql, List *guarded);
+extern void synchro_sql_define_check(StringInfo sql, List *guarded);
 
 /* in heirsql.c */
 extern bool synchro_sql_has_heirs(const SynchroLinkTable *lt);

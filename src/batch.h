@@ -69,6 +69,8 @@ typedef struct SynchroBatch
 								 * pushes, and that may refer to what it deletes */
 	List	   *guarded;		/* of SynchroGuarded: these and rows that wait,
 								 * which are not to go along with that */
+	bool		names_waiting;	/* rows that wait were named: these, or others of
+								 * the batch's tables */
 	bool		apart;			/* deletes are tried one by one */
 	List	   *kept;			/* of those, names of their tables */
 	List	   *undeleted;		/* of SynchroUndeleted: those that have failed */
@@ -101,11 +103,16 @@ typedef struct SynchroBatch
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern bool synchro_batch_is_plain(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
+extern void synchro_batch_read_waiting(SynchroBatch *batch);
 
 /* in batchguard.c */
-extern bool synchro_batch_deletes(const SynchroBatch *batch);
+extern List *synchro_batch_deleted_tables(const SynchroBatch *batch);
+extern bool synchro_batch_goes_along(Oid relid, const List *deleted);
 extern List *synchro_batch_guarded_tables(const SynchroBatch *batch);
 extern void synchro_batch_read_guarded(SynchroBatch *batch);
+
+/* in batchdeletes.c */
+extern void synchro_batch_append_deletes(SynchroBatch *batch, StringInfo sql, List *components);
 
 /* in batchscript.c */
 extern int64 synchro_batch_staged(const List *tables);

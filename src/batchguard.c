@@ -22,31 +22,68 @@
 #include "stalled.h"
 
 /*
- * Does the batch delete rows, or may it?  That is for the pass's last one.
+ * Tables of which the batch deletes rows, or may do so: list of oids.  That is for
+ * the pass's last one.
  */
-bool
-synchro_batch_deletes(const SynchroBatch *batch)
+List *
+synchro_batch_deleted_tables(const SynchroBatch *batch)
 {
-	bool		deletes = batch->link->leftovers != NIL || batch->dead != NIL || batch->extras != NIL;
+	List	   *result = NIL;
 	ListCell   *cell;
 
+	if (batch->snapshot == NULL)
+		return NIL;
 	foreach(cell, batch->olds->tables)
-		deletes |= ((SynchroChangedTable *) lfirst(cell))->nolds > 0;
-	return deletes && batch->snapshot != NULL;
+		if (((SynchroChangedTable *) lfirst(cell))->nolds > 0)
+			result = list_append_unique_oid(result, ((SynchroChangedTable *) lfirst(cell))->relid);
+	foreach(cell, batch->link->leftovers)
+		result = list_append_unique_oid(result, synchro_table_by_name(lfirst(cell)));
+	foreach(cell, batch->dead)
+		result = list_append_unique_oid(result, ((SynchroBatchDead *) lfirst(cell))->relid);
+	foreach(cell, batch->extras)
+		result = list_append_unique_oid(result, ((SynchroCopy *) lfirst(cell))->relid);
+	return result;
+}
+
+static bool
+refers_to_any(Oid relid, const List *deleted, List **seen)
+{
+	const SynchroTable *table = synchro_table_get(relid, true);
+
+	if (table == NULL || list_member_oid(*seen, relid))
+		return false;
+	*seen = lappend_oid(*seen, relid);
+	for (int fk = 0; fk < table->nfks; fk++)
+		if (list_member_oid(deleted, table->fks[fk].parent) || refers_to_any(table->fks[fk].parent, deleted, seen))
+			return true;
+	return false;
+}
+
+/*
+ * May rows of a table go along with what is deleted from others, since they refer
+ * to that, or to what does?
+ */
+bool
+synchro_batch_goes_along(Oid relid, const List *deleted)
+{
+	List	   *seen = NIL;
+
+	return refers_to_any(relid, deleted, &seen);
 }
 
 /*
  * Tables of which rows wait, or are left to the next pass, that might go along with what the batch deletes, as
- * they may still refer to that there.  If it deletes anything.
+ * they may still refer to that there.
  */
 List *
 synchro_batch_guarded_tables(const SynchroBatch *batch)
 {
 	List	   *result = NIL;
+	List	   *deleted = batch->parked->count > 0 || batch->moved != NIL ? synchro_batch_deleted_tables(batch) : NIL;
 	List	   *tables;
 	ListCell   *cell;
 
-	if (!synchro_batch_deletes(batch))
+	if (deleted == NIL)
 		return NIL;
 	tables = synchro_parked_tables(batch->parked);
 	foreach(cell, batch->moved)
@@ -56,15 +93,46 @@ synchro_batch_guarded_tables(const SynchroBatch *batch)
 		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
 		const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lfirst_oid(cell));
 
-		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && table->nfks > 0 && (stalled == NULL || stalled->due))
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && (stalled == NULL || stalled->due) &&
+			synchro_batch_goes_along(table->relid, deleted))
 			result = lappend_oid(result, table->relid);
 	}
 	return result;
 }
 
 /*
+ * Append identities to a list of VALUES of them as they are staged.  Those that no
+ * row can have any more, since a column has become NOT NULL, are left out.
+ */
+static void
+append_identities(StringInfo rows, const SynchroTable *table, const SynchroIdentities *identities)
+{
+	for (int i = 0; i < identities->count; i++)
+	{
+		int			end = rows->len;
+
+		appendStringInfoString(rows, end > 0 ? ", (" : "(");
+		for (int x = 0; x < identities->nidentity; x++)
+		{
+			char	   *value = synchro_staged_value(table, x, identities->values[i * identities->nidentity + x]);
+
+			if (value == NULL)
+			{
+				rows->len = end;
+				break;
+			}
+			appendStringInfo(rows, "%s%s::%s", x > 0 ? ", " : "", quote_literal_cstr(value), synchro_stage_type(table, x));
+		}
+		if (rows->len > end)
+			appendStringInfoChar(rows, ')');
+	}
+	rows->data[rows->len] = '\0';
+}
+
+/*
  * Rows that wait are named, so that what is deleted does not take them along: see
- * guardsql.c.
+ * guardsql.c.  What they were called before, where that is what the remote calls
+ * them, comes with all that the batch has of the table (read_waiting() of batchread.c).
  */
 void
 synchro_batch_read_guarded(SynchroBatch *batch)
@@ -76,11 +144,13 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 	foreach(cell, synchro_batch_guarded_tables(batch))
 	{
 		SynchroLinkTable *lt = synchro_link_table(batch->link, lfirst_oid(cell), false);
-		SynchroIdentities *waiting = synchro_parked_updates(batch->parked, lt->table);
+		SynchroIdentities *waiting = synchro_parked_updates(batch->parked, lt->table, false);
+		SynchroIdentities *renamed = synchro_parked_updates(batch->parked, lt->table, true);
 		SynchroGuarded *guarded;
 		StringInfoData rows;
 		MemoryContext old;
 
+		batch->names_waiting |= waiting->count > 0 || renamed->count > 0;
 		foreach(other, batch->moved)
 		{
 			const SynchroBatchKeys *moved = lfirst(other);
@@ -88,24 +158,21 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 			for (int i = 0; moved->relid == lt->table->relid && i < moved->identities->count; i++)
 				synchro_identities_add(waiting, &moved->identities->values[i * waiting->nidentity]);
 		}
-		if (waiting->count == 0)
+		if (waiting->count + renamed->count == 0)
 			continue;
+		lt->involved = true;
 		synchro_stream_names_of(batch->link, lt, waiting);
 		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
 		initStringInfo(&rows);
-		for (int i = 0; i < waiting->count; i++)
+		append_identities(&rows, lt->table, waiting);
+		append_identities(&rows, lt->table, renamed);
+		if (rows.len > 0)
 		{
-			appendStringInfoString(&rows, i > 0 ? "), (" : "(");
-			for (int x = 0; x < waiting->nidentity; x++)
-				appendStringInfo(&rows, "%s%s::%s", x > 0 ? ", " : "",
-								 quote_literal_cstr(synchro_staged_value(lt->table, x, waiting->values[i * waiting->nidentity + x])),
-								 synchro_stage_type(lt->table, x));
+			guarded = palloc(sizeof(SynchroGuarded));
+			guarded->lt = lt;
+			guarded->rows = rows.data;
+			batch->guarded = lappend(batch->guarded, guarded);
 		}
-		appendStringInfoChar(&rows, ')');
-		guarded = palloc(sizeof(SynchroGuarded));
-		guarded->lt = lt;
-		guarded->rows = rows.data;
-		batch->guarded = lappend(batch->guarded, guarded);
 		MemoryContextSwitchTo(old);
 	}
 }

@@ -446,7 +446,10 @@ read_waiting(SynchroBatch *batch, SynchroLinkTable *lt, List **known)
 		return false;
 	*known = lappend(*known, lt);
 	foreach(cell, synchro_parked_names(batch->parked, lt->table))
+	{
+		batch->names_waiting = true;
 		synchro_stream_old(batch->link, lt, lfirst(cell), batch->olds->sources);
+	}
 	return lt->nwaiting > 0;
 }
 
@@ -487,22 +490,14 @@ read_requests(SynchroBatch *batch)
 }
 
 /*
- * Read the batch's rows into spools, under the active snapshot and by the
- * rights of the role that the remote runs as.
+ * Begin to read into spools, under the active snapshot and by the rights of the
+ * role that the remote runs as.
  */
-void
-synchro_batch_read(SynchroBatch *batch)
+static void
+open_reading(const SynchroBatch *batch, SynchroSqlScope *scope)
 {
-	SynchroSqlScope scope;
-	ListCell   *cell;
-
 	synchro_link_clear_batch(batch->link);
-	batch->nolds = 0;
-	batch->all_olds = NIL;
-	batch->ensured_rows = NIL;
-	batch->keys_snapshot = synchro_snapshot_current();
-	batch->straight = find_straight(batch);
-	synchro_sql_open(&scope, batch->link->target->owner);
+	synchro_sql_open(scope, batch->link->target->owner);
 
 	/* rows are looked up by key, however young the table's statistics are */
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
@@ -511,6 +506,49 @@ synchro_batch_read(SynchroBatch *batch)
 	/* for a few rows a plan of their own looks cheaper, but for what it costs to make it */
 	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Read nothing but the names of rows that wait, to see whether that can be done.
+ */
+void
+synchro_batch_read_waiting(SynchroBatch *batch)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+
+	batch->straight = NULL;
+	open_reading(batch, &scope);
+	foreach(cell, batch->link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (synchro_parked_waiting(batch->parked, lt->table) == NIL)
+			continue;
+		lt->involved = true;
+		synchro_stream_names_of(batch->link, lt, synchro_parked_updates(batch->parked, lt->table, false));
+	}
+	read_requests(batch);
+	synchro_sql_close(&scope);
+}
+
+/*
+ * Read the batch's rows into spools.
+ */
+void
+synchro_batch_read(SynchroBatch *batch)
+{
+	SynchroSqlScope scope;
+	ListCell   *cell;
+
+	batch->nolds = 0;
+	batch->all_olds = NIL;
+	batch->ensured_rows = NIL;
+	batch->keys_snapshot = synchro_snapshot_current();
+	batch->names_waiting = false;
+	batch->straight = find_straight(batch);
+	open_reading(batch, &scope);
+
 	/* which they are first: of these tables no single names are asked for */
 	foreach(cell, batch->extras)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;

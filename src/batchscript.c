@@ -102,91 +102,6 @@ append_marks(StringInfo sql, List *tables)
 		synchro_sql_mark(sql, lfirst(cell));
 }
 
-static void
-append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
-{
-	SynchroLink *link = batch->link;
-	bool		final = batch->snapshot != NULL;
-	bool		leftovers = final && link->leftovers != NIL;
-	ListCell   *cell;
-
-	for (int i = list_length(components) - 1; i >= 0; i--)
-	{
-		List	   *component = list_nth(components, i);
-
-		/* rows below that are to be deleted are found where they were */
-		foreach(cell, component)
-			synchro_sql_heirs(sql, lfirst(cell));
-		foreach(cell, component)
-		{
-			const SynchroLinkTable *lt = lfirst(cell);
-			bool		decided = batch->apart && leftovers && lt->decides && lt->table->watched;
-
-			if (link->preview != NULL)
-				synchro_sql_preview_gone(sql, lt);
-
-			/* those that have won come again at once */
-			if (decided)
-				appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
-								 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
-
-			/*
-			 * What is wanted again is taken off the list, too, also while
-			 * deletes that have failed wait there: such a row would be
-			 * deleted as soon as that went through.
-			 */
-			if (!lt->unmapped && (!final || batch->apart || leftovers || batch->parked->has_deletes))
-				synchro_sql_postpone(sql, link, lt,
-									 decided || (lt->nolds > 0 && (!final || batch->apart)));
-		}
-		if (link->preview != NULL && final && !batch->apart)
-			foreach(cell, component)
-				synchro_sql_preview_deletes(sql, link, lfirst(cell), leftovers);
-		if (final && !batch->apart)
-		{
-			synchro_sql_guard(sql, batch->guarded);
-			synchro_sql_delete(sql, link, component, leftovers);
-			if (batch->guarded != NIL)
-				synchro_sql_check_guard(sql);
-		}
-	}
-	if (leftovers && !batch->apart)
-		foreach(cell, link->leftovers)
-			appendStringInfo(sql, "DELETE FROM %s.unapplied WHERE node = '%s' AND relation = %s;",
-							 link->peer, link->node, quote_literal_cstr(lfirst(cell)));
-}
-
-/*
- * Have all deletes that have been put off tried one by one.
- */
-static void
-append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
-{
-	ListCell   *cell;
-
-	batch->kept = NIL;
-	synchro_sql_define_try(sql, batch->guarded != NIL);
-	synchro_sql_guard(sql, batch->guarded);
-	for (int i = list_length(components) - 1; i >= 0; i--)
-	{
-		List	   *watched = NIL;
-
-		foreach(cell, (List *) list_nth(components, i))
-		{
-			const SynchroLinkTable *lt = lfirst(cell);
-
-			if (!lt->table->watched)
-				continue;
-			watched = lappend(watched, lfirst(cell));
-			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));
-		}
-		if (watched != NIL && batch->link->preview != NULL)
-			synchro_sql_preview_apart(sql, batch->link, watched);
-		else if (watched != NIL)
-			synchro_sql_delete_apart(sql, batch->link, watched);
-	}
-}
-
 /*
  * Does the batch look for names that have changed hands on the remote?  As a
  * rule there are none, and a batch that does not look has the remote tell it:
@@ -509,9 +424,7 @@ append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, boo
 	synchro_sql_define_guard(sql, batch->guarded);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
-	append_deletes(batch, sql, components);
-	if (batch->apart)
-		append_deletes_apart(batch, sql, components);
+	synchro_batch_append_deletes(batch, sql, components);
 	if (link->peer_node != NULL && link->preview == NULL)
 		synchro_sql_recheck(sql);
 	foreach(cell, tables)

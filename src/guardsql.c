@@ -9,10 +9,13 @@
  * it, or have it refer to nothing: what is below it is not in the log and would
  * never come again, and between nodes it would be a change that comes back.
  *
- * So it is noted where the rows that wait are, and looked whether they are there
- * still when something has been deleted.  If not, the delete is refused, as if
- * by a foreign key, and tried again when the row has arrived.  However a row
+ * So it is noted what the rows that wait refer to, and looked whether they are
+ * there and still do when something has been deleted.  If not, the delete is
+ * refused, as if by a foreign key, and tried again when the row has arrived.  However a row
  * would be changed: by foreign keys of any tables in between, or by triggers.
+ * Other columns may change: a trigger there may count what has been deleted.
+ *
+ * What is noted is found by its place as long as it is there, and then by its key.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,35 +25,80 @@
 
 #include "applysql.h"
 
+#define REFUSED	"a row of table %s, of which a change has not arrived, still refers to it, and would go along or lose that"
+
 /*
- * Append the definition of the place where that is noted, and of the function
- * that looks.  guarded: of SynchroGuarded; nothing is appended if there are none.
+ * Append an expression: what a row of alias x refers to, as text.
+ */
+static void
+append_references(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+	const char *separator = "";
+
+	appendStringInfoString(sql, "ROW(");
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].fk >= 0 && lt->remote->columns[i].type != NULL)
+		{
+			appendStringInfo(sql, "%sx.%s", separator, quote_identifier(table->columns[i].name));
+			separator = ", ";
+		}
+	appendStringInfoString(sql, ")::text");
+}
+
+/*
+ * Append a query of the rows of a table that wait: columns of synchro_waiting.
+ */
+static void
+append_rows(StringInfo sql, const SynchroGuarded *guarded)
+{
+	const SynchroLinkTable *lt = guarded->lt;
+	int			n = lt->table->nidentity;
+
+	appendStringInfo(sql, "SELECT %d AS number, ROW(", lt->number);
+	synchro_sql_list(sql, "p.l", n);
+	appendStringInfo(sql, ")::text AS identity, t.part, t.place, t.refers FROM (VALUES %s) p (", guarded->rows);
+	synchro_sql_list(sql, "l", n);
+	appendStringInfo(sql, ") JOIN pg_temp.m_%d m ON m.kind IN ('n', '" SYNCHRO_KIND_WAITING "') AND ", lt->number);
+	synchro_sql_equal(sql, "m.l", "p.l", n);
+	appendStringInfoString(sql, " CROSS JOIN LATERAL (SELECT x.tableoid AS part, x.ctid AS place, ");
+	append_references(sql, lt);
+	appendStringInfo(sql, " AS refers FROM %s x WHERE ", lt->remote->rows);
+	synchro_sql_identity_equal(sql, lt, "x", "m.v");
+	appendStringInfoString(sql, " LIMIT 1) t");
+}
+
+/*
+ * Append a query, from its FROM on, that has a row if one that was noted has gone along.
+ */
+static void
+append_lost(StringInfo sql, const SynchroGuarded *guarded)
+{
+	const SynchroLinkTable *lt = guarded->lt;
+
+	appendStringInfo(sql, "FROM pg_temp.synchro_waiting w LEFT JOIN LATERAL (SELECT true AS here FROM %s x"
+					 " WHERE x.tableoid = w.part AND x.ctid = w.place LIMIT 1) y ON true WHERE w.number = %d AND y.here " SYNCHRO_SQL_IS_NULL
+					 " AND NOT EXISTS (SELECT FROM (",
+					 lt->remote->rows, lt->number);
+	append_rows(sql, guarded);
+	appendStringInfoString(sql, ") z WHERE z.identity = w.identity AND z.refers = w.refers) LIMIT 1");
+}
+
+/*
+ * Append the definition of the place where that is noted.  guarded: of SynchroGuarded;
+ * nothing is appended if there are none.
  */
 void
 synchro_sql_define_guard(StringInfo sql, List *guarded)
 {
-	ListCell   *cell;
-
-	if (guarded == NIL)
-		return;
-	appendStringInfoString(sql, "CREATE TEMPORARY TABLE IF NOT EXISTS synchro_waiting (number integer, part oid, place tid) ON COMMIT DROP;"
-						   "CREATE OR REPLACE FUNCTION pg_temp.synchro_guard() RETURNS void LANGUAGE plpgsql AS $synchro$ BEGIN");
-	foreach(cell, guarded)
-	{
-		const SynchroLinkTable *lt = ((SynchroGuarded *) lfirst(cell))->lt;
-
-		appendStringInfo(sql, " IF EXISTS (SELECT FROM pg_temp.synchro_waiting w LEFT JOIN LATERAL (SELECT true AS here FROM %s x"
-						 " WHERE x.tableoid = w.part AND x.ctid = w.place LIMIT 1) y ON true WHERE w.number = %d AND y.here " SYNCHRO_SQL_IS_NULL ") THEN"
-						 " PERFORM pg_temp.synchro_raise('23503', %s, ''); END IF;",
-						 lt->remote->rows, lt->number,
-						 quote_literal_cstr(psprintf("a row of table %s, of which a change was refused, still refers to it, and would go along or lose that", lt->table->qualified)));
-	}
-	appendStringInfoString(sql, " END $synchro$;");
+	if (guarded != NIL)
+		appendStringInfoString(sql, "CREATE TEMPORARY TABLE IF NOT EXISTS synchro_waiting"
+							   " (number integer, identity text, part oid, place tid, refers text) ON COMMIT DELETE ROWS;");
 }
 
 /*
- * Append statements that note where the rows are which wait.  Right before
- * something is deleted: until then they may be moved with their parents.
+ * Append statements that note the rows which wait.  Right before something is
+ * deleted: until then they may be moved with their parents.
  */
 void
 synchro_sql_guard(StringInfo sql, List *guarded)
@@ -61,26 +109,49 @@ synchro_sql_guard(StringInfo sql, List *guarded)
 		appendStringInfoString(sql, "DELETE FROM pg_temp.synchro_waiting;");
 	foreach(cell, guarded)
 	{
-		const SynchroGuarded *rows = lfirst(cell);
-		const SynchroLinkTable *lt = rows->lt;
-		int			n = lt->table->nidentity;
-
-		appendStringInfo(sql, "INSERT INTO pg_temp.synchro_waiting SELECT %d, t.tableoid, t.ctid FROM (VALUES %s) p (",
-						 lt->number, rows->rows);
-		synchro_sql_list(sql, "l", n);
-		appendStringInfo(sql, ") JOIN pg_temp.m_%d m ON m.kind IN ('n', '" SYNCHRO_KIND_WAITING "') AND ", lt->number);
-		synchro_sql_equal(sql, "m.l", "p.l", n);
-		appendStringInfo(sql, " CROSS JOIN LATERAL (SELECT x.tableoid, x.ctid FROM %s x WHERE ", lt->remote->rows);
-		synchro_sql_identity_equal(sql, lt, "x", "m.v");
-		appendStringInfoString(sql, " LIMIT 1) t;");
+		appendStringInfoString(sql, "INSERT INTO pg_temp.synchro_waiting ");
+		append_rows(sql, lfirst(cell));
+		appendStringInfoChar(sql, ';');
 	}
 }
 
 /*
- * Append the statement that looks.
+ * Append statements that look.
  */
 void
-synchro_sql_check_guard(StringInfo sql)
+synchro_sql_check_guard(StringInfo sql, List *guarded)
 {
-	appendStringInfoString(sql, "SELECT pg_temp.synchro_guard();");
+	ListCell   *cell;
+
+	foreach(cell, guarded)
+	{
+		appendStringInfo(sql, "SELECT pg_temp.synchro_raise('23503', %s, '') ",
+						 quote_literal_cstr(psprintf(REFUSED, ((SynchroGuarded *) lfirst(cell))->lt->table->qualified)));
+		append_lost(sql, lfirst(cell));
+		appendStringInfoChar(sql, ';');
+	}
+}
+
+/*
+ * Append the definition of pg_temp.synchro_guard(), which looks.
+ */
+void
+synchro_sql_define_check(StringInfo sql, List *guarded)
+{
+	StringInfoData body;
+	ListCell   *cell;
+
+	initStringInfo(&body);
+	appendStringInfoString(&body, "BEGIN");
+	foreach(cell, guarded)
+	{
+		appendStringInfo(&body, " PERFORM pg_temp.synchro_raise('23503', %s, '') ",
+						 quote_literal_cstr(psprintf(REFUSED, ((SynchroGuarded *) lfirst(cell))->lt->table->qualified)));
+		append_lost(&body, lfirst(cell));
+		appendStringInfoChar(&body, ';');
+	}
+	appendStringInfoString(&body, " END");
+	if (guarded != NIL)
+		appendStringInfo(sql, "CREATE OR REPLACE FUNCTION pg_temp.synchro_guard() RETURNS void LANGUAGE plpgsql AS %s;",
+						 quote_literal_cstr(body.data));
 }

@@ -295,15 +295,24 @@ synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, vo
 
 /*
  * Is it a row of that table that the remote has, and of which it has refused a
- * change?  If so, record is set to that.
+ * change?  If so, record is set to that.  Not if nothing can be said of it.
  */
 static bool
 is_update_of(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
 {
-	if (parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
+	if (parked->unreadable || parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
 		return false;
 	(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, record);
 	return record->op == SYNCHRO_OP_UPDATE;
+}
+
+/*
+ * Does it say what the row is called on the remote?
+ */
+static bool
+is_renamed(const SynchroParked *parked, const SynchroTable *table, const SynchroKeyRecord *record)
+{
+	return record->has_old && parked->layout == table->layout;
 }
 
 /*
@@ -323,11 +332,10 @@ synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 	hash_seq_init(&status, set->rows);
 	while ((slot = hash_seq_search(&status)) != NULL)
 	{
-		const SynchroParked *parked = slot->parked;
 		SynchroKeyRecord record;
 		SynchroChangedKey *key;
 
-		if (parked->layout != table->layout || !is_update_of(parked, table, &record) || !record.has_old)
+		if (!is_update_of(slot->parked, table, &record) || !is_renamed(slot->parked, table, &record))
 			continue;
 		key = palloc0(sizeof(SynchroChangedKey));
 		key->identity = synchro_key_copy(record.identity);
@@ -357,10 +365,11 @@ synchro_parked_tables(const SynchroParkedSet *set)
 }
 
 /*
- * Rows of a table that the remote has, and of which it has refused a change.
+ * Rows of a table that the remote has, and of which it has refused a change: those
+ * of synchro_parked_names(), or the others.
  */
 SynchroIdentities *
-synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table)
+synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed)
 {
 	HASH_SEQ_STATUS status;
 	ParkedSlot *slot;
@@ -371,8 +380,29 @@ synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table)
 	{
 		SynchroKeyRecord record;
 
-		if (is_update_of(slot->parked, table, &record))
+		if (is_update_of(slot->parked, table, &record) && is_renamed(slot->parked, table, &record) == renamed)
 			synchro_identities_decode(result, table, record.identity);
+	}
+	return result;
+}
+
+/*
+ * The same, both: list of SynchroParked.
+ */
+List *
+synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	List	   *result = NIL;
+
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+	{
+		SynchroKeyRecord record;
+
+		if (is_update_of(slot->parked, table, &record))
+			result = lappend(result, slot->parked);
 	}
 	return result;
 }

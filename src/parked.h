@@ -36,6 +36,7 @@ typedef struct SynchroParked
 	bool		has_name;		/* of before, or is a delete */
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
+	bool		unreadable;		/* so is what it is called: see unreadable.c */
 	bool		moves;			/* though what it was called before goes along */
 	bool		others_banned;	/* and so have names of others, which had its
 								 * identity */
@@ -99,7 +100,8 @@ extern TimestampTz synchro_parked_turn(const SynchroParkedSet *set, int count);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern List *synchro_parked_tables(const SynchroParkedSet *set);
-extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table);
+extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed);
+extern List *synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);

@@ -63,7 +63,7 @@ synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted)
 						" sqlstate, message, constraint_name, hint, attempts, first_failed, next_attempt)"
 						" SELECT $1::name, to_regclass($2), 0, f.key, 'delete', coalesce(b.changed_at, $8),"
 						" (SELECT id FROM synchro.node), f.state, f.message, nullif(f.constraint_name, ''),"
-						" CASE WHEN f.state IN ('23503', '23001') THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
+						" CASE WHEN f.state IN ('23503', '23001') AND f.constraint_name <> '' THEN '" SYNCHRO_STILL_REFERENCED "' END, coalesce(b.attempts, 0) + 1,"
 						" coalesce(b.first_failed, clock_timestamp()), " SYNCHRO_NEXT_ATTEMPT("coalesce(b.attempts, 0) + 1", "$7")
 						" FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) f(key, state, message, constraint_name)"
 						" LEFT JOIN before b ON b.key = f.key",

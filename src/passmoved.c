@@ -16,27 +16,6 @@
 #define MANY_MOVED	10000
 
 /*
- * Does a table refer to one of which the batch has names of before, or that has
- * deletes which earlier ones have left to it?
- */
-static bool
-refers_to_deleted(const SynchroBatch *batch, const SynchroTable *table)
-{
-	ListCell   *cell;
-
-	for (int fk = 0; fk < table->nfks; fk++)
-	{
-		foreach(cell, batch->olds->tables)
-			if (((SynchroChangedTable *) lfirst(cell))->relid == table->fks[fk].parent)
-				return true;
-		foreach(cell, batch->link->leftovers)
-			if (synchro_table_by_name(lfirst(cell)) == table->fks[fk].parent)
-				return true;
-	}
-	return false;
-}
-
-/*
  * A batch knows of deletes up to when it is read, but the pass's keys are as of S1.  So
  * a row that was moved away since from what the last batch deletes is still
  * below that there, and its move is left to the next pass: such rows must not go
@@ -47,22 +26,32 @@ synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch)
 {
 	SynchroSqlScope scope;
 	SynchroChangeSet *since;
+	const List *deleted = synchro_batch_deleted_tables(batch);
+	int64		nmoved = 0;
 	ListCell   *cell;
 
+	if (deleted == NIL)
+		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
 	since = synchro_changes_collect(synchro_snapshot_parse(pass->snapshot), NULL, NULL, NULL, pass->stalled, pass->copies,
 									pass->link->peer_node, true, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
-	foreach(cell, since->nkeys <= MANY_MOVED ? since->tables : NIL)
+	foreach(cell, since->tables)
 	{
 		SynchroChangedTable *changed = lfirst(cell);
 		SynchroBatchKeys *keys;
 		SynchroChangedKey key;
 
-		if (changed->nkeys == 0 || !changed->table->watched || !refers_to_deleted(batch, changed->table))
+		if (changed->nkeys == 0 || !changed->table->watched || !synchro_batch_goes_along(changed->relid, deleted))
 			continue;
+		nmoved += changed->nkeys;
+		if (nmoved > MANY_MOVED)
+		{
+			batch->moved = NIL;
+			break;
+		}
 		keys = palloc0(sizeof(SynchroBatchKeys));
 		keys->relid = changed->relid;
 		keys->identities = synchro_identities_create(changed->table);

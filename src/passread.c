@@ -432,7 +432,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 			drop_double_keys(pass, batch);
 		batch->snapshot = *more ? NULL : pass->snapshot;
 		batch->moved = NIL;
-		if (!shared && synchro_batch_deletes(batch))
+		if (!shared)
 			synchro_pass_collect_moved(pass, batch);
 		ready = synchro_batch_describe(batch);
 	}

@@ -11,11 +11,16 @@
  * It is read in a subtransaction, since what the transaction has noted before
  * must be kept, and the batch's keys have been taken.
  *
+ * A row that waits is named by batches of others, too (batchguard.c, read_waiting()
+ * of batchread.c).  If that cannot be read either, it is left out there, or all of
+ * these would fail.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -32,6 +37,7 @@ static bool
 is_about_rows(int sqlerrcode)
 {
 	return sqlerrcode == ERRCODE_DATA_CORRUPTED || sqlerrcode == ERRCODE_INDEX_CORRUPTED ||
+		sqlerrcode == ERRCODE_IO_ERROR || sqlerrcode == ERRCODE_UNDEFINED_FILE ||
 		synchro_error_is_about_rows(unpack_sql_state(sqlerrcode));
 }
 
@@ -56,12 +62,11 @@ as_refused(const ErrorData *error, const SynchroTable *table)
 }
 
 /*
- * Read a batch as synchro_batch_read() does.  Returns NULL, or, in the current
- * memory context, the error of a row that could not be read; others are raised.
- * In a local transaction.
+ * Run that in a subtransaction.  Returns NULL, or, in the current memory context,
+ * the error of a row that could not be read; others are raised.
  */
-SynchroRemoteError *
-synchro_unreadable_read(SynchroBatch *batch)
+static SynchroRemoteError *
+try_reading(void (*reading) (SynchroBatch *batch), SynchroBatch *batch)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -71,7 +76,7 @@ synchro_unreadable_read(SynchroBatch *batch)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		synchro_batch_read(batch);
+		reading(batch);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -94,4 +99,75 @@ synchro_unreadable_read(SynchroBatch *batch)
 	}
 	PG_END_TRY();
 	return result;
+}
+
+static void
+set_unreadable(List *rows, int first, int count, bool unreadable)
+{
+	for (int i = first; i < first + count; i++)
+		((SynchroParked *) list_nth(rows, i))->unreadable = unreadable;
+}
+
+/*
+ * Which of these rows, all of them unreadable as far as is known, cannot be named?
+ * By halves.  The others are added to *readable, and are taken for unreadable until
+ * all have been looked at.  Returns whether there are any.
+ */
+static bool
+divide_waiting(SynchroBatch *batch, List *rows, int first, int count, List **readable)
+{
+	bool		any;
+
+	CHECK_FOR_INTERRUPTS();
+	set_unreadable(rows, first, count, false);
+	any = try_reading(synchro_batch_read_waiting, batch) != NULL;
+	set_unreadable(rows, first, count, true);
+	if (!any)
+		*readable = list_concat(*readable, list_copy_tail(list_truncate(list_copy(rows), first + count), first));
+	else if (count > 1)
+	{
+		(void) divide_waiting(batch, rows, first, count / 2, readable);
+		(void) divide_waiting(batch, rows, first + count / 2, count - count / 2, readable);
+	}
+	return any;
+}
+
+/*
+ * Leave out rows that wait and that cannot be named.  Returns whether there are any
+ * that were not left out before.
+ */
+static bool
+leave_out_waiting(SynchroBatch *batch)
+{
+	List	   *rows = NIL;
+	List	   *readable = NIL;
+	bool		any;
+	ListCell   *cell;
+
+	foreach(cell, batch->link->tables)
+		rows = list_concat(rows, synchro_parked_waiting(batch->parked, ((SynchroLinkTable *) lfirst(cell))->table));
+	if (rows == NIL)
+		return false;
+	set_unreadable(rows, 0, list_length(rows), true);
+	any = divide_waiting(batch, rows, 0, list_length(rows), &readable);
+	set_unreadable(readable, 0, list_length(readable), false);
+	return any;
+}
+
+/*
+ * Read a batch as synchro_batch_read() does.  Returns NULL, or, in the current
+ * memory context, the error of a row that could not be read; others are raised.
+ * In a local transaction.
+ */
+SynchroRemoteError *
+synchro_unreadable_read(SynchroBatch *batch)
+{
+	SynchroRemoteError *error = try_reading(synchro_batch_read, batch);
+
+	while (error != NULL && batch->names_waiting && leave_out_waiting(batch))
+	{
+		synchro_changes_rewind(batch->olds);
+		error = try_reading(synchro_batch_read, batch);
+	}
+	return error;
 }

@@ -267,14 +267,14 @@ private_install()
 	unset PG_CONFIG
 }
 
-# wrap_server: has the private installation's server started by what comes from stdin. Not where initdb runs it: that has
-# nothing to do with us, and would take minutes.
+# wrap_server PATTERN: has the private installation's server started by what comes from stdin. Not with the first arguments
+# that match.
 wrap_server()
 {
 	mv "$BINDIR/postgres" "$BINDIR/postgres.checked"
 	{
 		# shellcheck disable=SC2016
-		printf '%s\n' '#!/bin/bash' 'case "$1" in' "	--boot | --single | -V | --version) exec '$BINDIR/postgres.checked' \"\$@\" ;;" 'esac'
+		printf '%s\n' '#!/bin/bash' 'case "$1" in' "	$1) exec '$BINDIR/postgres.checked' \"\$@\" ;;" 'esac'
 		cat
 	} >"$BINDIR/postgres"
 	chmod +x "$BINDIR/postgres"
@@ -295,7 +295,8 @@ put_under_valgrind()
 		suppressions=-q
 	fi
 	mkdir -p "$WORK/valgrind"
-	wrap_server <<SH
+	# initdb has nothing to do with us, and would take minutes
+	wrap_server '--boot | --single | -V | --version' <<SH
 [[ "\$*" != *_remote_data/* ]] || exec '$BINDIR/postgres.checked' "\$@"
 exec valgrind -q --leak-check=no --vgdb=no $options --log-file='$WORK/valgrind/%p.log' \
 	'$suppressions' '$BINDIR/postgres.checked' "\$@"
@@ -312,7 +313,7 @@ put_under_sanitizers()
 	local library
 
 	library=$("${CC:-gcc}" -print-file-name=libasan.so)
-	wrap_server <<SH
+	wrap_server '--boot | -V | --version' <<SH
 LD_PRELOAD='$(realpath "$library")'\${LD_PRELOAD:+:\$LD_PRELOAD}
 ASAN_OPTIONS='detect_leaks=0:abort_on_error=1:quarantine_size_mb=16'
 export LD_PRELOAD ASAN_OPTIONS

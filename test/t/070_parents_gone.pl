@@ -49,7 +49,7 @@ is("$result->{deleted}|$result->{failed}", '5|2', 'of two parents that are delet
 is(rows($remote, q{SELECT string_agg(name, ',' ORDER BY name) FROM par}), 'p1,p2,p4,p5', 'it is the one that this is still below');
 is(rows($remote, q{SELECT count(*) FROM grandkid g JOIN kid k ON k.id = g.kid_id WHERE k.name = 'k1'}), 2, 'all is there that is below it');
 like(rows($local, $failures), qr/^kid 1 update 23514, par \S+ delete 23503$/, 'both are shown');
-like(rows($local, q{SELECT message FROM synchro.failures WHERE operation = 'delete'}), qr/a row of table public\.kid, of which a change was refused, still refers to it/, 'the delete with whom it waits for');
+like(rows($local, q{SELECT message FROM synchro.failures WHERE operation = 'delete'}), qr/a row of table public\.kid, of which a change has not arrived, still refers to it/, 'the delete with whom it waits for');
 
 $local->safe_psql('postgres', q{DELETE FROM par WHERE name = 'p4'; SELECT synchro.retry()});
 sync($local, 'office');
@@ -90,6 +90,32 @@ $local->safe_psql('postgres', q{DELETE FROM par WHERE name = 'p2'});
 sync($local, 'office');
 is(rows($local, $failures), '', 'what is deleted here along with its parent goes along there, too');
 same($local, $remote, $all, 'and nothing is left');
+
+# what a trigger there counts in a row that waits takes nothing away from it
+both($local, $remote, <<'SQL');
+CREATE TABLE bill (id serial PRIMARY KEY, name text NOT NULL UNIQUE, par_id int REFERENCES par ON DELETE CASCADE, n int);
+CREATE TABLE item (id serial PRIMARY KEY, name text NOT NULL UNIQUE, bill_id int REFERENCES bill);
+SQL
+$remote->safe_psql('postgres', <<'SQL');
+SELECT setval('bill_id_seq', 1000), setval('item_id_seq', 1000);
+ALTER TABLE bill ADD CONSTRAINT small CHECK (n < 100);
+ALTER TABLE bill ADD items int DEFAULT 0;
+CREATE FUNCTION count_items() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE bill SET items = items - 1 WHERE id = OLD.bill_id; RETURN NULL; END';
+CREATE TRIGGER count_items AFTER DELETE ON item FOR EACH ROW EXECUTE FUNCTION count_items();
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('bill', '{name}'), synchro.add_table('item', '{name}');
+INSERT INTO par (name) VALUES ('old'), ('new');
+INSERT INTO bill (name, par_id, n) SELECT 'b1', id, 1 FROM par WHERE name = 'new';
+INSERT INTO item (name, bill_id) SELECT i, b.id FROM bill b, unnest('{i1,i2,i3}'::text[]) i;
+SQL
+sync($local, 'office');
+$local->safe_psql('postgres', 'UPDATE bill SET n = 1000');
+is(sync($local, 'office')->{failed}, 1, 'a trigger that counts: a row waits');
+$local->safe_psql('postgres', q{DELETE FROM item WHERE name IN ('i1', 'i2'); DELETE FROM par WHERE name = 'old'});
+$result = sync($local, 'office');
+is("$result->{deleted}|$result->{failed}", '3|1', 'a trigger that counts: others are deleted');
+is(rows($remote, 'SELECT items FROM bill'), '-2', 'a trigger that counts: it has');
 $_->stop('fast') foreach $local, $remote;
 
 # between nodes

@@ -59,5 +59,24 @@ foreach my $atomic ('off', 'on')
 	}
 }
 
+# what has stalled since nothing may be deleted from it is not touched by others' deletes, though it is in the key of a row that waits
+$local->safe_psql('postgres', q{INSERT INTO named (name) VALUES ('gone'), ('stays'); INSERT INTO child (named, name) SELECT id, 'good' FROM named WHERE name = 'stays'});
+is(sync($local, 'office')->{failed}, 0, 'no right to delete: to begin with');
+reload_with($local, 'synchro.atomic_pass' => 'off', 'synchro.batch_size' => 10);
+$remote->safe_psql('postgres', q{REVOKE DELETE ON named FROM sync; ALTER TABLE child ADD CONSTRAINT good CHECK (name <> 'bad')});
+$local->safe_psql('postgres', q{DELETE FROM named WHERE name = 'gone'; UPDATE child SET name = 'bad' WHERE name = 'good'; DELETE FROM other WHERE name = 'other 1'; DELETE FROM child WHERE name = 'child 1'});
+foreach my $i (2 .. 3)
+{
+	sync($local, 'office');
+	is(rows($local, $failures), 'child named', 'no right to delete: the table stalls, and the row waits');
+	is(rows($remote, q{SELECT count(*) FROM other WHERE name IN ('other 1', 'other 2')}), 3 - $i, 'no right to delete: others are deleted');
+	$local->safe_psql('postgres', "DELETE FROM child WHERE name = 'child $i'; DELETE FROM other WHERE name = 'other $i'; INSERT INTO child (named, name) SELECT id, 'new $i ' || n FROM named, generate_series(1, 30) n WHERE name = 'stays'");
+}
+$remote->safe_psql('postgres', 'GRANT DELETE ON named TO sync; ALTER TABLE child DROP CONSTRAINT good');
+$local->safe_psql('postgres', 'SELECT synchro.retry()');
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, $failures), '', 'no right to delete: mended');
+same($local, $remote, q{SELECT n.name, c.name FROM named n LEFT JOIN child c ON c.named = n.id UNION ALL SELECT 'other', name FROM other ORDER BY 1, 2}, 'no right to delete: all is the same');
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();

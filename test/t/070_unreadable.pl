@@ -88,6 +88,45 @@ SQL
 reload_with($local, 'synchro.atomic_pass' => 'off');
 
 #
+# What waits is named by batches that delete what it may refer to, and by those of its table. If that cannot be read either, they go without.
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE sorts (id serial PRIMARY KEY, kind mood NOT NULL UNIQUE);
+CREATE TABLE parts (id serial PRIMARY KEY, sort_id int NOT NULL REFERENCES sorts ON DELETE CASCADE, name text NOT NULL, n int, UNIQUE (sort_id, name));
+SQL
+$remote->safe_psql('postgres', q{SELECT setval('sorts_id_seq', 1000), setval('parts_id_seq', 1000)});
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('sorts', '{kind}'), synchro.add_table('parts', '{sort_id,name}');
+INSERT INTO sorts (kind) VALUES ('good'), ('bad'), ('fine');
+INSERT INTO parts (sort_id, name, n) SELECT s, 'part ' || s || i, 0 FROM generate_series(1, 2) s, generate_series(1, 20) i;
+SQL
+is(sync($local, 'office')->{failed}, 0, 'names that cannot be read: to begin with');
+$remote->safe_psql('postgres', q{ALTER TABLE parts ADD CONSTRAINT small CHECK (n < 100)});
+$local->safe_psql('postgres', q{UPDATE parts SET n = 1000, name = name || '!' WHERE name = 'part 13'});
+damage();
+$local->safe_psql('postgres', q{UPDATE parts SET name = name || '!' WHERE name = 'part 21'; UPDATE parts SET n = 1 WHERE name = 'part 22'});
+is(sync($local, 'office')->{failed}, 3, 'names that cannot be read: two rows wait for that, and one for something else');
+$local->safe_psql('postgres', q{DELETE FROM sorts WHERE kind = 'fine'});
+my $passed = sync($local, 'office');
+is("$passed->{deleted}|$passed->{failed}", '1|3', 'names that cannot be read: others are deleted');
+$local->safe_psql('postgres', q{UPDATE parts SET n = 2 WHERE name LIKE 'part 1%' AND n = 0; UPDATE parts SET name = 'renamed' WHERE name = 'part 15'; DELETE FROM parts WHERE name IN ('part 16', 'part 23'); INSERT INTO parts (sort_id, name, n) VALUES (1, 'part 13', 3)});
+$passed = sync($local, 'office');
+is("$passed->{failed}", 5, 'names that cannot be read: what else is of the table goes, but for a deleted row that cannot be named itself, and for a name that is taken there');
+is(rows($remote, q{SELECT count(*) FILTER (WHERE n = 2), count(*) FILTER (WHERE name = 'renamed'), count(*) FILTER (WHERE name = 'part 13' AND n = 0) FROM parts}), '18|1|1',
+	'names that cannot be read: they are there');
+$local->safe_psql('postgres', q{INSERT INTO sorts (kind) VALUES ('fine')});
+sync($local, 'office');
+$local->safe_psql('postgres', q{DELETE FROM sorts WHERE kind = 'fine'; UPDATE parts SET sort_id = 2 WHERE name = 'renamed'});
+$passed = sync($local, 'office');
+is("$passed->{deleted}|$passed->{failed}", '1|6', 'names that cannot be read: once more');
+mend();
+$remote->safe_psql('postgres', 'ALTER TABLE parts DROP CONSTRAINT small');
+$local->safe_psql('postgres', q{SELECT synchro.retry('office')});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'names that cannot be read: mended, all go');
+same($local, $remote, 'SELECT s.kind, p.name, p.n FROM sorts s LEFT JOIN parts p ON p.sort_id = s.id ORDER BY 1, 2', 'names that cannot be read: all is the same');
+
+#
 # a page of values that is lost
 #
 $local->safe_psql('postgres', q{INSERT INTO docs SELECT 'doc ' || i, repeat(md5(i::text), 3000), 0 FROM generate_series(1, 3) i});

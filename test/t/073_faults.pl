@@ -1,7 +1,8 @@
 # WHY: faults that one thinks of are those that the code was written for. So here they come by chance, in the middle of
 # whatever is going on: processes are killed, servers stopped at once, disks full, the line is cut or goes dead after any byte
-# of either direction, and all that under load. When it is quiet again both sides must be equal, and the remote must have
-# written each state that was pushed exactly once: a trigger there has taken it all down.
+# of either direction, and all that under load, while the remote refuses some of the rows, or refuses none. When it is quiet
+# again both sides must be equal, and the remote must have written each state that was pushed exactly once: a trigger there
+# has taken it all down.
 #
 # SYNCHRO_FAULTS=200 makes it long; SYNCHRO_SEED=n has the dice fall as before, but what they hit differs from run to run.
 use strict;
@@ -61,9 +62,23 @@ BEGIN
 	RETURN NULL;
 END
 $$;
+CREATE TABLE refusing AS SELECT true AS now;
+CREATE FUNCTION refuse_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+	r record := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+	IF r.v % 29 = 0 AND (SELECT now FROM public.refusing) THEN
+		RAISE EXCEPTION '% of % is refused', TG_OP, r.v;
+	END IF;
+	RETURN r;
+END
+$$;
 SQL
-$remote->safe_psql('postgres', "CREATE TRIGGER note_it AFTER INSERT OR UPDATE OR DELETE ON $_ FOR EACH ROW EXECUTE FUNCTION note_it()")
-  foreach 'parents', 'children', 'plain';
+foreach my $table ('parents', 'children', 'plain')
+{
+	$remote->safe_psql('postgres', "CREATE TRIGGER $_ FOR EACH ROW EXECUTE FUNCTION ${\ (split ' ')[0]}()")
+	  foreach "note_it AFTER INSERT OR UPDATE OR DELETE ON $table", "refuse_it BEFORE INSERT OR UPDATE OR DELETE ON $table";
+}
 
 # One transaction of a few steps, and then another. A step that fails, since there is no such row, say, is undone alone.
 $local->safe_psql('postgres', <<'SQL');
@@ -336,6 +351,22 @@ sub no_connections
 	return ('no connections for the role' . ($refused ? '' : ', which did not ask for one'), $refused);
 }
 
+# what is parked meanwhile is hit by the other faults, too
+sub refuse
+{
+	my ($now) = @_;
+
+	return ask($remote, "SET synchronous_commit = on; UPDATE refusing SET now = $now RETURNING now");
+}
+
+sub other_refusals
+{
+	my $parked = ask($local, 'SELECT count(*) FROM synchro.failures');
+	my $now = refuse('NOT now');
+
+	return ('some rows are refused ' . ($now eq 't' ? 'again' : "no more, of which $parked have been"), $now eq 't' || $parked =~ /^[1-9]/);
+}
+
 # what there is always, if only after a moment
 my %always = (
 	'pusher killed' => sub { kill_one($local, 'kill -9 of the pusher', $pusher) },
@@ -354,6 +385,7 @@ my %kinds = (
 	'line cut again' => sub { bad_line('cut') },
 	'line dark' => sub { bad_line('swallow') },
 	'late batch' => \&late_batch,
+	'other refusals' => \&other_refusals,
 	'caller killed' => \&kill_caller,
 	'no connections' => \&no_connections);
 
@@ -483,6 +515,10 @@ $stage = 'end of the load';
 waitpid $_, 0 foreach @loads;
 alarm 900;
 $stage = 'rest';
+wait_for($local, 'SELECT pending = 0 FROM synchro.remotes', "after $faults faults nothing waits but what is refused (seed $seed)")
+  or diagnose();
+note('refused at the end: ' . rows($local, q{SELECT string_agg(n || ' ' || operation || ' ' || sqlstate, ', ') FROM (SELECT count(*) AS n, operation, sqlstate FROM synchro.failures GROUP BY 2, 3) f}));
+refuse('false');
 wait_for($local, 'SELECT pending = 0 AND failed = 0 FROM synchro.remotes', "after $faults faults it comes to rest (seed $seed)")
   or diagnose();
 

@@ -155,6 +155,18 @@ sync($local, 'office') foreach 1 .. 2;
 is(failures(), '', 'pairs: both are exchanged when it is mended');
 same($local, $remote, $members, 'pairs: and all is the same');
 
+# its place was another one's, which is deleted
+$local->safe_psql('postgres', q{INSERT INTO users (name) VALUES ('u3'); INSERT INTO member SELECT id, g, 'c' || g FROM users, generate_series(1, 2) g WHERE name = 'u3'});
+sync($local, 'office');
+my $of_3 = q{SELECT g.name, m.role FROM member m JOIN users u ON u.id = m.user_id JOIN groups g ON g.id = m.group_id WHERE u.name = 'u3'};
+$local->safe_psql('postgres', q{BEGIN; DELETE FROM member WHERE role = 'c2'; UPDATE member SET group_id = 2, role = 'boss' WHERE role = 'c1'; COMMIT});
+sync($local, 'office');
+is(rows($remote, $of_3), 'g1|c1', 'pairs: the place of another one that is deleted: that one goes');
+$local->safe_psql('postgres', q{DELETE FROM member WHERE role = 'boss'});
+sync($local, 'office');
+is(failures(), '', 'pairs: nothing is refused any more');
+same($local, $remote, $members, 'pairs: and all is the same');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
