@@ -118,8 +118,8 @@ tables_of(FunctionCallInfo fcinfo, int n)
 
 /*
  * Compare one of all tables.  False if that cannot be done with it as it is, which
- * a notice has said: then the link is not to be used any more.  It may wait for an
- * answer, and has the table among its own.
+ * a notice has said, or it has been dropped: then the link is not to be used any more.
+ * It may wait for an answer, and has the table among its own.
  */
 static bool
 verify_or_leave_out(SynchroLink *link, Oid relid, SynchroDifferenceCallback callback, void *arg)
@@ -127,6 +127,8 @@ verify_or_leave_out(SynchroLink *link, Oid relid, SynchroDifferenceCallback call
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	char	   *schema;
+	char	   *name;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -148,11 +150,16 @@ verify_or_leave_out(SynchroLink *link, Oid relid, SynchroDifferenceCallback call
 	CurrentResourceOwner = owner;
 	if (error == NULL)
 		return true;
-	ereport(NOTICE,
-			(errmsg("table %s cannot be compared with remote \"%s\" and is left out",
-					quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), link->target->name),
-			 errdetail("The error is: %s.", error->message),
-			 error->hint != NULL ? errhint("%s", error->hint) : 0));
+
+	/* nothing locks the tables that are still to come: one may be gone by now */
+	schema = get_namespace_name(get_rel_namespace(relid));
+	name = get_rel_name(relid);
+	if (schema != NULL && name != NULL)
+		ereport(NOTICE,
+				(errmsg("table %s cannot be compared with remote \"%s\" and is left out",
+						quote_qualified_identifier(schema, name), link->target->name),
+				 errdetail("The error is: %s.", error->message),
+				 error->hint != NULL ? errhint("%s", error->hint) : 0));
 	FreeErrorData(error);
 	return false;
 }

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use IPC::Run;
 use SynchroTest;
 use Test::More;
 
@@ -89,6 +90,23 @@ $remote->safe_psql('postgres', q{UPDATE city SET code = NULL; UPDATE branch SET 
 verify(q{'office'});
 is($stdout, join("\n", 'branch|de, a, de, b|missing|', 'branch|de, a, de, c|extra|', 'city|Wien|different|{code}', 'path|a, b|different|{n}'), 'and what differs is found') or diag($stderr);
 is(rows($local, 'SELECT count(DISTINCT fingerprint), sum(rows) FROM synchro.manifest()'), '6|9', 'and have fingerprints');
+
+# a table that is dropped while the ones before it are compared
+my $holder = $remote->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE branch');
+foreach my $function ('verify', 'requeue')
+{
+	$local->safe_psql('postgres', q{SET client_min_messages = error; CREATE TABLE zoo (id int PRIMARY KEY); SELECT synchro.add_table('zoo')});
+	my $caller = IPC::Run::start([ 'psql', '-XAt', '-d', $local->connstr('postgres'), '-c', "SELECT count(*) > 0 FROM synchro.$function('office')" ], '<', \undef, '>', \my $out, '2>', \my $err);
+	wait_for($remote, q{SELECT count(*) = 1 FROM pg_locks WHERE relation = 'branch'::regclass AND NOT granted}, "$function() waits for a table of the remote");
+	$local->safe_psql('postgres', 'DROP TABLE zoo');
+	$holder->query_safe('COMMIT');
+	$caller->finish;
+	is($out, "t\n", "$function(): a table that is dropped meanwhile does not matter") or diag($err);
+	unlike($err, qr/NOTICE/, 'nor is it left out, as it is not watched any more');
+	$holder->query_safe('BEGIN; LOCK TABLE branch');
+}
+$holder->quit;
 
 # the connection is gone: that is no table's fault
 $remote->stop('fast');
