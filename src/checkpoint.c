@@ -400,12 +400,12 @@ synchro_position_of_peer(const pg_uuid_t *node, char **named)
  * under way, perhaps because of another call, is to notice that it has come too
  * late: so the attempted token is a new one each time.
  *
- * forget_names: also what rows were called when they were last pushed, and the
- * deletes that wait on the remote; else changes of names that are pending still
- * get there with the next batch.
+ * forget_names: also what rows were called when they were last pushed; else changes
+ * of names that are pending still get there with the next batch.  forget_refused:
+ * also what the remote has refused, and the deletes that wait there.
  */
 void
-synchro_position_rebase(const char *server, bool forget_references, bool forget_names)
+synchro_position_rebase(const char *server, bool forget_references, bool forget_names, bool forget_refused)
 {
 	SynchroSqlScope scope;
 	Oid			types[] = {TEXTOID, TEXTOID, BOOLOID, BOOLOID};
@@ -424,9 +424,13 @@ synchro_position_rebase(const char *server, bool forget_references, bool forget_
 					lengthof(types), types, values, NULL);
 	synchro_sql_run("DELETE FROM synchro.backlog WHERE server = $1::name", 1, types, values, NULL);
 	if (forget_names)
+		synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name", 1, types, values, NULL);
+	else if (forget_refused)
+		synchro_sql_run("UPDATE synchro.stalled SET snapshot = $2::pg_snapshot, next_attempt = clock_timestamp() WHERE server = $1::name",
+						2, types, values, NULL);
+	if (forget_refused)
 	{
 		synchro_sql_run("DELETE FROM synchro.parked WHERE server = $1::name", 1, types, values, NULL);
-		synchro_sql_run("DELETE FROM synchro.stalled WHERE server = $1::name", 1, types, values, NULL);
 		if (synchro_former_is_noted())
 			synchro_sql_run("UPDATE synchro.remote_state SET forget_deletes = true WHERE server = $1::name", 1, types, values, NULL);
 	}

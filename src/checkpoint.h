@@ -50,7 +50,7 @@ extern void synchro_position_acknowledge(const char *server, const char *token,
 extern void synchro_position_correct(const char *server, const SynchroPosition *position);
 extern void synchro_position_settle(const char *server, const char *token);
 extern void synchro_position_rebase(const char *server, bool forget_references,
-									bool forget_names);
+									bool forget_names, bool forget_refused);
 extern void synchro_position_skip(const char *server, const SynchroPosition *position,
 								  const char *snapshot, TimestampTz checkpoint);
 extern char *synchro_position_of_peer(const pg_uuid_t *node, char **named);

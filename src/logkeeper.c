@@ -139,7 +139,8 @@ read_positions(const char *but)
 	Datum		value = CStringGetTextDatum(but != NULL ? but : "");
 	uint64		n = synchro_sql_run("SELECT snapshot::text FROM synchro.remote_state WHERE server <> $1::name"
 									" UNION SELECT keys_snapshot::text FROM synchro.remote_state WHERE server <> $1::name"
-									" UNION SELECT snapshot::text FROM synchro.stalled",
+									" UNION SELECT snapshot::text FROM synchro.stalled"
+									" UNION SELECT keys_snapshot::text FROM synchro.stalled WHERE keys_snapshot IS NOT NULL",
 									1, &type, &value, NULL);
 
 	for (uint64 i = 0; i < n; i++)

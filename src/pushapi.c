@@ -116,7 +116,7 @@ synchro_reset(PG_FUNCTION_ARGS)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(cell, synchro_pushcall_targets(PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0))))
-		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references, true);
+		synchro_position_rebase(((SynchroTarget *) lfirst(cell))->name, !keep_references, true, true);
 	PopActiveSnapshot();
 	PG_RETURN_VOID();
 }
@@ -231,7 +231,9 @@ synchro_set_checkpoint(PG_FUNCTION_ARGS)
 	if (!TIMESTAMP_NOT_FINITE(at))
 		backlogger.at = at + synchro_clock_offset();
 	synchro_log_begin_latest();
-	synchro_position_rebase(target->name, false, at >= GetCurrentTimestamp());
+
+	/* now() is not past, though time has gone on since the transaction began */
+	synchro_position_rebase(target->name, false, at >= GetCurrentTimestamp(), at >= GetCurrentTransactionStartTimestamp());
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_log_scan(NULL, note_late_commit, &backlogger);
 	synchro_log_scan(NULL, add_to_backlog, &backlogger);

@@ -43,6 +43,8 @@ sub forgotten
 forgotten('a', q{SELECT synchro.reset('office', keep_references => true)}, 'reset()');
 is(rows($remote, 'SELECT count(*) FROM synchro_peer.reference'), 1, 'references are kept');
 forgotten('b', q{SELECT synchro.set_checkpoint('office', now() + interval '1 s')}, 'set_checkpoint()');
+forgotten('now', q{SELECT synchro.set_checkpoint('office', now())}, 'set_checkpoint() to now');
+forgotten('clock', q{SELECT synchro.set_checkpoint('office', clock_timestamp())}, 'set_checkpoint() by the clock');
 forgotten('c', q{SELECT synchro.reset('office', keep_references => true); SELECT synchro.confirm_node()}, 'reset(), and as another node');
 forgotten('d', q{SELECT synchro.confirm_node(); SELECT synchro.reset('office', keep_references => true)}, 'as another node, and reset()');
 
@@ -59,6 +61,23 @@ $local->safe_psql('postgres', "SELECT synchro.set_checkpoint('office', '$then')"
 $remote->safe_psql('postgres', 'TRUNCATE stranger');
 sync($local, 'office');
 same($local, $remote, 'SELECT code, v FROM item ORDER BY code', 'set_checkpoint() to the past forgets no delete');
+
+# a table that cannot be pushed: what is pending of it is skipped, but not what its rows are called now
+$local->safe_psql('postgres', q{INSERT INTO item (code) VALUES ('former')});
+sync($local, 'office');
+my $id = rows($remote, q{SELECT id FROM item WHERE code = 'former'});
+my $v = rows($remote, q{SELECT v FROM item WHERE code = 'stays'});
+$remote->safe_psql('postgres', 'REVOKE INSERT, UPDATE ON item FROM sync');
+$local->safe_psql('postgres', q{UPDATE item SET code = 'renamed' WHERE code = 'former'; UPDATE item SET v = -1 WHERE code = 'stays'});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, 'SELECT relation, sqlstate FROM synchro.failures'), 'item|42501', 'a table has stalled');
+$local->safe_psql('postgres', q{SELECT synchro.set_checkpoint('office', now())});
+$remote->safe_psql('postgres', 'GRANT INSERT, UPDATE ON item TO sync');
+$local->safe_psql('postgres', q{UPDATE item SET v = 8 WHERE code = 'renamed'});
+sync($local, 'office');
+is(rows($remote, q{SELECT id, code, v FROM item WHERE code IN ('former', 'renamed')}), "$id|renamed|8", 'its renamed row is the one that it was');
+is(rows($remote, q{SELECT v FROM item WHERE code = 'stays'}), $v, 'what was pending of it is not pushed');
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'and it is like any other');
 
 $_->stop('fast') foreach $local, $remote;
 done_testing();
