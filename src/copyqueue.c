@@ -11,7 +11,9 @@
  * copy_table() only ever adds a row, so a transaction of the user's that is
  * open for long is in no pusher's way: of several copies of one table the
  * latest counts, and the pusher removes the others.  If the table was to be emptied
- * first for one of these, it still is, with all that go with it.
+ * first for one of these, it still is, with all that go with it: also when the
+ * transaction in which that was asked commits late, and pieces of the latest copy are
+ * there already.  These go, too, and are pushed once more.
  *
  *-------------------------------------------------------------------------
  */
@@ -173,8 +175,9 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 		values[5] = CStringGetTextDatum(server);
 		values[6] = ObjectIdGetDatum(step->copy->relid);
 
-		/* first what a later call has taken the place of, lest it come back */
-		synchro_sql_run("WITH gone AS (DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1 RETURNING id, forgotten)"
+		/* first what a later call has taken the place of, lest it come back; but for the wish to empty the table, which has come since */
+		synchro_sql_run("WITH gone AS (DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1"
+						"  AND NOT empty RETURNING id, forgotten)"
 						" UPDATE synchro.copying c SET forgotten = g.forgotten"
 						" FROM (SELECT forgotten FROM gone WHERE forgotten IS NOT NULL ORDER BY id DESC LIMIT 1) g"
 						" WHERE c.id = $1 AND c.forgotten IS NULL",
@@ -191,7 +194,10 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 		const SynchroCopy *copy = lfirst(cell);
 
 		values[0] = Int64GetDatum(copy->id);
-		synchro_sql_run(copy->empty ? "UPDATE synchro.copying c SET empty = false FROM synchro.copying l"
+
+		/* what one has pushed that was not to empty the table itself is gone; nor does it know up to where the log is forgotten */
+		synchro_sql_run(copy->empty ? "UPDATE synchro.copying c SET empty = false, last_key = NULL, rows_done = 0, rows_sent = false,"
+						" until_key = CASE WHEN c.empty THEN c.until_key END FROM synchro.copying l"
 						" WHERE l.id = $1 AND c.server = l.server AND c.relation = l.relation AND c.id <= l.id" :
 						"DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
 	}

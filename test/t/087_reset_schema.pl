@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 'test/t';
+use IPC::Run;
 use Nodes;
 use SynchroTest;
 use Test::More;
@@ -248,6 +249,45 @@ $_->quit foreach $holder, $resetter;
 sync($local, 'office') foreach 1 .. 2;
 same($local, $remote, 'SELECT part, v FROM parts.t ORDER BY v', 'a row that is inserted meanwhile arrives, too');
 is(rows($remote, q{SELECT count(*) FROM parts.t WHERE v = 'meanwhile'}), 1, 'once');
+
+#
+# a hard reset whose transaction is open while a later copy of the table is made: what that has pushed is deleted, too
+#
+both($local, $remote, 'CREATE SCHEMA half; CREATE TABLE half.t (id int PRIMARY KEY, v int)');
+$remote->safe_psql('postgres', <<'SQL');
+GRANT USAGE ON SCHEMA half TO sync;
+GRANT ALL ON half.t TO sync;
+CREATE FUNCTION half.hold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_catalog.pg_advisory_xact_lock(1) WHERE NEW.id = 250;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER hold BEFORE INSERT ON half.t FOR EACH ROW EXECUTE FUNCTION half.hold();
+SQL
+$local->safe_psql('postgres', q{INSERT INTO half.t SELECT i, i FROM generate_series(1, 500) i; SET client_min_messages = error; SELECT synchro.add_schema('half')});
+foreach my $when ('while a piece is pushed', 'after some pieces')
+{
+	$remote->safe_psql('postgres', 'TRUNCATE half.t; INSERT INTO half.t VALUES (1000, 0)');
+	$holder = $remote->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(1)');
+	$resetter = $local->background_psql('postgres');
+	$resetter->query_safe(q{BEGIN; SELECT synchro.reset_schema('half', false, 'office', true)});
+	$local->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'half.t')});
+	my $caller = IPC::Run::start([ 'psql', '-XAt', '-d', $local->connstr('postgres'), '-c', q{SELECT inserted FROM synchro.synchronize('office')} ], '<', \undef, '>', \my $out, '2>', \my $err);
+	wait_for($remote, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$when: half of a copy is made");
+	$local->safe_psql('postgres', q{SELECT synchro.pause('office')});
+	$resetter->query_safe('COMMIT') if $when =~ /while/;
+	$holder->query_safe('SELECT pg_advisory_unlock(1)');
+	$caller->finish;
+	cmp_ok(rows($remote, 'SELECT count(*) FROM half.t WHERE id < 1000'), '<', 500, 'and no more') or diag($err);
+	$resetter->query_safe('COMMIT') if $when !~ /while/;
+	$_->quit foreach $holder, $resetter;
+	$local->safe_psql('postgres', q{SELECT synchro.resume('office')});
+	sync($local, 'office') foreach 1 .. 2;
+	is(rows($local, 'SELECT count(*) FROM synchro.copying'), 0, 'all is done');
+	same($local, $remote, 'SELECT * FROM half.t ORDER BY id', 'all rows are there, and no others');
+}
 
 #
 # a remote that is a node would send the deletes back
