@@ -13,7 +13,8 @@
  * latest counts, and the pusher removes the others.  If the table was to be emptied
  * first for one of these, it still is, with all that go with it: also when the
  * transaction in which that was asked commits late, and pieces of the latest copy are
- * there already.  These go, too, and are pushed once more.
+ * there already.  These go, too, and are pushed once more.  Not so where the remote
+ * is a node, which is not emptied: there a later copy takes the place of that.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,11 +30,16 @@
 #include "copyqueue.h"
 #include "localsql.h"
 
+/* does the remote of a row o log changes itself?  Then its tables are not emptied */
+#define IS_NODE \
+	"EXISTS (SELECT FROM synchro.remote_state s WHERE s.server = o.server AND s.node IS NOT NULL)"
+
 /* latest copies of tables that are watched still */
 #define COPIES_FROM \
 	" FROM synchro.copying c LEFT JOIN LATERAL (SELECT bool_or(o.empty) AS empty," \
 	"  (array_agg(o.forgotten ORDER BY o.id DESC) FILTER (WHERE o.forgotten IS NOT NULL))[1] AS forgotten" \
-	"  FROM synchro.copying o WHERE o.server = c.server AND o.relation = c.relation AND o.id < c.id) b ON true" \
+	"  FROM synchro.copying o WHERE o.server = c.server AND o.relation = c.relation AND o.id < c.id" \
+	"  AND NOT (o.empty AND " IS_NODE ")) b ON true" \
 	" WHERE c.server = $1::name" \
 	" AND NOT EXISTS (SELECT FROM synchro.copying n WHERE n.server = c.server AND n.relation = c.relation AND n.id > c.id)" \
 	" AND EXISTS (SELECT FROM synchro.watched w WHERE w.relation = c.relation)"
@@ -176,10 +182,10 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 		values[6] = ObjectIdGetDatum(step->copy->relid);
 
 		/* first what a later call has taken the place of, lest it come back; but for the wish to empty the table, which has come since */
-		synchro_sql_run("WITH gone AS (DELETE FROM synchro.copying WHERE server = $6::name AND relation = $7 AND id < $1"
-						"  AND NOT empty RETURNING id, forgotten)"
+		synchro_sql_run("WITH gone AS (DELETE FROM synchro.copying o WHERE server = $6::name AND relation = $7 AND id < $1"
+						"  AND (NOT empty OR " IS_NODE ") RETURNING id, empty, forgotten)"
 						" UPDATE synchro.copying c SET forgotten = g.forgotten"
-						" FROM (SELECT forgotten FROM gone WHERE forgotten IS NOT NULL ORDER BY id DESC LIMIT 1) g"
+						" FROM (SELECT forgotten FROM gone WHERE forgotten IS NOT NULL AND NOT empty ORDER BY id DESC LIMIT 1) g"
 						" WHERE c.id = $1 AND c.forgotten IS NULL",
 						lengthof(types), types, values, nulls);
 		synchro_sql_run(step->complete && !step->copy->delete_extra ?

@@ -294,9 +294,21 @@ foreach my $when ('while a piece is pushed', 'after some pieces')
 #
 my $node = synchro_node('node');
 $node->safe_psql('postgres', $schema);
-$node->safe_psql('postgres', 'CREATE EXTENSION synchro; CREATE ROLE sync LOGIN PASSWORD \'secret\'; SELECT synchro.allow_peer(\'sync\')');
-connect_remote($local, $node, name => 'node', peer => 'none', schemas => [ 'public', 'shop' ]);
+connect_remote($local, $node, name => 'node', schemas => [ 'public', 'shop' ]);
+$local->safe_psql('postgres', q{SELECT synchro.reset('node'); SELECT synchro.copy_table('node', relation) FROM synchro.tables WHERE relation::text LIKE 'shop.%'});
 sync($local, 'node');
+same($local, $node, $contents{$_}, "another remote has all: $_") foreach sort keys %contents;
+
+# it becomes one while a reset waits: then copies take the place of that, and deletes of before count
+$local->safe_psql('postgres', q{DELETE FROM shop.note WHERE said = 'note 30'; SELECT synchro.reset_schema('shop', false, 'node', true)});
+$node->safe_psql('postgres', q{CREATE EXTENSION synchro; SELECT synchro.allow_peer('sync'); UPDATE shop.rate SET v = -v; INSERT INTO shop.country (code) VALUES ('only there')});
+sync($local, 'node');
+like(rows($local, 'SELECT relation, message, hint FROM synchro.failures'), qr/^shop\.\w+\|tables of remote "node" cannot be emptied\|Run synchro\.copy_table\(\) for each table/, 'what has become a node is not emptied');
+$local->safe_psql('postgres', q{SELECT synchro.copy_table('node', relation, delete_extra => mode <> 'reference') FROM synchro.tables WHERE relation::text LIKE 'shop.%'});
+sync($local, 'node') foreach 1 .. 2;
+is(rows($local, 'SELECT count(*) FROM synchro.failures') . rows($local, 'SELECT count(*) FROM synchro.copying'), '00', 'what the hint says takes its place');
+same($local, $node, $contents{$_}, "the node has all: $_") foreach sort keys %contents;
+is(rows($node, q{SELECT count(*) FROM shop.country WHERE code = 'only there'}), 0, 'and no more');
 refused(q{SELECT synchro.reset_schema('shop', false, 'node', true)}, qr/0A000: tables of remote "node" cannot be emptied.*HINT:  Run synchro\.copy_table/s,
 	'a hard reset of a node is refused');
 
