@@ -27,8 +27,9 @@
  * Rows of other tables that refer to those of emptied ones would be deleted with
  * them, or lose what they refer to, if their foreign keys say so.  All rows go, so
  * whatever refers to any does.  A partitioned table's foreign keys are its
- * partitions', too, and only these have rows.  What is referred to is locked
- * before it is looked at, lest somebody adds a row until the delete.
+ * partitions', too, and only these have rows.  One that is not enforced does nothing.
+ * What is referred to is locked before it is looked at, lest somebody adds a row
+ * until the delete.
  */
 static const char *const define_spare =
 "CREATE OR REPLACE FUNCTION pg_temp.synchro_spare(emptied oid[]) RETURNS void LANGUAGE plpgsql"
@@ -43,6 +44,7 @@ static const char *const define_spare =
 "  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid"
 "  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)"
 "  WHERE k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') AND c.relkind = 'r' AND k.confrelid = ANY (emptied) AND k.conrelid <> ALL (emptied)"
+"   AND coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true)"
 "  GROUP BY k.oid, p.oid ORDER BY k.oid"
 " LOOP"
 "  IF NOT fk.readable THEN"

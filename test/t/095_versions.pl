@@ -77,6 +77,21 @@ SQL
 	same($local, $remote, 'SELECT c.name, p.name FROM loose_child c JOIN loose_parent p ON p.id = c.parent_id', 'child and parent');
 };
 
+subtest 'a foreign key that is not enforced keeps no table from being emptied' => sub {
+	plan skip_all => 'since PostgreSQL 18' if $version < 18;
+	both($local, $remote, 'CREATE SCHEMA spare; CREATE TABLE spare.t (name text PRIMARY KEY)');
+	$remote->safe_psql('postgres', q{GRANT USAGE ON SCHEMA spare TO sync; GRANT ALL ON spare.t TO sync;
+		CREATE TABLE spare.stranger (name text REFERENCES spare.t ON DELETE CASCADE NOT ENFORCED); INSERT INTO spare.stranger VALUES ('a')});
+	$local->safe_psql('postgres', q{SELECT synchro.add_schema('spare'); INSERT INTO spare.t VALUES ('a')});
+	sync($local, 'office');
+	$remote->safe_psql('postgres', q{INSERT INTO spare.t VALUES ('only there')});
+	$local->safe_psql('postgres', q{SELECT synchro.reset_schema('spare', false, 'office', true)});
+	sync($local, 'office');
+	is(rows($local, q{SELECT message FROM synchro.failures}), '', 'nothing has failed');
+	same($local, $remote, 'SELECT * FROM spare.t', 'the table is emptied and copied');
+	is(rows($remote, 'SELECT count(*) FROM spare.stranger'), 1, 'and no row has gone along');
+};
+
 subtest 'keys without overlaps' => sub {
 	plan skip_all => 'since PostgreSQL 18' if $version < 18;
 	both($local, $remote, <<'SQL');
