@@ -14,6 +14,7 @@
 
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "applysql.h"
 #include "localsql.h"
@@ -178,10 +179,21 @@ find_full_table(SynchroPass *pass)
 }
 
 /*
+ * Has a statement taken as long as it may?  Then to try which table is to blame
+ * would take that time again for each of them, with their rows locked.
+ */
+static bool
+took_too_long(const SynchroRemoteError *error)
+{
+	return strcmp(error->sqlstate, "57014") == 0;
+}
+
+/*
  * Name a table as the one that an error is about, and describe it for that.
+ * since: when was begun what has failed?
  */
 static const SynchroTable *
-suspect_table(SynchroPass *pass, Oid relid)
+suspect_table(SynchroPass *pass, Oid relid, TimestampTz since)
 {
 	const SynchroTable *table;
 
@@ -189,7 +201,7 @@ suspect_table(SynchroPass *pass, Oid relid)
 	table = synchro_table_copy(synchro_table_get(relid, false), pass->context);
 	synchro_local_commit();
 	MemoryContextSwitchTo(pass->batch_context);
-	synchro_suspect(relid);
+	synchro_suspect_slow(relid, since);
 	return table;
 }
 
@@ -203,6 +215,7 @@ empty_tables(SynchroPass *pass)
 {
 	SynchroRemoteError *error;
 	const SynchroTable *table;
+	TimestampTz began = GetCurrentTimestamp();
 	Oid			relid;
 
 	if (pass->link->peer_node != NULL)
@@ -217,12 +230,14 @@ empty_tables(SynchroPass *pass)
 	error = synchro_pass_push(pass, emptying_batch(pass, pass->extras), false);
 	if (error == NULL)
 		return;
-	relid = find_full_table(pass);
-	table = suspect_table(pass, OidIsValid(relid) ? relid : ((SynchroCopy *) linitial(pass->extras))->relid);
+	relid = took_too_long(error) ? InvalidOid : find_full_table(pass);
+	table = suspect_table(pass, OidIsValid(relid) ? relid : ((SynchroCopy *) linitial(pass->extras))->relid, began);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table %s of remote \"%s\" cannot be emptied: %s", table->qualified, pass->link->target->name, error->message),
 			 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
+			 took_too_long(error) ?
+			 errhint("See who holds locks there on this table, or another one that is emptied with it; or raise synchro.statement_timeout.") :
 			 errhint("Delete there what is in the way.")));
 }
 
@@ -243,11 +258,11 @@ extras_batch(SynchroPass *pass, List *copies)
  * none does now, the first.
  */
 static Oid
-find_unclear_table(SynchroPass *pass)
+find_unclear_table(SynchroPass *pass, const SynchroRemoteError *error)
 {
 	ListCell   *cell;
 
-	foreach(cell, list_length(pass->extras) > 1 ? pass->extras : NIL)
+	foreach(cell, list_length(pass->extras) > 1 && !took_too_long(error) ? pass->extras : NIL)
 		if (synchro_pass_try(pass, extras_batch(pass, list_make1(lfirst(cell))), false) != NULL)
 			return ((SynchroCopy *) lfirst(cell))->relid;
 	return ((SynchroCopy *) linitial(pass->extras))->relid;
@@ -263,6 +278,7 @@ find_unclear_table(SynchroPass *pass)
 static void
 find_extras(SynchroPass *pass)
 {
+	TimestampTz began = GetCurrentTimestamp();
 	SynchroRemoteError *error = synchro_pass_push(pass, extras_batch(pass, pass->extras), false);
 	List	   *ambiguous;
 	const SynchroTable *table;
@@ -284,7 +300,7 @@ find_extras(SynchroPass *pass)
 	}
 	if (pass->changes->nkeys == 0 && pass->changes->nolds == 0)
 	{
-		table = suspect_table(pass, find_unclear_table(pass));
+		table = suspect_table(pass, find_unclear_table(pass, error), began);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("rows of table %s on remote \"%s\" that are not here cannot be looked for: %s",

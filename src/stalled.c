@@ -34,6 +34,7 @@
 #include "stalled.h"
 
 static Oid	suspect = InvalidOid;
+static TimestampTz suspect_since = 0;	/* what is tried again began then; 0: it is quick */
 
 /*
  * Name the table that an error from now on would be about; InvalidOid: none.
@@ -42,6 +43,18 @@ void
 synchro_suspect(Oid relid)
 {
 	suspect = relid;
+	suspect_since = 0;
+}
+
+/*
+ * The same, where all other tables have been kept waiting since then.  They are to
+ * have as much time for themselves until that is tried again.
+ */
+void
+synchro_suspect_slow(Oid relid, TimestampTz since)
+{
+	suspect = relid;
+	suspect_since = since;
 }
 
 /*
@@ -212,7 +225,7 @@ void
 synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error)
 {
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	const char *hint = error->hint;
@@ -229,13 +242,16 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 	nulls[5] = hint[0] == '\0';
 	values[5] = CStringGetTextDatum(hint);
 	values[6] = Int32GetDatum(synchro_retry_max_interval);
+	nulls[7] = suspect_since == 0;
+	values[7] = TimestampTzGetDatum(suspect_since);
+	suspect_since = 0;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.stalled AS s (server, relation, snapshot, sqlstate, message, detail, hint, next_attempt)"
-					" SELECT server, $2, snapshot, $3, $4, $5, $6, clock_timestamp() + least(1, $7) * interval '1 s'"
+					" SELECT server, $2, snapshot, $3, $4, $5, $6, clock_timestamp() + greatest(least(1, $7) * interval '1 s', clock_timestamp() - $8)"
 					" FROM synchro.remote_state WHERE server = $1::name"
 					" ON CONFLICT (server, relation) DO UPDATE SET sqlstate = $3, message = $4, detail = $5, hint = $6,"
 					" attempts = s.attempts + 1, next_attempt = clock_timestamp()"
-					" + least(power(2, least(s.attempts, 30)), $7) * (0.8 + 0.4 * random()) * interval '1 s'",
+					" + greatest(least(power(2, least(s.attempts, 30)), $7) * (0.8 + 0.4 * random()) * interval '1 s', clock_timestamp() - $8)",
 					lengthof(types), types, values, nulls);
 	synchro_sql_close(&scope);
 }

@@ -27,6 +27,7 @@ typedef struct SynchroStalled
 #define SYNCHRO_CAPTURE_HINT	"Run synchro.alter_table(%s), which renews it. Rows that were changed meanwhile are pushed when they change again."
 
 extern void synchro_suspect(Oid relid);
+extern void synchro_suspect_slow(Oid relid, TimestampTz since);
 extern Oid	synchro_suspected(void);
 extern void synchro_suspect_keyless(const SynchroTable *table, Oid relid);
 extern Oid	synchro_suspect_take(int sqlerrcode);

@@ -6,6 +6,7 @@ use warnings;
 use lib 'test/t';
 use IPC::Run;
 use Nodes;
+use PostgreSQL::Test::Utils;
 use SynchroTest;
 use Test::More;
 
@@ -225,6 +226,27 @@ $remote->safe_psql('postgres', 'ALTER ROLE sync RESET lock_timeout');
 sync($local, 'office') foreach 1 .. 2;
 is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'it is when the lock is gone');
 all_same('unlocked');
+
+# which takes as long as a statement may: that is waited for once, and the others have as much time for themselves
+$local->append_conf('postgresql.conf', 'synchro.statement_timeout = 2s');
+$local->reload;
+$locker = $remote->background_psql('postgres');
+$locker->query_safe(q{BEGIN; UPDATE shop.country SET code = code WHERE code = 'C2'});
+my $log = -s $remote->logfile;
+my $before = rows($local, 'SELECT clock_timestamp()');
+$local->safe_psql('postgres', q{SELECT synchro.reset_schema('shop', false, 'office', true); UPDATE other SET v = v + 1});
+sync($local, 'office');
+like(rows($local, 'SELECT relation, sqlstate, message, hint FROM synchro.failures'), qr/^shop\.\w+\|55000\|table shop\.\w+ of remote "office" cannot be emptied: .*statement timeout\|See who holds locks there/,
+	'it is not emptied either where the time for a statement is over');
+is(() = slurp_file($remote->logfile, $log) =~ /canceling statement due to statement timeout/g, 1, 'which is waited for once');
+is(rows($local, "SELECT next_attempt >= '$before'::timestamptz + interval '4 s' FROM synchro.failures"), 't', 'and not again before others have had as much time');
+same($local, $remote, 'SELECT v FROM other', 'others go on');
+$locker->quit;
+$local->append_conf('postgresql.conf', 'synchro.statement_timeout = 10min');
+$local->reload;
+sync($local, 'office') foreach 1 .. 2;
+is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'when the lock is gone it is');
+all_same('unlocked again');
 
 #
 # a hard reset locks a table, but not its partitions: what is written to one of them while rows are counted is no part of the copy
