@@ -15,25 +15,14 @@
 #include "stalled.h"
 
 /*
- * Does the table wait, and its deletes with it?
- */
-static bool
-has_stalled(const SynchroBatch *batch, const SynchroLinkTable *lt)
-{
-	const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lt->table->relid);
-
-	return stalled != NULL && !stalled->due;
-}
-
-/*
- * Of tables that refer to each other in a circle, or of one, those of which
- * anything is to be deleted, by the pass's last batch.  No other is to be touched: that
+ * Carry out the deletes of tables that refer to each other in a circle, or of one, in the
+ * pass's last batch.  No table of which nothing is to be deleted is to be touched: that
  * would need the right to delete from it.
  */
-static List *
-with_deletes(const SynchroBatch *batch, const List *component)
+static void
+append_final_deletes(const SynchroBatch *batch, StringInfo sql, const List *component, bool leftovers)
 {
-	List	   *result = NIL;
+	List	   *tables = NIL;
 	const ListCell *cell;
 	const ListCell *other;
 
@@ -44,10 +33,14 @@ with_deletes(const SynchroBatch *batch, const List *component)
 
 		foreach(other, batch->link->leftovers)
 			deletes |= strcmp(lfirst(other), lt->table->qualified) == 0;
-		if (deletes && lt->table->watched && !has_stalled(batch, lt))
-			result = lappend(result, lt);
+		if (deletes && lt->table->watched && !synchro_stalled_waits(batch->stalled, lt->table->relid))
+			tables = lappend(tables, lt);
 	}
-	return result;
+	if (tables == NIL)
+		return;
+	synchro_sql_guard(sql, batch->guarded);
+	synchro_sql_delete(sql, batch->link, tables, leftovers);
+	synchro_sql_check_guard(sql, batch->guarded);
 }
 
 /*
@@ -93,13 +86,8 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 		if (link->preview != NULL && final && !batch->apart)
 			foreach(cell, component)
 				synchro_sql_preview_deletes(sql, link, lfirst(cell), leftovers);
-		component = final && !batch->apart ? with_deletes(batch, component) : NIL;
-		if (component != NIL)
-		{
-			synchro_sql_guard(sql, batch->guarded);
-			synchro_sql_delete(sql, link, component, leftovers);
-			synchro_sql_check_guard(sql, batch->guarded);
-		}
+		if (final && !batch->apart)
+			append_final_deletes(batch, sql, component, leftovers);
 	}
 	if (leftovers && !batch->apart)
 		foreach(cell, link->leftovers)
@@ -127,7 +115,7 @@ append_deletes_apart(SynchroBatch *batch, StringInfo sql, List *components)
 		{
 			const SynchroLinkTable *lt = lfirst(cell);
 
-			if (!lt->table->watched || has_stalled(batch, lt))
+			if (!lt->table->watched || synchro_stalled_waits(batch->stalled, lt->table->relid))
 				continue;
 			watched = lappend(watched, lfirst(cell));
 			batch->kept = lappend(batch->kept, pstrdup(lt->table->qualified));

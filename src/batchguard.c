@@ -91,9 +91,8 @@ synchro_batch_guarded_tables(const SynchroBatch *batch)
 	foreach(cell, tables)
 	{
 		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
-		const SynchroStalled *stalled = synchro_stalled_find(batch->stalled, lfirst_oid(cell));
 
-		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && (stalled == NULL || stalled->due) &&
+		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && !synchro_stalled_waits(batch->stalled, table->relid) &&
 			synchro_batch_goes_along(table->relid, deleted))
 			result = lappend_oid(result, table->relid);
 	}

@@ -25,8 +25,6 @@
 
 #include "applysql.h"
 
-#define REFUSED	"a row of table %s, of which a change has not arrived, still refers to it, and would go along or lose that"
-
 /*
  * Append an expression: what a row of alias x refers to, as text.
  */
@@ -69,19 +67,27 @@ append_rows(StringInfo sql, const SynchroGuarded *guarded)
 }
 
 /*
- * Append a query, from its FROM on, that has a row if one that was noted has gone along.
+ * Append statements that look whether any that was noted has gone along.  verb: SELECT,
+ * or PERFORM where PL/pgSQL runs them.
  */
 static void
-append_lost(StringInfo sql, const SynchroGuarded *guarded)
+append_checks(StringInfo sql, const char *verb, const List *guarded)
 {
-	const SynchroLinkTable *lt = guarded->lt;
+	const ListCell *cell;
 
-	appendStringInfo(sql, "FROM pg_temp.synchro_waiting w LEFT JOIN LATERAL (SELECT true AS here FROM %s x"
-					 " WHERE x.tableoid = w.part AND x.ctid = w.place LIMIT 1) y ON true WHERE w.number = %d AND y.here " SYNCHRO_SQL_IS_NULL
-					 " AND NOT EXISTS (SELECT FROM (",
-					 lt->remote->rows, lt->number);
-	append_rows(sql, guarded);
-	appendStringInfoString(sql, ") z WHERE z.identity = w.identity AND z.refers = w.refers) LIMIT 1");
+	foreach(cell, guarded)
+	{
+		const SynchroLinkTable *lt = ((SynchroGuarded *) lfirst(cell))->lt;
+
+		appendStringInfo(sql, "%s pg_temp.synchro_raise('23503', %s, '') FROM pg_temp.synchro_waiting w LEFT JOIN LATERAL"
+						 " (SELECT true AS here FROM %s x WHERE x.tableoid = w.part AND x.ctid = w.place LIMIT 1) y ON true"
+						 " WHERE w.number = %d AND y.here " SYNCHRO_SQL_IS_NULL " AND NOT EXISTS (SELECT FROM (",
+						 verb,
+						 quote_literal_cstr(psprintf("a row of table %s, of which a change has not arrived, still refers to it, and would go along or lose that", lt->table->qualified)),
+						 lt->remote->rows, lt->number);
+		append_rows(sql, lfirst(cell));
+		appendStringInfoString(sql, ") z WHERE z.identity = w.identity AND z.refers = w.refers) LIMIT 1;");
+	}
 }
 
 /*
@@ -121,15 +127,7 @@ synchro_sql_guard(StringInfo sql, List *guarded)
 void
 synchro_sql_check_guard(StringInfo sql, List *guarded)
 {
-	ListCell   *cell;
-
-	foreach(cell, guarded)
-	{
-		appendStringInfo(sql, "SELECT pg_temp.synchro_raise('23503', %s, '') ",
-						 quote_literal_cstr(psprintf(REFUSED, ((SynchroGuarded *) lfirst(cell))->lt->table->qualified)));
-		append_lost(sql, lfirst(cell));
-		appendStringInfoChar(sql, ';');
-	}
+	append_checks(sql, "SELECT", guarded);
 }
 
 /*
@@ -139,19 +137,11 @@ void
 synchro_sql_define_check(StringInfo sql, List *guarded)
 {
 	StringInfoData body;
-	ListCell   *cell;
 
+	if (guarded == NIL)
+		return;
 	initStringInfo(&body);
-	appendStringInfoString(&body, "BEGIN");
-	foreach(cell, guarded)
-	{
-		appendStringInfo(&body, " PERFORM pg_temp.synchro_raise('23503', %s, '') ",
-						 quote_literal_cstr(psprintf(REFUSED, ((SynchroGuarded *) lfirst(cell))->lt->table->qualified)));
-		append_lost(&body, lfirst(cell));
-		appendStringInfoChar(&body, ';');
-	}
-	appendStringInfoString(&body, " END");
-	if (guarded != NIL)
-		appendStringInfo(sql, "CREATE OR REPLACE FUNCTION pg_temp.synchro_guard() RETURNS void LANGUAGE plpgsql AS %s;",
-						 quote_literal_cstr(body.data));
+	append_checks(&body, "PERFORM", guarded);
+	appendStringInfo(sql, "CREATE OR REPLACE FUNCTION pg_temp.synchro_guard() RETURNS void LANGUAGE plpgsql AS %s;",
+					 quote_literal_cstr(psprintf("BEGIN %s END", body.data)));
 }

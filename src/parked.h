@@ -89,7 +89,10 @@ typedef struct SynchroUndeleted
 	char	   *constraints;
 } SynchroUndeleted;
 
-extern SynchroParkedSet *synchro_parked_load(const char *server, bool all_due);
+/* in parkedset.c */
+extern char *synchro_parked_row(Oid relid, char **identity, int nidentity);
+extern SynchroParkedSet *synchro_parked_create(const char *server);
+extern void synchro_parked_remember(SynchroParkedSet *set, const SynchroParked *parked);
 extern SynchroParked *synchro_parked_find(const SynchroParkedSet *set, Oid relid,
 										  char **identity, int nidentity);
 extern SynchroParked *synchro_parked_find_key(const SynchroParkedSet *set, const SynchroTable *table, SynchroBytes identity);
@@ -102,13 +105,18 @@ extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTabl
 extern List *synchro_parked_tables(const SynchroParkedSet *set);
 extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed);
 extern List *synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table);
-extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
-extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);
 extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
+
+/* in parked.c */
+extern SynchroParkedSet *synchro_parked_load(const char *server, bool all_due);
+extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
+extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);
-extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
 extern TimestampTz synchro_parked_next(const char *server, TimestampTz since);
+
+/* in parkeddeletes.c */
+extern void synchro_parked_put_deletes(SynchroParkedSet *set, List *tables, List *undeleted);
 
 #endif							/* SYNCHRO_PARKED_H */

@@ -22,14 +22,6 @@
 #include "settings.h"
 #include "stalled.h"
 
-static bool
-is_left_out(const SynchroPass *pass, Oid relid)
-{
-	const SynchroStalled *stalled = synchro_stalled_find(pass->stalled, relid);
-
-	return stalled != NULL && !stalled->due;
-}
-
 /*
  * Can anything be done for a copy at present?
  *
@@ -42,10 +34,10 @@ is_runnable(const SynchroPass *pass, const SynchroCopy *copy)
 	const SynchroTable *table = synchro_table_get(copy->relid, true);
 	ListCell   *cell;
 
-	if (is_left_out(pass, copy->relid) || table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
+	if (synchro_stalled_waits(pass->stalled, copy->relid) || table == NULL || !table->watched || table->mode == SYNCHRO_MODE_NONE)
 		return false;
 	foreach(cell, copy->rows_sent ? synchro_table_with_names(list_make1_oid(copy->relid)) : NIL)
-		if (is_left_out(pass, lfirst_oid(cell)))
+		if (synchro_stalled_waits(pass->stalled, lfirst_oid(cell)))
 			return false;
 	return true;
 }

@@ -51,12 +51,8 @@ synchro_pass_leave_out_leftovers(SynchroPass *pass)
 		return;
 	synchro_local_begin("synchro: looking at what has stalled");
 	foreach(cell, pass->link->leftovers)
-	{
-		SynchroStalled *stalled = synchro_stalled_find(pass->stalled, synchro_table_by_name(lfirst(cell)));
-
-		if (stalled != NULL && !stalled->due)
+		if (synchro_stalled_waits(pass->stalled, synchro_table_by_name(lfirst(cell))))
 			pass->link->leftovers = foreach_delete_current(pass->link->leftovers, cell);
-	}
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);
 }

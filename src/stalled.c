@@ -189,6 +189,17 @@ synchro_stalled_find(List *stalled, Oid relid)
 }
 
 /*
+ * Has a table stalled that is not to be tried in this pass?
+ */
+bool
+synchro_stalled_waits(List *stalled, Oid relid)
+{
+	const SynchroStalled *found = synchro_stalled_find(stalled, relid);
+
+	return found != NULL && !found->due;
+}
+
+/*
  * Is any of them to be tried?
  */
 bool

@@ -34,6 +34,7 @@ extern Oid	synchro_suspect_take(int sqlerrcode);
 
 extern List *synchro_stalled_load(const char *server, bool all_due, const List *tried, const char *keys_snapshot);
 extern SynchroStalled *synchro_stalled_find(List *stalled, Oid relid);
+extern bool synchro_stalled_waits(List *stalled, Oid relid);
 extern bool synchro_stalled_any_due(const List *stalled);
 extern List *synchro_stalled_waiting(const List *stalled);
 extern void synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *error);

@@ -123,7 +123,8 @@ divide_waiting(SynchroBatch *batch, List *rows, int first, int count, List **rea
 	any = try_reading(synchro_batch_read_waiting, batch) != NULL;
 	set_unreadable(rows, first, count, true);
 	if (!any)
-		*readable = list_concat(*readable, list_copy_tail(list_truncate(list_copy(rows), first + count), first));
+		for (int i = first; i < first + count; i++)
+			*readable = lappend(*readable, list_nth(rows, i));
 	else if (count > 1)
 	{
 		(void) divide_waiting(batch, rows, first, count / 2, readable);

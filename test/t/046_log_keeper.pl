@@ -29,7 +29,8 @@ my $from = -s $local->logfile;
 
 $remote->stop('fast');
 $local->safe_psql('postgres', 'UPDATE t SET n = 1 WHERE id = 1');
-$local->wait_for_log(qr/temporary file size exceeds temp_file_limit/, $from);
+# since 18 with quotes
+$local->wait_for_log(qr/temporary file size exceeds (?:temp_file_limit|"temp_file_limit")/, $from);
 wait_for($local, 'SELECT attempts > 3 FROM synchro.remotes', 'it tries to push meanwhile');
 like(rows($local, 'SELECT last_error FROM synchro.remotes'), qr/could not connect/, 'what is shown is why it cannot');
 
