@@ -166,13 +166,10 @@ static const char *const probes_here[] = {
 	" AND g.tgenabled IS DISTINCT FROM 'A' ORDER BY x.relid, g.tgenabled IS NOT DISTINCT FROM 'O', g.tgenabled IS NOT NULL, q.trigger",
 
 	/* not the table that was watched but one that has its name now, be it watched by itself or as a partition */
-	HERE "SELECT 'error', c.oid, format('table %s is not watched, but one that had its name was', o.name),"
-	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("o.name", "d.natural_key", "d.skip", "d.allow_many") ","
-	"  " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', o.name)") "), true"
-	" FROM synchro.dropped d JOIN pg_namespace n ON n.nspname = d.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.name"
-	" CROSS JOIN LATERAL (SELECT format('%I.%I', d.schema, d.name) AS name) o"
-	" WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM synchro.watched w"
-	"  WHERE w.relation = c.oid OR w.relation IN (SELECT relid FROM pg_partition_ancestors(c.oid)))",
+	HERE "SELECT 'error', u.relation, u.problem,"
+	" format(E'SELECT %s;\\n%s', " SYNCHRO_ADD_TABLE_CALL("u.name", "u.natural_key", "u.skip", "u.allow_many") ","
+	"  " IN_COMMENT("format('-- or, if it is not to be: SELECT synchro.remove_table(%L);', u.name)") "), true"
+	" FROM synchro.unwatched u",
 
 	/*
 	 * Watched once, by its trigger, and not any more: where a restored dump lacks one table, none of the registry is there.  What

@@ -277,6 +277,51 @@ CREATE TABLE synchro.dropped (
 COMMENT ON TABLE synchro.dropped IS 'how tables were watched under names that they lost when they were dropped or renamed: check() tells which tables have these now and are not watched';
 
 --
+-- Another table that has such a name now is as one that has stalled, for every remote: only the owner's word has it watched
+--
+CREATE VIEW synchro.unwatched AS
+	SELECT c.oid AS relation, o.name, d.natural_key, d.skip, d.allow_many, d.dropped_at,
+		   pg_catalog.format('table %s is not watched, but one that had its name was', o.name) COLLATE pg_catalog."default" AS problem
+	FROM synchro.dropped d
+		 JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) d.schema
+		 JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) d.name
+		 CROSS JOIN LATERAL (SELECT pg_catalog.format('%I.%I', d.schema, d.name) AS name) o
+	WHERE (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.relkind OPERATOR(pg_catalog.=) 'p')
+		  AND NOT EXISTS (SELECT FROM synchro.watched w
+						  WHERE w.relation OPERATOR(pg_catalog.=) c.oid
+								OR w.relation OPERATOR(pg_catalog.=) ANY (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a));
+COMMENT ON VIEW synchro.unwatched IS 'tables that are not watched, and have the name of one that was: how that was watched, and until when';
+
+CREATE OR REPLACE VIEW synchro.failures WITH (security_barrier) AS
+	SELECT f.id, f.changed_at, f.origin, f.remote, f.relation::regclass AS relation, f.key, f.operation, f.sqlstate, f.message,
+		   f.constraint_name, f.attempts, f.first_failed, f.next_attempt, f.detail, f.hint
+	FROM (SELECT p.id, p.changed_at, p.origin, p.server AS remote, p.relation, p.key, p.operation, p.sqlstate, p.message,
+				 p.constraint_name, p.attempts, p.first_failed, p.next_attempt, p.detail, p.hint
+		  FROM synchro.parked p
+		  UNION ALL
+		  SELECT NULL, NULL, NULL, s.server, s.relation, NULL, 'all', s.sqlstate, s.message,
+				 NULL, s.attempts, s.first_failed, s.next_attempt, s.detail, s.hint
+		  FROM synchro.stalled s
+		  UNION ALL
+		  SELECT NULL, NULL, NULL, r.server, u.relation, NULL, 'all', '55000', u.problem,
+				 NULL, 0, u.dropped_at, NULL,
+				 'That one was dropped, renamed or moved to another schema. Nothing of this one is pushed.',
+				 'SELECT problem, fix FROM synchro.check() has the call that watches this one, and the one that says it is not to be.'
+		  FROM synchro.unwatched u CROSS JOIN synchro.remote r) f
+	WHERE COALESCE(pg_catalog.has_table_privilege(f.relation, 'SELECT') AND NOT pg_catalog.row_security_active(f.relation),
+				   (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER));
+
+CREATE OR REPLACE VIEW synchro.remotes AS
+	SELECT p.remote, p.state, p.pending, p.lag, s.checkpoint, s.last_success, p.last_error, p.last_error_at,
+		   p.attempts, p.next_attempt, s.inserted, s.updated, s.deleted, s.skipped,
+		   (SELECT pg_catalog.count(*) FROM synchro.parked f WHERE f.server OPERATOR(pg_catalog.=) p.remote) OPERATOR(pg_catalog.+)
+		   (SELECT pg_catalog.count(*) FROM synchro.stalled f WHERE f.server OPERATOR(pg_catalog.=) p.remote) OPERATOR(pg_catalog.+)
+		   (SELECT pg_catalog.count(*) FROM synchro.unwatched) AS failed, p.worker_pid,
+		   s.clock_offset OPERATOR(pg_catalog.*) '1 microsecond'::interval AS clock_offset
+	FROM synchro.pusher_status() p
+		 LEFT JOIN synchro.remote_state s ON s.server OPERATOR(pg_catalog.=) p.remote;
+
+--
 -- Remotes that are met as another node
 --
 CREATE TABLE synchro.former_contact (

@@ -391,6 +391,10 @@ settled('dropped here');
 is(rows($local, q{SELECT count(*) FROM synchro.tables WHERE relation::text LIKE '%flat' OR relation::text ~ '^[0-9]+$'}), '0', 'dropped here: it is not watched any more');
 here(q{CREATE TABLE flat (id serial PRIMARY KEY, label text, n int); INSERT INTO flat (label, n) VALUES ('early', 1), ('early', 2)});
 others_go_on('made again here, and not watched as yet');
+is(rows($local, q{SELECT remote, relation, key, operation, sqlstate, message, attempts, hint FROM synchro.failures}),
+	'office|flat||all|55000|table public.flat is not watched, but one that had its name was|0|'
+	. 'SELECT problem, fix FROM synchro.check() has the call that watches this one, and the one that says it is not to be.', 'made again here: a failure says why nothing of it is pushed');
+is(rows($local, 'SELECT failed FROM synchro.remotes'), '1', 'made again here: it counts as failed');
 is(rows($local, q{SELECT severity, relation, split_part(fix, E'\n', 1) FROM synchro.check() WHERE problem LIKE '%is not watched%'}),
 	q{error|flat|SELECT synchro.add_table('public.flat');}, 'made again here: check() says so');
 here(q{SELECT synchro.add_table('flat'); UPDATE flat SET n = n + 10; INSERT INTO flat (label, n) VALUES ('late', 3)});
