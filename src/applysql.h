@@ -56,7 +56,7 @@
 typedef struct SynchroGuarded
 {
 	SynchroLinkTable *lt;
-	char	   *rows;			/* their identities, as SQL for a list of VALUES */
+	char	   *rows;			/* their identities: a query of columns as they are staged */
 } SynchroGuarded;
 
 /* in valuessql.c */

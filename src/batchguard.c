@@ -12,7 +12,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
 #include "applysql.h"
@@ -48,13 +51,20 @@ synchro_batch_deleted_tables(const SynchroBatch *batch)
 static bool
 refers_to_any(Oid relid, const List *deleted, List **seen)
 {
-	const SynchroTable *table = synchro_table_get(relid, true);
+	const SynchroTable *table;
+	List	   *parents = NIL;
+	ListCell   *cell;
 
-	if (table == NULL || list_member_oid(*seen, relid))
+	if (list_member_oid(*seen, relid))
 		return false;
 	*seen = lappend_oid(*seen, relid);
-	for (int fk = 0; fk < table->nfks; fk++)
-		if (list_member_oid(deleted, table->fks[fk].parent) || refers_to_any(table->fks[fk].parent, deleted, seen))
+	table = synchro_table_get(relid, true);
+
+	/* the description may be made anew while others are got */
+	for (int fk = 0; table != NULL && fk < table->nfks; fk++)
+		parents = list_append_unique_oid(parents, table->fks[fk].parent);
+	foreach(cell, parents)
+		if (list_member_oid(deleted, lfirst_oid(cell)) || refers_to_any(lfirst_oid(cell), deleted, seen))
 			return true;
 	return false;
 }
@@ -93,39 +103,62 @@ synchro_batch_guarded_tables(const SynchroBatch *batch)
 		const SynchroTable *table = synchro_table_get(lfirst_oid(cell), true);
 
 		if (table != NULL && table->watched && table->mode != SYNCHRO_MODE_NONE && !synchro_stalled_waits(batch->stalled, table->relid) &&
-			synchro_batch_goes_along(table->relid, deleted))
-			result = lappend_oid(result, table->relid);
+			synchro_batch_goes_along(lfirst_oid(cell), deleted))
+			result = lappend_oid(result, lfirst_oid(cell));
 	}
 	return result;
 }
 
 /*
- * Append identities to a list of VALUES of them as they are staged.  Those that no
- * row can have any more, since a column has become NOT NULL, are left out.
+ * Add identities to the columns of them as they are staged, arrays of text.  Those that
+ * no row can have any more, since a column has become NOT NULL, are left out.
  */
-static void
-append_identities(StringInfo rows, const SynchroTable *table, const SynchroIdentities *identities)
+static int
+add_identities(ArrayBuildState **columns, const SynchroTable *table, const SynchroIdentities *identities)
 {
+	char	  **staged = palloc(sizeof(char *) * identities->nidentity);
+	int			count = 0;
+
 	for (int i = 0; i < identities->count; i++)
 	{
-		int			end = rows->len;
+		bool		complete = true;
 
-		appendStringInfoString(rows, end > 0 ? ", (" : "(");
 		for (int x = 0; x < identities->nidentity; x++)
 		{
-			char	   *value = synchro_staged_value(table, x, identities->values[i * identities->nidentity + x]);
-
-			if (value == NULL)
-			{
-				rows->len = end;
-				break;
-			}
-			appendStringInfo(rows, "%s%s::%s", x > 0 ? ", " : "", quote_literal_cstr(value), synchro_stage_type(table, x));
+			staged[x] = synchro_staged_value(table, x, identities->values[i * identities->nidentity + x]);
+			complete &= staged[x] != NULL;
 		}
-		if (rows->len > end)
-			appendStringInfoChar(rows, ')');
+		for (int x = 0; complete && x < identities->nidentity; x++)
+			columns[x] = accumArrayResult(columns[x], CStringGetTextDatum(staged[x]), false, TEXTOID, CurrentMemoryContext);
+		count += complete;
 	}
-	rows->data[rows->len] = '\0';
+	return count;
+}
+
+/*
+ * A query of identities, or NULL if there are none.  A literal for each column, not for each value: many
+ * rows may wait, and the remote parses all of a script at once.
+ */
+static char *
+query_of(const SynchroTable *table, const SynchroIdentities *waiting, const SynchroIdentities *renamed)
+{
+	ArrayBuildState **columns = palloc0(sizeof(ArrayBuildState *) * table->nidentity);
+	StringInfoData sql;
+
+	if (add_identities(columns, table, waiting) + add_identities(columns, table, renamed) == 0)
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int x = 0; x < table->nidentity; x++)
+		appendStringInfo(&sql, "%su.l%d::%s", x > 0 ? ", " : "", x, synchro_stage_type(table, x));
+	appendStringInfoString(&sql, " FROM ROWS FROM (");
+	for (int x = 0; x < table->nidentity; x++)
+		appendStringInfo(&sql, "%spg_catalog.unnest(%s::text[])", x > 0 ? ", " : "",
+						 quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT, makeArrayResult(columns[x], CurrentMemoryContext))));
+	appendStringInfoString(&sql, ") u (");
+	synchro_sql_list(&sql, "l", table->nidentity);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
 }
 
 /*
@@ -146,7 +179,7 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 		SynchroIdentities *waiting = synchro_parked_updates(batch->parked, lt->table, false);
 		SynchroIdentities *renamed = synchro_parked_updates(batch->parked, lt->table, true);
 		SynchroGuarded *guarded;
-		StringInfoData rows;
+		char	   *rows;
 		MemoryContext old;
 
 		batch->names_waiting |= waiting->count > 0 || renamed->count > 0;
@@ -162,14 +195,12 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 		lt->involved = true;
 		synchro_stream_names_of(batch->link, lt, waiting);
 		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-		initStringInfo(&rows);
-		append_identities(&rows, lt->table, waiting);
-		append_identities(&rows, lt->table, renamed);
-		if (rows.len > 0)
+		rows = query_of(lt->table, waiting, renamed);
+		if (rows != NULL)
 		{
 			guarded = palloc(sizeof(SynchroGuarded));
 			guarded->lt = lt;
-			guarded->rows = rows.data;
+			guarded->rows = rows;
 			batch->guarded = lappend(batch->guarded, guarded);
 		}
 		MemoryContextSwitchTo(old);

@@ -201,9 +201,12 @@ synchro_copyqueue_advance(const char *server, const SynchroCopyStep *step, List 
 
 		values[0] = Int64GetDatum(copy->id);
 
-		/* what one has pushed that was not to empty the table itself is gone; nor does it know up to where the log is forgotten */
+		/*
+		 * What one has pushed that was not to empty the table itself is gone.  And they do not know where to end: a row beyond that,
+		 * which was written straight to a partition since, and pushed from the log before the table was emptied, is gone as well.
+		 */
 		synchro_sql_run(copy->empty ? "UPDATE synchro.copying c SET empty = false, last_key = NULL, rows_done = 0, rows_sent = false,"
-						" until_key = CASE WHEN c.empty THEN c.until_key END FROM synchro.copying l"
+						" until_key = NULL FROM synchro.copying l"
 						" WHERE l.id = $1 AND c.server = l.server AND c.relation = l.relation AND c.id <= l.id" :
 						"DELETE FROM synchro.copying WHERE id = $1", 1, types, values, NULL);
 	}

@@ -55,7 +55,7 @@ append_rows(StringInfo sql, const SynchroGuarded *guarded)
 
 	appendStringInfo(sql, "SELECT %d AS number, ROW(", lt->number);
 	synchro_sql_list(sql, "p.l", n);
-	appendStringInfo(sql, ")::text AS identity, t.part, t.place, t.refers FROM (VALUES %s) p (", guarded->rows);
+	appendStringInfo(sql, ")::text AS identity, t.part, t.place, t.refers FROM (%s) p (", guarded->rows);
 	synchro_sql_list(sql, "l", n);
 	appendStringInfo(sql, ") JOIN pg_temp.m_%d m ON m.kind IN ('n', '" SYNCHRO_KIND_WAITING "') AND ", lt->number);
 	synchro_sql_equal(sql, "m.l", "p.l", n);
@@ -93,13 +93,17 @@ append_checks(StringInfo sql, const char *verb, const List *guarded)
 /*
  * Append the definition of the place where that is noted.  guarded: of SynchroGuarded;
  * nothing is appended if there are none.
+ *
+ * Not ON COMMIT DELETE ROWS: from then on each commit of the session would truncate it
+ * (emptysql.c), also of batches that guard nothing.  Nor are rows only deleted, since no
+ * VACUUM comes to a temporary table.
  */
 void
 synchro_sql_define_guard(StringInfo sql, List *guarded)
 {
 	if (guarded != NIL)
 		appendStringInfoString(sql, "CREATE TEMPORARY TABLE IF NOT EXISTS synchro_waiting"
-							   " (number integer, identity text, part oid, place tid, refers text) ON COMMIT DELETE ROWS;");
+							   " (number integer, identity text, part oid, place tid, refers text); TRUNCATE pg_temp.synchro_waiting;");
 }
 
 /*

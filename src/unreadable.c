@@ -111,9 +111,9 @@ set_unreadable(List *rows, int first, int count, bool unreadable)
 /*
  * Which of these rows, all of them unreadable as far as is known, cannot be named?
  * By halves.  The others are added to *readable, and are taken for unreadable until
- * all have been looked at.  Returns whether there are any.
+ * all have been looked at.
  */
-static bool
+static void
 divide_waiting(SynchroBatch *batch, List *rows, int first, int count, List **readable)
 {
 	bool		any;
@@ -127,10 +127,9 @@ divide_waiting(SynchroBatch *batch, List *rows, int first, int count, List **rea
 			*readable = lappend(*readable, list_nth(rows, i));
 	else if (count > 1)
 	{
-		(void) divide_waiting(batch, rows, first, count / 2, readable);
-		(void) divide_waiting(batch, rows, first + count / 2, count - count / 2, readable);
+		divide_waiting(batch, rows, first, count / 2, readable);
+		divide_waiting(batch, rows, first + count / 2, count - count / 2, readable);
 	}
-	return any;
 }
 
 /*
@@ -142,7 +141,6 @@ leave_out_waiting(SynchroBatch *batch)
 {
 	List	   *rows = NIL;
 	List	   *readable = NIL;
-	bool		any;
 	ListCell   *cell;
 
 	foreach(cell, batch->link->tables)
@@ -150,9 +148,9 @@ leave_out_waiting(SynchroBatch *batch)
 	if (rows == NIL)
 		return false;
 	set_unreadable(rows, 0, list_length(rows), true);
-	any = divide_waiting(batch, rows, 0, list_length(rows), &readable);
+	divide_waiting(batch, rows, 0, list_length(rows), &readable);
 	set_unreadable(readable, 0, list_length(readable), false);
-	return any;
+	return list_length(readable) < list_length(rows);
 }
 
 /*

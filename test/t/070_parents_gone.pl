@@ -60,6 +60,22 @@ is(rows($local, $failures), '', 'when the row is mended the delete goes through'
 same($local, $remote, $all, 'and all is the same');
 is(rows($remote, $notes), 'k1,k2,k5', 'what refers to it there is there');
 
+# with names that are to be quoted, and of types of their own
+both($local, $remote, q{CREATE TYPE part AS ENUM ('it''s', '"{a,b}\'); CREATE TABLE odd (a text, b part, par_id int REFERENCES par ON DELETE CASCADE, n int, PRIMARY KEY (a, b))});
+$remote->safe_psql('postgres', q{GRANT SELECT, INSERT, UPDATE, DELETE ON odd TO sync});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('odd'); INSERT INTO par (name) VALUES ('p6'), ('p7');
+	INSERT INTO odd SELECT a, b, p.id, 1 FROM unnest(enum_range(NULL::part)) b, (VALUES (''), ('NULL'), ($x$\'"{}, $x$)) v (a), par p WHERE p.name = 'p6'});
+sync($local, 'office');
+$remote->safe_psql('postgres', 'ALTER TABLE odd ADD CONSTRAINT small CHECK (n < 100)');
+$local->safe_psql('postgres', q{UPDATE odd SET n = 1000, par_id = (SELECT id FROM par WHERE name = 'p7'); DELETE FROM par WHERE name = 'p6'});
+sync($local, 'office');
+is(rows($remote, q{SELECT count(*), min(p.name), max(p.name) FROM odd LEFT JOIN par p ON p.id = odd.par_id}), '6|p6|p6', 'odd names: all rows are there, and their parent');
+$local->safe_psql('postgres', q{UPDATE odd SET n = 2});
+sync($local, 'office') foreach 1 .. 2;
+same($local, $remote, q{SELECT a, b, o.n, p.name FROM odd o JOIN par p ON p.id = o.par_id ORDER BY 1, 2}, 'odd names: mended, they are the same');
+is(rows($remote, q{SELECT count(*) FROM par WHERE name = 'p6'}), 0, 'and the parent is gone');
+$local->safe_psql('postgres', q{DELETE FROM odd; DELETE FROM par WHERE name = 'p7'});
+
 # the same of a row that would only lose what it refers to, of one known by reference, and in one transaction for all
 $local->safe_psql('postgres', q{UPDATE other SET par_id = 2, n = 1000 WHERE name = 'o5'; UPDATE kid SET par_id = 2 WHERE name = 'k5'; DELETE FROM par WHERE name = 'p5'});
 sync($local, 'office');

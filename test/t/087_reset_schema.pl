@@ -272,6 +272,17 @@ sync($local, 'office') foreach 1 .. 2;
 same($local, $remote, 'SELECT part, v FROM parts.t ORDER BY v', 'a row that is inserted meanwhile arrives, too');
 is(rows($remote, q{SELECT count(*) FROM parts.t WHERE v = 'meanwhile'}), 1, 'once');
 
+# nor is what has been pushed before the reset commits
+$resetter = $local->background_psql('postgres');
+$resetter->query_safe(q{BEGIN; SELECT synchro.reset_schema('parts', false, 'office', true)});
+$local->safe_psql('postgres', q{INSERT INTO parts.one (part, v) VALUES (1, 'pushed meanwhile')});
+sync($local, 'office');
+is(rows($remote, q{SELECT count(*) FROM parts.t WHERE v = 'pushed meanwhile'}), 1, 'a row is pushed before a reset commits');
+$resetter->query_safe('COMMIT');
+$resetter->quit;
+sync($local, 'office') foreach 1 .. 2;
+same($local, $remote, 'SELECT part, v FROM parts.t ORDER BY v', 'and is there after it');
+
 #
 # a hard reset whose transaction is open while a later copy of the table is made: what that has pushed is deleted, too
 #
