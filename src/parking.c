@@ -26,25 +26,84 @@ shown_key(const SynchroNamedRow *row)
 }
 
 /*
+ * The table of a value that its type on the remote has refused when a row, or the
+ * name of one, was staged; NULL: it is another error.  column: its number, or -1
+ * where that is not said.
+ */
+static const SynchroLinkTable *
+refused_value(SynchroPass *pass, const SynchroRemoteError *error, int *column)
+{
+	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
+	int			number;
+
+	*column = -1;
+	if (copy == NULL && error->context != NULL)
+		copy = strstr(error->context, "COPY n_");
+	if (copy == NULL || sscanf(copy + strlen("COPY s_"), "%d, line %*u, column c%d", &number, column) < 1)
+		return NULL;
+	return synchro_link_numbered(pass->link, number, true);
+}
+
+/*
  * If the remote's type of a column has refused a value, name the column: its
  * own message says only what was wrong with the value.
  */
 static void
-describe_column(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+describe_column(const SynchroLinkTable *lt, int column, SynchroFailure *failure)
 {
-	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
-	const SynchroLinkTable *lt;
-	int			number;
-	int			column;
-
-	if (failure->detail != NULL || copy == NULL || sscanf(copy, "COPY s_%d, line %*u, column c%d", &number, &column) != 2)
-		return;
-	lt = synchro_link_numbered(pass->link, number, true);
-	if (lt == NULL || lt->remote == NULL || column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
+	if (failure->detail != NULL || lt == NULL || lt->remote == NULL ||
+		column < 0 || column >= lt->table->ncolumns || lt->remote->columns[column].type == NULL)
 		return;
 	failure->detail = psprintf("It is the value of column \"%s\" of table %s, which is of type %s on the remote.",
 							   lt->table->columns[column].name, lt->table->qualified, lt->remote->columns[column].type);
 	failure->hint = "Correct the value here, or make the column's type there the same as here.";
+}
+
+/*
+ * Does a foreign key reference all that the parent's key consists of?
+ */
+static bool
+references_key(const SynchroForeignKey *fk, const SynchroTable *parent)
+{
+	for (int x = 0; x < parent->nidentity; x++)
+	{
+		bool		found = false;
+
+		for (int i = 0; i < fk->ncols; i++)
+			found = found || fk->refcols[i] == parent->columns[parent->identity[x]].attnum;
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * May the key of a row that is to blame be shown with the one that has failed?
+ * Whoever may read the latter's table is shown the reason, so that must say no more
+ * of rows of other tables than this row says itself: the key if that is what it
+ * refers to them by.  By which foreign key is not known, if there are several.
+ */
+static bool
+tells_key(const SynchroFailure *failure, const SynchroTable *other)
+{
+	const SynchroTable *table = failure->table;
+	bool		tells = false;
+
+	if (table->relid == other->relid)
+		return true;
+
+	/* it is another row that refers to that one */
+	if (failure->shared)
+		return false;
+	for (int i = 0; i < table->nfks; i++)
+	{
+		if (table->fks[i].parent != other->relid)
+			continue;
+		if (!references_key(&table->fks[i], other))
+			return false;
+		tells = true;
+	}
+	return tells;
 }
 
 /*
@@ -54,13 +113,14 @@ static void
 describe_missing(SynchroPass *pass, const SynchroNamedRow *parent, SynchroFailure *failure)
 {
 	const SynchroTable *table = parent->lt->table;
+	const char *key = tells_key(failure, table) ? psprintf(" with key %s", shown_key(parent)) : "";
 
 	failure->sqlstate = "23503";
 	failure->detail = NULL;
 	failure->message = psprintf(synchro_parked_find_text(pass->parked, table, parent->key) != NULL ?
-								"row of table %s with key %s, which it references, could not be applied either" :
-								"row of table %s with key %s, which it references, does not exist",
-								table->qualified, shown_key(parent));
+								"row of table %s%s, which it references, could not be applied either" :
+								"row of table %s%s, which it references, does not exist",
+								table->qualified, key);
 }
 
 /*
@@ -73,9 +133,43 @@ describe_ambiguous(const SynchroNamedRow *row, SynchroFailure *failure)
 
 	failure->sqlstate = "21000";
 	failure->message = psprintf("natural key of a row of table %s matches several rows on the remote", table);
-	failure->detail = psprintf("The row's key here is %s.", shown_key(row));
+	failure->detail = tells_key(failure, row->lt->table) ? psprintf("The row's key here is %s.", shown_key(row)) : NULL;
 	failure->hint = psprintf("Remove the surplus rows and make a unique index there, or allow many: SELECT synchro.alter_table(%s, allow_many => true).",
 							 quote_literal_cstr(table));
+}
+
+/*
+ * If what the remote has refused is a row of another table, which was pushed along
+ * or named with this one, say of which table, and not what was said of that row.
+ * Returns whether that is so.
+ */
+static bool
+describe_needed(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	int			column;
+	const SynchroLinkTable *value = refused_value(pass, error, &column);
+	const SynchroLinkTable *needed = value;
+	ListCell   *cell;
+
+	if (error->here)
+		return false;
+	foreach(cell, pass->link->tables)
+	{
+		SynchroLinkTable *lt = lfirst(cell);
+
+		if (needed == NULL && failure->op != SYNCHRO_OP_DELETE && list_member_oid(pass->ensured, lt->table->relid) &&
+			error->schema != NULL && strcmp(error->schema, lt->table->schema) == 0 &&
+			error->table != NULL && strcmp(error->table, lt->table->name) == 0)
+			needed = lt;
+	}
+	if (needed == NULL || needed->table->relid == failure->table->relid)
+		return false;
+	failure->message = psprintf("row of table %s, which it needs, is refused by the remote", needed->table->qualified);
+	failure->detail = NULL;
+	failure->hint = NULL;
+	if (value != NULL)
+		describe_column(value, column, failure);
+	return true;
 }
 
 /*
@@ -123,6 +217,8 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 {
 	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
 	List	   *rows = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+	int			column;
+	const SynchroLinkTable *value = refused_value(pass, error, &column);
 
 	failure->sqlstate = error->sqlstate;
 	failure->message = error->message;
@@ -133,9 +229,9 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 		describe_missing(pass, linitial(parents), failure);
 	else if (rows != NIL)
 		describe_ambiguous(linitial(rows), failure);
-	else
+	else if (!describe_needed(pass, error, failure))
 	{
-		describe_column(pass, error, failure);
+		describe_column(value, column, failure);
 		describe_violation(error, failure);
 	}
 }
@@ -249,10 +345,9 @@ refers_to(const SynchroTable *table, Oid parent)
 static bool
 is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable *table, const SynchroRemoteError *error)
 {
-	const char *copy = error->context != NULL ? strstr(error->context, "COPY s_") : NULL;
 	const SynchroLinkTable *lt;
 	List	   *named;
-	int			number;
+	int			column;
 
 	/* what a row refers to is in the row */
 	named = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
@@ -263,10 +358,8 @@ is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable 
 		return ((SynchroNamedRow *) linitial(named))->lt->table->relid == table->relid;
 	if (error->table != NULL && error->table[0] != '\0')
 		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
-	if (copy == NULL || sscanf(copy, "COPY s_%d", &number) != 1)
-		return batch->ensured == NIL;
-	lt = synchro_link_numbered(pass->link, number, true);
-	return lt != NULL && lt->table->relid == table->relid;
+	lt = refused_value(pass, error, &column);
+	return lt != NULL ? lt->table->relid == table->relid : batch->ensured == NIL;
 }
 
 /*

@@ -335,6 +335,69 @@ is(as('reader', q{SELECT DISTINCT message FROM synchro.failures WHERE relation =
 is(rows($local, q{SELECT count(DISTINCT message) FROM synchro.failures WHERE relation = 'untold'::regclass AND detail ~ 'secret'}), '1', 'those who may read that one see why');
 
 #
+# Nor does the reason why a row has failed tell more of what it refers to, or that refers to, than the row itself does: whoever may
+# read that is shown the reason.
+#
+my @steps = map { "step_$_" } 0 .. 10;
+both($local, $remote, <<'SQL');
+CREATE TABLE coded (secret text PRIMARY KEY, code int NOT NULL UNIQUE, n int);
+CREATE TABLE by_code (id serial PRIMARY KEY, name text NOT NULL UNIQUE, code int REFERENCES coded (code));
+CREATE TABLE by_secret (id serial PRIMARY KEY, name text NOT NULL UNIQUE, secret text REFERENCES coded);
+CREATE TABLE by_either (id serial PRIMARY KEY, name text NOT NULL UNIQUE, code int REFERENCES coded (code), secret text REFERENCES coded);
+CREATE TABLE sort (id serial PRIMARY KEY, secret text NOT NULL UNIQUE);
+CREATE TABLE by_sort (id serial PRIMARY KEY, name text NOT NULL UNIQUE, sort_id int REFERENCES sort);
+CREATE TABLE twice (id serial PRIMARY KEY, secret text NOT NULL);
+CREATE TABLE below (id serial PRIMARY KEY, twice_id int REFERENCES twice, name text NOT NULL, UNIQUE (twice_id, name));
+CREATE TABLE by_below (id serial PRIMARY KEY, name text NOT NULL UNIQUE, below_id int REFERENCES below);
+CREATE TABLE by_twice (id serial PRIMARY KEY, name text NOT NULL UNIQUE, twice_id int REFERENCES twice);
+SQL
+both($local, $remote, join '', map { "CREATE TABLE $steps[$_] (id serial PRIMARY KEY, name text NOT NULL UNIQUE"
+		. ($_ > 0 ? ", before int NOT NULL REFERENCES $steps[$_ - 1]);" : ');') } 0 .. $#steps);
+$remote->safe_psql('postgres', <<'SQL');
+ALTER TABLE coded ADD CHECK (n < 100);
+CREATE TYPE kind AS ENUM ('small', 'large');
+ALTER TABLE sort ALTER secret TYPE kind USING 'small';
+INSERT INTO twice (secret) VALUES ('kept dark'), ('kept dark');
+ALTER TABLE step_0 ADD CHECK (name <> 'kept dark');
+SQL
+$local->safe_psql('postgres', <<'SQL');
+CREATE ROLE looker LOGIN;
+GRANT USAGE ON SCHEMA synchro TO looker;
+GRANT SELECT ON synchro.failures TO looker;
+GRANT SELECT ON by_code, by_secret, by_either, by_sort, by_below, by_twice, step_10 TO looker;
+SELECT synchro.add_table('coded');
+SELECT synchro.add_table(t, '{name}') FROM unnest('{by_code,by_secret,by_either,by_sort,by_below,by_twice}'::regclass[]) t;
+SELECT synchro.add_table(t, '{secret}') FROM unnest('{sort,twice}'::regclass[]) t;
+SELECT synchro.add_table('below', '{twice_id,name}');
+INSERT INTO coded VALUES ('kept dark', 1, 1000), ('told', 2, 1000);
+INSERT INTO by_code (name, code) VALUES ('child', 1);
+INSERT INTO by_secret (name, secret) VALUES ('child', 'told');
+INSERT INTO by_either (name, code) VALUES ('child', 1);
+INSERT INTO sort (secret) VALUES ('kept dark');
+INSERT INTO by_sort (name, sort_id) SELECT 'child', id FROM sort;
+INSERT INTO twice VALUES (4711, 'kept dark');
+INSERT INTO below VALUES (815, 4711, 'below');
+INSERT INTO by_below (name, below_id) VALUES ('child', 815);
+INSERT INTO by_twice (name, twice_id) VALUES ('child', 4711);
+SQL
+$local->safe_psql('postgres', join '', map { "SELECT synchro.add_table('$_', '{name}');" } @steps);
+$local->safe_psql('postgres', join '', 'SET synchro.log_changes = off;', map { "INSERT INTO $steps[$_] VALUES (1, 'kept dark'" . ($_ > 0 ? ', 1);' : ');') } 0 .. $#steps);
+$local->safe_psql('postgres', q{UPDATE step_10 SET name = 'child'});
+sync($local, 'office');
+is(as('looker', q{SELECT relation, sqlstate, message, detail FROM synchro.failures WHERE relation::text ~ '^by_' ORDER BY relation::text}), <<'EXPECTED' =~ s/\n\z//r, 'reasons tell no more of others than the row does');
+by_below|21000|natural key of a row of table public.twice matches several rows on the remote|
+by_code|23503|row of table public.coded, which it references, could not be applied either|
+by_either|23503|row of table public.coded, which it references, could not be applied either|
+by_secret|23503|row of table public.coded with key told, which it references, could not be applied either|
+by_sort|22P02|row of table public.sort, which it needs, is refused by the remote|It is the value of column "secret" of table public.sort, which is of type public.kind on the remote.
+by_twice|21000|natural key of a row of table public.twice matches several rows on the remote|The row's key here is 4711.
+EXPECTED
+is(as('looker', q{SELECT relation, sqlstate, message, constraint_name, detail FROM synchro.failures WHERE relation::text ~ '^step'}),
+	'step_10|23514|row of table public.step_0, which it needs, is refused by the remote|step_0_name_check|', 'nor of one that it refers to by way of others');
+unlike(scalar as('looker', 'SELECT * FROM synchro.failures'), qr/kept dark/, 'nor is anything told of those that none of them refers to');
+is(rows($local, q{SELECT string_agg(DISTINCT relation::text, ' ') FROM synchro.failures f WHERE f::text ~ 'kept dark'}), 'coded sort', 'whoever may read these sees why');
+
+#
 # The common time is everybody's: whoever may not tell this node what time it is, by peer_clock(), may not have a remote of his own
 # do it.
 #
