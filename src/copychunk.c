@@ -167,7 +167,8 @@ receive_identity(TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Append an identity as parameters.
+ * Append an identity as parameters.  It is a primary key, so none of it is NULL
+ * unless the bytes are not those that were written.
  */
 static int
 put_bound(const SynchroTable *table, SynchroBytes bytes, Datum *values, Oid *types, int n)
@@ -176,7 +177,11 @@ put_bound(const SynchroTable *table, SynchroBytes bytes, Datum *values, Oid *typ
 
 	synchro_key_values(bytes, table, table->identity, table->nidentity, values + n, nulls);
 	for (int i = 0; i < table->nidentity; i++)
+	{
+		if (nulls[i])
+			synchro_key_damaged();
 		types[n + i] = getBaseType(table->columns[table->identity[i]].type);
+	}
 	return n + table->nidentity;
 }
 

@@ -110,11 +110,31 @@ sub sealed
 	return $bytes . pack('L', $crc ^ 0xffffffff);
 }
 
+# Other bytes of a stored row under a checksum that is right. Of a copy only half of the layout counts.
+sub resealed
+{
+	my ($row, $other) = @_;
+	my $layout = $row->{layout};
+
+	$layout = ($layout & 0xffffffff) >> 16 if $row->{table} eq 'copying';
+	return sealed($other->(substr $row->{bytes}, 0, -4), $row->{relation}, $layout);
+}
+
 sub random_bytes
 {
 	my ($length) = @_;
 
 	return join '', map { chr int rand 256 } 1 .. $length;
+}
+
+# The value with that number is NULL. A record has its flags before the first value.
+sub without_value
+{
+	my ($bytes, $at, $number) = @_;
+
+	$at += ord(substr $bytes, $at, 1) || 1 while $number-- > 0 && $at < length $bytes;
+	substr($bytes, $at, ord(substr $bytes, $at, 1) || 1) = "\0" if $at < length $bytes;
+	return $bytes;
 }
 
 # Bytes that are not the same any more.
@@ -124,7 +144,7 @@ sub damaged
 	my $length = length $bytes;
 	my $at = int rand($length || 1);
 	my $result = $bytes;
-	my $dice = int rand 12;
+	my $dice = int rand 13;
 
 	if ($dice == 0) { vec($result, int rand(8 * ($length || 1)), 1) ^= 1; }
 	elsif ($dice == 1) { substr($result, int rand($length || 1), 1) = random_bytes(1) foreach 1 .. 1 + rand 5; }
@@ -135,6 +155,7 @@ sub damaged
 	elsif ($dice == 6) { substr($result, $at, rand 12) = ''; }
 	elsif ($dice == 7) { substr($result, $at, 1) = ("\x00", "\x01", "\x7f", "\x80", "\xff")[ rand 5 ]; }
 	elsif ($dice < 10) { substr($result, $at, 1) = chr(($length - $at + rand 5) & 0x7f); }
+	elsif ($dice == 12) { $result = without_value($bytes, int rand 2, int rand 12); }
 	else { substr($result, $at, 5) = ("\xff\xff\xff\xff\x0f", "\xff\xff\xff\xff\xff", "\x80\x80\x80\x80\x00", "\x80\x80\x80\x80\x08")[ rand 4 ]; }
 	return $result eq $bytes ? damaged($bytes) : $result;
 }
@@ -260,7 +281,7 @@ survives('damage of other columns');
 # jsonb, arrays and the like are read by the server without a look at what they hold: nothing of ours can help there
 my @plain = grep { $_->{name} ne 'trusted' } @rows;
 
-@said = read_rounds(\@plain, sub { sealed(damaged(substr $_[0]->{bytes}, 0, -4), @{ $_[0] }{qw(relation layout)}) });
+@said = read_rounds(\@plain, sub { resealed($_[0], \&damaged) });
 tally(@said);
 is_deeply([ grep { !/$answer/ } @said ], [], 'with a checksum that is right, each damage ends in an answer');
 ok((grep { /^read/ } @said) && (grep { /^XX001/ } @said), 'some of it can be read, and some not');
@@ -309,25 +330,105 @@ is_deeply(\%missed, {}, 'a pass over damaged keys says so');
 ok(!$status, 'and goes on when they are whole again');
 survives('passes over damaged keys');
 
-# what waits because the remote refuses it, and copies that are not yet over
-$node->safe_psql('postgres', q{UPDATE parks SET v = 1});
+# What else keeps keys: what the remote refuses, what is to be sent to it again, and copies that are not yet over. One of these has
+# come half-way: the remote has taken one piece, and has no room for another.
+$node->safe_psql($there, <<'SQL');
+CREATE SEQUENCE pieces;
+CREATE FUNCTION one_piece() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	IF nextval('public.pieces') > 1 THEN
+		RAISE SQLSTATE '53100';
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER one_piece BEFORE UPDATE ON synchro_peer.position FOR EACH ROW EXECUTE FUNCTION one_piece();
+SQL
+reload_with($node, 'synchro.batch_size' => 10);
+$node->psql('postgres', q{SELECT synchro.copy_table('office', 'given'); SELECT * FROM synchro.synchronize('office')}, on_error_stop => 0);
+is(rows($node, 'SELECT rows_done > 0 AND rows_done < rows_total FROM synchro.copying'), 't', 'a copy has come half-way');
+$node->safe_psql($there, 'DROP TRIGGER one_piece ON synchro_peer.position');
+reload_with($node, 'synchro.batch_size' => 1000);
+
+$node->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'nameless'); CREATE TABLE kept_copying AS SELECT * FROM synchro.copying});
+$node->safe_psql('postgres', q{SELECT synchro.reset('office', true); UPDATE parks SET v = 1});
 sync($node, 'office');
-$node->safe_psql('postgres', q{SELECT synchro.copy_table('office', 'nameless')});
-%missed = ();
-my @waiting = stored('postgres', 'true', 'parked.record', 'copying.until_key');
 
-is(scalar @waiting, 6, 'five rows are parked, and one copy is queued');
-foreach my $round (1 .. $rounds / 30)
+# Nothing that we write has a long key in the backlog, but whoever reads it looks there, too.
+my $before = rows($node, 'SELECT clock_timestamp()');
+
+$node->safe_psql('postgres', $change . "SELECT synchro.set_checkpoint('office', '$before')");
+$node->safe_psql('postgres', <<'SQL');
+UPDATE synchro.backlog SET long_key = keys, keys = NULL WHERE length(keys) > 2000;
+CREATE TABLE kept_backlog AS SELECT * FROM synchro.backlog;
+CREATE TABLE kept_parked AS SELECT * FROM synchro.parked;
+SQL
+my @waits = ('parked', 'backlog', 'copying');
+
+# All of it as it was then. Returns what can be damaged, by where it is.
+sub wait_again
 {
-	my $row = $waiting[ rand @waiting ];
-	my $bytes = damaged($row->{bytes});
+	my %places;
 
-	$missed{$_}++ foreach grep { !/^XX001: .*damaged key in the change log/ } push_damaged('postgres', $row, $bytes);
-	$node->safe_psql('postgres', "UPDATE synchro.$row->{table} SET $row->{column} = '\\x" . unpack('H*', $row->{bytes})
-		  . "' WHERE $row->{column} = '\\x" . unpack('H*', $bytes) . q{'});
-	@waiting = stored('postgres', 'true', 'parked.record', 'copying.until_key');
+	$node->safe_psql('postgres', join '', 'DELETE FROM synchro.stalled;',
+		map { "DELETE FROM synchro.$_; INSERT INTO synchro.$_ OVERRIDING SYSTEM VALUE SELECT * FROM kept_$_;" } @waits);
+	push @{ $places{"$_->{table}.$_->{column}"} }, $_
+	  foreach stored('postgres', 'true', 'parked.record', 'backlog.keys', 'backlog.long_key', 'copying.last_key', 'copying.until_key');
+	return \%places;
 }
-is_deeply(\%missed, {}, 'so does one that finds damaged keys among what is parked or to be copied');
+
+# Another place each time.
+sub one_of
+{
+	my ($places, $round) = @_;
+	my @names = sort keys %$places;
+	my $rows = $places->{ $names[ $round % @names ] };
+
+	return $rows->[ rand @$rows ];
+}
+
+# As long as nothing is damaged, nobody says so.
+sub pushed_whole
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($row) = @{ wait_again()->{'parked.record'} };
+
+	is(push_damaged('postgres', $row, $row->{bytes}), '', 'what is whole is pushed');
+	is(rows($node, 'SELECT (SELECT count(*) FROM synchro.backlog) + (SELECT count(*) FROM synchro.copying)'), 0, 'all of it');
+	return;
+}
+
+my $places = wait_again();
+
+is_deeply([ sort keys %$places ], [ 'backlog.keys', 'backlog.long_key', 'copying.last_key', 'copying.until_key', 'parked.record' ],
+	'keys wait wherever they can');
+is(scalar @{ $places->{'parked.record'} }, 5, 'five of them are parked');
+is(scalar @{ $places->{'copying.until_key'} }, 2, 'and those of two copies are queued');
+
+# a session first
+@readers = ('SELECT * FROM synchro.remotes', 'SELECT * FROM synchro.progress');
+my @waiting = map { @$_ } @$places{ sort keys %$places };
+
+@said = read_rounds(\@waiting, sub { damaged($_[0]->{bytes}) });
+tally(@said);
+is_deeply([ grep { !/^(read$|XX001 damaged key in the change log)/ } @said ], [], 'who reads damaged keys among what waits says so');
+ok((grep { /^XX001/ } @said), 'and some do read them');
+@said = read_rounds([ grep { $_->{name} ne 'trusted' } @waiting ], sub { resealed($_[0], \&damaged) });
+tally(@said);
+is_deeply([ grep { !/$answer/ } @said ], [], 'with a checksum that is right, each damage of these ends in an answer');
+survives('reading what waits');
+
+# then a worker
+%missed = ();
+foreach my $round (1 .. $rounds / 12)
+{
+	my $row = one_of(wait_again(), $round);
+
+	$missed{"$row->{table}.$row->{column}: $_"}++ foreach grep { !/^XX001: .*damaged key in the change log/ } push_damaged('postgres', $row, damaged($row->{bytes}));
+}
+is_deeply(\%missed, {}, 'so does a pass that finds damaged keys among what is parked, to be sent again or to be copied');
+pushed_whole();
+wait_again();
 $node->safe_psql($there, q{ALTER TABLE parks DROP CONSTRAINT parks_v_check});
 $node->safe_psql('postgres', q{SELECT synchro.retry('office')});
 sync($node, 'office');
@@ -358,7 +459,9 @@ survives('damage of what waits, and of the remote\'s log');
 $node->safe_psql('postgres', 'UPDATE given SET v = v + 1 WHERE small % 2 = 0');
 my ($lost) = stored('postgres', $newest, @segments);
 
-like(push_damaged('postgres', $lost, damaged($lost->{bytes})), qr/damaged key/, 'a chunk is lost');
+my $lost_bytes = damaged($lost->{bytes});
+
+like(push_damaged('postgres', $lost, $lost_bytes), qr/damaged key/, 'a chunk is lost');
 $node->safe_psql('postgres', q{SELECT synchro.reset('office', true)});
 my @differ = split /\n/, rows($node, q{SELECT difference FROM synchro.verify('office', 'given')});
 
@@ -375,7 +478,7 @@ foreach my $round (1 .. $rounds / 10)
 	$node->safe_psql('postgres', $change);
 	@rows = grep { $_->{name} ne 'trusted' } stored('postgres', $newest, @segments);
 	my $row = $rows[ rand @rows ];
-	my $bytes = sealed(damaged(substr $row->{bytes}, 0, -4), $row->{relation}, $row->{layout});
+	my $bytes = resealed($row, \&damaged);
 
 	$says{$_}++ foreach map { s/^(.{5}): /$1 /r || 'read' } push_damaged('postgres', $row, $bytes);
 
@@ -385,5 +488,34 @@ foreach my $round (1 .. $rounds / 10)
 tally(map { ($_) x $says{$_} } sort keys %says);
 is_deeply([ grep { !/$answer/ } sort keys %says ], [], 'a pass over keys with a checksum that is right ends in an answer, too');
 survives('such passes');
+
+# the same for what waits; what a pass has found wrong with a table as a whole is an answer as well
+push_repaired('postgres', $lost, $lost_bytes);
+pushed_whole();
+%says = ();
+foreach my $round (1 .. $rounds / 10)
+{
+	$places = wait_again();
+	@$_ = grep { $_->{name} ne 'trusted' } @$_ foreach values %$places;
+	my $row = one_of($places, $round);
+
+	$says{$_}++ foreach map { s/^(.{5}): /$1 /r || 'read' } push_damaged('postgres', $row, resealed($row, \&damaged)),
+	  split /\n/, rows($node, q{SELECT sqlstate || ': ' || message FROM synchro.stalled});
+}
+tally(map { ($_) x $says{$_} } sort keys %says);
+is_deeply([ grep { !/$answer/ } sort keys %says ], [], 'a pass over what waits with a checksum that is right ends in an answer, too');
+ok($says{read} && (grep { /^XX001/ } keys %says), 'some of it can be read, and some not');
+
+# no primary key is NULL
+%missed = ();
+foreach my $number (0 .. 10)
+{
+	my ($row) = @{ wait_again()->{'copying.last_key'} };
+	my $bytes = resealed($row, sub { without_value($_[0], 0, $number) });
+
+	$missed{"value $number: $_"}++ foreach grep { !/^XX001: .*damaged key in the change log/ } push_damaged('postgres', $row, $bytes);
+}
+is_deeply(\%missed, {}, 'a pass over a copy that has come to a key with a NULL in it says so');
+survives('passes over such that waits');
 
 done_testing();
