@@ -4,7 +4,8 @@
 # again both sides must be equal, and the remote must have written each state that was pushed exactly once: a trigger there
 # has taken it all down.
 #
-# SYNCHRO_FAULTS=200 makes it long; SYNCHRO_SEED=n has the dice fall as before, but what they hit differs from run to run.
+# Each kind of fault comes once. SYNCHRO_FAULTS=200 makes it long; SYNCHRO_SEED=n has the dice fall as before, but what they hit
+# differs from run to run.
 use strict;
 use warnings;
 
@@ -17,7 +18,6 @@ use SynchroTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $faults = $ENV{SYNCHRO_FAULTS} || 18;
 my $seed = $ENV{SYNCHRO_SEED} || time % 1000000;
 
 srand $seed;
@@ -394,6 +394,7 @@ if (small_disks())
 	$kinds{'local disk full'} = sub { full_disk($local) };
 	$kinds{'remote disk full'} = sub { full_disk($remote) };
 }
+my $faults = $ENV{SYNCHRO_FAULTS} || scalar keys %kinds;
 
 #
 # What one needs to know when it has not come to rest, or has come to another: nothing of it may wait, nor end the test.
@@ -550,8 +551,10 @@ is(rows($local, 'SELECT count(*) FROM synchro.failures'), 0, 'nothing has failed
 alarm 0;
 
 #
-# Something has been hit.
+# Something has been hit. Whether there is anything to hit is a matter of chance for some kinds: these must have hit something in
+# so many tries.
 #
+my $enough = 8;
 my ($tried, $hits) = (0, 0);
 
 foreach my $kind (sort keys %tried)
@@ -559,7 +562,7 @@ foreach my $kind (sort keys %tried)
 	$tried += $tried{$kind};
 	$hits += $hit{$kind} || 0;
 	note("$kind: $tried{$kind} times, of which " . ($hit{$kind} || 0) . ' hit something');
-	cmp_ok($hit{$kind} || 0, '>', 0, "$kind: has hit something") if $always{$kind};
+	cmp_ok($hit{$kind} || 0, '>', 0, "$kind: has hit something") if $always{$kind} || $tried{$kind} >= $enough;
 }
 cmp_ok(2 * ($tried - $hits), '<', $tried, "more than half of all faults have hit something: $hits of $tried (seed $seed)");
 
