@@ -42,9 +42,9 @@ wait_arrival($remote, 'SELECT count(*) FROM t', '1', 'a row to begin with');
 #
 my $round = 0;
 
-foreach my $state (qw(08000 08001 08003 08004 08006 08007 08P01 0B000 25P02 25006 26000 28000 2B000 2D000 34000 3B001 3D000
-	40000 40001 40002 40003 40P01 53000 53100 53200 53300 53400 55006 55P03 57000 57014 57P01 57P02 57P03 57P04 57P05
-	58000 58030 58P01 72000 F0000 XX001 XX002))
+foreach my $state (qw(08000 08001 08003 08004 08006 08007 08P01 0B000 25P02 25P03 25P04 25006 26000 28000 2B000 2D000 34000 3B001 3D000
+	40000 40001 40002 40003 40P01 53000 53100 53200 53300 53400 55006 55P02 55P03 55P04 57000 57014 57P01 57P02 57P03 57P04 57P05
+	58000 58030 58P01 58P02 72000 F0000 XX001 XX002))
 {
 	$round++;
 	$remote->safe_psql('postgres', "INSERT INTO obstacle VALUES ('$state')");
@@ -219,6 +219,74 @@ same($local, $remote, 'SELECT name, parent, n FROM children LEFT JOIN parents ON
 	same($local, $remote, 'SELECT name, n FROM t UNION ALL SELECT name, n FROM other ORDER BY name', 'and arrives');
 	$remote->safe_psql('postgres', 'ALTER ROLE sync RESET lock_timeout');
 }
+
+#
+# Conflicts with clients there that nobody has to raise, as the server finds them: both are tried again at once. So that it is always
+# the pusher whom it tells, that is kept waiting between the tables until the client has done what there is to clash with. Our sessions
+# are read committed, where a row that goes to another partition meanwhile is what cannot be serialized.
+#
+both($local, $remote, 'CREATE TABLE uppers (name text PRIMARY KEY, n int)');
+$local->safe_psql('postgres', 'CREATE TABLE lowers (name text PRIMARY KEY, upper text REFERENCES uppers, n int)');
+$remote->safe_psql('postgres', <<'SQL');
+CREATE TABLE lowers (name text, upper text REFERENCES uppers, n int, area text DEFAULT 'a') PARTITION BY LIST (area);
+CREATE TABLE lowers_a PARTITION OF lowers FOR VALUES IN ('a');
+CREATE TABLE lowers_b PARTITION OF lowers FOR VALUES IN ('b');
+CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_user = 'sync' THEN
+		PERFORM pg_catalog.pg_advisory_xact_lock(20);
+	END IF;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER gate BEFORE UPDATE ON lowers FOR EACH STATEMENT EXECUTE FUNCTION wait_at_gate();
+ALTER ROLE sync SET deadlock_timeout = '10ms';
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync';
+SQL
+$local->safe_psql('postgres', <<'SQL');
+SELECT synchro.add_table('uppers'), synchro.add_table('lowers');
+INSERT INTO uppers VALUES ('u', 0);
+INSERT INTO lowers VALUES ('l', 'u', 0);
+SQL
+my $clash = 'SELECT u.n, l.n FROM uppers u JOIN lowers l ON l.upper = u.name';
+my $well = 'SELECT failed = 0 AND pending = 0 AND attempts = 0 FROM synchro.remotes';
+
+wait_arrival($remote, $clash, '0|0', 'rows to clash about');
+foreach my $case (
+	[ 'a deadlock', 'BEGIN; UPDATE lowers SET n = -1', 'UPDATE uppers SET n = -2', qr/ERROR:  deadlock detected/ ],
+	[ 'a row that has moved', undef, q{UPDATE lowers SET area = 'b'}, qr/ERROR:  tuple to be .* was already moved to another partition due to concurrent update/ ])
+{
+	my ($what, $before, $meanwhile, $error) = @$case;
+	my $gate = $remote->background_psql('postgres');
+	my $client = $remote->background_psql('postgres');
+	my $pid = $client->query_safe('SELECT pg_backend_pid()');
+
+	$round++;
+	wait_for($local, $well, "$what: all is well before");
+	my ($there, $here) = map { -s $_->logfile } $remote, $local;
+
+	$gate->query_safe('SELECT pg_advisory_lock(20)');
+	$client->query_safe("SET deadlock_timeout = '1h'; $before") if $before;
+	$local->safe_psql('postgres', "BEGIN; UPDATE uppers SET n = $round; UPDATE lowers SET n = $round; COMMIT");
+	wait_for($remote, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'sync' AND wait_event = 'advisory'}, "$what: the pusher has changed the one table only");
+	if ($before)
+	{
+		$client->query_until(qr/asked/, "\\echo asked\n$meanwhile;\n");
+		wait_for($remote, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid", "$what: the client waits for the pusher");
+	}
+	else
+	{
+		$client->query_safe($meanwhile);
+	}
+	$gate->query_safe('SELECT pg_advisory_unlock(20)');
+	$client->query_safe('COMMIT') if $before;
+	wait_arrival($remote, $clash, "$round|$round", "$what: all arrives");
+	wait_for($local, $well, "$what: nothing has failed");
+	like(slurp_file($remote->logfile, $there), $error, "$what: there it was");
+	unlike(slurp_file($local->logfile, $here), $error, "$what: here it is not even told");
+	$_->quit foreach $gate, $client;
+}
+$remote->safe_psql('postgres', 'ALTER ROLE sync RESET deadlock_timeout');
 
 #
 # what is kept for us there may have been altered
