@@ -357,7 +357,7 @@ synchro_link_require_captured(SynchroLink *link, List *stalled)
 
 	if (link->captured == generation)
 		return;
-	foreach(cell, synchro_registry_watched())
+	foreach(cell, synchro_registry_doubtful())
 	{
 		Oid			relid = lfirst_oid(cell);
 		const SynchroTable *table = synchro_stalled_waits(stalled, relid) ? NULL : synchro_table_get(relid, true);
@@ -365,8 +365,9 @@ synchro_link_require_captured(SynchroLink *link, List *stalled)
 		if (table != NULL && table->mode != SYNCHRO_MODE_NONE)
 			require_captured(relid, relid);
 	}
-	if (stalled == NIL)
-		link->captured = generation;
+
+	/* those that wait are looked at when they are tried again */
+	link->captured = generation;
 }
 
 /*

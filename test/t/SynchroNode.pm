@@ -202,6 +202,8 @@ sub _ask
 
 	if ($stderr =~ s/^\Q$mark\E\n\z//m && $stdout =~ s/^\Q$mark\E\n\z//m)
 	{
+		# where the machine is busy, the session's end may come in time to be seen
+		$stderr =~ s/^psql:<stdin>:\d+: FATAL:  terminating connection due to idle-(?:session|in-transaction) timeout\n?\z//m;
 		chomp($stdout, $stderr);
 		return (0, $stdout, _renumbered($stderr, $lines + $before));
 	}
