@@ -16,7 +16,7 @@ connect_remote($local, $remote);
 
 sub grants
 {
-	$remote->safe_psql('postgres', 'GRANT ALL ON ALL TABLES IN SCHEMA public TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sync');
+	$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sync');
 	return;
 }
 

@@ -140,13 +140,13 @@ on($local, q{BEGIN; UPDATE x1 SET email = 'carl' WHERE email = 'ann'; UPDATE x1 
 renamed(1, 'one of two refers to the other', 0, q{SELECT x.email, b.email FROM x1 x JOIN x1 b ON b.id = x.boss_id}, 'dora|carl');
 
 on($remote, q{CREATE TABLE t2 (id serial PRIMARY KEY, kind text GENERATED ALWAYS AS ('p') STORED, c int, FOREIGN KEY (kind, c) REFERENCES x2 (kind, id) ON DELETE CASCADE);
-	GRANT ALL ON t2 TO sync; INSERT INTO t2 (c) SELECT id FROM x2 WHERE email = 'ann'});
+	GRANT SELECT, INSERT, UPDATE, DELETE ON t2 TO sync; INSERT INTO t2 (c) SELECT id FROM x2 WHERE email = 'ann'});
 renamed(2, 'a generated column in the foreign key', 0, 'SELECT email FROM t2 JOIN x2 x ON x.id = c', 'carl');
 
 on($remote, q{CREATE TABLE t3 (c int REFERENCES x3); REVOKE ALL ON t3 FROM sync});
 renamed(3, 'a table without rights that keeps rows from being deleted', 0);
 
-on($remote, q{CREATE TABLE t4 (id serial PRIMARY KEY, c int REFERENCES x4 ON DELETE CASCADE, what text, def boolean); CREATE UNIQUE INDEX ON t4 (c) WHERE def; GRANT ALL ON t4 TO sync;
+on($remote, q{CREATE TABLE t4 (id serial PRIMARY KEY, c int REFERENCES x4 ON DELETE CASCADE, what text, def boolean); CREATE UNIQUE INDEX ON t4 (c) WHERE def; GRANT SELECT, INSERT, UPDATE, DELETE ON t4 TO sync;
 	INSERT INTO t4 (c, what, def) SELECT id, 'of ' || email, true FROM x4 WHERE email IN ('ann', 'carl')});
 renamed(4, 'a partial index', 1, q{SELECT string_agg(email || ' ' || what, ', ' ORDER BY what) FROM t4 JOIN x4 x ON x.id = c}, 'ann of ann, carl of carl');
 like(rows($local, 'SELECT message FROM synchro.failures'), qr/^a row of t4 refers to the row that had the name before, and cannot be moved to the one that has it now: duplicate key value/, 'a partial index: with the reason');
@@ -154,30 +154,30 @@ on($remote, q{UPDATE t4 SET def = false WHERE what = 'of ann'});
 is(sync($local, 'office')->{failed}, 0, 'a partial index: that is mended');
 is(rows($remote, q{SELECT string_agg(email || ' ' || what, ', ' ORDER BY what) FROM t4 JOIN x4 x ON x.id = c}), 'carl of ann, carl of carl', 'a partial index: and both are there');
 
-on($remote, q{CREATE TABLE t5 (id serial PRIMARY KEY, c int REFERENCES x5 ON DELETE CASCADE, n int); GRANT ALL ON t5 TO sync;
+on($remote, q{CREATE TABLE t5 (id serial PRIMARY KEY, c int REFERENCES x5 ON DELETE CASCADE, n int); GRANT SELECT, INSERT, UPDATE, DELETE ON t5 TO sync;
 CREATE FUNCTION renumber() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN UPDATE t5 SET n = n - 1 WHERE c = OLD.c AND n > OLD.n; RETURN NULL; END$$;
 CREATE TRIGGER renumber AFTER UPDATE OF c ON t5 FOR EACH ROW EXECUTE FUNCTION renumber();
 INSERT INTO t5 (c, n) SELECT id, i FROM x5, generate_series(1, 3) i WHERE email = 'ann'});
 renamed(5, 'a trigger writes to those beside it', 0, q{SELECT email, count(*) FROM t5 JOIN x5 x ON x.id = c GROUP BY 1}, 'carl|3');
 
-on($remote, q{CREATE TABLE seen (who text); GRANT ALL ON seen TO PUBLIC; CREATE FUNCTION public.cardinality(text[]) RETURNS int LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen VALUES (current_user); RETURN pg_catalog.cardinality($1); END$$;
+on($remote, q{CREATE TABLE seen (who text); GRANT SELECT, INSERT, UPDATE, DELETE ON seen TO PUBLIC; CREATE FUNCTION public.cardinality(text[]) RETURNS int LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen VALUES (current_user); RETURN pg_catalog.cardinality($1); END$$;
 CREATE FUNCTION public.format(text, text, text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen VALUES (current_user); RETURN pg_catalog.format($1, $2, $3, $4); END$$;
 CREATE FUNCTION public.said(text[], text) RETURNS text[] LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen VALUES (current_user); RETURN pg_catalog.array_append($1, $2); END$$;
 CREATE OPERATOR public.|| (LEFTARG = text[], RIGHTARG = text, FUNCTION = public.said)});
 renamed(6, 'functions of the same names', 0, 'SELECT count(*) FROM seen', '0');
 
 on($remote, q{CREATE TABLE t7 (id serial PRIMARY KEY, c int REFERENCES x7 ON DELETE CASCADE, what varchar(10), extra text); CREATE UNIQUE INDEX ON t7 (c, what) INCLUDE (extra);
-	CREATE TABLE u7 (t int REFERENCES t7 ON DELETE CASCADE, what text); GRANT ALL ON t7, u7 TO sync;
+	CREATE TABLE u7 (t int REFERENCES t7 ON DELETE CASCADE, what text); GRANT SELECT, INSERT, UPDATE, DELETE ON t7, u7 TO sync;
 	INSERT INTO t7 (c, what, extra) SELECT id, 'tea', email FROM x7 WHERE email IN ('ann', 'carl'); INSERT INTO u7 SELECT id, 'below ' || extra FROM t7});
 renamed(7, 'an index that includes a column', 0, q{SELECT string_agg(extra || ' ' || u7.what, ', ' ORDER BY u7.what) FROM u7 JOIN t7 ON t = t7.id}, 'carl below ann, carl below carl');
 
-on($remote, q{CREATE TABLE t8 (c int REFERENCES x8 ON DELETE SET NULL, what text); GRANT ALL ON t8 TO sync; INSERT INTO t8 SELECT id, 'mine' FROM x8 WHERE email = 'ann';
+on($remote, q{CREATE TABLE t8 (c int REFERENCES x8 ON DELETE SET NULL, what text); GRANT SELECT, INSERT, UPDATE, DELETE ON t8 TO sync; INSERT INTO t8 SELECT id, 'mine' FROM x8 WHERE email = 'ann';
 	CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER stay BEFORE UPDATE ON t8 FOR EACH ROW EXECUTE FUNCTION stay()});
 renamed(8, 'a trigger that lets nothing change', 1, q{SELECT email, what FROM t8 LEFT JOIN x8 x ON x.id = c}, 'ann|mine');
 on($remote, 'DROP TRIGGER stay ON t8');
 is(sync($local, 'office')->{failed}, 0, 'a trigger that lets nothing change: gone, it arrives');
 
-on($remote, q{CREATE TABLE t9 (c int REFERENCES x9 ON DELETE CASCADE, what text) PARTITION BY LIST (what); CREATE TABLE t9_a PARTITION OF t9 FOR VALUES IN ('a'); CREATE TABLE t9_b PARTITION OF t9 DEFAULT; GRANT ALL ON t9 TO sync;
+on($remote, q{CREATE TABLE t9 (c int REFERENCES x9 ON DELETE CASCADE, what text) PARTITION BY LIST (what); CREATE TABLE t9_a PARTITION OF t9 FOR VALUES IN ('a'); CREATE TABLE t9_b PARTITION OF t9 DEFAULT; GRANT SELECT, INSERT, UPDATE, DELETE ON t9 TO sync;
 	CREATE UNIQUE INDEX ON t9 (c, what); INSERT INTO t9 SELECT id, w FROM x9, unnest('{a,b,c}'::text[]) w WHERE email = 'ann'; INSERT INTO t9 SELECT id, 'b' FROM x9 WHERE email = 'carl'});
 renamed(9, 'partitions', 0, q{SELECT string_agg(email || ' ' || what, ', ' ORDER BY what) FROM t9 JOIN x9 x ON x.id = c}, 'carl a, carl b, carl c');
 $_->stop('fast') foreach $local, $remote;

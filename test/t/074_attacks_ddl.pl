@@ -35,6 +35,7 @@ GRANT USAGE ON SCHEMA evil TO sync;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA evil TO sync;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA evil TO sync;
 SQL
+$b->watch_role('sync', 'postgres');
 harmless('watched', []);
 
 #

@@ -46,6 +46,7 @@ sub quietly
 
 quietly($remote, "CREATE ROLE sync LOGIN PASSWORD '$secret'");
 grant_dml($remote);
+$remote->watch_role('sync', 'postgres');
 $local->safe_psql('postgres', 'CREATE EXTENSION synchro');
 my $port = $remote->port;
 $local->safe_psql('postgres', "CREATE SERVER office FOREIGN DATA WRAPPER synchro_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres')");

@@ -30,7 +30,7 @@ CREATE TABLE child (id serial PRIMARY KEY, name text UNIQUE NOT NULL, parent_id 
 CREATE TABLE absent (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
 CREATE TABLE closed (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
 CREATE TABLE zebra (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
-GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO PUBLIC;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
 SQL
 $local->safe_psql('postgres', <<'SQL');
@@ -66,7 +66,7 @@ CREATE TABLE language (id serial PRIMARY KEY, name text COLLATE "POSIX" UNIQUE N
 CREATE TABLE branch (id serial PRIMARY KEY, up int REFERENCES branch, language_id int NOT NULL REFERENCES language, name text COLLATE "C" NOT NULL, UNIQUE (up, language_id, name));
 CREATE TABLE path (name text COLLATE "C" PRIMARY KEY, up text COLLATE "POSIX" REFERENCES path, n int);
 CREATE TABLE remark (id serial PRIMARY KEY, no text COLLATE "C" UNIQUE, answers text COLLATE "POSIX" REFERENCES remark (no), said text);
-GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO PUBLIC;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
 SQL
 $local->safe_psql('postgres', <<'SQL');

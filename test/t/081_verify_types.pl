@@ -29,7 +29,7 @@ CREATE TABLE customer (id int PRIMARY KEY, $columns);
 CREATE TABLE account (id uuid PRIMARY KEY, $columns);
 INSERT INTO customer VALUES (7, 'ann', 'x');
 INSERT INTO account VALUES (gen_random_uuid(), 'ann', 'x');
-GRANT ALL ON customer, account TO sync;
+GRANT SELECT, INSERT, UPDATE, DELETE ON customer, account TO sync;
 SQL
 $local->safe_psql('postgres', <<'SQL');
 SELECT synchro.add_table('customer', '{email}'), synchro.add_table('account', '{email}');
@@ -59,7 +59,7 @@ foreach my $table ([ typed => \@types ], [ keyed => [ qw(bool_text char_text cha
 
 	foreach my $i (0, 1)
 	{
-		($local, $remote)[$i]->safe_psql('postgres', "CREATE TABLE $name (id serial PRIMARY KEY, name text NOT NULL, " . join(', ', map { "$_ $types{$_}[$i] NOT NULL" } @$names) . ", UNIQUE ($key)); GRANT ALL ON $name TO PUBLIC; GRANT USAGE ON SEQUENCE ${name}_id_seq TO PUBLIC");
+		($local, $remote)[$i]->safe_psql('postgres', "CREATE TABLE $name (id serial PRIMARY KEY, name text NOT NULL, " . join(', ', map { "$_ $types{$_}[$i] NOT NULL" } @$names) . ", UNIQUE ($key)); GRANT SELECT, INSERT, UPDATE, DELETE ON $name TO PUBLIC; GRANT USAGE ON SEQUENCE ${name}_id_seq TO PUBLIC");
 	}
 	$local->safe_psql('postgres', "SELECT synchro.add_table('$name', '{$key}'); INSERT INTO $name (name, " . join(', ', @$names) . ") VALUES ('a', $values)");
 	sync($local, 'office');
@@ -73,7 +73,7 @@ $local->safe_psql('postgres', q{SELECT synchro.remove_table('typed'), synchro.re
 both($local, $remote, <<'SQL');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TABLE item (id serial PRIMARY KEY, name text UNIQUE NOT NULL, list positive[], relation regclass, owner regrole, said text);
-GRANT ALL ON item TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON item TO PUBLIC;
 GRANT USAGE ON SEQUENCE item_id_seq TO PUBLIC;
 SQL
 $local->safe_psql('postgres', q{SELECT synchro.add_table('item', '{name}'); INSERT INTO item (name, list, relation, owner, said) SELECT v, '{1}', 'item', 'pg_monitor', 'x' FROM unnest('{a,b,c,d,e}'::text[]) v});

@@ -194,7 +194,7 @@ foreach my $case (
 	same($local, $remote, 'SELECT v FROM other', 'others go on');
 
 	# what may not be read cannot be looked at
-	$remote->safe_psql('postgres', 'TRUNCATE stranger; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM sync; GRANT ALL ON other TO sync');
+	$remote->safe_psql('postgres', 'TRUNCATE stranger; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM sync; GRANT SELECT, INSERT, UPDATE, DELETE ON other TO sync');
 	sync($local, 'office');
 	like(rows($local, 'SELECT message FROM synchro.failures'), qr/rows of table public\.stranger(_1)? may refer to shop\.country ON DELETE $action: they cannot be read$/, 'nor is one whose rows cannot be looked at');
 	$remote->safe_psql('postgres', 'GRANT SELECT (country) ON stranger TO sync' . ($more ? '; GRANT SELECT (country) ON stranger_1 TO sync' : ''));
@@ -257,7 +257,7 @@ CREATE TABLE parts.t (id serial, part int, v text, PRIMARY KEY (id, part)) PARTI
 CREATE TABLE parts.one PARTITION OF parts.t FOR VALUES IN (1);
 CREATE TABLE parts.two PARTITION OF parts.t FOR VALUES IN (2);
 SQL
-$remote->safe_psql('postgres', 'GRANT USAGE ON SCHEMA parts TO sync; GRANT ALL ON ALL TABLES IN SCHEMA parts TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA parts TO sync');
+$remote->safe_psql('postgres', 'GRANT USAGE ON SCHEMA parts TO sync; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA parts TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA parts TO sync');
 $local->safe_psql('postgres', q{SELECT synchro.add_schema('parts'); INSERT INTO parts.t (part, v) SELECT 1 + i % 2, 'row ' || i FROM generate_series(1, 20) i});
 sync($local, 'office');
 my $holder = $local->background_psql('postgres');
@@ -289,7 +289,7 @@ same($local, $remote, 'SELECT part, v FROM parts.t ORDER BY v', 'and is there af
 both($local, $remote, 'CREATE SCHEMA half; CREATE TABLE half.t (id int PRIMARY KEY, v int)');
 $remote->safe_psql('postgres', <<'SQL');
 GRANT USAGE ON SCHEMA half TO sync;
-GRANT ALL ON half.t TO sync;
+GRANT SELECT, INSERT, UPDATE, DELETE ON half.t TO sync;
 CREATE FUNCTION half.hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_catalog.pg_advisory_xact_lock(1) WHERE NEW.id = 250;

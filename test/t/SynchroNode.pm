@@ -15,7 +15,8 @@ ends if it has no connection, and is told to connect anew by the next call. A sc
 What has a backslash in it, which may be a command that changes the psql itself, and what asks for more than the usual, has
 a psql of its own.
 
-Its stop() sees to it that roles which tests push as have stayed what they were made as (watch_role()).
+Its stop(), and the end of a test that leaves it running, see to it that roles which tests push as have stayed what they were
+made as (watch_role()).
 
 =cut
 
@@ -44,6 +45,10 @@ my %USUAL = map { $_ => 1 } qw(stdout stderr on_error_die on_error_stop);
 # one for each process and environment, see _environment()
 my %psqls;
 my $calls = 0;
+
+# those that have roles to be watched, in the process that made them
+my %watching;
+my $main = $$;
 
 sub psql
 {
@@ -97,13 +102,27 @@ sub restart
 	return $self->start(@options);
 }
 
-# From now on, stop() dies if that role can do more in that database than an ordinary one.
+# From now on, stop() dies, or the test fails at its end, if that role can do more in that database than an ordinary one, or
+# than what any client of an application has to tables, sequences and so on.
 sub watch_role
 {
 	my ($self, $role, $dbname, $may_create) = @_;
 
 	$self->{watched_roles}{$dbname}{$role} ||= $may_create;
+	$watching{ $self->name } = $self;
 	return;
+}
+
+# What is made of a server has its roles.
+sub init_from_backup
+{
+	my ($self, $root, @arguments) = @_;
+
+	foreach my $dbname (keys %{ $root->{watched_roles} || {} })
+	{
+		$self->watch_role($_, $dbname, $root->{watched_roles}{$dbname}{$_}) foreach keys %{ $root->{watched_roles}{$dbname} };
+	}
+	return $self->SUPER::init_from_backup($root, @arguments);
 }
 
 sub stop
@@ -112,8 +131,15 @@ sub stop
 	my @excess = $self->{_pid} && ($mode || 'fast') ne 'immediate' ? $self->excess : ();
 	my $result = $self->SUPER::stop($mode, @options);
 
-	die 'the role that pushes to ' . $self->name . " must get by with less:\n", map { "$_\n" } @excess if @excess;
+	die $self->_complaint(@excess) if @excess;
 	return $result;
+}
+
+sub _complaint
+{
+	my ($self, @excess) = @_;
+
+	return join "\n", 'the role that pushes to ' . $self->name . ' must get by with less:', @excess, '';
 }
 
 # What watched roles have that they should not. A database that is gone, or lets nobody in, is nobody's.
@@ -130,6 +156,16 @@ sub excess
 			my ($status, $has) = $self->_answer($dbname, sprintf <<'SQL', $role =~ s/'/''/gr, $may_create);
 WITH r AS (SELECT * FROM pg_roles WHERE rolname = '%s'), given (may_create) AS (VALUES (%s)),
 	s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'),
+	acl (privilege, grantee, usual, what) AS (
+		SELECT a.privilege_type, a.grantee, CASE c.relkind WHEN 'S' THEN '{USAGE}'::text[] ELSE '{SELECT,INSERT,UPDATE,DELETE}' END,
+			CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || c.oid::regclass
+			FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee <> c.relowner
+		UNION ALL SELECT a.privilege_type, a.grantee, '{SELECT,INSERT,UPDATE,DELETE}', format('column %%s.%%I', c.oid::regclass, t.attname)
+			FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a WHERE a.grantee <> c.relowner
+		-- what a node grants its peers is seen to elsewhere
+		UNION ALL SELECT a.privilege_type, a.grantee, '{}', 'function ' || p.oid::regprocedure
+			FROM pg_proc p, aclexplode(p.proacl) a WHERE a.grantee NOT IN (0, p.proowner) AND p.pronamespace NOT IN (SELECT oid FROM s WHERE nspname = 'synchro')
+		UNION ALL SELECT a.privilege_type, a.grantee, '{}', 'parameter ' || p.parname FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE p.parname !~ '^synchro[.]'),
 	o AS (SELECT i.* FROM r, pg_shdepend d, pg_identify_object(d.classid, d.objid, d.objsubid) i
 		WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
 		AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
@@ -142,7 +178,9 @@ SELECT format('%%s: %%s', rolname, what) FROM r, LATERAL (
 	UNION ALL SELECT 'is a member of ' || m.roleid::regrole FROM pg_auth_members m WHERE m.member = r.oid
 	UNION ALL SELECT 'owns ' || o.identity FROM o, given WHERE coalesce(o.schema, '') !~ '^pg_temp' AND o.identity !~ '^pg_temp' AND NOT (may_create AND o.identity ~ '^synchro_peer')
 	UNION ALL SELECT 'may create in database ' || current_database() FROM given WHERE NOT may_create AND has_database_privilege(r.oid, current_database(), 'CREATE')
-	UNION ALL SELECT 'may create in schema ' || nspname FROM s, given WHERE has_schema_privilege(r.oid, s.oid, 'CREATE') AND NOT (may_create AND nspname = 'synchro_peer')) w
+	UNION ALL SELECT 'may create in schema ' || nspname FROM s, given WHERE has_schema_privilege(r.oid, s.oid, 'CREATE') AND NOT (may_create AND nspname = 'synchro_peer')
+	UNION ALL SELECT format('has %%s on %%s', string_agg(privilege, ', ' ORDER BY privilege), acl.what) FROM acl
+		WHERE grantee IN (0, r.oid) AND privilege <> ALL (usual) GROUP BY acl.what) w
 SQL
 
 			push @excess, split /\n/, $has if defined $status && $status == 0 && defined $has;
@@ -257,6 +295,15 @@ END
 {
 	my $status = $?;
 
+	# what has failed has its own complaints
+	foreach my $node ($status == 0 && $$ == $main ? map { $watching{$_} } sort keys %watching : ())
+	{
+		my @excess = $node->{_pid} ? $node->excess : ();
+
+		next if !@excess;
+		Test::More::diag $node->_complaint(@excess);
+		$status = 1;
+	}
 	foreach my $psql (map { $psqls{$_} } grep { /\A$$(?:\n|\z)/ } keys %psqls)
 	{
 		${ $psql->{in} } = "\\q\n";

@@ -126,9 +126,9 @@ other names for more remotes.
                'none': neither
   add       => 0: leave out add_remote
 
-The role is to get by with that: whenever C<$remote> is stopped in peace, it must be no more than an ordinary one. It may have
-no attribute but LOGIN, be a member of nothing, own nothing but what is temporary, and create nothing in the database, unless
-C<peer> is 'create'.
+The role is to get by with that: whenever C<$remote> is stopped in peace, and at the end of the test, it must be no more than an
+ordinary one. It may have no attribute but LOGIN, be a member of nothing, own nothing but what is temporary, create nothing in the
+database, unless C<peer> is 'create', and have no privileges but SELECT, INSERT, UPDATE, DELETE on tables and USAGE on sequences.
 
 =cut
 
