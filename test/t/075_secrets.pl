@@ -78,7 +78,7 @@ sub look
 }
 
 # What may be asked of what is wrong.
-sub tell
+sub asked
 {
 	my ($when) = @_;
 
@@ -103,7 +103,7 @@ sub fails_with
 
 	like($stderr, $reason, "$when: fails");
 	unlike($stderr, qr/$any/, "$when: without a password");
-	tell($when);
+	asked($when);
 	wait_for($local, q{SELECT last_error IS NOT NULL FROM synchro.remotes}, "$when: the worker has tried");
 	look($when);
 	return;
@@ -178,7 +178,7 @@ $remote->safe_psql('postgres', 'GRANT INSERT ON t TO sync');
 $remote->safe_psql('postgres', 'ALTER TABLE t RENAME n TO m');
 $local->safe_psql('postgres', q{UPDATE t SET n = 2 WHERE name = 'no right'});
 wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '42703' AND key IS NULL}, 'a table stalls');
-tell('a table stalls');
+asked('a table stalls');
 look('a table stalls');
 $remote->safe_psql('postgres', 'ALTER TABLE t RENAME m TO n');
 $local->safe_psql('postgres', q{UPDATE t SET n = 1 WHERE name = 'refused'; SELECT synchro.retry()});
@@ -223,6 +223,40 @@ wait_for($local, q{SELECT last_error LIKE '%too many connections%' FROM synchro.
 fails_with('too many connections', qr/08001.*too many connections for role "sync"/s);
 $remote->safe_psql('postgres', 'ALTER ROLE sync CONNECTION LIMIT -1');
 works('after too many connections');
+
+# held, as the remote is not as it was left, and neither side knows why
+my $token = rows($remote, 'SELECT token FROM synchro_peer.position');
+$remote->safe_psql('postgres', 'UPDATE synchro_peer.position SET token = gen_random_uuid()');
+$local->safe_psql('postgres', q{UPDATE t SET n = 5 WHERE name = 'refused'});
+wait_for($local, q{SELECT last_error LIKE '%is not in the state%' FROM synchro.remotes}, 'another token: it is held');
+fails_with('another token', qr/55000.*is not in the state that this database left it in/s);
+$remote->safe_psql('postgres', "UPDATE synchro_peer.position SET token = '$token'");
+works('after another token');
+
+# a node, which has not been told that we may push there
+$remote->safe_psql('postgres', q{CREATE EXTENSION synchro; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sync'});
+$local->safe_psql('postgres', q{UPDATE t SET n = 6 WHERE name = 'refused'});
+wait_for($local, q{SELECT last_error LIKE '%may not push there%' FROM synchro.remotes}, 'a node: it is met as one');
+fails_with('a node', qr/42501.*remote "office" runs synchro, too, and its user may not push there/s);
+$remote->safe_psql('postgres', 'DROP EXTENSION synchro');
+works('after a node');
+
+# a log that cannot be read
+my @segments = map { "synchro.log_$_" } 0 .. 2;
+$local->safe_psql('postgres', q{SELECT synchro.pause('office'); UPDATE t SET n = 7 WHERE name = 'refused'});
+my $damaged = rows($local, 'SELECT max(txid) FROM (' . join(' UNION ALL ', map { "SELECT txid FROM $_" } @segments) . ') l');
+$local->safe_psql('postgres', join '', map { "UPDATE $_ SET keys = '\\xff' || keys WHERE txid = $damaged;" } @segments);
+$local->safe_psql('postgres', q{SELECT synchro.resume('office')});
+foreach my $sql (q{SELECT synchro.synchronize('office')}, 'SELECT * FROM synchro.remotes', 'SELECT * FROM synchro.changes')
+{
+	my (undef, $rows, $says) = $local->psql('postgres', "\\set VERBOSITY verbose\n$sql");
+
+	like($says, qr/XX001.*damaged/, "a damaged log: $sql fails");
+	unlike("$rows$says", qr/$any/, 'a damaged log: without a password');
+}
+asked('a damaged log');
+$local->safe_psql('postgres', join '', map { "UPDATE $_ SET keys = substr(keys, 2) WHERE txid = $damaged;" } @segments);
+works('after a damaged log');
 
 #
 # certificates, passfile, service
@@ -293,7 +327,7 @@ fails_with('with a passfile that is wrong', qr/08001.*password authentication fa
 server_options('DROP passfile');
 fails_with('with no password', qr/08001.*no password supplied/s);
 
-append_to_file("$dir/service.conf", "[branch]\nport=$port\npassword=$secret\ndbname=postgres\n");
+append_to_file("$dir/service.conf", "[$_->[0]]\nport=$port\npassword=$_->[1]\ndbname=postgres\n") foreach [ 'branch', $secret ], [ 'wrong', $wrong ];
 $local->stop;
 {
 	local $ENV{PGSERVICEFILE} = "$dir/service.conf";
@@ -301,6 +335,10 @@ $local->stop;
 }
 server_options("ADD service 'branch', DROP dbname, DROP port");
 works('with a service');
+server_options("SET service 'wrong'");
+fails_with('with a service that has a wrong password', qr/08001.*password authentication failed/s);
+server_options("SET service 'branch'");
+works('with the right one');
 
 #
 # a role without superuser: a password of his own, and no files
