@@ -62,6 +62,7 @@ typedef struct SynchroGuarded
 /* in valuessql.c */
 extern bool synchro_values_are_few(SynchroSpool *spool);
 extern void synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool);
+extern char *synchro_sql_identity_rows(const SynchroTable *table, const List *lists);
 
 /* how rows get into staging tables, if they are few */
 typedef struct SynchroFilling

@@ -12,10 +12,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
 #include "applysql.h"
@@ -110,58 +106,6 @@ synchro_batch_guarded_tables(const SynchroBatch *batch)
 }
 
 /*
- * Add identities to the columns of them as they are staged, arrays of text.  Those that
- * no row can have any more, since a column has become NOT NULL, are left out.
- */
-static int
-add_identities(ArrayBuildState **columns, const SynchroTable *table, const SynchroIdentities *identities)
-{
-	char	  **staged = palloc(sizeof(char *) * identities->nidentity);
-	int			count = 0;
-
-	for (int i = 0; i < identities->count; i++)
-	{
-		bool		complete = true;
-
-		for (int x = 0; x < identities->nidentity; x++)
-		{
-			staged[x] = synchro_staged_value(table, x, identities->values[i * identities->nidentity + x]);
-			complete &= staged[x] != NULL;
-		}
-		for (int x = 0; complete && x < identities->nidentity; x++)
-			columns[x] = accumArrayResult(columns[x], CStringGetTextDatum(staged[x]), false, TEXTOID, CurrentMemoryContext);
-		count += complete;
-	}
-	return count;
-}
-
-/*
- * A query of identities, or NULL if there are none.  A literal for each column, not for each value: many
- * rows may wait, and the remote parses all of a script at once.
- */
-static char *
-query_of(const SynchroTable *table, const SynchroIdentities *waiting, const SynchroIdentities *renamed)
-{
-	ArrayBuildState **columns = palloc0(sizeof(ArrayBuildState *) * table->nidentity);
-	StringInfoData sql;
-
-	if (add_identities(columns, table, waiting) + add_identities(columns, table, renamed) == 0)
-		return NULL;
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ");
-	for (int x = 0; x < table->nidentity; x++)
-		appendStringInfo(&sql, "%su.l%d::%s", x > 0 ? ", " : "", x, synchro_stage_type(table, x));
-	appendStringInfoString(&sql, " FROM ROWS FROM (");
-	for (int x = 0; x < table->nidentity; x++)
-		appendStringInfo(&sql, "%spg_catalog.unnest(%s::text[])", x > 0 ? ", " : "",
-						 quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT, makeArrayResult(columns[x], CurrentMemoryContext))));
-	appendStringInfoString(&sql, ") u (");
-	synchro_sql_list(&sql, "l", table->nidentity);
-	appendStringInfoChar(&sql, ')');
-	return sql.data;
-}
-
-/*
  * Rows that wait are named, so that what is deleted does not take them along: see
  * guardsql.c.  What they were called before, where that is what the remote calls
  * them, comes with all that the batch has of the table (read_waiting() of batchread.c).
@@ -195,7 +139,7 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 		lt->involved = true;
 		synchro_stream_names_of(batch->link, lt, waiting);
 		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-		rows = query_of(lt->table, waiting, renamed);
+		rows = synchro_sql_identity_rows(lt->table, list_make2(waiting, renamed));
 		if (rows != NULL)
 		{
 			guarded = palloc(sizeof(SynchroGuarded));

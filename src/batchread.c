@@ -408,6 +408,34 @@ note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 }
 
 /*
+ * Which of the rows that are named wait since they were refused when they were
+ * new: what bears such a name on the remote, and is gone here, is not that row
+ * (resolvesql.c, forget_unborn()).
+ */
+static void
+note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
+{
+	int			n = requests->nidentity;
+	SynchroIdentities *unborn = synchro_identities_create(lt->table);
+	MemoryContext old;
+	char	   *rows;
+
+	for (int i = 0; i < requests->count; i++)
+	{
+		char	  **identity = &requests->values[i * n];
+		const SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+
+		if (parked != NULL && (parked->banned || !parked->due) && synchro_parked_is_insert(parked, lt->table))
+			synchro_identities_add(unborn, identity);
+	}
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+	rows = synchro_sql_identity_rows(lt->table, list_make1(unborn));
+	if (rows != NULL)
+		lt->unborn = lappend(lt->unborn, rows);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Rows that others need are pushed along: those that wait because they have
  * failed are not.
  */
@@ -478,6 +506,8 @@ read_requests(SynchroBatch *batch)
 			if (requests == NULL)
 				continue;
 			again = true;
+			if (batch->parked->count > 0)
+				note_unborn(batch, lt, requests);
 			read_pairs(batch, lt, requests);
 			if (list_member_oid(batch->ensured, lt->table->relid))
 			{

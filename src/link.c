@@ -482,6 +482,7 @@ clear_table(SynchroLinkTable *lt)
 	lt->pairs = NULL;
 	lt->pairs_of_others = NULL;
 	lt->requests = NULL;
+	lt->unborn = NIL;
 	lt->nrows = lt->nensured = lt->nnames = lt->nolds = lt->nrenamed = lt->nwaiting = 0;
 	lt->involved = lt->all_names = false;
 }

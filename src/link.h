@@ -79,6 +79,8 @@ typedef struct SynchroLinkTable
 	int64		nolds;			/* of the names, those of before */
 	int64		nrenamed;		/* of these, of rows that live on */
 	int64		nwaiting;		/* and those of rows that wait, see parked.c */
+	List	   *unborn;			/* rows that are named though their insert
+								 * waits: queries of identities */
 	bool		unmapped;		/* rows are looked up as they are written */
 
 	bool		had_olds;		/* the batch that was sent last left deletes,

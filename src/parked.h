@@ -105,6 +105,7 @@ extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTabl
 extern List *synchro_parked_tables(const SynchroParkedSet *set);
 extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed);
 extern List *synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table);
+extern bool synchro_parked_is_insert(const SynchroParked *parked, const SynchroTable *table);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);
 extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
 

@@ -181,16 +181,37 @@ synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, vo
 }
 
 /*
- * Is it a row of that table that the remote has, and of which it has refused a
- * change?  If so, record is set to that.  Not if nothing can be said of it.
+ * Read what is parked of a row of that table.  Returns false if nothing can be said of it.
  */
 static bool
-is_update_of(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
+read_record(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
 {
 	if (parked->unreadable || parked->relid != table->relid || SYNCHRO_LAYOUT_IDENTITY(parked->layout) != SYNCHRO_LAYOUT_IDENTITY(table->layout))
 		return false;
 	(void) synchro_key_next(parked->record.data, parked->record.data + parked->record.len, table, parked->layout, record);
-	return record->op == SYNCHRO_OP_UPDATE;
+	return true;
+}
+
+/*
+ * Is it a row of that table that the remote has, and of which it has refused a
+ * change?  If so, record is set to that.
+ */
+static bool
+is_update_of(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
+{
+	return read_record(parked, table, record) && record->op == SYNCHRO_OP_UPDATE;
+}
+
+/*
+ * Is it a row of that table that the remote does not have as ours, since it has
+ * refused it when it was new?
+ */
+bool
+synchro_parked_is_insert(const SynchroParked *parked, const SynchroTable *table)
+{
+	SynchroKeyRecord record;
+
+	return read_record(parked, table, &record) && record.op == SYNCHRO_OP_INSERT;
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * valuessql.c
- *	  SQL text: a few rows as VALUES.
+ *	  SQL text: a few rows as VALUES; many identities as arrays.
  *
  * Each COPY costs a round trip, since the server asks for its data.  So the
  * few rows of a small batch are part of its script, which then takes one round
@@ -12,7 +12,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+
 #include "applysql.h"
+#include "requests.h"
 
 #define VALUES_ROWS		4
 #define VALUES_BYTES	4096	/* less than a spool hands out at once */
@@ -98,4 +104,60 @@ synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool)
 		else
 			appendStringInfoString(sql, pos + 1 < end ? "), (" : ")");
 	}
+}
+
+/*
+ * Add identities to the columns of them as they are staged, arrays of text.  Those that
+ * no row can have any more, since a column has become NOT NULL, are left out.
+ */
+static int
+add_identities(ArrayBuildState **columns, const SynchroTable *table, const SynchroIdentities *identities)
+{
+	char	  **staged = palloc(sizeof(char *) * identities->nidentity);
+	int			count = 0;
+
+	for (int i = 0; i < identities->count; i++)
+	{
+		bool		complete = true;
+
+		for (int x = 0; x < identities->nidentity; x++)
+		{
+			staged[x] = synchro_staged_value(table, x, identities->values[i * identities->nidentity + x]);
+			complete &= staged[x] != NULL;
+		}
+		for (int x = 0; complete && x < identities->nidentity; x++)
+			columns[x] = accumArrayResult(columns[x], CStringGetTextDatum(staged[x]), false, TEXTOID, CurrentMemoryContext);
+		count += complete;
+	}
+	return count;
+}
+
+/*
+ * A query of identities (lists of SynchroIdentities), or NULL if there are none.  A literal for
+ * each column, not for each value: there may be many rows, and the server parses all of a script at once.
+ */
+char *
+synchro_sql_identity_rows(const SynchroTable *table, const List *lists)
+{
+	ArrayBuildState **columns = palloc0(sizeof(ArrayBuildState *) * table->nidentity);
+	int			count = 0;
+	StringInfoData sql;
+	const ListCell *cell;
+
+	foreach(cell, lists)
+		count += add_identities(columns, table, lfirst(cell));
+	if (count == 0)
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int x = 0; x < table->nidentity; x++)
+		appendStringInfo(&sql, "%su.l%d::%s", x > 0 ? ", " : "", x, synchro_stage_type(table, x));
+	appendStringInfoString(&sql, " FROM ROWS FROM (");
+	for (int x = 0; x < table->nidentity; x++)
+		appendStringInfo(&sql, "%spg_catalog.unnest(%s::text[])", x > 0 ? ", " : "",
+						 quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT, makeArrayResult(columns[x], CurrentMemoryContext))));
+	appendStringInfoString(&sql, ") u (");
+	synchro_sql_list(&sql, "l", table->nidentity);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
 }
