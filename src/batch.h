@@ -104,6 +104,11 @@ extern bool synchro_batch_describe(SynchroBatch *batch);
 extern bool synchro_batch_is_plain(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
 extern void synchro_batch_read_waiting(SynchroBatch *batch);
+extern void synchro_batch_read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities);
+
+/* in batcholds.c */
+extern void synchro_batch_require_rights(SynchroBatch *batch, const SynchroLinkTable *lt);
+extern void synchro_batch_read_olds(SynchroBatch *batch, bool last);
 
 /* in batchguard.c */
 extern List *synchro_batch_deleted_tables(const SynchroBatch *batch);

@@ -15,26 +15,20 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "applysql.h"
 #include "batch.h"
 #include "localsql.h"
-#include "reader.h"
 #include "refpairs.h"
 #include "requests.h"
-#include "stalled.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS		1000
 
 /* from so many rows on it is worth while to ask whether the remote has them */
 #define STRAIGHT_ROWS	1000
-
-/* names of before that are kept in memory at once */
-#define OLD_ROWS		10000
 
 /*
  * Note what the batch needs to know of its tables.  In a local transaction.
@@ -186,8 +180,8 @@ find_straight(SynchroBatch *batch)
 /*
  * Rows that have changed, and when.
  */
-static void
-read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
+void
+synchro_batch_read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities)
 {
 	if (batch->straight != NULL && lt == batch->straight)
 	{
@@ -204,181 +198,6 @@ read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 		synchro_stream_changes(batch->link, lt, identities, batch->olds->sources);
 	read_pairs(batch, lt, identities);
 	read_rows(batch, lt, identities, false);
-}
-
-/*
- * What lives as long as the batch.
- */
-static void
-note_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name, SynchroBatchOld *noted)
-{
-	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-
-	noted->relid = changed->relid;
-	noted->key = *old_name;
-	noted->key.identity = synchro_key_copy(old_name->identity);
-	if (old_name->name.data != NULL)
-		noted->key.name = synchro_key_copy(old_name->name);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Count one of what can be refused of names of before.  False if only the first
- * ones are wanted, and it comes after them, or only those after some.
- */
-static bool
-count_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
-{
-	if (batch->nolds >= batch->max_olds)
-		return false;
-	batch->nolds++;
-	if (batch->nolds <= batch->skipped_olds)
-		return false;
-	if (batch->nolds == batch->max_olds)
-		note_old(batch, changed, old_name, &batch->last_old);
-	if (batch->note_olds)
-	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-		SynchroBatchOld *noted = palloc(sizeof(SynchroBatchOld));
-
-		batch->all_olds = lappend(batch->all_olds, noted);
-		MemoryContextSwitchTo(old);
-		note_old(batch, changed, old_name, noted);
-	}
-	return true;
-}
-
-/*
- * Is a row with a name of before to be left out: because it has failed in
- * this pass, or only the first ones are wanted?  last: only those that come last
- * are wanted, or else only the others.
- */
-static bool
-leave_out_old(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
-			  const SynchroParked *parked, bool last)
-{
-	if (parked != NULL && parked->banned)
-		return true;
-	if ((parked != NULL && parked->alone > batch->olds_turn) != last)
-		return true;
-	return !count_old(batch, changed, old_name);
-}
-
-/*
- * Are names to be left out, too, that others bore which had the identity of a row
- * that is, or that nobody bears?  Not for that row's sake: they are not in the log
- * for the next pass, so that the others would stay on the remote.
- */
-static bool
-leave_out_others(SynchroBatch *batch, const SynchroChangedTable *changed, const SynchroChangedKey *old_name,
-				 const SynchroParked *parked, bool last)
-{
-	return parked == NULL || !parked->banned || parked->others_banned || last || !changed->table->watched ||
-		!count_old(batch, changed, old_name);
-}
-
-/*
- * Names of before are in the log, so nothing but this asks whether the remote's
- * owner may read them.
- */
-static void
-require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
-{
-	synchro_suspect(lt->root);
-	synchro_reader_require(batch->link->target->owner, lt->table, true);
-	synchro_suspect(InvalidOid);
-}
-
-/*
- * Names of before, and the rows that bore them if they are still there.
- *
- * Of rows known by reference that have failed only the reference follows: whoever
- * has its identity of before by now is another row, and the remote's must not be
- * taken for that one's, nor go.  Of others that have failed, only the names of
- * others go along, see leave_out_others().  last: see leave_out_old().
- */
-static void
-read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
-{
-	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro olds",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	SynchroIdentities *identities = synchro_identities_create(lt->table);
-	SynchroIdentities *moved = synchro_identities_create(lt->table);
-	SynchroChangedKey old_name;
-	SynchroBytes before = {0};
-	const SynchroParked *parked = NULL;
-	bool		left_out = false;
-	bool		only_moves = false;
-	bool		others_seen = false;
-	bool		others_left_out = false;
-
-	require_rights(batch, lt);
-	while (synchro_changes_next_old(changed, &old_name))
-	{
-		SynchroBytes identity = old_name.identity;
-		bool		same = before.data != NULL && before.len == identity.len &&
-			memcmp(before.data, identity.data, identity.len) == 0;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!same)
-		{
-			parked = synchro_parked_find_key(batch->parked, changed->table, old_name.identity);
-			only_moves = parked != NULL && parked->banned && parked->moves && batch->max_olds > 0 && !last;
-			left_out = !only_moves && leave_out_old(batch, changed, &old_name, parked, last);
-			others_seen = false;
-		}
-		before = identity;
-		if (left_out && old_name.kind != SYNCHRO_KIND_OLD[0] && !others_seen)
-		{
-			others_left_out = leave_out_others(batch, changed, &old_name, parked, last);
-			others_seen = true;
-		}
-		if (left_out && (old_name.kind == SYNCHRO_KIND_OLD[0] || others_left_out))
-			continue;
-		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
-		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;
-
-		/* an identity may come several times, one after the other */
-		if (!same && only_moves)
-			synchro_identities_decode(moved, lt->table, identity);
-		else if (!same && !left_out)
-		{
-			synchro_identities_decode(identities, lt->table, identity);
-			synchro_identities_stamp(identities, old_name.changed, old_name.born);
-		}
-		if (identities->count == OLD_ROWS || moved->count == OLD_ROWS)
-		{
-			if (lt->table->watched)
-				read_changed(batch, lt, identities);
-			synchro_stream_names_of(batch->link, lt, moved);
-			Assert(CurrentMemoryContext == context);
-			MemoryContextReset(context);
-			identities = synchro_identities_create(lt->table);
-			moved = synchro_identities_create(lt->table);
-			before.data = NULL;
-		}
-	}
-	if (lt->table->watched)
-		read_changed(batch, lt, identities);
-	synchro_stream_names_of(batch->link, lt, moved);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-}
-
-static void
-read_all_olds(SynchroBatch *batch, bool last)
-{
-	ListCell   *cell;
-
-	foreach(cell, batch->olds->tables)
-	{
-		SynchroChangedTable *changed = lfirst(cell);
-
-		if (changed->nolds > 0 && synchro_table_get(changed->relid, true) != NULL)
-			read_olds(batch, changed, last);
-	}
 }
 
 /*
@@ -584,11 +403,11 @@ synchro_batch_read(SynchroBatch *batch)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;
 	foreach(cell, batch->extras)
 		synchro_stream_all_names(batch->link, synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false));
-	read_all_olds(batch, false);
+	synchro_batch_read_olds(batch, false);
 	if (batch->olds_turn != PG_INT64_MAX)
 	{
 		synchro_changes_rewind(batch->olds);
-		read_all_olds(batch, true);
+		synchro_batch_read_olds(batch, true);
 	}
 	foreach(cell, batch->dead)
 	{
@@ -598,7 +417,7 @@ synchro_batch_read(SynchroBatch *batch)
 		if (synchro_table_get(dead->relid, true) == NULL)
 			continue;
 		lt = synchro_link_table(batch->link, dead->relid, true);
-		require_rights(batch, lt);
+		synchro_batch_require_rights(batch, lt);
 		synchro_stream_old(batch->link, lt, &dead->key, batch->olds->sources);
 	}
 	foreach(cell, batch->keys)
@@ -617,7 +436,7 @@ synchro_batch_read(SynchroBatch *batch)
 			read_rows(batch, lt, keys->identities, true);
 		}
 		else
-			read_changed(batch, lt, keys->identities);
+			synchro_batch_read_changed(batch, lt, keys->identities);
 	}
 	synchro_batch_read_guarded(batch);
 	read_requests(batch);

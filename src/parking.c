@@ -397,12 +397,12 @@ synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid, 
  * error is that of all that was tried with it.  Returns it as it is kept, or NULL.
  *
  * One that is known by reference, and has another identity now, is parked under
- * that: the rest of the pass has its reference follow (read_olds() in batchread.c), of
+ * that: the rest of the pass has its reference follow (read_olds() in batcholds.c), of
  * which nothing is refused.  Else what is gone here would be gone there, too, with all
  * that refers to it.
  *
  * If the name is another one's, who had the row's identity, or nobody's, it goes
- * along all the same, and the row has none: see leave_out_others() in batchread.c.
+ * along all the same, and the row has none: see leave_out_others() in batcholds.c.
  */
 SynchroParked *
 synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error, bool shared)
