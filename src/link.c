@@ -25,7 +25,6 @@
 
 #include "link.h"
 #include "localsql.h"
-#include "registryrow.h"
 #include "samevalue.h"
 #include "settings.h"
 #include "stalled.h"
@@ -174,7 +173,6 @@ synchro_link_create(SynchroTarget *target, MemoryContext parent)
 	SynchroLink *link = palloc0(sizeof(SynchroLink));
 
 	link->context = context;
-	link->captured = PG_UINT64_MAX;
 	if (target != NULL)
 	{
 		link->target = palloc(sizeof(SynchroTarget));
@@ -341,33 +339,6 @@ require_captured(Oid relid, Oid root)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg(SYNCHRO_NOT_CAPTURED, uncaptured->qualified),
 			 errhint(SYNCHRO_CAPTURE_HINT, quote_literal_cstr(watched))));
-}
-
-/*
- * The same for all tables that are watched, but for those that have stalled and wait.
- * The log has nothing of a table whose trigger is gone, so no pass would come by it;
- * and the event trigger, which sees most of them go, may be disabled.  They are looked
- * at again only if one of them may have been altered.
- */
-void
-synchro_link_require_captured(SynchroLink *link, List *stalled)
-{
-	uint64		generation = synchro_table_generation();
-	ListCell   *cell;
-
-	if (link->captured == generation)
-		return;
-	foreach(cell, synchro_registry_doubtful())
-	{
-		Oid			relid = lfirst_oid(cell);
-		const SynchroTable *table = synchro_stalled_waits(stalled, relid) ? NULL : synchro_table_get(relid, true);
-
-		if (table != NULL && table->mode != SYNCHRO_MODE_NONE)
-			require_captured(relid, relid);
-	}
-
-	/* those that wait are looked at when they are tried again */
-	link->captured = generation;
 }
 
 /*

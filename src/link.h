@@ -123,7 +123,6 @@ typedef struct SynchroLink
 	bool		knows_tables;	/* the remote has a table for the next */
 	List	   *known;			/* of KnownTable, see known.c */
 	uint64		generation;		/* see synchro_table_generation() */
-	uint64		captured;		/* the same, as of require_captured() */
 	const char **keywords;		/* what we connected with */
 	const char **values;
 	bool		password_required;
@@ -152,7 +151,6 @@ extern void synchro_link_close(SynchroLink *link);
 extern bool synchro_link_is_outdated(SynchroLink *link);
 extern void synchro_link_refresh(SynchroLink *link);
 extern void synchro_link_forget(SynchroLink *link);
-extern void synchro_link_require_captured(SynchroLink *link, List *stalled);
 extern SynchroLinkTable *synchro_link_table(SynchroLink *link, Oid relid, bool for_rows);
 extern SynchroLinkTable *synchro_link_numbered(SynchroLink *link, long number, bool missing_ok);
 extern bool synchro_link_is_prepared(const SynchroLink *link);

@@ -147,7 +147,6 @@ synchro_pass_collect(SynchroPass *pass)
 											pass->chunk != NULL ? &more : NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->context);
-	synchro_link_require_captured(pass->link, pass->stalled);
 	order_tables(pass);
 	add_due_deletes(pass);
 	pass->shared = can_share(pass);

@@ -180,32 +180,6 @@ synchro_registry_watched(void)
 }
 
 /*
- * Oids of watched tables whose changes may not all be captured: one of their
- * triggers is gone or disabled, or they have partitions or other tables' names in
- * their key, which have triggers of their own.  One query, since all tables' own
- * descriptions cost a hundred times as much.
- */
-List *
-synchro_registry_doubtful(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	SynchroSqlScope scope;
-	List	   *result;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	result = synchro_sql_oids("SELECT w.relation FROM synchro.watched w JOIN pg_class c ON c.oid = w.relation"
-							  " LEFT JOIN (SELECT tgrelid, count(*) AS enabled FROM pg_trigger WHERE tgname IN ('synchro_capture', 'synchro_truncate')"
-							  "  AND tgenabled = 'A' GROUP BY 1) g ON g.tgrelid = c.oid"
-							  " WHERE c.relkind = 'p' OR g.enabled IS DISTINCT FROM 2 OR EXISTS (SELECT FROM synchro.natural_key k"
-							  "  JOIN pg_constraint f ON f.conrelid = k.relation AND f.contype = 'f'"
-							  "  JOIN pg_attribute a ON a.attrelid = k.relation AND a.attnum = ANY (f.conkey) AND a.attname = ANY (k.columns)"
-							  "  WHERE k.relation = w.relation)", 0, NULL, NULL, context);
-	synchro_sql_close(&scope);
-	MemoryContextSwitchTo(context);
-	return result;
-}
-
-/*
  * Has the table a natural key registered, be it one that lost a column?
  */
 bool

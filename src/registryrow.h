@@ -20,7 +20,6 @@
 
 extern void synchro_registry_lock(void);
 extern List *synchro_registry_watched(void);
-extern List *synchro_registry_doubtful(void);
 extern bool synchro_registry_has_key(Oid relid);
 extern uint64 synchro_registry_write(const char *sql, Oid relid, List *names, bool flag);
 

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -33,28 +32,7 @@ typedef struct TableEntry
 } TableEntry;
 
 static HTAB *table_cache = NULL;
-static HTAB *parts_cache = NULL;	/* partitions that have been looked at: OIDs */
 static uint64 generation = 0;
-
-/*
- * If it is a partition whose triggers have been looked at, so are those of its root
- * to be.  Which that is cannot be looked up here, so all partitioned tables are
- * described anew.
- */
-static void
-invalidate_whole(Oid part)
-{
-	HASH_SEQ_STATUS status;
-	TableEntry *entry;
-
-	if (hash_search(parts_cache, &part, HASH_REMOVE, NULL) == NULL)
-		return;
-	generation++;
-	hash_seq_init(&status, table_cache);
-	while ((entry = hash_seq_search(&status)) != NULL)
-		if (entry->table != NULL && entry->table->relkind == RELKIND_PARTITIONED_TABLE)
-			entry->valid = false;
-}
 
 static void
 invalidate_table(Datum arg, Oid relid)
@@ -64,7 +42,6 @@ invalidate_table(Datum arg, Oid relid)
 
 	if (OidIsValid(relid))
 	{
-		invalidate_whole(relid);
 		entry = hash_search(table_cache, &relid, HASH_FIND, NULL);
 		if (entry != NULL)
 		{
@@ -110,9 +87,6 @@ synchro_table_init(void)
 	ctl.entrysize = sizeof(TableEntry);
 	ctl.hcxt = CacheMemoryContext != NULL ? CacheMemoryContext : TopMemoryContext;
 	table_cache = hash_create("synchro tables", 64, &ctl,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	ctl.entrysize = sizeof(Oid);
-	parts_cache = hash_create("synchro partitions", 64, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
@@ -181,9 +155,9 @@ synchro_table_get(Oid relid, bool missing_ok)
 /*
  * Are all changes of a table captured, those of its partitions included?
  *
- * That is known anew when the table's description is, so a partition whose triggers
- * are altered makes it invalid, though nobody may have told the root.  Users'
- * transactions, which do not ask, need not look at all partitions.
+ * That is known anew when the table's description is, so whoever switches a
+ * partition's trigger on or off invalidates the root.  Users' transactions,
+ * which do not ask, need not look at all partitions.
  */
 bool
 synchro_table_captured(const SynchroTable *table)
@@ -197,15 +171,8 @@ synchro_table_captured(const SynchroTable *table)
 		return synchro_table_parts_captured(table->relid);
 	if (!entry->parts_known)
 	{
-		List	   *parts = find_all_inheritors(table->relid, NoLock, NULL);
-		ListCell   *cell;
-		bool		captured;
+		bool		captured = synchro_table_parts_captured(table->relid);
 
-		/* put there first: an invalidation that comes meanwhile must count */
-		foreach(cell, parts)
-			(void) hash_search(parts_cache, &lfirst_oid(cell), HASH_ENTER, NULL);
-		list_free(parts);
-		captured = synchro_table_parts_captured(table->relid);
 		entry->parts_captured = captured;
 		entry->parts_known = true;
 	}

@@ -152,35 +152,6 @@ foreach my $how (
 	wait_for($local, 'SELECT failed = 0 FROM synchro.remotes', 'and heals after it');
 }
 
-# Nobody tells us of it where our event triggers are off, as a superuser can have them, or one session since 17: then a pass finds it,
-# though the log has nothing of the table. There is a partition, too, of which the pusher knows already that it was captured.
-my $since_17 = rows($local, q{SELECT current_setting('server_version_num')::int >= 170000}) eq 't';
-my $off = 'ALTER EVENT TRIGGER synchro_ddl_command_end DISABLE; ALTER EVENT TRIGGER synchro_sql_drop DISABLE';
-my $on = $off =~ s/DISABLE/ENABLE ALWAYS/gr;
-
-foreach my $case (
-	[ 'items', 'items', 'ALTER TABLE items DISABLE TRIGGER synchro_capture' ], [ 'items', 'items', 'DROP TRIGGER synchro_capture ON items' ],
-	[ 'items', 'items', 'DROP TRIGGER synchro_truncate ON items' ], [ 'book', 'house', 'DROP TRIGGER synchro_capture ON house' ],
-	[ 'split', 'split', 'ALTER TABLE split_c_1 DISABLE TRIGGER synchro_capture' ], [ 'split', 'split', 'DROP TRIGGER synchro_truncate ON split_a' ])
-{
-	my ($stalls, $uncaptured, $how) = @$case;
-
-	foreach my $unseen ("$off; $how; $on", $since_17 ? "SET event_triggers = off; $how" : ())
-	{
-		my (undef, undef, $stderr) = $local->psql('postgres', $unseen);
-
-		is($stderr, '', "$unseen: nobody is told");
-		$local->safe_psql('postgres', q{UPDATE items SET note = 'unseen'; UPDATE others SET n = n + 1});
-		wait_for($local, q{SELECT string_agg(concat_ws(' ', relation, sqlstate, message, hint), ', ') FROM synchro.failures}, "$how: the pass finds it",
-			expected => "$stalls 55000 changes of table public.$uncaptured are not captured: its trigger is missing or disabled"
-			  . " Run synchro.alter_table('public.$stalls'), which renews it. Rows that were changed meanwhile are pushed when they change again.");
-		wait_arrival($remote, 'SELECT n FROM others', rows($local, 'SELECT n FROM others'), "$how: others go on");
-		$local->safe_psql('postgres', "SELECT synchro.alter_table('$stalls'); UPDATE items SET cash = cash");
-		wait_for($local, $healed, "$how: it heals");
-		same($local, $remote, $items, "$how: what is changed then arrives");
-	}
-}
-
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
