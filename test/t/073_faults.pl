@@ -163,6 +163,9 @@ my $proxy = start_proxy($remote->port);
 connect_remote($local, $remote, options => { port => $proxy->{port} });
 $local->safe_psql('postgres', q{SELECT synchro.add_table('parents', '{name}'), synchro.add_table('children', '{name}'), synchro.add_table('plain')});
 
+# what is made until here, rights for instance, is not to be lost in a crash
+$_->safe_psql('postgres', 'CHECKPOINT') foreach $local, $remote;
+
 #
 # The load: processes that begin again whenever their session has been lost, until the pipe is closed.
 #
