@@ -270,6 +270,19 @@ synchro_sql_awaits_delete(StringInfo sql, const SynchroLink *link, const Synchro
 }
 
 /*
+ * Append the same of the row with that identity (see synchro_sql_is_kept()), between
+ * calls of synchro_sql_pin().
+ */
+void
+synchro_sql_is_unapplied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *mapped)
+{
+	appendStringInfo(sql, "EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND ",
+					 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
+	synchro_sql_is_kept(sql, lt, mapped);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * What synchro_sql_doomed() selects, with what earlier batches have left to
  * this one, if leftovers is true.
  */
@@ -345,10 +358,9 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		synchro_sql_remote_key(sql, lt, "x.r");
 		appendStringInfoString(sql, ", x.stamp, x.origin FROM (");
 		synchro_sql_doomed(sql, lt);
-		appendStringInfo(sql, ") x WHERE NOT EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND ",
-						 link->peer, link->node, relation);
-		synchro_sql_is_kept(sql, lt, "x.r");
-		appendStringInfoString(sql, ");");
+		appendStringInfoString(sql, ") x WHERE NOT ");
+		synchro_sql_is_unapplied(sql, link, lt, "x.r");
+		appendStringInfoChar(sql, ';');
 		synchro_sql_pin(sql, lt, false);
 	}
 	if (lt->rows != NULL || lt->nnames > lt->nolds)

@@ -94,6 +94,7 @@ extern bool synchro_fk_moves(const SynchroLinkTable *lt, int fk);
 extern void synchro_sql_follow(StringInfo sql, const SynchroLinkTable *lt, List *component);
 extern void synchro_sql_delete(StringInfo sql, const SynchroLink *link, List *component, bool leftovers);
 extern void synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, bool put);
+extern void synchro_sql_is_unapplied(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, const char *mapped);
 extern void synchro_sql_is_kept(StringInfo sql, const SynchroLinkTable *lt, const char *mapped);
 extern bool synchro_references_vary(const SynchroLinkTable *lt);
 extern bool synchro_keeps_references(const SynchroLinkTable *lt);

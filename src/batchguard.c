@@ -16,7 +16,6 @@
 
 #include "applysql.h"
 #include "batch.h"
-#include "requests.h"
 #include "rowstream.h"
 #include "stalled.h"
 

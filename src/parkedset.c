@@ -193,13 +193,18 @@ read_record(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRe
 }
 
 /*
- * Is it a row of that table that the remote has, and of which it has refused a
- * change?  If so, record is set to that.
+ * Of a scan of the set, the next row of that table that the remote has, and of which
+ * it has refused a change; NULL: no more.  record is set to that.
  */
-static bool
-is_update_of(const SynchroParked *parked, const SynchroTable *table, SynchroKeyRecord *record)
+static SynchroParked *
+next_update(HASH_SEQ_STATUS *scan, const SynchroTable *table, SynchroKeyRecord *record)
 {
-	return read_record(parked, table, record) && record->op == SYNCHRO_OP_UPDATE;
+	ParkedSlot *slot;
+
+	while ((slot = hash_seq_search(scan)) != NULL)
+		if (read_record(slot->parked, table, record) && record->op == SYNCHRO_OP_UPDATE)
+			return slot->parked;
+	return NULL;
 }
 
 /*
@@ -232,18 +237,18 @@ List *
 synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 {
 	HASH_SEQ_STATUS status;
-	ParkedSlot *slot;
+	SynchroParked *parked;
+	SynchroKeyRecord record;
 	List	   *result = NIL;
 
 	if (set == NULL || set->count == 0)
 		return NIL;
 	hash_seq_init(&status, set->rows);
-	while ((slot = hash_seq_search(&status)) != NULL)
+	while ((parked = next_update(&status, table, &record)) != NULL)
 	{
-		SynchroKeyRecord record;
 		SynchroChangedKey *key;
 
-		if (!is_update_of(slot->parked, table, &record) || !is_renamed(slot->parked, table, &record))
+		if (!is_renamed(parked, table, &record))
 			continue;
 		key = palloc0(sizeof(SynchroChangedKey));
 		key->identity = synchro_key_copy(record.identity);
@@ -280,17 +285,14 @@ SynchroIdentities *
 synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed)
 {
 	HASH_SEQ_STATUS status;
-	ParkedSlot *slot;
+	SynchroParked *parked;
+	SynchroKeyRecord record;
 	SynchroIdentities *result = synchro_identities_create(table);
 
 	hash_seq_init(&status, set->rows);
-	while ((slot = hash_seq_search(&status)) != NULL)
-	{
-		SynchroKeyRecord record;
-
-		if (is_update_of(slot->parked, table, &record) && is_renamed(slot->parked, table, &record) == renamed)
+	while ((parked = next_update(&status, table, &record)) != NULL)
+		if (is_renamed(parked, table, &record) == renamed)
 			synchro_identities_decode(result, table, record.identity);
-	}
 	return result;
 }
 
@@ -301,17 +303,13 @@ List *
 synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table)
 {
 	HASH_SEQ_STATUS status;
-	ParkedSlot *slot;
+	SynchroParked *parked;
+	SynchroKeyRecord record;
 	List	   *result = NIL;
 
 	hash_seq_init(&status, set->rows);
-	while ((slot = hash_seq_search(&status)) != NULL)
-	{
-		SynchroKeyRecord record;
-
-		if (is_update_of(slot->parked, table, &record))
-			result = lappend(result, slot->parked);
-	}
+	while ((parked = next_update(&status, table, &record)) != NULL)
+		result = lappend(result, parked);
 	return result;
 }
 

@@ -139,15 +139,24 @@ describe_ambiguous(const SynchroNamedRow *row, SynchroFailure *failure)
 }
 
 /*
- * If what the remote has refused is a row of another table, which was pushed along
- * or named with this one, say of which table, and not what was said of that row.
- * Returns whether that is so.
+ * Does the error say that it is about this table?
  */
 static bool
-describe_needed(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
+names_table(const SynchroRemoteError *error, const SynchroTable *table)
 {
-	int			column;
-	const SynchroLinkTable *value = refused_value(pass, error, &column);
+	return error->schema != NULL && strcmp(error->schema, table->schema) == 0 &&
+		error->table != NULL && strcmp(error->table, table->name) == 0;
+}
+
+/*
+ * If what the remote has refused is a row of another table, which was pushed along
+ * or named with this one, say of which table, and not what was said of that row.
+ * Returns whether that is so.  value, column: what refused_value() says.
+ */
+static bool
+describe_needed(SynchroPass *pass, const SynchroRemoteError *error, const SynchroLinkTable *value, int column,
+				SynchroFailure *failure)
+{
 	const SynchroLinkTable *needed = value;
 	ListCell   *cell;
 
@@ -158,8 +167,7 @@ describe_needed(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailu
 		SynchroLinkTable *lt = lfirst(cell);
 
 		if (needed == NULL && failure->op != SYNCHRO_OP_DELETE && list_member_oid(pass->ensured, lt->table->relid) &&
-			error->schema != NULL && strcmp(error->schema, lt->table->schema) == 0 &&
-			error->table != NULL && strcmp(error->table, lt->table->name) == 0)
+			names_table(error, lt->table))
 			needed = lt;
 	}
 	if (needed == NULL || needed->table->relid == failure->table->relid)
@@ -189,7 +197,7 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 	/* the table that refers to it is named */
 	if ((strcmp(error->sqlstate, "23503") == 0 || strcmp(error->sqlstate, "23001") == 0) && failure->op == SYNCHRO_OP_DELETE)
 		failure->hint = SYNCHRO_STILL_REFERENCED;
-	if (strcmp(error->schema, table->schema) != 0 || strcmp(error->table, table->name) != 0)
+	if (!names_table(error, table))
 		return;
 	if (strcmp(error->sqlstate, "23502") == 0)
 	{
@@ -229,7 +237,7 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 		describe_missing(pass, linitial(parents), failure);
 	else if (rows != NIL)
 		describe_ambiguous(linitial(rows), failure);
-	else if (!describe_needed(pass, error, failure))
+	else if (!describe_needed(pass, error, value, column, failure))
 	{
 		describe_column(value, column, failure);
 		describe_violation(error, failure);
@@ -357,7 +365,7 @@ is_about_table(SynchroPass *pass, const SynchroBatch *batch, const SynchroTable 
 	if (named != NIL)
 		return ((SynchroNamedRow *) linitial(named))->lt->table->relid == table->relid;
 	if (error->table != NULL && error->table[0] != '\0')
-		return error->schema != NULL && strcmp(error->schema, table->schema) == 0 && strcmp(error->table, table->name) == 0;
+		return names_table(error, table);
 	lt = refused_value(pass, error, &column);
 	return lt != NULL ? lt->table->relid == table->relid : batch->ensured == NIL;
 }

@@ -536,10 +536,9 @@ forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 		synchro_sql_equal(sql, "m.l", "p.l", n);
 		appendStringInfo(sql, " AND (EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS " AND ", lt->number);
 		synchro_sql_same_row(sql, lt, "o.r", "m.r");
-		appendStringInfo(sql, ") OR EXISTS (SELECT FROM %s.unapplied u WHERE u.node = '%s' AND u.relation = %s AND ",
-						 link->peer, link->node, quote_literal_cstr(lt->table->qualified));
-		synchro_sql_is_kept(sql, lt, "m.r");
-		appendStringInfoString(sql, "));");
+		appendStringInfoString(sql, ") OR ");
+		synchro_sql_is_unapplied(sql, link, lt, "m.r");
+		appendStringInfoString(sql, ");");
 	}
 	synchro_sql_pin(sql, lt, false);
 }

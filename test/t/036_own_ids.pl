@@ -14,12 +14,6 @@ my $remote = synchro_node('remote');
 
 connect_remote($local, $remote);
 
-sub grants
-{
-	$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sync');
-	return;
-}
-
 sub failures
 {
 	return rows($local, q{SELECT relation, key, sqlstate, message, concat_ws(' ', detail, hint) FROM synchro.failures ORDER BY 1, 2});
@@ -36,7 +30,7 @@ CREATE TABLE line (id serial PRIMARY KEY, order_id int NOT NULL REFERENCES order
 CREATE TABLE note (id serial PRIMARY KEY, body text);
 CREATE FUNCTION give_id() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.id := nextval('public.ids'); RETURN NEW; END$$;
 SQL
-grants();
+grant_dml($remote);
 $remote->safe_psql('postgres', <<'SQL');
 CREATE TRIGGER give_id BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION give_id();
 CREATE TRIGGER give_id BEFORE INSERT ON line FOR EACH ROW EXECUTE FUNCTION give_id();
@@ -72,7 +66,7 @@ same($local, $remote, 'SELECT body FROM note ORDER BY 1', 'then they are there o
 both($local, $remote, <<'SQL');
 CREATE TABLE employee (id serial PRIMARY KEY, badge serial UNIQUE, name text NOT NULL UNIQUE, boss int REFERENCES employee (badge));
 SQL
-grants();
+grant_dml($remote);
 $remote->safe_psql('postgres', q{SELECT setval('employee_id_seq', 100), setval('employee_badge_seq', 500)});
 $local->safe_psql('postgres', <<'SQL');
 SELECT synchro.add_table('employee', '{name}');
@@ -94,7 +88,7 @@ same($local, $remote, $bosses, 'do so there, too');
 
 # where the remote fills that column, it is not known before the row is there
 $remote->safe_psql('postgres', 'ALTER TABLE employee ALTER badge DROP DEFAULT; DROP SEQUENCE employee_badge_seq; ALTER TABLE employee ALTER badge ADD GENERATED ALWAYS AS IDENTITY (START 5000)');
-grants();
+grant_dml($remote);
 $local->safe_psql('postgres', q{INSERT INTO employee (badge, name) VALUES (903, 'head'); INSERT INTO employee (badge, name, boss) SELECT 903 + i, 'hand ' || i, 903 FROM generate_series(1, 3) i});
 is(sync($local, 'office')->{failed}, 0, 'rows that refer to a new one by what the remote fills');
 same($local, $remote, $bosses, 'go after it');
@@ -109,7 +103,7 @@ CREATE DOMAIN code AS char(4);
 CREATE TABLE by_code (code code PRIMARY KEY);
 CREATE TABLE coded (id int PRIMARY KEY, code char(4), note text);
 SQL
-grants();
+grant_dml($remote);
 both($local, $remote, q{INSERT INTO child VALUES (1, 99, 'a'), (2, NULL, 'a'); INSERT INTO by_numeric VALUES (1.50, 'there'); INSERT INTO child VALUES (3, 1.5, 'a');
 	ALTER TABLE child ADD FOREIGN KEY (parent_id) REFERENCES by_numeric NOT VALID;
 	INSERT INTO coded VALUES (1, 'gone', 'a'), (2, 'x', 'a'); INSERT INTO by_code VALUES ('x'); ALTER TABLE coded ADD FOREIGN KEY (code) REFERENCES by_code NOT VALID});
@@ -126,7 +120,7 @@ sync($local, 'office');
 # a key that the remote does not let anybody change
 #
 both($local, $remote, 'CREATE TABLE fixed (id int PRIMARY KEY, v text)');
-grants();
+grant_dml($remote);
 $remote->safe_psql('postgres', 'ALTER TABLE fixed ALTER id ADD GENERATED ALWAYS AS IDENTITY');
 $local->safe_psql('postgres', q{SELECT synchro.add_table('fixed'); INSERT INTO fixed VALUES (1, 'a'), (5, 'e')});
 sync($local, 'office');
@@ -142,7 +136,7 @@ same($local, $remote, 'SELECT id, v FROM fixed ORDER BY id', 'it is there once t
 # a type that the role may not use: its table stalls, the others go on
 #
 both($local, $remote, q{CREATE SCHEMA types; CREATE TYPE types.status AS ENUM ('new', 'old'); CREATE TABLE job (no text PRIMARY KEY, st types.status)});
-grants();
+grant_dml($remote);
 $local->safe_psql('postgres', q{SELECT synchro.add_table('job'); INSERT INTO job VALUES ('1', 'new'); UPDATE fixed SET v = 'others go on' WHERE id = 5});
 is(sync($local, 'office')->{failed}, 1, 'a table with a type in a schema that the role may not use');
 like(failures(), qr/^job\|\|42501\|.*permission denied for schema types\|SELECT \* FROM synchro\.check\('office'\) gives what mends it\.$/, 'stalls');

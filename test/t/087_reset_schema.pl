@@ -257,7 +257,7 @@ CREATE TABLE parts.t (id serial, part int, v text, PRIMARY KEY (id, part)) PARTI
 CREATE TABLE parts.one PARTITION OF parts.t FOR VALUES IN (1);
 CREATE TABLE parts.two PARTITION OF parts.t FOR VALUES IN (2);
 SQL
-$remote->safe_psql('postgres', 'GRANT USAGE ON SCHEMA parts TO sync; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA parts TO sync; GRANT USAGE ON ALL SEQUENCES IN SCHEMA parts TO sync');
+grant_dml($remote, schemas => ['parts']);
 $local->safe_psql('postgres', q{SELECT synchro.add_schema('parts'); INSERT INTO parts.t (part, v) SELECT 1 + i % 2, 'row ' || i FROM generate_series(1, 20) i});
 sync($local, 'office');
 my $holder = $local->background_psql('postgres');
