@@ -363,13 +363,7 @@ synchro_sql_postpone(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		appendStringInfoChar(sql, ';');
 		synchro_sql_pin(sql, lt, false);
 	}
-	if (lt->rows != NULL || lt->nnames > lt->nolds)
-	{
-		appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s"
-						 " AND m.kind = 'n' AND ", link->peer, lt->number, link->node, relation);
-		synchro_sql_is_kept(sql, lt, "m.r");
-		appendStringInfoChar(sql, ';');
-	}
+	synchro_sql_claim(sql, link, lt);
 }
 
 /*

@@ -35,6 +35,7 @@
 #define SYNCHRO_UPSERT_TAG		"upsert"
 #define SYNCHRO_DELETE_TAG		"delete"
 #define SYNCHRO_APART_TAG		"apart"
+#define SYNCHRO_CLAIMED_TAG		"claimed"
 
 /* the key of a row of unapplied as it is shown here */
 #define SYNCHRO_SQL_SHOWN_KEY(key)	"pg_catalog.array_to_string(" key ", ', ', 'NULL')"
@@ -114,6 +115,11 @@ extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
 /* in resolvesql.c */
 extern void synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *source);
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+
+/* in claimsql.c; so many claims are told, and if there are more, all new rows may be among them */
+#define SYNCHRO_MAX_CLAIMED		1000
+extern void synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
 /* in apartsql.c */
 extern void synchro_sql_define_try(StringInfo sql, bool guard);

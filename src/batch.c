@@ -11,6 +11,7 @@
 
 #include "applysql.h"
 #include "batch.h"
+#include "claimed.h"
 #include "clocklink.h"
 #include "decidesql.h"
 #include "followers.h"
@@ -84,6 +85,8 @@ count_results(SynchroBatch *batch, List *results)
 			take_preview(batch, rows);
 		else if (tag != NULL && strcmp(tag, SYNCHRO_APART_TAG) == 0)
 			take_undeleted(batch, rows);
+		else if (tag != NULL && strcmp(tag, SYNCHRO_CLAIMED_TAG) == 0)
+			batch->claimed = synchro_claimed_take(batch->claimed, batch->link, rows);
 		else if (rows->nrows > 1)
 			continue;
 		else if (tag != NULL && strcmp(tag, SYNCHRO_UPSERT_TAG) == 0)
@@ -227,6 +230,7 @@ synchro_batch_apply(SynchroBatch *batch, const char *token, bool commit)
 	memset(&batch->counts, 0, sizeof(batch->counts));
 	batch->anew = NIL;
 	batch->undeleted = NIL;
+	batch->claimed = NIL;
 	batch->shown = NIL;
 	synchro_link_send_batch(link);
 	if (commit && batch->before_commit != NULL && !batch->commits_late)

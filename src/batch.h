@@ -88,6 +88,7 @@ typedef struct SynchroBatch
 	List	   *emptied;		/* of SynchroCopy: of these tables, all of the
 								 * remote's rows are to go */
 	List	   *anew;			/* of SynchroAnew: what the remote made anew */
+	List	   *claimed;		/* which rows have claimed others: claimed.c */
 	List	   *shown;			/* of SynchroPreviewRow: what a preview is told */
 	SynchroMeanwhile meanwhile; /* what is done while the remote applies it, or
 								 * NULL */

@@ -229,7 +229,7 @@ note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 /*
  * Which of the rows that are named wait since they were refused when they were
  * new: what bears such a name on the remote, and is gone here, is not that row
- * (resolvesql.c, forget_unborn()).
+ * (claimsql.c, synchro_sql_forget_unborn()).
  */
 static void
 note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
@@ -244,7 +244,7 @@ note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *
 		char	  **identity = &requests->values[i * n];
 		const SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
 
-		if (parked != NULL && (parked->banned || !parked->due) && synchro_parked_is_insert(parked, lt->table))
+		if (parked != NULL && synchro_parked_is_insert(parked, lt->table))
 			synchro_identities_add(unborn, identity);
 	}
 	old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "applysql.h"
+#include "claimed.h"
 #include "clock.h"
 #include "localsql.h"
 #include "passwork.h"
@@ -436,7 +437,9 @@ synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const Synchro
 		failure.has_old = old->key.name.data != NULL && !by_reference;
 		if (!is_there && table->watched)
 		{
-			failure.op = old->key.kind == SYNCHRO_KIND_DEAD[0] || old->key.born != 0 ? SYNCHRO_OP_INSERT : SYNCHRO_OP_UPDATE;
+			bool		is_new = old->key.kind == SYNCHRO_KIND_DEAD[0] || old->key.born != 0;
+
+			failure.op = is_new && !synchro_claimed_has(pass->claimed, table, failure.identity) ? SYNCHRO_OP_INSERT : SYNCHRO_OP_UPDATE;
 			failure.has_old = false;
 		}
 		failure.old = old->key.name;
@@ -465,6 +468,8 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 	MemoryContext context = CurrentMemoryContext;
 	SynchroFailure failure = {0};
 	SynchroParked *parked;
+	const SynchroTable *table;
+	bool		is_new = false;
 	char	   *name = name_of(pass, keys->relid, identities, position);
 
 	failure.identity = &identities->values[position * identities->nidentity];
@@ -473,8 +478,7 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 	if (identities->stamps != NULL)
 	{
 		failure.stamp = identities->stamps[position].changed;
-		if (identities->stamps[position].born > SYNCHRO_BORN_LONG_AGO)
-			failure.op = SYNCHRO_OP_INSERT;
+		is_new = identities->stamps[position].born > SYNCHRO_BORN_LONG_AGO;
 	}
 	if (dead != NULL)
 	{
@@ -485,6 +489,9 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 	synchro_local_begin("synchro: parking what has failed");
 	if (failure.stamp.at == 0)
 		failure.stamp.at = synchro_clock_now();
+	table = is_new && dead == NULL ? synchro_table_get(keys->relid, true) : NULL;
+	if (table != NULL && !synchro_claimed_has(pass->claimed, table, failure.identity))
+		failure.op = SYNCHRO_OP_INSERT;
 	parked = park(pass, keys->relid, &failure, error, name);
 	synchro_local_commit();
 	MemoryContextSwitchTo(context);

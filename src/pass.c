@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "claimed.h"
 #include "clocklink.h"
 #include "followers.h"
 #include "localsql.h"
@@ -141,6 +142,7 @@ static void
 acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const SynchroSettled *settled)
 {
 	SynchroPosition *position = pass->position;
+	MemoryContext old;
 	ListCell   *shown;
 
 	foreach(shown, batch->shown)
@@ -153,6 +155,9 @@ acknowledge(SynchroPass *pass, SynchroBatch *batch, const char *token, const Syn
 									 synchro_stalled_waiting(pass->stalled), settled);
 	MemoryContextSwitchTo(pass->batch_context);
 	forget_settled(pass, settled);
+	old = MemoryContextSwitchTo(pass->context);
+	pass->claimed = synchro_claimed_keep(pass->claimed, batch->claimed);
+	MemoryContextSwitchTo(old);
 	note_deletes(pass, batch);
 	position->acknowledged = position_text(pass, token);
 	position->keys_snapshot = position_text(pass, batch->keys_snapshot);

@@ -40,6 +40,7 @@ typedef struct SynchroPass
 	bool		all_due;		/* whatever is parked is to be tried */
 	const List *just_stalled;	/* tables that need not be tried again so soon */
 	SynchroParkedSet *parked;
+	List	   *claimed;		/* new rows for which others of the remote were taken: claimed.c */
 	List	   *stalled;		/* of SynchroStalled */
 	bool		blames_rows;	/* errors of definitions, too, are taken for rows' */
 	bool		no_straight;	/* the remote has rows that are new here */

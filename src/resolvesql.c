@@ -514,36 +514,6 @@ resolve_names(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *l
 }
 
 /*
- * Rows that were refused when they were new, and that others refer to, are not those of their
- * names there which are gone here.  Taken for these, they would keep them from being
- * deleted; and if they are deleted before they have ever arrived, nobody would ever tell the
- * remote, since they have never been there.  So whoever refers to them waits with them.
- */
-static void
-forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
-{
-	int			n = lt->table->nidentity;
-	ListCell   *cell;
-
-	if (lt->unborn == NIL)
-		return;
-	synchro_sql_pin(sql, lt, true);
-	foreach(cell, lt->unborn)
-	{
-		appendStringInfo(sql, "DELETE FROM pg_temp.m_%d m USING (%s) p (", lt->number, (char *) lfirst(cell));
-		synchro_sql_list(sql, "l", n);
-		appendStringInfoString(sql, ") WHERE m.kind = 'n' AND ");
-		synchro_sql_equal(sql, "m.l", "p.l", n);
-		appendStringInfo(sql, " AND (EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS " AND ", lt->number);
-		synchro_sql_same_row(sql, lt, "o.r", "m.r");
-		appendStringInfoString(sql, ") OR ");
-		synchro_sql_is_unapplied(sql, link, lt, "m.r");
-		appendStringInfoString(sql, ");");
-	}
-	synchro_sql_pin(sql, lt, false);
-}
-
-/*
  * Append statements that fill a table's map.  Its parents in the natural key
  * have been resolved before.
  */
@@ -558,7 +528,7 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 		if (lt->rows != NULL)
 			resolve_rows_known(sql, lt);
 		synchro_resolve_tree_names(sql, lt);
-		forget_unborn(sql, link, lt);
+		synchro_sql_forget_unborn(sql, link, lt);
 		return;
 	}
 	if (synchro_resolve_may_be_remembered(lt))
@@ -589,7 +559,7 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 		synchro_resolve_adopt_olds(sql, lt);
 	if (lt->nnames > 0)
 		resolve_names(sql, link, lt);
-	forget_unborn(sql, link, lt);
+	synchro_sql_forget_unborn(sql, link, lt);
 	if (!lt->table->allow_many && !lt->remote->key_is_unique &&
 		lt->table->mode != SYNCHRO_MODE_REFERENCE)
 		synchro_resolve_not_ambiguous(sql, lt);

@@ -74,6 +74,15 @@ my @cases = (
 		q{DELETE FROM leaves; INSERT INTO leaves (name, v) VALUES ('p', 1000); INSERT INTO leaves (name, v, leaf_id) SELECT 'c', 1, id FROM leaves;
 		DELETE FROM twigs; INSERT INTO twigs (name, v) VALUES ('p', 1000); INSERT INTO twigs (name, v, twig_id) SELECT 'c', 1, id FROM twigs} ]);
 
+# what is renamed goes with a pass's first batch, and the row that it refers to by name with a later one
+my $others = q{INSERT INTO parents (name, v) SELECT 'f' || i, 1 FROM generate_series(1, 30) i};
+my $renamed = q{UPDATE children SET name = 'c', parent_id = (SELECT id FROM parents WHERE name = 'p')};
+my @later = (
+	[ 'it comes later', $gone, qq{$others; INSERT INTO children (name, parent_id) SELECT 'b', id FROM parents WHERE name = 'q'},
+		qq{UPDATE parents SET v = 2 WHERE name LIKE 'f%'; $again $renamed} ],
+	[ 'it comes later, the delete before', $gone, qq{$others; INSERT INTO children (name, parent_id) SELECT 'b', id FROM parents WHERE name = 'q'},
+		qq{UPDATE parents SET v = 2 WHERE name LIKE 'f%'; $again}, $renamed ]);
+
 my $local = synchro_node('local');
 my $remote = synchro_node('remote');
 both($local, $remote, $schema);
@@ -84,6 +93,11 @@ handed_on('remote', $local, $remote, sub { sync($local, 'office') }, @cases);
 $local->append_conf('postgresql.conf', 'synchro.atomic_pass = on');
 $local->reload;
 handed_on('in a pass as a whole', $local, $remote, sub { sync($local, 'office') }, @cases);
+$local->append_conf('postgresql.conf', "synchro.atomic_pass = off\nsynchro.batch_size = 10");
+$local->reload;
+handed_on('in batches', $local, $remote, sub { sync($local, 'office') }, @cases, @later);
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 10000');
+$local->reload;
 
 # what the remote has of its own stays, and rows that refer to it by name come
 $remote->safe_psql('postgres', q{INSERT INTO parents (name, v) VALUES ('own', 1)});

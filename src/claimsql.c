@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * claimsql.c
+ *	  SQL text: rows of the remote that are taken for others by their names alone.
+ *
+ * A row is gone here, and its name is another one's, which is new.  In a batch
+ * that has rows which refer to the new one, but not that one itself, these get
+ * the remote's row of the name, which is then not deleted: the new one claims
+ * it.  As a rule that one follows in a later batch and makes the remote's row
+ * its own.  The pusher is told (claimed.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "applysql.h"
+
+/*
+ * Rows that were refused when they were new, and that others refer to, are not those of their
+ * names there which are gone here.  Taken for these, they would keep them from being
+ * deleted; and if they are deleted before they have ever arrived, nobody would ever tell the
+ * remote, since they have never been there.  So whoever refers to them waits with them.
+ */
+void
+synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+	ListCell   *cell;
+
+	if (lt->unborn == NIL)
+		return;
+	synchro_sql_pin(sql, lt, true);
+	foreach(cell, lt->unborn)
+	{
+		appendStringInfo(sql, "DELETE FROM pg_temp.m_%d m USING (%s) p (", lt->number, (char *) lfirst(cell));
+		synchro_sql_list(sql, "l", n);
+		appendStringInfoString(sql, ") WHERE m.kind = 'n' AND ");
+		synchro_sql_equal(sql, "m.l", "p.l", n);
+		appendStringInfo(sql, " AND (EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS " AND ", lt->number);
+		synchro_sql_same_row(sql, lt, "o.r", "m.r");
+		appendStringInfoString(sql, ") OR ");
+		synchro_sql_is_unapplied(sql, link, lt, "m.r");
+		appendStringInfoChar(sql, ')');
+		if (lt->rows != NULL)
+		{
+			appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
+			synchro_sql_equal(sql, "s.l", "m.l", n);
+			appendStringInfoChar(sql, ')');
+		}
+		appendStringInfoChar(sql, ';');
+	}
+	synchro_sql_pin(sql, lt, false);
+}
+
+/*
+ * Append what takes the remote's rows that are wanted again off the list of
+ * those which are to be deleted, and says which rows here have claimed them, or
+ * what the batch would have put there.
+ */
+void
+synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
+{
+	int			n = lt->table->nidentity;
+	bool		may_claim = lt->nnames > lt->nolds || lt->nensured > 0;
+
+	if (lt->rows == NULL && !may_claim)
+		return;
+	if (may_claim)
+		appendStringInfoString(sql, "WITH d AS (");
+	appendStringInfo(sql, "DELETE FROM %s.unapplied u USING pg_temp.m_%d m WHERE u.node = '%s' AND u.relation = %s AND m.kind = 'n' AND ",
+					 link->peer, lt->number, link->node, quote_literal_cstr(lt->table->qualified));
+	synchro_sql_is_kept(sql, lt, "m.r");
+	if (may_claim)
+	{
+		appendStringInfoString(sql, " RETURNING ");
+		synchro_sql_list(sql, "m.l", n);
+		appendStringInfo(sql, ") SELECT '" SYNCHRO_CLAIMED_TAG "', %d, ARRAY[", lt->number);
+		for (int i = 0; i < n; i++)
+			appendStringInfo(sql, "%sx.l%d::text", i > 0 ? ", " : "", i);
+		appendStringInfoString(sql, "] FROM (TABLE d");
+		if (lt->nolds > 0)
+		{
+			appendStringInfoString(sql, " UNION ALL SELECT ");
+			synchro_sql_list(sql, "m.l", n);
+			appendStringInfo(sql, " FROM pg_temp.m_%d m WHERE m.kind = 'n' AND NOT m.fresh AND EXISTS (SELECT FROM pg_temp.m_%d o WHERE o.kind IN " SYNCHRO_OLD_KINDS " AND ",
+							 lt->number, lt->number);
+			synchro_sql_same_row(sql, lt, "o.r", "m.r");
+			appendStringInfoChar(sql, ')');
+		}
+		appendStringInfoString(sql, ") x");
+		if (lt->rows != NULL)
+		{
+			appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
+			synchro_sql_equal(sql, "s.l", "x.l", n);
+			appendStringInfoChar(sql, ')');
+		}
+		appendStringInfo(sql, " LIMIT %d", SYNCHRO_MAX_CLAIMED + 1);
+	}
+	appendStringInfoChar(sql, ';');
+}
