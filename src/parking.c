@@ -150,6 +150,20 @@ names_table(const SynchroRemoteError *error, const SynchroTable *table)
 }
 
 /*
+ * The same of a row that could not be read on this side.
+ */
+static bool
+describe_unreadable(const SynchroRemoteError *error, SynchroFailure *failure)
+{
+	if (names_table(error, failure->table))
+		return false;
+	failure->message = psprintf("row of table %s, which it needs, could not be read on this side",
+								quote_qualified_identifier(error->schema, error->table));
+	failure->detail = NULL;
+	return true;
+}
+
+/*
  * If what the remote has refused is a row of another table, which was pushed along
  * or named with this one, say of which table, and not what was said of that row.
  * Returns whether that is so.  value, column: what refused_value() says.
@@ -162,7 +176,7 @@ describe_needed(SynchroPass *pass, const SynchroRemoteError *error, const Synchr
 	ListCell   *cell;
 
 	if (error->here)
-		return false;
+		return describe_unreadable(error, failure);
 	foreach(cell, pass->link->tables)
 	{
 		SynchroLinkTable *lt = lfirst(cell);
