@@ -41,7 +41,13 @@ END
 $$;
 CREATE TRIGGER note_it AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note_it();
 SQL
-connect_remote($local, $remote, dbname => 'app');
+
+# the statements that say the password are not to be logged
+my $password = 'kept' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 20;
+
+$_->append_conf('postgresql.conf', 'log_statement = none'), $_->reload foreach $local, $remote;
+connect_remote($local, $remote, dbname => 'app', password => $password);
+$_->append_conf('postgresql.conf', 'log_statement = all'), $_->reload foreach $local, $remote;
 $local->safe_psql('app', q{SELECT synchro.add_table('t', '{name}'); INSERT INTO t (name) VALUES ('first')});
 wait_arrival($remote, 'SELECT count(*) FROM t', '1', 'a row to begin with', dbname => 'app');
 
@@ -148,6 +154,16 @@ $local->safe_psql('app', q{INSERT INTO t (name) VALUES ('last')});
 wait_arrival($remote, q{SELECT count(*) FROM t WHERE name = 'last'}, '1', 'WAL here: it goes on', dbname => 'app');
 settled('WAL here');
 
+# whatever was said of it, the password was not
+is(rows($local, qq{SELECT count(*) FROM (SELECT r::text AS seen FROM synchro.remotes r UNION ALL SELECT f::text FROM synchro.failures f UNION ALL SELECT a::text FROM pg_stat_activity a) x WHERE seen LIKE '%${\ join "' || '", split //, $password}%'}, 'app'),
+	0, 'views tell no password');
 $local->stop('fast');
 $remote->stop('fast');
+foreach my $node ($local, $remote)
+{
+	my $log = slurp_file($node->logfile);
+
+	like($log, qr/No space left on device/, $node->name . ': the log is that of what was full');
+	unlike($log, qr/$password/, $node->name . ': the log tells no password');
+}
 done_testing();
