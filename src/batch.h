@@ -104,6 +104,7 @@ typedef struct SynchroBatch
 extern bool synchro_batch_describe(SynchroBatch *batch);
 extern bool synchro_batch_is_plain(const SynchroBatch *batch);
 extern void synchro_batch_read(SynchroBatch *batch);
+extern void synchro_batch_note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *named);
 extern void synchro_batch_read_waiting(SynchroBatch *batch);
 extern void synchro_batch_read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *identities);
 

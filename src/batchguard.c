@@ -136,6 +136,7 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 		if (waiting->count + renamed->count == 0)
 			continue;
 		lt->involved = true;
+		synchro_batch_note_unborn(batch, lt, waiting);
 		synchro_stream_names_of(batch->link, lt, waiting);
 		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
 		rows = synchro_sql_identity_rows(lt->table, list_make2(waiting, renamed));

@@ -92,6 +92,17 @@ leave_out_others(SynchroBatch *batch, const SynchroChangedTable *changed, const 
 }
 
 /*
+ * Is a row left out that has failed in this pass, and has lost since what the
+ * remote calls it?  One that the remote refused when it was new has no name there.
+ */
+static bool
+loses_name(const SynchroParked *parked, const SynchroChangedTable *changed, const SynchroChangedKey *old_name)
+{
+	return parked->banned && !parked->has_name && old_name->kind == SYNCHRO_KIND_OLD[0] && changed->table->watched &&
+		!synchro_parked_is_insert(parked, changed->table);
+}
+
+/*
  * Names of before are in the log, so nothing but this asks whether the remote's
  * owner may read them.
  */
@@ -109,7 +120,8 @@ synchro_batch_require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
  * Of rows known by reference that have failed only the reference follows: whoever
  * has its identity of before by now is another row, and the remote's must not be
  * taken for that one's, nor go.  Of others that have failed, only the names of
- * others go along, see leave_out_others().  last: see leave_out_old().
+ * others go along, see leave_out_others(); what they are called on the remote is
+ * kept, since to the next pass that is an old story.  last: see leave_out_old().
  */
 static void
 read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
@@ -122,7 +134,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 	SynchroIdentities *moved = synchro_identities_create(lt->table);
 	SynchroChangedKey old_name;
 	SynchroBytes before = {0};
-	const SynchroParked *parked = NULL;
+	SynchroParked *parked = NULL;
 	bool		left_out = false;
 	bool		only_moves = false;
 	bool		others_seen = false;
@@ -144,6 +156,8 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 			others_seen = false;
 		}
 		before = identity;
+		if (left_out && parked != NULL && loses_name(parked, changed, &old_name))
+			synchro_parked_keep_name(batch->parked, parked, changed->table, &old_name, batch->olds->sources);
 		if (left_out && old_name.kind != SYNCHRO_KIND_OLD[0] && !others_seen)
 		{
 			others_left_out = leave_out_others(batch, changed, &old_name, parked, last);

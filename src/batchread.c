@@ -231,17 +231,17 @@ note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
  * new: what bears such a name on the remote, and is gone here, is not that row
  * (claimsql.c, synchro_sql_forget_unborn()).
  */
-static void
-note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
+void
+synchro_batch_note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *named)
 {
-	int			n = requests->nidentity;
+	int			n = named->nidentity;
 	SynchroIdentities *unborn = synchro_identities_create(lt->table);
 	MemoryContext old;
 	char	   *rows;
 
-	for (int i = 0; i < requests->count; i++)
+	for (int i = 0; i < named->count; i++)
 	{
-		char	  **identity = &requests->values[i * n];
+		char	  **identity = &named->values[i * n];
 		const SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
 
 		if (parked != NULL && synchro_parked_is_insert(parked, lt->table))
@@ -326,7 +326,7 @@ read_requests(SynchroBatch *batch)
 				continue;
 			again = true;
 			if (batch->parked->count > 0)
-				note_unborn(batch, lt, requests);
+				synchro_batch_note_unborn(batch, lt, requests);
 			read_pairs(batch, lt, requests);
 			if (list_member_oid(batch->ensured, lt->table->relid))
 			{
@@ -402,7 +402,12 @@ synchro_batch_read(SynchroBatch *batch)
 	foreach(cell, batch->extras)
 		synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false)->all_names = true;
 	foreach(cell, batch->extras)
-		synchro_stream_all_names(batch->link, synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false));
+	{
+		SynchroLinkTable *lt = synchro_link_table(batch->link, ((SynchroCopy *) lfirst(cell))->relid, false);
+
+		synchro_stream_all_names(batch->link, lt);
+		synchro_batch_note_unborn(batch, lt, synchro_parked_inserts(batch->parked, lt->table));
+	}
 	synchro_batch_read_olds(batch, false);
 	if (batch->olds_turn != PG_INT64_MAX)
 	{

@@ -190,6 +190,9 @@ synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure)
 	return synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
 }
 
+/* by SynchroOp */
+static const char *const operations[] = {"insert", "update", "delete"};
+
 /*
  * Park a change, or note that it has failed once more.  In a local
  * transaction.  It is not tried again in this pass, until the caller says so.
@@ -198,7 +201,6 @@ synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure)
 SynchroParked *
 synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 {
-	static const char *const operations[] = {"insert", "update", "delete"};
 	SynchroParked *known = synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
 	SynchroParked parked = {0};
 	SynchroIdentities readable = {failure->table->nidentity, 1, 1, failure->identity};
@@ -255,6 +257,80 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	MemoryContextSwitchTo(context);
 	synchro_parked_remember(set, &parked);
 	return synchro_parked_find(set, failure->table->relid, failure->identity, failure->table->nidentity);
+}
+
+/* a name that is kept, but not on disk yet */
+typedef struct UnsavedName
+{
+	SynchroParked *parked;
+	SynchroOp	op;
+	pg_uuid_t	origin;
+} UnsavedName;
+
+/*
+ * A row that has failed in this pass has lost its name since, or is gone.  The remote
+ * is not told, as the row is left out, so it still calls it that: keep it with what
+ * is parked.  It is known for the set at once, and saved by the following.
+ */
+void
+synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+						 const SynchroChangedKey *name, const SynchroSources *sources)
+{
+	bool		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
+	SynchroFailure failure = {.table = table};
+	UnsavedName *unsaved;
+	MemoryContext old;
+
+	/* a reference says nothing but that the row is gone */
+	if (by_reference && !synchro_bytes_equal(name->name, name->identity))
+		return;
+	old = MemoryContextSwitchTo(set->context);
+	unsaved = palloc(sizeof(UnsavedName));
+	failure.op = by_reference ? SYNCHRO_OP_DELETE : SYNCHRO_OP_UPDATE;
+	failure.has_old = !by_reference;
+	failure.old = name->name;
+	failure.identity = synchro_identities_values(table, table->identity, table->nidentity, name->identity);
+	failure.stamp = name->named;
+	parked->record = make_record(&failure);
+	parked->layout = table->layout;
+	parked->changed_at = failure.stamp.at;
+	parked->has_name = true;
+	unsaved->parked = parked;
+	unsaved->op = failure.op;
+	unsaved->origin = synchro_source_find(sources, failure.stamp.source)->origin;
+	set->unsaved = lappend(set->unsaved, unsaved);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Save names that are kept: before a batch is committed, since with it the names move
+ * on over them; if it is not, they are true all the same.  In a local transaction.
+ */
+void
+synchro_parked_save_names(SynchroParkedSet *set)
+{
+	SynchroSqlScope scope;
+	Oid			types[] = {INT8OID, INT4OID, BYTEAOID, TEXTOID, TIMESTAMPTZOID, UUIDOID};
+	Datum		values[lengthof(types)];
+	ListCell   *cell;
+
+	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
+	foreach(cell, set->unsaved)
+	{
+		UnsavedName *unsaved = lfirst(cell);
+		const SynchroParked *parked = unsaved->parked;
+
+		values[0] = Int64GetDatum(parked->id);
+		values[1] = Int32GetDatum((int32) parked->layout);
+		values[2] = synchro_key_sealed(parked->record, parked->relid, parked->layout);
+		values[3] = CStringGetTextDatum(operations[unsaved->op]);
+		values[4] = TimestampTzGetDatum(parked->changed_at);
+		values[5] = UUIDPGetDatum(&unsaved->origin);
+		synchro_sql_run("UPDATE synchro.parked SET layout = $2, record = $3, operation = $4, changed_at = $5, origin = $6 WHERE id = $1",
+						lengthof(types), types, values, NULL);
+	}
+	synchro_sql_close(&scope);
+	set->unsaved = NIL;
 }
 
 /*

@@ -54,6 +54,7 @@ typedef struct SynchroParkedSet
 	bool		any_due;
 	bool		has_deletes;	/* which wait on the remote */
 	List	   *deletes;		/* names of their tables, if any is due */
+	List	   *unsaved;		/* of UnsavedName */
 } SynchroParkedSet;
 
 /* what is to be parked */
@@ -103,6 +104,7 @@ extern TimestampTz synchro_parked_turn(const SynchroParkedSet *set, int count);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern List *synchro_parked_tables(const SynchroParkedSet *set);
+extern SynchroIdentities *synchro_parked_inserts(const SynchroParkedSet *set, const SynchroTable *table);
 extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed);
 extern List *synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table);
 extern bool synchro_parked_is_insert(const SynchroParked *parked, const SynchroTable *table);
@@ -113,6 +115,9 @@ extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
 extern SynchroParkedSet *synchro_parked_load(const char *server, bool all_due);
 extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure);
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
+extern void synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+									 const SynchroChangedKey *name, const SynchroSources *sources);
+extern void synchro_parked_save_names(SynchroParkedSet *set);
 extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);
 extern TimestampTz synchro_parked_next(const char *server, TimestampTz since);

@@ -297,7 +297,27 @@ synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, b
 }
 
 /*
- * The same, both: list of SynchroParked.
+ * Rows of a table that the remote has refused when they were new.
+ */
+SynchroIdentities *
+synchro_parked_inserts(const SynchroParkedSet *set, const SynchroTable *table)
+{
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+	SynchroKeyRecord record;
+	SynchroIdentities *result = synchro_identities_create(table);
+
+	if (set == NULL || set->count == 0)
+		return result;
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+		if (read_record(slot->parked, table, &record) && record.op == SYNCHRO_OP_INSERT)
+			synchro_identities_decode(result, table, record.identity);
+	return result;
+}
+
+/*
+ * What synchro_parked_updates() finds, both: list of SynchroParked.
  */
 List *
 synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table)

@@ -273,6 +273,21 @@ read_ahead(void *arg)
 }
 
 /*
+ * Save the names that rows have lost since they failed in this pass.  What a
+ * preview has parked is nowhere else.
+ */
+static void
+save_names(SynchroPass *pass)
+{
+	if (pass->parked->unsaved == NIL || pass->link->preview != NULL)
+		return;
+	synchro_local_begin("synchro: keeping what has failed");
+	synchro_parked_save_names(pass->parked);
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
+}
+
+/*
  * Apply a batch that was read.  commit, may_read_ahead: see push().
  */
 static SynchroRemoteError *
@@ -281,6 +296,8 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 	Applying	applying = {pass, batch, commit ? synchro_position_token() : pass->position->attempted, settled_by(pass, batch)};
 	SynchroRemoteError *error;
 
+	if (commit)
+		save_names(pass);
 	batch->hook_arg = &applying;
 	batch->before_commit = pass->link->preview == NULL ? keep_token : NULL;
 	batch->meanwhile = may_read_ahead && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;
