@@ -19,8 +19,9 @@
 #include "applysql.h"
 #include "claimed.h"
 #include "identities.h"
+#include "requests.h"
 
-/* a row here, and the text of an array of text with its identity */
+/* a row here, and the text of an array of text with its identity as it was staged */
 typedef struct Claimed
 {
 	Oid			relid;
@@ -88,7 +89,8 @@ synchro_claimed_has(const List *known, const SynchroTable *table, char **identit
 		const Claimed *claimed = lfirst(cell);
 
 		if (claimed->relid == table->relid &&
-			synchro_bytes_equal(synchro_identities_encode_text(table, table->identity, table->nidentity, claimed->key), wanted))
+			synchro_bytes_equal(synchro_identities_encode_text(table, table->identity, table->nidentity,
+															   synchro_unstaged_text(table, claimed->key)), wanted))
 			return true;
 	}
 	return false;

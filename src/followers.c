@@ -47,6 +47,7 @@
 #include "localsql.h"
 #include "peerlog.h"
 #include "reader.h"
+#include "requests.h"
 #include "source.h"
 #include "stalled.h"
 
@@ -172,6 +173,7 @@ append_anew(StringInfo sql, const SynchroTable *table, const SynchroAnew *anew, 
 	appendStringInfoString(sql, "(VALUES ");
 	for (int row = 0; row < count; row++)
 	{
+		identities[row] = synchro_unstaged_text(table, identities[row]);
 		appendStringInfo(sql, "%s(%s::text, %s::int8, %s::uuid", row > 0 ? ", " : "", quote_literal_cstr(identities[row]),
 						 quote_literal_cstr(stamps[row]), quote_literal_cstr(origins[row]));
 		if (with_values && synchro_identities_split(identities[row], &values) != table->nidentity)

@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "localsql.h"
 #include "passwork.h"
+#include "requests.h"
 
 /*
  * A key as messages show it: without the braces of the array.
@@ -233,13 +234,27 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 }
 
 /*
+ * The first row that an error names, by its key here, or NULL.  Needs a transaction.
+ */
+static SynchroNamedRow *
+first_named(SynchroPass *pass, const SynchroRemoteError *error, const char *sqlstate)
+{
+	List	   *rows = synchro_quarantine_named(pass->link, error, sqlstate);
+	SynchroNamedRow *row = rows != NIL ? linitial(rows) : NULL;
+
+	if (row != NULL)
+		row->key = synchro_unstaged_text(row->lt->table, row->key);
+	return row;
+}
+
+/*
  * Say in a failure what the remote said.  Needs a transaction.
  */
 static void
 describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure)
 {
-	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
-	List	   *rows = synchro_quarantine_named(pass->link, error, SYNCHRO_AMBIGUOUS_KEY);
+	const SynchroNamedRow *parent = first_named(pass, error, SYNCHRO_MISSING_PARENTS);
+	const SynchroNamedRow *several = first_named(pass, error, SYNCHRO_AMBIGUOUS_KEY);
 	int			column;
 	const SynchroLinkTable *value = refused_value(pass, error, &column);
 
@@ -248,10 +263,10 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 	failure->detail = error->detail;
 	failure->hint = error->hint;
 	failure->constraint = error->constraint != NULL && error->constraint[0] != '\0' ? error->constraint : NULL;
-	if (parents != NIL)
-		describe_missing(pass, linitial(parents), failure);
-	else if (rows != NIL)
-		describe_ambiguous(linitial(rows), failure);
+	if (parent != NULL)
+		describe_missing(pass, parent, failure);
+	else if (several != NULL)
+		describe_ambiguous(several, failure);
 	else if (!describe_needed(pass, error, value, column, failure))
 	{
 		describe_column(value, column, failure);

@@ -57,7 +57,7 @@ typedef struct SynchroPass
 typedef struct SynchroNamedRow
 {
 	SynchroLinkTable *lt;
-	char	   *key;			/* its identity here, as an array of text */
+	char	   *key;			/* its identity as staged, as an array of text */
 } SynchroNamedRow;
 
 /* in pass.c */

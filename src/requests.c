@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -48,6 +49,26 @@ unstaged_value(const SynchroTable *table, int identity, char *value)
 	if (value == NULL || table->columns[table->identity[identity]].not_null)
 		return value;
 	return value[0] == '=' ? value + 1 : NULL;
+}
+
+/*
+ * An identity as the remote says it, the text of an array of text with what was staged,
+ * with the values that it has here.
+ */
+char *
+synchro_unstaged_text(const SynchroTable *table, char *array_text)
+{
+	SynchroIdentities values = {.nidentity = 1};
+	bool		staged = false;
+
+	for (int i = 0; i < table->nidentity; i++)
+		staged |= !table->columns[table->identity[i]].not_null;
+	if (!staged)
+		return array_text;
+	values.count = synchro_identities_split(array_text, &values.values);
+	for (int i = 0; i < Min(values.count, table->nidentity); i++)
+		values.values[i] = unstaged_value(table, i, values.values[i]);
+	return OidOutputFunctionCall(F_ARRAY_OUT, synchro_identities_array(&values, 0, values.count, 0));
 }
 
 /*

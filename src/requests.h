@@ -12,6 +12,7 @@
 #include "link.h"
 
 extern char *synchro_staged_value(const SynchroTable *table, int identity, char *value);
+extern char *synchro_unstaged_text(const SynchroTable *table, char *array_text);
 extern void synchro_request_name(SynchroLink *link, SynchroLinkTable *lt, char **values);
 extern SynchroIdentities *synchro_requests_take(SynchroLinkTable *lt);
 

@@ -73,5 +73,68 @@ sync($local, 'office');
 same($local, $remote, $categories, 'changed and renamed to NULL');
 is(rows($remote, 'SELECT count(*) FROM category'), 4, 'none is there twice');
 
+#
+# what the remote says of rows that are known by such a key, and have no other: a parent that is missing, several rows there
+#
+both($local, $remote, <<'SQL');
+CREATE TABLE label (a text NOT NULL, c int, v int, UNIQUE NULLS NOT DISTINCT (a, c));
+CREATE TABLE labelled (id int PRIMARY KEY, a text, c int, FOREIGN KEY (a, c) REFERENCES label (a, c));
+CREATE TABLE loose (a text NOT NULL, c int, v int);
+SQL
+grant_dml($remote);
+$remote->safe_psql('postgres', q{ALTER TABLE label ADD CHECK (v < 100); INSERT INTO loose VALUES ('k', NULL, 1), ('k', NULL, 2)});
+$local->safe_psql('postgres', q{ALTER TABLE loose ADD UNIQUE NULLS NOT DISTINCT (a, c); SET client_min_messages = warning;
+	SELECT synchro.add_table('label', '{a,c}'), synchro.add_table('labelled'), synchro.add_table('loose', '{a,c}');
+	INSERT INTO label VALUES ('k', 1, 1000); INSERT INTO labelled VALUES (1, 'k', 1); INSERT INTO loose VALUES ('k', NULL, 3), ('k', 1, 3)});
+is(sync($local, 'office')->{failed}, 3, 'rows are parked');
+is(rows($local, q{SELECT coalesce(detail, message) FROM synchro.failures WHERE relation <> 'label'::regclass ORDER BY relation::text}),
+	qq(row of table public.label with key k,1, which it references, could not be applied either\nThe row's key here is k,NULL.), 'and it is told by which key');
+is(rows($remote, 'SELECT a, c FROM loose WHERE v = 3'), 'k|1', 'others arrive');
+$local->safe_psql('postgres', 'DELETE FROM labelled; DELETE FROM label; DELETE FROM loose');
+sync($local, 'office');
+
+#
+# new ones that others refer to have claimed rows of the remote, come with a later batch, and are refused
+#
+$local->append_conf('postgresql.conf', 'synchro.batch_size = 10');
+$local->reload;
+foreach my $type ('int', 'text')
+{
+	both($local, $remote, <<"SQL");
+CREATE SCHEMA of_$type;
+CREATE TABLE of_$type.groups (id $type PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE of_$type.items (group_id $type REFERENCES of_$type.groups, name text NOT NULL, v int NOT NULL, UNIQUE NULLS NOT DISTINCT (group_id, name));
+CREATE TABLE of_$type.uses (id serial PRIMARY KEY, name text NOT NULL UNIQUE, group_id $type, item text, FOREIGN KEY (group_id, item) REFERENCES of_$type.items (group_id, name));
+SQL
+	grant_dml($remote, schemas => ["of_$type"]);
+	$local->safe_psql('postgres', <<"SQL");
+SET search_path = of_$type;
+SELECT synchro.add_table('groups', '{name}'), synchro.add_table('items', '{group_id,name}'), synchro.add_table('uses', '{name}');
+INSERT INTO groups VALUES (1, 'g'), (2, 'h');
+INSERT INTO items VALUES (1, 'p', 1), (2, 'q', 1);
+INSERT INTO items SELECT 2, 'f' || i, 1 FROM generate_series(1, 30) i;
+INSERT INTO uses (name, group_id, item) VALUES ('b', 2, 'q');
+SQL
+	sync($local, 'office');
+	$remote->safe_psql('postgres', "ALTER TABLE of_$type.items ADD CHECK (v < 100)");
+	$local->safe_psql('postgres', <<"SQL");
+SET search_path = of_$type;
+BEGIN;
+UPDATE items SET v = 2 WHERE name LIKE 'f%';
+DELETE FROM items WHERE name = 'p';
+DELETE FROM groups WHERE name = 'g';
+INSERT INTO groups VALUES (3, 'g');
+INSERT INTO items VALUES (3, 'p', 1000);
+UPDATE uses SET name = 'c', group_id = 3, item = 'p';
+COMMIT;
+SQL
+	my (undef, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.synchronize('office')});
+	unlike($stderr, qr/ERROR/, "a new row that has claimed another one's is parked, by $type");
+	sync($local, 'office');
+	$local->safe_psql('postgres', "DELETE FROM of_$type.uses; DELETE FROM of_$type.items WHERE name = 'p'");
+	sync($local, 'office') foreach 1 .. 2;
+	same($local, $remote, "SELECT name, v FROM of_$type.items ORDER BY name", "what it has claimed goes with it, by $type");
+}
+
 $_->stop('fast') foreach $local, $remote;
 done_testing();

@@ -94,6 +94,22 @@ foreach my $between (0, 1, 2)
 	is(rows($a, "SELECT n FROM parent WHERE name = '$key'"), '2', 'and the later change of the parent');
 }
 
+# The same where the parent has no other key than one with a column that may hold NULL, and is referenced by that, or by another
+both($a, $b, q{CREATE TABLE berth (a text NOT NULL, c int, code text UNIQUE, n int, UNIQUE NULLS NOT DISTINCT (a, c));
+	CREATE TABLE by_key (a text, c int, name text, UNIQUE (a, c, name), FOREIGN KEY (a, c) REFERENCES berth (a, c) ON DELETE CASCADE);
+	CREATE TABLE by_code (code text REFERENCES berth (code) ON DELETE CASCADE, name text, UNIQUE (code, name))});
+watch([$a, $b], berth => '{a,c}', by_key => '{a,c,name}', by_code => '{code,name}');
+on($a, q{INSERT INTO berth VALUES ('k', 1, 'x', 1), ('k', NULL, 'y', 1); INSERT INTO by_key VALUES ('k', 1, 'z'); INSERT INTO by_code VALUES ('x', 'z'), ('y', 'z')});
+settle($a, $b);
+on($b, 'DELETE FROM berth');
+on($a, 'UPDATE berth SET n = 2');
+my (undef, undef, $trouble) = $a->psql('postgres', 'SELECT synchro.synchronize()');
+unlike($trouble, qr/ERROR/, 'a parent made anew that may have a NULL in its key');
+settle($a, $b);
+same($a, $b, q{SELECT 'berth', a || coalesce(c, 0), n::text FROM berth UNION ALL SELECT 'key', a || c, name FROM by_key UNION ALL SELECT 'code', code, name FROM by_code ORDER BY 1, 2},
+	'... is followed, too');
+is(rows($a, 'SELECT (SELECT count(*) FROM berth), (SELECT count(*) FROM by_key), (SELECT count(*) FROM by_code)'), '2|1|2', '... by all that refers to it');
+
 # A table that cannot be pushed, and of which nothing has changed but names
 on($a, q{INSERT INTO parent (name, n) VALUES ('old name', 1)});
 settle($a, $b);
