@@ -187,6 +187,8 @@ synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, i
 
 	parked = synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error, shared);
 	division->nparked++;
+	if (synchro_pass_is_atomic(division->pass) && parked != NULL && (parked->record.data[0] & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_INSERT)
+		division->unborn = true;
 	synchro_later_add(division, &division->later, parked, linitial(one), error);
 }
 
@@ -212,6 +214,7 @@ push_single(SynchroDivision *division, List *keys)
 		pass->nesting++;
 		(void) divide(division, part.batch->ensured_rows, false);
 		pass->nesting--;
+		synchro_division_olds_again(division);
 		again = synchro_part_begin(division, keys);
 		synchro_part_send(division, &again, true, false);
 		done = again.error == NULL;
@@ -271,6 +274,7 @@ divide(SynchroDivision *division, List *keys, bool known_bad)
 
 	if (count == 0)
 		return true;
+	synchro_division_olds_again(division);
 	if (count == 1)
 		return push_single(division, keys);
 	if (division->nparked >= MAX_SINGLES)

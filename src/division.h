@@ -18,6 +18,7 @@ typedef struct SynchroDivision
 	TimestampTz olds_turn;		/* as all of its parts have it */
 	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
+	bool		unborn;			/* new rows, since names of before were tried */
 	int			ndeferred;		/* of later, by what may be a deferred trigger's */
 } SynchroDivision;
 
@@ -73,5 +74,6 @@ extern void synchro_division_join(SynchroDivision *division, const List *keys);
 
 /* in divisionolds.c */
 extern void synchro_division_push_olds(SynchroDivision *division);
+extern void synchro_division_olds_again(SynchroDivision *division);
 
 #endif							/* SYNCHRO_DIVISION_H */

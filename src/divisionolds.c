@@ -201,3 +201,17 @@ synchro_division_push_olds(SynchroDivision *division)
 		}
 	}
 }
+
+/*
+ * In one transaction with all else, names of before have been tried when rows that have been
+ * refused since still seemed to come.  Who refers to these by their names waits with them
+ * (claimsql.c, synchro_sql_forget_unborn()): else no part would go through any more.
+ */
+void
+synchro_division_olds_again(SynchroDivision *division)
+{
+	if (!division->unborn)
+		return;
+	division->unborn = false;
+	synchro_division_push_olds(division);
+}

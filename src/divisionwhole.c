@@ -124,10 +124,12 @@ synchro_division_join(SynchroDivision *division, const List *keys)
 		/* the first ones that are known to go through are the same */
 		MemoryContext context = AllocSetContextCreate(pass->batch_context, "synchro whole", ALLOCSET_SMALL_SIZES);
 
+		synchro_division_olds_again(division);
 		MemoryContextSwitchTo(context);
 		whole.keys = synchro_division_keys_left(division, keys);
 		again = park_any(&whole);
 		MemoryContextSwitchTo(pass->batch_context);
 		MemoryContextDelete(context);
 	}
+	synchro_division_olds_again(division);
 }
