@@ -116,7 +116,7 @@ extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
 extern void synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *source);
 extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 
-/* in claimsql.c; so many claims are told, and if there are more, all new rows may be among them */
+/* in claimsql.c; so many claims are told and known, each by itself */
 #define SYNCHRO_MAX_CLAIMED		1000
 extern void synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);

@@ -70,8 +70,8 @@ synchro_claimed_keep(List *known, const List *claims)
 }
 
 /*
- * May that row, though it is new, be among those that have claimed others?  In a local
- * transaction.
+ * May that row, though it is new, be among those that have claimed others?  Where too
+ * many have to know each, any of a table may that has some.  In a local transaction.
  */
 bool
 synchro_claimed_has(const List *known, const SynchroTable *table, char **identity)
@@ -81,14 +81,14 @@ synchro_claimed_has(const List *known, const SynchroTable *table, char **identit
 
 	if (known == NIL)
 		return false;
-	if (list_length(known) > SYNCHRO_MAX_CLAIMED)
-		return true;
 	wanted = synchro_identities_encode(table, table->identity, table->nidentity, identity);
 	foreach(cell, known)
 	{
 		const Claimed *claimed = lfirst(cell);
 
-		if (claimed->relid == table->relid &&
+		if (claimed->relid != table->relid)
+			continue;
+		if (list_length(known) > SYNCHRO_MAX_CLAIMED ||
 			synchro_bytes_equal(synchro_identities_encode_text(table, table->identity, table->nidentity,
 															   synchro_unstaged_text(table, claimed->key)), wanted))
 			return true;

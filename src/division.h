@@ -18,7 +18,8 @@ typedef struct SynchroDivision
 	TimestampTz olds_turn;		/* as all of its parts have it */
 	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
-	bool		unborn;			/* new rows, since names of before were tried */
+	bool		has_olds;		/* names of before go along with each part */
+	bool		unborn;			/* new rows were, since these were tried */
 	int			ndeferred;		/* of later, by what may be a deferred trigger's */
 } SynchroDivision;
 

@@ -184,6 +184,7 @@ synchro_division_push_olds(SynchroDivision *division)
 		synchro_part_send(division, &part, true, false);
 		if (part.error == NULL)
 		{
+			division->has_olds = synchro_pass_is_atomic(division->pass) && part.batch->nolds > 0;
 			synchro_part_end(division, &part);
 			synchro_later_push(division, olds.later, NIL);
 			return;
