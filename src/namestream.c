@@ -155,7 +155,9 @@ respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **st
 	Datum		values[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
 	int			nparams;
+	Oid			child = synchro_stream_being_read();
 
+	synchro_stream_reads(table->relid);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	for (int i = 0; i < table->nidentity; i++)
@@ -166,6 +168,7 @@ respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **st
 	nparams = synchro_identities_params(identities, table, 0, 1, types, values);
 	synchro_sql_query(sql.data, nparams, types, values, NULL, synchro_sql_callback(receive_spelling, &spelling));
 	synchro_reader_end(&reader);
+	synchro_stream_reads(child);
 
 	/* queries leave their own behind */
 	MemoryContextSwitchTo(spelling.context);
@@ -239,6 +242,7 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 
 	initStringInfo(&line);
 	synchro_suspect(lt->root);
+	synchro_stream_reads(table->relid);
 	appendStringInfoChar(&line, old->kind);
 	if (lt->decides)
 		put_stamp(&line, old->kind == SYNCHRO_KIND_OLD[0] ? old->changed : old->named, waits ? NULL : sources);
@@ -279,5 +283,6 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 	lt->nnames++;
 	lt->nwaiting += waits;
 	lt->nolds += 1 - waits;
+	synchro_stream_reads(InvalidOid);
 	synchro_suspect(InvalidOid);
 }

@@ -186,7 +186,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 	MemoryContext context = CurrentMemoryContext;
 
 	synchro_suspect(lt->root);
-	being_read = table->relid;
+	synchro_stream_reads(table->relid);
 	begin_stream(&stream, link, lt, spool, max_columns);
 	stream.keys = keys;
 	stream.straight = head == NULL;
@@ -242,6 +242,7 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 		nparams = synchro_identities_params(identities, table, first, count, types, values);
 	synchro_sql_query(sql.data, nparams, types, values, NULL, synchro_sql_callback(receive_row, &stream));
 	synchro_reader_end(&reader);
+	synchro_stream_reads(InvalidOid);
 	synchro_suspect(InvalidOid);
 	MemoryContextDelete(stream.row_context);
 
@@ -251,7 +252,16 @@ run_stream(SynchroLink *link, SynchroLinkTable *lt, SynchroSpool *spool, Synchro
 }
 
 /*
- * The table whose rows are being read, or were when that failed.
+ * Name the table whose rows, or names, are read from now on; InvalidOid: none.
+ */
+void
+synchro_stream_reads(Oid relid)
+{
+	being_read = relid;
+}
+
+/*
+ * That table, or what it was when reading failed.
  */
 Oid
 synchro_stream_being_read(void)

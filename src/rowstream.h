@@ -23,6 +23,7 @@ extern void synchro_stream_straight(SynchroLink *link, SynchroLinkTable *lt,
 extern void synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 								 const SynchroIdentities *identities, int first, int count);
 extern void synchro_stream_names_of(SynchroLink *link, SynchroLinkTable *lt, const SynchroIdentities *identities);
+extern void synchro_stream_reads(Oid relid);
 extern Oid	synchro_stream_being_read(void);
 
 /* for namestream.c */

@@ -72,6 +72,8 @@ try_reading(void (*reading) (SynchroBatch *batch), SynchroBatch *batch)
 	ResourceOwner owner = CurrentResourceOwner;
 	SynchroRemoteError *volatile result = NULL;
 
+	/* what a reading that has failed has left */
+	synchro_stream_reads(InvalidOid);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();

@@ -201,6 +201,36 @@ page($kept);
 is(sync($local, 'office')->{failed}, 0, 'a damaged page, mended: all go');
 same($local, $remote, 'SELECT id, md5(filler) FROM pages ORDER BY id', 'a damaged page, mended: they are the same');
 
+#
+# a name that the log has of a row that is gone: it is read before all rows, by a worker that is new, or that has read rows of another table last
+#
+both($local, $remote, 'CREATE TABLE moods (id serial PRIMARY KEY, kind mood NOT NULL UNIQUE)');
+$remote->safe_psql('postgres', 'GRANT SELECT, INSERT, UPDATE, DELETE ON moods TO sync; GRANT USAGE ON moods_id_seq TO sync');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('moods', '{kind}')});
+foreach my $worker ('new', 'old')
+{
+	if ($worker eq 'old')
+	{
+		$local->append_conf('postgresql.conf', "shared_preload_libraries = 'synchro'");
+		$local->restart;
+	}
+	$local->safe_psql('postgres', q{INSERT INTO moods (kind) VALUES ('bad'), ('good')});
+	sync($local, 'office');
+	$local->safe_psql('postgres', 'TRUNCATE others; INSERT INTO others VALUES (10)');
+	is(sync($local, 'office')->{failed}, 0, "a name of before, $worker worker: to begin with");
+	damage();
+	$local->safe_psql('postgres', 'DELETE FROM moods; INSERT INTO others VALUES (11)');
+	my ($status, undef, $stderr) = $local->psql('postgres', q{SELECT synchro.synchronize('office')});
+	is($status, 0, "a name of before, $worker worker: the pass goes on") or diag($stderr);
+	is(rows($remote, 'SELECT (SELECT count(*) FROM others WHERE id = 11), count(*) FROM moods'), '1|1', "a name of before, $worker worker: all others go");
+	like(rows($local, 'SELECT relation, sqlstate, message, detail FROM synchro.failures'),
+		qr/^moods\|22P03\|invalid internal value for enum: \d+\|A row of table public\.moods could not be read on this side\.$/, "a name of before, $worker worker: it is said why");
+	mend();
+	$local->safe_psql('postgres', q{SELECT synchro.retry('office')});
+	sync($local, 'office');
+	is(rows($remote, 'SELECT count(*) FROM moods'), 0, "a name of before, $worker worker: mended, it goes");
+}
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
