@@ -203,26 +203,46 @@ synchro_batch_read_changed(SynchroBatch *batch, SynchroLinkTable *lt, const Sync
 /*
  * Keep which rows others need, for as long as there is the batch: it outlives
  * what was asked for while it was read.
+ *
+ * One that waits since it was refused when it was new is to be there as it is
+ * here, and does not wait any longer then: if it did, and were deleted before its
+ * own turn comes, the remote would not be told.
  */
 static void
 note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *rows)
 {
 	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
-	SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
 	int			n = rows->nidentity;
 
-	keys->relid = lt->table->relid;
-	keys->ensure = true;
-	keys->identities = synchro_identities_create(lt->table);
-	for (int i = 0; i < rows->count; i++)
+	for (int unborn = 0; unborn <= 1; unborn++)
 	{
-		char	  **identity = palloc(sizeof(char *) * n);
+		SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
 
-		for (int x = 0; x < n; x++)
-			identity[x] = rows->values[i * n + x] != NULL ? pstrdup(rows->values[i * n + x]) : NULL;
-		synchro_identities_add(keys->identities, identity);
+		keys->relid = lt->table->relid;
+		keys->ensure = !unborn;
+		keys->identities = synchro_identities_create(lt->table);
+		for (int i = 0; i < rows->count; i++)
+		{
+			char	  **identity = &rows->values[i * n];
+			const SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+			char	  **copy;
+
+			if (unborn != (parked != NULL && synchro_parked_is_insert(parked, lt->table)))
+				continue;
+			copy = palloc(sizeof(char *) * n);
+			for (int x = 0; x < n; x++)
+				copy[x] = identity[x] != NULL ? pstrdup(identity[x]) : NULL;
+			synchro_identities_add(keys->identities, copy);
+			if (unborn)
+			{
+				SynchroStamp stamp = synchro_parked_stamp(parked, lt->table);
+
+				synchro_identities_stamp(keys->identities, stamp, stamp.at);
+			}
+		}
+		if (keys->identities->count > 0)
+			batch->ensured_rows = lappend(batch->ensured_rows, keys);
 	}
-	batch->ensured_rows = lappend(batch->ensured_rows, keys);
 	MemoryContextSwitchTo(old);
 }
 

@@ -173,6 +173,7 @@ fill_parked(SynchroParked *parked, const SynchroFailure *failure, const SynchroP
 	parked->has_name = failure->has_old || failure->op == SYNCHRO_OP_DELETE;
 	parked->alone = !failure->shared ? GetCurrentTimestamp() : known != NULL ? known->alone : 0;
 	parked->banned = true;
+	parked->ensured = failure->ensured && (known == NULL || known->ensured);
 	parked->moves = failure->moves;
 }
 

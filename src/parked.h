@@ -36,6 +36,7 @@ typedef struct SynchroParked
 	bool		has_name;		/* of before, or is a delete */
 	bool		due;			/* to be tried in this pass */
 	bool		banned;			/* has failed in this pass */
+	bool		ensured;		/* nothing waits but that the row is there */
 	bool		unreadable;		/* so is what it is called: see unreadable.c */
 	bool		moves;			/* though what it was called before goes along */
 	bool		others_banned;	/* and so have names of others, which had its
@@ -71,6 +72,7 @@ typedef struct SynchroFailure
 	const pg_uuid_t *origin;
 	const char *sqlstate;
 	const char *message;
+	bool		ensured;		/* the row was only to be there */
 	bool		shared;			/* it was not tried by itself: the reason is
 								 * another's, if it has none of its own */
 	/* these may be NULL */
@@ -108,6 +110,7 @@ extern SynchroIdentities *synchro_parked_inserts(const SynchroParkedSet *set, co
 extern SynchroIdentities *synchro_parked_updates(const SynchroParkedSet *set, const SynchroTable *table, bool renamed);
 extern List *synchro_parked_waiting(const SynchroParkedSet *set, const SynchroTable *table);
 extern bool synchro_parked_is_insert(const SynchroParked *parked, const SynchroTable *table);
+extern SynchroStamp synchro_parked_stamp(const SynchroParked *parked, const SynchroTable *table);
 extern List *synchro_parked_kept(const SynchroParkedSet *set);
 extern void synchro_parked_forget(SynchroParkedSet *set, List *healed);
 

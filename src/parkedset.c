@@ -220,6 +220,18 @@ synchro_parked_is_insert(const SynchroParked *parked, const SynchroTable *table)
 }
 
 /*
+ * When that was changed.
+ */
+SynchroStamp
+synchro_parked_stamp(const SynchroParked *parked, const SynchroTable *table)
+{
+	SynchroKeyRecord record = {0};
+
+	(void) read_record(parked, table, &record);
+	return record.stamp;
+}
+
+/*
  * Does it say what the row is called on the remote?
  */
 static bool

@@ -503,6 +503,7 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 
 	failure.identity = &identities->values[position * identities->nidentity];
 	failure.op = SYNCHRO_OP_UPDATE;
+	failure.ensured = keys->ensure;
 	failure.shared = shared;
 	if (identities->stamps != NULL)
 	{

@@ -44,6 +44,10 @@
 /* from so many of its own changes on, the remote is told that they are here */
 #define MANY_UNTOLD		1000
 
+/*
+ * A row that was only to be there has not been brought up to date, so what is
+ * parked of it waits for its own turn, unless that is all it was parked for.
+ */
 static List *
 add_healed(const SynchroPass *pass, List *healed, const List *list)
 {
@@ -58,7 +62,7 @@ add_healed(const SynchroPass *pass, List *healed, const List *list)
 		{
 			SynchroParked *parked = synchro_parked_find(pass->parked, keys->relid, &keys->identities->values[i * n], n);
 
-			if (parked != NULL && !parked->banned)
+			if (parked != NULL && !parked->banned && (!keys->ensure || parked->ensured))
 				healed = list_append_unique_ptr(healed, parked);
 		}
 	}
