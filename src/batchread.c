@@ -23,6 +23,7 @@
 #include "localsql.h"
 #include "refpairs.h"
 #include "requests.h"
+#include "settings.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS		1000
@@ -276,7 +277,8 @@ synchro_batch_note_unborn(SynchroBatch *batch, SynchroLinkTable *lt, const Synch
 
 /*
  * Rows that others need are pushed along: those that wait because they have
- * failed are not.
+ * failed are not.  Nor are those that were new then, so whoever needs them fails, and
+ * they are pushed before him, see note_ensured(): but where that is one transaction.
  */
 static void
 read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *requests)
@@ -284,18 +286,23 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 	int			n = requests->nidentity;
 	SynchroIdentities *rows = synchro_identities_create(lt->table);
 	SynchroIdentities *names = synchro_identities_create(lt->table);
+	SynchroIdentities *wanted = synchro_identities_create(lt->table);
 
 	for (int i = 0; i < requests->count; i++)
 	{
 		char	  **identity = &requests->values[i * n];
 		SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+		bool		waits = parked != NULL && (parked->banned || !parked->due);
+		bool		apart = parked != NULL && !synchro_atomic_pass && synchro_parked_is_insert(parked, lt->table);
 
-		synchro_identities_add(parked != NULL && (parked->banned || !parked->due) ? names : rows, identity);
+		synchro_identities_add(waits || apart ? names : rows, identity);
+		if (!waits)
+			synchro_identities_add(wanted, identity);
 	}
 	read_rows(batch, lt, rows, true);
 	synchro_stream_names_of(batch->link, lt, names);
-	if (batch->note_ensured && rows->count > 0)
-		note_ensured(batch, lt, rows);
+	if (batch->note_ensured && wanted->count > 0)
+		note_ensured(batch, lt, wanted);
 }
 
 /*
