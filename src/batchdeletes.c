@@ -79,7 +79,8 @@ append_deletes(SynchroBatch *batch, StringInfo sql, List *components)
 			 * deletes that have failed wait there: such a row would be
 			 * deleted as soon as that went through.
 			 */
-			if (!lt->unmapped && (!final || batch->apart || leftovers || batch->parked->has_deletes))
+			if (!lt->unmapped && !synchro_stalled_waits(batch->stalled, lt->table->relid) &&
+				(!final || batch->apart || leftovers || batch->parked->has_deletes))
 				synchro_sql_postpone(sql, link, lt,
 									 decided || (lt->nolds > 0 && (!final || batch->apart)));
 		}

@@ -24,6 +24,7 @@
 #include "refpairs.h"
 #include "requests.h"
 #include "settings.h"
+#include "stalled.h"
 
 /* identities looked up by one local query */
 #define READ_ROWS		1000
@@ -355,7 +356,7 @@ read_requests(SynchroBatch *batch)
 			if (batch->parked->count > 0)
 				synchro_batch_note_unborn(batch, lt, requests);
 			read_pairs(batch, lt, requests);
-			if (list_member_oid(batch->ensured, lt->table->relid))
+			if (list_member_oid(batch->ensured, lt->table->relid) && !synchro_stalled_waits(batch->stalled, lt->table->relid))
 			{
 				read_ensured(batch, lt, requests);
 				continue;

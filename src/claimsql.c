@@ -7,7 +7,8 @@
  * that has rows which refer to the new one, but not that one itself, these get
  * the remote's row of the name, which is then not deleted: the new one claims
  * it.  As a rule that one follows in a later batch and makes the remote's row
- * its own.  The pusher is told (claimed.c).
+ * its own.  The pusher is told (claimed.c); also of new ones that are only put there for
+ * the sake of others: as far as the log says they are yet to come, too.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,7 +58,7 @@ synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const Synchro
 /*
  * Append what takes the remote's rows that are wanted again off the list of
  * those which are to be deleted, and says which rows here have claimed them, or
- * what the batch would have put there.
+ * what the batch would have put there, or have been put there for others.
  */
 void
 synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt)
@@ -88,6 +89,14 @@ synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 							 lt->number, lt->number);
 			synchro_sql_same_row(sql, lt, "o.r", "m.r");
 			appendStringInfoChar(sql, ')');
+		}
+		if (lt->nensured > 0)
+		{
+			appendStringInfoString(sql, " UNION ALL SELECT ");
+			synchro_sql_list(sql, "m.l", n);
+			appendStringInfo(sql, " FROM pg_temp.m_%d m JOIN pg_temp.s_%d e ON e.ensure AND ", lt->number, lt->number);
+			synchro_sql_equal(sql, "e.l", "m.l", n);
+			appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.fresh");
 		}
 		appendStringInfoString(sql, ") x");
 		if (lt->rows != NULL)

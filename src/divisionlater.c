@@ -38,6 +38,21 @@ copy_text(const char *text)
 }
 
 /*
+ * What is noted of that row already: one that others need is tried before each of
+ * them, and may fail each time.
+ */
+static SynchroLater *
+find_later(const List *later, const SynchroParked *parked)
+{
+	const ListCell *cell;
+
+	foreach(cell, later)
+		if (strcmp(((SynchroLater *) lfirst(cell))->parked->row, parked->row) == 0)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
  * Note a row that was parked, if it may go through together with others.  keys:
  * of it only, NULL if it has a name of before.
  */
@@ -54,7 +69,12 @@ synchro_later_add(SynchroDivision *division, List **later, const SynchroParked *
 		(error->here || !synchro_error_may_be_deferred(error->sqlstate) || division->ndeferred++ >= MAX_DEFERRED))
 		return;
 	old = MemoryContextSwitchTo(division->pass->batch_context);
-	row = palloc0(sizeof(SynchroLater));
+	row = find_later(*later, parked);
+	if (row == NULL)
+	{
+		row = palloc0(sizeof(SynchroLater));
+		*later = lappend(*later, row);
+	}
 	row->parked = parked;
 	if (keys != NULL)
 	{
@@ -71,7 +91,6 @@ synchro_later_add(SynchroDivision *division, List **later, const SynchroParked *
 	row->error.message = copy_text(error->message);
 	row->error.detail = copy_text(error->detail);
 	row->error.constraint = copy_text(error->constraint);
-	*later = lappend(*later, row);
 	MemoryContextSwitchTo(old);
 }
 

@@ -92,7 +92,8 @@ synchro_quarantine_named(SynchroLink *link, const SynchroRemoteError *error, con
 
 /*
  * Parents are missing on the remote: have them pushed along.  False if that
- * was done already, and they are missing still.
+ * was done already, and they are missing still.  Not where their table is left out:
+ * its names go by a snapshot of its own, to which they would be new still.
  */
 static bool
 ensure_parents(SynchroPass *pass, SynchroBatch *batch, const List *parents)
@@ -104,7 +105,7 @@ ensure_parents(SynchroPass *pass, SynchroBatch *batch, const List *parents)
 	{
 		Oid			relid = ((SynchroNamedRow *) lfirst(cell))->lt->table->relid;
 
-		if (!list_member_oid(pass->ensured, relid))
+		if (!list_member_oid(pass->ensured, relid) && !synchro_stalled_waits(pass->stalled, relid))
 		{
 			MemoryContext old = MemoryContextSwitchTo(pass->context);
 
