@@ -103,6 +103,36 @@ loses_name(const SynchroParked *parked, const SynchroChangedTable *changed, cons
 }
 
 /*
+ * Has a row known by reference come to the identity of one that has failed in this
+ * pass?
+ */
+static bool
+takes_identity(const SynchroParked *parked, const SynchroTable *table, const SynchroChangedKey *old_name)
+{
+	return parked != NULL && parked->banned && table->mode == SYNCHRO_MODE_REFERENCE &&
+		old_name->kind == SYNCHRO_KIND_OLD[0] && !synchro_bytes_equal(old_name->name, old_name->identity);
+}
+
+/*
+ * If the one that has failed was gone in an earlier batch, which did not tell the
+ * remote, that is told now, as its reference becomes the other one's.  Returns
+ * whether it is.
+ */
+static bool
+tell_gone(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroParked *parked, const SynchroChangedKey *old_name)
+{
+	SynchroChangedKey gone = *old_name;
+
+	if (!parked->has_name)
+		return false;
+	gone.kind = SYNCHRO_KIND_DEAD[0];
+	gone.name = old_name->identity;
+	gone.named.at = synchro_parked_stamp(parked, lt->table).at;
+	synchro_stream_old(batch->link, lt, &gone, batch->olds->sources);
+	return true;
+}
+
+/*
  * Names of before are in the log, so nothing but this asks whether the remote's
  * owner may read them.
  */
@@ -119,9 +149,11 @@ synchro_batch_require_rights(SynchroBatch *batch, const SynchroLinkTable *lt)
  *
  * Of rows known by reference that have failed only the reference follows: whoever
  * has its identity of before by now is another row, and the remote's must not be
- * taken for that one's, nor go.  Of others that have failed, only the names of
- * others go along, see leave_out_others(); what they are called on the remote is
- * kept, since to the next pass that is an old story.  last: see leave_out_old().
+ * taken for that one's, nor go.  Likewise of a row that has taken the identity of one
+ * that has failed: its values are in the log for the next pass.  Of others that have
+ * failed, only the names of others go along, see leave_out_others(); what they are
+ * called on the remote is kept, since to the next pass that is an old story.  last:
+ * see leave_out_old().
  */
 static void
 read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
@@ -137,6 +169,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 	SynchroParked *parked = NULL;
 	bool		left_out = false;
 	bool		only_moves = false;
+	bool		told_gone = false;
 	bool		others_seen = false;
 	bool		others_left_out = false;
 
@@ -150,9 +183,15 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
 		{
+			bool		taken;
+
 			parked = synchro_parked_find_key(batch->parked, changed->table, old_name.identity);
-			only_moves = parked != NULL && parked->banned && parked->moves && batch->max_olds > 0 && !last;
+			taken = takes_identity(parked, changed->table, &old_name);
+			only_moves = (taken || (parked != NULL && parked->banned && parked->moves)) && batch->max_olds > 0 && !last;
 			left_out = !only_moves && leave_out_old(batch, changed, &old_name, parked, last);
+			told_gone = taken && only_moves && tell_gone(batch, lt, parked, &old_name);
+			if (taken && only_moves)
+				synchro_parked_take_place(batch->parked, parked, changed->table, &old_name, batch->olds->sources);
 			others_seen = false;
 		}
 		before = identity;
@@ -164,6 +203,8 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 			others_seen = true;
 		}
 		if (left_out && (old_name.kind == SYNCHRO_KIND_OLD[0] || others_left_out))
+			continue;
+		if (told_gone && old_name.kind == SYNCHRO_KIND_DEAD[0])
 			continue;
 		synchro_stream_old(batch->link, lt, &old_name, batch->olds->sources);
 		lt->nrenamed += old_name.kind == SYNCHRO_KIND_OLD[0] ? 1 : 0;

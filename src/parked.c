@@ -269,38 +269,62 @@ typedef struct UnsavedName
 } UnsavedName;
 
 /*
- * A row that has failed in this pass has lost its name since, or is gone.  The remote
- * is not told, as the row is left out, so it still calls it that: keep it with what
- * is parked.  It is known for the set at once, and saved by the following.
+ * A row that has failed in this pass is kept as something else from now on.
+ * It is known for the set at once, and saved by synchro_parked_save_names().
  */
-void
-synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
-						 const SynchroChangedKey *name, const SynchroSources *sources)
+static void
+keep_as(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table, SynchroOp op, bool has_old,
+		const SynchroChangedKey *name, const SynchroSources *sources)
 {
-	bool		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
 	SynchroFailure failure = {.table = table};
-	UnsavedName *unsaved;
-	MemoryContext old;
+	MemoryContext old = MemoryContextSwitchTo(set->context);
+	UnsavedName *unsaved = palloc(sizeof(UnsavedName));
 
-	/* a reference says nothing but that the row is gone */
-	if (by_reference && !synchro_bytes_equal(name->name, name->identity))
-		return;
-	old = MemoryContextSwitchTo(set->context);
-	unsaved = palloc(sizeof(UnsavedName));
-	failure.op = by_reference ? SYNCHRO_OP_DELETE : SYNCHRO_OP_UPDATE;
-	failure.has_old = !by_reference;
+	failure.op = op;
+	failure.has_old = has_old;
 	failure.old = name->name;
 	failure.identity = synchro_identities_values(table, table->identity, table->nidentity, name->identity);
 	failure.stamp = name->named;
 	parked->record = make_record(&failure);
 	parked->layout = table->layout;
 	parked->changed_at = failure.stamp.at;
-	parked->has_name = true;
+	parked->has_name = has_old || op == SYNCHRO_OP_DELETE;
 	unsaved->parked = parked;
-	unsaved->op = failure.op;
+	unsaved->op = op;
 	unsaved->origin = synchro_source_find(sources, failure.stamp.source)->origin;
 	set->unsaved = lappend(set->unsaved, unsaved);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A row that has failed in this pass has lost its name since, or is gone.  The remote
+ * is not told, as the row is left out, so it still calls it that: keep it with what
+ * is parked.
+ */
+void
+synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+						 const SynchroChangedKey *name, const SynchroSources *sources)
+{
+	bool		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
+
+	/* a reference says nothing but that the row is gone */
+	if (by_reference && !synchro_bytes_equal(name->name, name->identity))
+		return;
+	keep_as(set, parked, table, by_reference ? SYNCHRO_OP_DELETE : SYNCHRO_OP_UPDATE, !by_reference, name, sources);
+}
+
+/*
+ * A row known by reference has taken the identity of one that has failed in this pass,
+ * and the remote is told.  If that one was new it is not any more: were it kept so, a
+ * delete of this one would not be sent, nor where it moves next.  What else is kept of
+ * it holds for either.
+ */
+void
+synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+						  const SynchroChangedKey *name, const SynchroSources *sources)
+{
+	if (synchro_parked_is_insert(parked, table))
+		keep_as(set, parked, table, SYNCHRO_OP_UPDATE, false, name, sources);
 }
 
 /*

@@ -120,6 +120,8 @@ extern SynchroParked *synchro_parked_put(SynchroParkedSet *set, const SynchroFai
 extern SynchroParked *synchro_parked_keep(SynchroParkedSet *set, const SynchroFailure *failure);
 extern void synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 									 const SynchroChangedKey *name, const SynchroSources *sources);
+extern void synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+									  const SynchroChangedKey *name, const SynchroSources *sources);
 extern void synchro_parked_save_names(SynchroParkedSet *set);
 extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);

@@ -1,6 +1,7 @@
 # WHY: while a pass goes on, rows of it that the remote has refused are changed here once more. They are left out of the rest of the
 # pass, which moves the names on all the same; so what such a row was called, or that it is gone, was told by nobody: it stayed on
-# the remote for good, or was made there a second time.
+# the remote for good, or was made there a second time. And where it gave its id up to another row that is known by reference, this one's
+# row there was deleted, with all that referred to it, and made anew.
 use strict;
 use warnings;
 
@@ -21,36 +22,61 @@ my $all = q{SELECT 'parent', name, v::text, NULL FROM parents UNION ALL SELECT '
 	UNION ALL SELECT 'child', c.name, p.name, x.label FROM children c JOIN parents p ON p.id = c.parent_id LEFT JOIN plain x ON x.id = c.plain_id ORDER BY 1, 2, 3};
 my $round = 0;
 
-# before: its first batches have that. meanwhile: the pass is not over yet
+# before: its first batches have that. meanwhile: the pass is not over yet. later: nor then, some batches on. over: the pass is
 sub in_the_middle
 {
-	my ($testname, $here, $there, $pass, $before, $meanwhile, $parked) = @_;
+	my ($testname, $here, $there, $pass, $before, $meanwhile, $parked, %then) = @_;
+	my $last = $then{later} ? 400 : 100;
+	my $later = $there->background_psql('postgres');
 	my $from = 1000 * $round++;
 	my $gate = $there->background_psql('postgres');
 	my $server = $here->name eq 'local' ? 'office' : $there->name;
 
 	$there->safe_psql('postgres', 'ALTER TABLE parents ADD CONSTRAINT small CHECK (v < 100); ALTER TABLE plain ADD CONSTRAINT small CHECK (v < 100)');
 	$gate->query_safe('SELECT pg_advisory_lock(1)');
-	$here->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT generate_series($from + 1, $from + 100); COMMIT");
+	$later->query_safe('SELECT pg_advisory_lock(2)') if $then{later};
+	$here->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT generate_series($from + 1, $from + $last); COMMIT");
 	my $caller = $here->background_psql('postgres');
 	$caller->query_until(qr/begun/, "\\echo begun\nSELECT * FROM synchro.synchronize('$server');\n");
 	wait_for($there, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$testname: in the middle");
 	is(rows($here, q{SELECT string_agg(relation || ' ' || operation, ', ' ORDER BY relation::text) FROM synchro.failures}), $parked, "$testname: it waits");
 	$here->safe_psql('postgres', $meanwhile);
 	$gate->quit;
+	if ($then{later})
+	{
+		wait_for($there, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND NOT granted}, "$testname: some batches on");
+		$here->safe_psql('postgres', $then{later});
+	}
+	$later->quit;
 	$caller->quit;
+	$here->safe_psql('postgres', $then{over}) if $then{over};
 	$pass->() foreach 1 .. 2;
 	$there->safe_psql('postgres', 'ALTER TABLE parents DROP CONSTRAINT small; ALTER TABLE plain DROP CONSTRAINT small');
 	$here->safe_psql('postgres', 'SELECT synchro.retry()');
 	$pass->() foreach 1 .. 2;
 	is(rows($here, 'SELECT count(*) FROM synchro.failures'), 0, "$testname: nothing waits");
 	same($here, $there, $all, "$testname: all is the same");
+	is(rows($there, q{SELECT string_agg(n.label || ' ' || p.label, ', ' ORDER BY n.label) FROM notes n JOIN plain p ON p.id = n.plain_id}),
+		rows($here, q{SELECT string_agg(label || ' ' || label, ', ' ORDER BY label) FROM plain WHERE label IN ('a', 'b')}), "$testname: what is there still is what it was");
 	return;
 }
 
 my $refused = q{UPDATE parents SET v = 1000 WHERE name = 'a'};
 my $later = q{INSERT INTO parents (name, v) SELECT 'f' || i, 1 FROM generate_series(1, 30) i ON CONFLICT (name) DO UPDATE SET v = parents.v + 1};
+my ($apart, $again) = ('UPDATE children SET plain_id = NULL', q{UPDATE children SET plain_id = p.id FROM plain p WHERE children.name = 'of ' || p.label});
+my $bad = q{UPDATE plain SET v = 1000 WHERE label = 'a'};
+my $new = q{INSERT INTO plain (id, label, v) VALUES (90000, 'n', 1000)};
+my $taken = q{UPDATE plain SET id = id - 1, v = 7 WHERE label = 'b'};
 my @cases = (
+	[ 'it moves on, and another one takes its id', $bad, "$apart; UPDATE plain SET id = id + 50000, v = 2 WHERE label = 'a'; $taken; $again", 'plain update' ],
+	[ 'it is gone, and another one takes its id', $bad, "$apart; DELETE FROM plain WHERE label = 'a'; $taken; $again", 'plain update' ],
+	[ 'it is gone, and later another one takes its id', $bad, "$apart; DELETE FROM plain WHERE label = 'a'", 'plain update', later => "$taken; $again" ],
+	[ 'another one takes its id, and is gone later', $bad, "$apart; DELETE FROM plain WHERE label = 'a'; $taken", 'plain update', later => q{DELETE FROM plain WHERE label = 'b'} ],
+	[ 'it was new and is gone, another one takes its id', $new, "$apart; DELETE FROM plain WHERE label = 'n'; UPDATE plain SET id = 90000, v = 7 WHERE label = 'b'; $again", 'plain insert' ],
+	[ 'it was new and is gone, another one takes its id, and is gone', $new, "$apart; DELETE FROM plain WHERE label = 'n'; UPDATE plain SET id = 90000, v = 7 WHERE label = 'b'", 'plain insert',
+		over => q{DELETE FROM plain WHERE label = 'b'} ],
+	[ 'it was new and is gone, another one takes its id, and moves on', $new, "$apart; DELETE FROM plain WHERE label = 'n'; UPDATE plain SET id = 90000, v = 7 WHERE label = 'b'", 'plain insert',
+		over => q{UPDATE plain SET id = 90001 WHERE label = 'b'} ],
 	[ 'it is gone', $refused, q{DELETE FROM children WHERE name = 'of a'; DELETE FROM parents WHERE name = 'a'}, 'parents update' ],
 	[ 'it is gone, known by reference', q{UPDATE plain SET v = 1000 WHERE label = 'a'}, q{UPDATE children SET plain_id = NULL; DELETE FROM plain WHERE label = 'a'}, 'plain update' ],
 	[ 'it is renamed', $refused, q{UPDATE parents SET name = 'z', v = 2 WHERE name = 'a'}, 'parents update' ],
@@ -73,6 +99,9 @@ sub all_cases
 	$there->safe_psql('postgres', <<'SQL');
 CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(1); RETURN NULL; END';
 CREATE TRIGGER gate AFTER INSERT ON filler FOR EACH ROW WHEN (NEW.n % 1000 = 55) EXECUTE FUNCTION gate();
+CREATE FUNCTION gate2() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(2); RETURN NULL; END';
+CREATE TRIGGER gate2 AFTER INSERT ON filler FOR EACH ROW WHEN (NEW.n % 1000 = 355) EXECUTE FUNCTION gate2();
+CREATE TABLE notes (plain_id int REFERENCES plain ON DELETE CASCADE, label text);
 SQL
 	foreach my $case (@cases)
 	{
@@ -81,6 +110,7 @@ SQL
 		$here->safe_psql('postgres', q{INSERT INTO parents (name, v) VALUES ('a', 1), ('b', 1); INSERT INTO plain (label, v) VALUES ('a', 1), ('b', 1);
 			INSERT INTO children (name, parent_id, plain_id) SELECT 'of ' || name, p.id, x.id FROM parents p JOIN plain x ON x.label = p.name});
 		$pass->();
+		$there->safe_psql('postgres', 'DELETE FROM notes; INSERT INTO notes SELECT id, label FROM plain');
 		in_the_middle("$what, $how", $here, $there, $pass, @case);
 		$here->safe_psql('postgres', 'DELETE FROM filler; DELETE FROM children; DELETE FROM parents; DELETE FROM plain');
 		$pass->() foreach 1 .. 2;
