@@ -110,7 +110,12 @@ extern void synchro_batch_read_changed(SynchroBatch *batch, SynchroLinkTable *lt
 
 /* in batcholds.c */
 extern void synchro_batch_require_rights(SynchroBatch *batch, const SynchroLinkTable *lt);
+extern bool synchro_batch_keep_name(SynchroBatch *batch, SynchroParked *parked, const SynchroChangedTable *changed,
+									const SynchroChangedKey *old_name);
 extern void synchro_batch_read_olds(SynchroBatch *batch, bool last);
+
+/* in batchcalled.c */
+extern void synchro_batch_keep_called(SynchroBatch *batch);
 
 /* in batchguard.c */
 extern List *synchro_batch_deleted_tables(const SynchroBatch *batch);

@@ -133,6 +133,20 @@ tell_gone(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroParked *parked
 }
 
 /*
+ * Keep what the remote calls a row that has failed in this pass, if it has lost that
+ * since.  Returns whether it did.
+ */
+bool
+synchro_batch_keep_name(SynchroBatch *batch, SynchroParked *parked, const SynchroChangedTable *changed,
+						const SynchroChangedKey *old_name)
+{
+	if (parked->moves || !loses_name(parked, changed, old_name))
+		return false;
+	synchro_parked_keep_name(batch->parked, parked, changed->table, old_name, batch->olds->sources);
+	return parked->has_name;
+}
+
+/*
  * Names of before are in the log, so nothing but this asks whether the remote's
  * owner may read them.
  */

@@ -178,8 +178,8 @@ respell(const SynchroLink *link, SynchroLinkTable *parent, char **raw, char **st
  * Which value of the natural key references that column of a foreign key's
  * parent?  -1: none.
  */
-static int
-key_position(const SynchroTable *table, int fk, AttrNumber refcol)
+int
+synchro_stream_key_position(const SynchroTable *table, int fk, AttrNumber refcol)
 {
 	const SynchroForeignKey *key = &table->fks[fk];
 
@@ -212,7 +212,7 @@ put_parents_of_before(SynchroLink *link, SynchroLinkTable *lt, char **key, Strin
 		beyond = synchro_fk_beyond_identity(lt, fk);
 		for (int x = 0; x < parent->nidentity; x++)
 		{
-			int			j = key_position(table, fk, parent->columns[parent->identity[x]].attnum);
+			int			j = synchro_stream_key_position(table, fk, parent->columns[parent->identity[x]].attnum);
 
 			if (j < 0 && !beyond)
 				check_identity_of_before(lt, fk, key);

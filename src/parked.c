@@ -213,6 +213,9 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 	bool		isnull;
 	MemoryContext context = CurrentMemoryContext;
 
+	/* what has only been kept in memory so far */
+	if (known != NULL && known->id == 0)
+		known = NULL;
 	fill_parked(&parked, failure, known);
 	values[0] = CStringGetTextDatum(set->server);
 	values[1] = ObjectIdGetDatum(parked.relid);
@@ -328,6 +331,40 @@ synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const Sy
 }
 
 /*
+ * A row is gone here, and is left out, since the remote calls another one by it which
+ * waits: a row of the table by.  As above, it is known at once, and saved by the
+ * following.
+ */
+void
+synchro_parked_hold(SynchroParkedSet *set, const SynchroTable *table, const SynchroChangedKey *name,
+					const SynchroSources *sources, const char *by)
+{
+	MemoryContext old = MemoryContextSwitchTo(set->context);
+	bool		by_reference = table->mode == SYNCHRO_MODE_REFERENCE;
+	const SynchroParked *known = synchro_parked_find_key(set, table, name->identity);
+	SynchroFailure *failure = palloc0(sizeof(SynchroFailure));
+	pg_uuid_t  *origin = palloc(sizeof(pg_uuid_t));
+	SynchroParked parked = {0};
+
+	*origin = synchro_source_find(sources, name->changed.source)->origin;
+	failure->table = synchro_table_copy(table, set->context);
+	failure->identity = synchro_identities_values(table, table->identity, table->nidentity, name->identity);
+	failure->op = by_reference ? SYNCHRO_OP_DELETE : SYNCHRO_OP_UPDATE;
+	failure->has_old = !by_reference;
+	failure->old = synchro_key_copy(name->name);
+	failure->stamp = name->changed;
+	failure->origin = origin;
+	failure->sqlstate = "23503";
+	failure->message = psprintf("a row of table %s, of which a change has not arrived, is still called by it on the remote", by);
+	failure->hint = "It is deleted there when that one has arrived.";
+	fill_parked(&parked, failure, known);
+	parked.id = known != NULL ? known->id : 0;
+	synchro_parked_remember(set, &parked);
+	set->held = lappend(set->held, failure);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Save names that are kept: before a batch is committed, since with it the names move
  * on over them; if it is not, they are true all the same.  In a local transaction.
  */
@@ -356,6 +393,9 @@ synchro_parked_save_names(SynchroParkedSet *set)
 	}
 	synchro_sql_close(&scope);
 	set->unsaved = NIL;
+	foreach(cell, set->held)
+		synchro_parked_put(set, lfirst(cell));
+	set->held = NIL;
 }
 
 /*

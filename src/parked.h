@@ -56,6 +56,8 @@ typedef struct SynchroParkedSet
 	bool		has_deletes;	/* which wait on the remote */
 	List	   *deletes;		/* names of their tables, if any is due */
 	List	   *unsaved;		/* of UnsavedName */
+	List	   *held;			/* of SynchroFailure: likewise, see
+								 * synchro_parked_hold() */
 } SynchroParkedSet;
 
 /* what is to be parked */
@@ -122,6 +124,8 @@ extern void synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parke
 									 const SynchroChangedKey *name, const SynchroSources *sources);
 extern void synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 									  const SynchroChangedKey *name, const SynchroSources *sources);
+extern void synchro_parked_hold(SynchroParkedSet *set, const SynchroTable *table, const SynchroChangedKey *name,
+								const SynchroSources *sources, const char *by);
 extern void synchro_parked_save_names(SynchroParkedSet *set);
 extern void synchro_parked_sent(List *healing, const char *token);
 extern void synchro_parked_settle(const char *server, const char *token);

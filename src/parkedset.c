@@ -243,29 +243,34 @@ is_renamed(const SynchroParked *parked, const SynchroTable *table, const Synchro
 /*
  * Rows of a table that the remote calls otherwise than they are called here,
  * since it has refused the change of their name: list of SynchroChangedKey, in
- * the current memory context.
+ * the current memory context.  And those known by reference that are gone here:
+ * others may be called by them.
  */
 List *
 synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table)
 {
 	HASH_SEQ_STATUS status;
-	SynchroParked *parked;
+	ParkedSlot *slot;
 	SynchroKeyRecord record;
 	List	   *result = NIL;
 
 	if (set == NULL || set->count == 0)
 		return NIL;
 	hash_seq_init(&status, set->rows);
-	while ((parked = next_update(&status, table, &record)) != NULL)
+	while ((slot = hash_seq_search(&status)) != NULL)
 	{
+		bool		by_reference;
 		SynchroChangedKey *key;
 
-		if (!is_renamed(parked, table, &record))
+		if (!read_record(slot->parked, table, &record))
+			continue;
+		by_reference = table->mode == SYNCHRO_MODE_REFERENCE && record.op == SYNCHRO_OP_DELETE;
+		if (!by_reference && (record.op != SYNCHRO_OP_UPDATE || !is_renamed(slot->parked, table, &record)))
 			continue;
 		key = palloc0(sizeof(SynchroChangedKey));
 		key->identity = synchro_key_copy(record.identity);
 		key->kind = 'w';
-		key->name = record.old_key;
+		key->name = by_reference ? key->identity : record.old_key;
 		result = lappend(result, key);
 	}
 	return result;

@@ -31,6 +31,7 @@ extern SynchroSpool *synchro_stream_spool(SynchroLink *link);
 extern List *synchro_stream_joined(const SynchroLinkTable *lt, bool key_only);
 
 /* in namestream.c */
+extern int	synchro_stream_key_position(const SynchroTable *table, int fk, AttrNumber refcol);
 extern void synchro_stream_changes(SynchroLink *link, SynchroLinkTable *lt,
 								   const SynchroIdentities *identities,
 								   const SynchroSources *sources);
