@@ -64,7 +64,7 @@ parent_of_name(const SynchroTable *table, int fk, const SynchroTable *parent, ch
 static void
 add_called(CalledRows *called, const SynchroTable *table, int fk, const SynchroTable *parent, char **name)
 {
-	char	   *values[INDEX_MAX_KEYS];
+	char	   *values[INDEX_MAX_KEYS] = {0};
 	char	   *row;
 	Called	   *slot;
 
