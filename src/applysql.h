@@ -75,6 +75,7 @@ typedef struct SynchroFilling
 
 /* in stagesql.c, emptysql.c and applysql.c */
 extern void synchro_sql_session(StringInfo sql, const char *mark);
+extern void synchro_sql_staged_key(StringInfo sql, const SynchroLinkTable *lt, const char *column);
 extern void synchro_sql_named_row(StringInfo sql, const SynchroLinkTable *lt, const char *column);
 extern void synchro_sql_stage_rows(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt);

@@ -203,7 +203,7 @@ keep_table(SynchroBatch *batch, SynchroChangedTable *changed, const CalledRows *
 void
 synchro_batch_keep_called(SynchroBatch *batch)
 {
-	bool		again = batch->parked->count > 0;
+	bool		again = batch->parked->count > 0 && batch->olds->nolds > 0;
 
 	while (again)
 	{

@@ -214,37 +214,36 @@ static void
 note_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities *rows)
 {
 	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
+	SynchroBatchKeys *ensured = palloc0(sizeof(SynchroBatchKeys));
+	SynchroBatchKeys *unborn = palloc0(sizeof(SynchroBatchKeys));
 	int			n = rows->nidentity;
 
-	for (int unborn = 0; unborn <= 1; unborn++)
+	ensured->relid = unborn->relid = lt->table->relid;
+	ensured->ensure = true;
+	ensured->identities = synchro_identities_create(lt->table);
+	unborn->identities = synchro_identities_create(lt->table);
+	for (int i = 0; i < rows->count; i++)
 	{
-		SynchroBatchKeys *keys = palloc0(sizeof(SynchroBatchKeys));
+		char	  **identity = palloc(sizeof(char *) * n);
+		const SynchroParked *parked;
 
-		keys->relid = lt->table->relid;
-		keys->ensure = !unborn;
-		keys->identities = synchro_identities_create(lt->table);
-		for (int i = 0; i < rows->count; i++)
+		for (int x = 0; x < n; x++)
+			identity[x] = rows->values[i * n + x] != NULL ? pstrdup(rows->values[i * n + x]) : NULL;
+		parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
+		if (parked != NULL && synchro_parked_is_insert(parked, lt->table))
 		{
-			char	  **identity = &rows->values[i * n];
-			const SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
-			char	  **copy;
+			SynchroStamp stamp = synchro_parked_stamp(parked, lt->table);
 
-			if (unborn != (parked != NULL && synchro_parked_is_insert(parked, lt->table)))
-				continue;
-			copy = palloc(sizeof(char *) * n);
-			for (int x = 0; x < n; x++)
-				copy[x] = identity[x] != NULL ? pstrdup(identity[x]) : NULL;
-			synchro_identities_add(keys->identities, copy);
-			if (unborn)
-			{
-				SynchroStamp stamp = synchro_parked_stamp(parked, lt->table);
-
-				synchro_identities_stamp(keys->identities, stamp, stamp.at);
-			}
+			synchro_identities_add(unborn->identities, identity);
+			synchro_identities_stamp(unborn->identities, stamp, stamp.at);
 		}
-		if (keys->identities->count > 0)
-			batch->ensured_rows = lappend(batch->ensured_rows, keys);
+		else
+			synchro_identities_add(ensured->identities, identity);
 	}
+	if (ensured->identities->count > 0)
+		batch->ensured_rows = lappend(batch->ensured_rows, ensured);
+	if (unborn->identities->count > 0)
+		batch->ensured_rows = lappend(batch->ensured_rows, unborn);
 	MemoryContextSwitchTo(old);
 }
 

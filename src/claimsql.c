@@ -19,6 +19,17 @@
 #include "applysql.h"
 
 /*
+ * Append "the batch does not send the row with that identity for its own sake".
+ */
+static void
+append_not_sent(StringInfo sql, const SynchroLinkTable *lt, const char *identity)
+{
+	appendStringInfo(sql, "NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
+	synchro_sql_equal(sql, "s.l", identity, lt->table->nidentity);
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * Rows that were refused when they were new, and that others refer to, are not those of their
  * names there which are gone here.  Taken for these, they would keep them from being
  * deleted; and if they are deleted before they have ever arrived, nobody would ever tell the
@@ -46,9 +57,8 @@ synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const Synchro
 		appendStringInfoChar(sql, ')');
 		if (lt->rows != NULL)
 		{
-			appendStringInfo(sql, " AND NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
-			synchro_sql_equal(sql, "s.l", "m.l", n);
-			appendStringInfoChar(sql, ')');
+			appendStringInfoString(sql, " AND ");
+			append_not_sent(sql, lt, "m.l");
 		}
 		appendStringInfoChar(sql, ';');
 	}
@@ -77,10 +87,9 @@ synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 	{
 		appendStringInfoString(sql, " RETURNING ");
 		synchro_sql_list(sql, "m.l", n);
-		appendStringInfo(sql, ") SELECT '" SYNCHRO_CLAIMED_TAG "', %d, ARRAY[", lt->number);
-		for (int i = 0; i < n; i++)
-			appendStringInfo(sql, "%sx.l%d::text", i > 0 ? ", " : "", i);
-		appendStringInfoString(sql, "] FROM (TABLE d");
+		appendStringInfo(sql, ") SELECT '" SYNCHRO_CLAIMED_TAG "', %d, ", lt->number);
+		synchro_sql_staged_key(sql, lt, "x.l");
+		appendStringInfoString(sql, " FROM (TABLE d");
 		if (lt->nolds > 0)
 		{
 			appendStringInfoString(sql, " UNION ALL SELECT ");
@@ -101,9 +110,8 @@ synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 		appendStringInfoString(sql, ") x");
 		if (lt->rows != NULL)
 		{
-			appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM pg_temp.s_%d s WHERE NOT s.ensure AND ", lt->number);
-			synchro_sql_equal(sql, "s.l", "x.l", n);
-			appendStringInfoChar(sql, ')');
+			appendStringInfoString(sql, " WHERE ");
+			append_not_sent(sql, lt, "x.l");
 		}
 		appendStringInfo(sql, " LIMIT %d", SYNCHRO_MAX_CLAIMED + 1);
 	}

@@ -187,7 +187,7 @@ synchro_division_park(SynchroDivision *division, const SynchroBatchKeys *keys, i
 
 	parked = synchro_parking_key(division->pass, keys, position, dead != NIL ? linitial(dead) : NULL, error, shared);
 	division->nparked++;
-	if (division->has_olds && parked != NULL && (parked->record.data[0] & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_INSERT)
+	if (division->has_olds && parked != NULL && SYNCHRO_PARKED_OP(parked) == SYNCHRO_OP_INSERT)
 		division->unborn = true;
 	synchro_later_add(division, &division->later, parked, linitial(one), error);
 }

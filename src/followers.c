@@ -84,18 +84,6 @@ typedef struct Following
 } Following;
 
 /*
- * Append a row's identity here, of the map's alias, as text.
- */
-static void
-append_identity(StringInfo sql, const SynchroLinkTable *lt, const char *alias)
-{
-	appendStringInfoString(sql, "ARRAY[");
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s.l%d::text", i > 0 ? ", " : "", alias, i);
-	appendStringInfoString(sql, "]::text");
-}
-
-/*
  * Append the question which rows of a table are made anew in this batch that
  * are not new here, or are another row there: the new name is taken to be that
  * of a row which bears it on the remote, whether it wins or loses, and the row
@@ -110,7 +98,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 		return;
 	appendStringInfo(sql, "SELECT '" SYNCHRO_ANEW_TAG "', %d, pg_catalog.array_agg(x.identity), pg_catalog.array_agg(x.stamp), pg_catalog.array_agg(x.origin) FROM (SELECT ",
 					 lt->number);
-	append_identity(sql, lt, "m");
+	synchro_sql_staged_key(sql, lt, "m.l");
 	appendStringInfo(sql, " AS identity, m.stamp, m.origin FROM pg_temp.m_%d m JOIN pg_temp.s_%d s ON ",
 					 lt->number, lt->number);
 	synchro_sql_equal(sql, "s.l", "m.l", n);
@@ -119,7 +107,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 	if (lt->nolds > 0)
 	{
 		appendStringInfoString(sql, " UNION ALL SELECT ");
-		append_identity(sql, lt, "m");
+		synchro_sql_staged_key(sql, lt, "m.l");
 		appendStringInfo(sql, ", m.stamp, m.origin FROM pg_temp.m_%d m JOIN pg_temp.m_%d o ON o.kind = '" SYNCHRO_KIND_OLD "' AND ",
 						 lt->number, lt->number);
 		synchro_sql_equal(sql, "o.l", "m.l", n);
@@ -128,7 +116,7 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 
 		/* or if it is not in the batch, since the remote has it by the new name: what it has by the old one goes, or is another row */
 		appendStringInfoString(sql, ") UNION ALL SELECT ");
-		append_identity(sql, lt, "g");
+		synchro_sql_staged_key(sql, lt, "g.l");
 		appendStringInfo(sql, ", g.stamp, g.origin FROM pg_temp.m_%d g WHERE g.kind = '" SYNCHRO_KIND_GONE "' AND g.l0 IS NOT NULL"
 						 " AND g.stamp IS NOT NULL AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ",
 						 lt->number, lt->number);

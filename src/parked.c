@@ -267,7 +267,6 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 typedef struct UnsavedName
 {
 	SynchroParked *parked;
-	SynchroOp	op;
 	pg_uuid_t	origin;
 } UnsavedName;
 
@@ -293,7 +292,6 @@ keep_as(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 	parked->changed_at = failure.stamp.at;
 	parked->has_name = has_old || op == SYNCHRO_OP_DELETE;
 	unsaved->parked = parked;
-	unsaved->op = op;
 	unsaved->origin = synchro_source_find(sources, failure.stamp.source)->origin;
 	set->unsaved = lappend(set->unsaved, unsaved);
 	MemoryContextSwitchTo(old);
@@ -385,7 +383,7 @@ synchro_parked_save_names(SynchroParkedSet *set)
 		values[0] = Int64GetDatum(parked->id);
 		values[1] = Int32GetDatum((int32) parked->layout);
 		values[2] = synchro_key_sealed(parked->record, parked->relid, parked->layout);
-		values[3] = CStringGetTextDatum(operations[unsaved->op]);
+		values[3] = CStringGetTextDatum(operations[SYNCHRO_PARKED_OP(parked)]);
 		values[4] = TimestampTzGetDatum(parked->changed_at);
 		values[5] = UUIDPGetDatum(&unsaved->origin);
 		synchro_sql_run("UPDATE synchro.parked SET layout = $2, record = $3, operation = $4, changed_at = $5, origin = $6 WHERE id = $1",

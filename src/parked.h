@@ -45,6 +45,9 @@ typedef struct SynchroParked
 	const char *reason;			/* what is shown of it */
 } SynchroParked;
 
+/* what its record says has been done to the row */
+#define SYNCHRO_PARKED_OP(parked)	((SynchroOp) ((parked)->record.data[0] & SYNCHRO_KEY_OP_MASK))
+
 /* all of a remote's */
 typedef struct SynchroParkedSet
 {

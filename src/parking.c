@@ -527,3 +527,44 @@ synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int positio
 	MemoryContextSwitchTo(context);
 	return parked;
 }
+
+/*
+ * In a preview, note why rows wait for others which are called by them.
+ */
+static void
+show_held(SynchroPass *pass)
+{
+	MemoryContext old = MemoryContextSwitchTo(pass->parked->context);
+	ListCell   *cell;
+
+	foreach(cell, pass->parked->held)
+	{
+		const SynchroFailure *failure = lfirst(cell);
+		SynchroIdentities identity = {failure->table->nidentity, 1, 1, failure->identity};
+		SynchroParked *parked = synchro_parked_find(pass->parked, failure->table->relid, failure->identity, failure->table->nidentity);
+
+		parked->name = synchro_identities_text(&identity, 0);
+		parked->reason = synchro_preview_reason(failure->sqlstate, failure->message);
+	}
+	pass->parked->held = NIL;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Save the names that rows have lost since they failed in this pass.  What a
+ * preview has parked is nowhere else.
+ */
+void
+synchro_parking_save_names(SynchroPass *pass)
+{
+	pass->counts.failed += list_length(pass->parked->held);
+	if (pass->link->preview != NULL)
+		show_held(pass);
+	else if (pass->parked->unsaved != NIL || pass->parked->held != NIL)
+	{
+		synchro_local_begin("synchro: keeping what has failed");
+		synchro_parked_save_names(pass->parked);
+		synchro_local_commit();
+		MemoryContextSwitchTo(pass->batch_context);
+	}
+}

@@ -277,47 +277,6 @@ read_ahead(void *arg)
 }
 
 /*
- * In a preview, note why rows wait for others which are called by them.
- */
-static void
-show_held(SynchroPass *pass)
-{
-	MemoryContext old = MemoryContextSwitchTo(pass->parked->context);
-	ListCell   *cell;
-
-	foreach(cell, pass->parked->held)
-	{
-		const SynchroFailure *failure = lfirst(cell);
-		SynchroIdentities identity = {failure->table->nidentity, 1, 1, failure->identity};
-		SynchroParked *parked = synchro_parked_find(pass->parked, failure->table->relid, failure->identity, failure->table->nidentity);
-
-		parked->name = synchro_identities_text(&identity, 0);
-		parked->reason = synchro_preview_reason(failure->sqlstate, failure->message);
-	}
-	pass->parked->held = NIL;
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Save the names that rows have lost since they failed in this pass.  What a
- * preview has parked is nowhere else.
- */
-static void
-save_names(SynchroPass *pass)
-{
-	pass->counts.failed += list_length(pass->parked->held);
-	if (pass->link->preview != NULL)
-		show_held(pass);
-	else if (pass->parked->unsaved != NIL || pass->parked->held != NIL)
-	{
-		synchro_local_begin("synchro: keeping what has failed");
-		synchro_parked_save_names(pass->parked);
-		synchro_local_commit();
-		MemoryContextSwitchTo(pass->batch_context);
-	}
-}
-
-/*
  * Apply a batch that was read.  commit, may_read_ahead: see push().
  */
 static SynchroRemoteError *
@@ -327,7 +286,7 @@ apply(SynchroPass *pass, SynchroBatch *batch, bool commit, bool may_read_ahead)
 	SynchroRemoteError *error;
 
 	if (commit)
-		save_names(pass);
+		synchro_parking_save_names(pass);
 	batch->hook_arg = &applying;
 	batch->before_commit = pass->link->preview == NULL ? keep_token : NULL;
 	batch->meanwhile = may_read_ahead && pass->next == NULL && synchro_pass_may_read_ahead(pass) ? read_ahead : NULL;

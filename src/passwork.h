@@ -100,6 +100,7 @@ extern SynchroParked *synchro_parking_key(SynchroPass *pass, const SynchroBatchK
 										  const SynchroBatchDead *dead, const SynchroRemoteError *error, bool shared);
 extern SynchroParked *synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error,
 										  bool shared);
+extern void synchro_parking_save_names(SynchroPass *pass);
 
 /* in division.c */
 extern void synchro_division_push(SynchroPass *pass, SynchroBatch *batch,

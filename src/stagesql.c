@@ -242,6 +242,19 @@ synchro_sql_session(StringInfo sql, const char *mark)
 }
 
 /*
+ * Append a row's local identity as it is staged: the text of an array of text.  column:
+ * of the first value, but for the number.
+ */
+void
+synchro_sql_staged_key(StringInfo sql, const SynchroLinkTable *lt, const char *column)
+{
+	appendStringInfoString(sql, "ARRAY[");
+	for (int i = 0; i < lt->table->nidentity; i++)
+		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", column, i);
+	appendStringInfoString(sql, "]::text");
+}
+
+/*
  * Append an expression for a line by which an error names a row, for
  * synchro_quarantine_named(): the table's number and the row's local identity,
  * as an array of text.  Whatever is in a key, the line has no other line in it.
@@ -250,10 +263,9 @@ synchro_sql_session(StringInfo sql, const char *mark)
 void
 synchro_sql_named_row(StringInfo sql, const SynchroLinkTable *lt, const char *column)
 {
-	appendStringInfo(sql, "'%d ' || pg_catalog.replace(pg_catalog.replace(ARRAY[", lt->number);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		appendStringInfo(sql, "%s%s%d::text", i > 0 ? ", " : "", column, i);
-	appendStringInfoString(sql, "]::text, E'\\\\', E'\\\\\\\\'), E'\\n', E'\\\\n')");
+	appendStringInfo(sql, "'%d ' || pg_catalog.replace(pg_catalog.replace(", lt->number);
+	synchro_sql_staged_key(sql, lt, column);
+	appendStringInfoString(sql, ", E'\\\\', E'\\\\\\\\'), E'\\n', E'\\\\n')");
 }
 
 static void
