@@ -209,31 +209,55 @@ find_applied(const CaptureTable *table, StringInfo record, int start, uint8 *fla
 }
 
 /*
+ * A version of a row as it is on its page, or NULL.
+ */
+static HeapTupleHeader
+header_of(TupleTableSlot *slot)
+{
+	HeapTuple	tuple = NULL;
+
+	if (TTS_IS_HEAPTUPLE(slot) || TTS_IS_BUFFERTUPLE(slot))
+		tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	return tuple != NULL ? tuple->t_data : NULL;
+}
+
+/*
  * Which command wrote this version of a row, a moment ago?  Not the current
  * one: other triggers run theirs between two rows of one command.
  */
 static CommandId
 written_by(TupleTableSlot *slot)
 {
-	if (TTS_IS_HEAPTUPLE(slot) || TTS_IS_BUFFERTUPLE(slot))
-	{
-		HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	HeapTupleHeader header = header_of(slot);
 
-		if (tuple != NULL && TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)))
-			return HeapTupleHeaderGetCmin(tuple->t_data);
-	}
+	if (header != NULL && TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(header)))
+		return HeapTupleHeaderGetCmin(header);
 	return GetCurrentCommandId(false);
 }
 
 /*
- * Log that a row changed.
+ * The same of the one that deleted it.
+ */
+static CommandId
+deleted_by(TupleTableSlot *slot)
+{
+	HeapTupleHeader header = header_of(slot);
+
+	if (header != NULL && (header->t_infomask & HEAP_XMAX_INVALID) == 0 &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(header)))
+		return HeapTupleHeaderGetCmax(header);
+	return GetCurrentCommandId(false);
+}
+
+/*
+ * Log that a row was changed by a command.
  *
  * identity: the row whose identity is logged.  old_key: the row as it was,
  * where its natural key is to be logged, else NULL.  from: the row with the
  * identity that it had before, where that changed, else NULL.
  */
 static void
-log_row(CaptureTable *table, SynchroOp op, TupleTableSlot *identity,
+log_row(CaptureTable *table, SynchroOp op, CommandId command, TupleTableSlot *identity,
 		TupleTableSlot *old_key, TupleTableSlot *from)
 {
 	StringInfo	record;
@@ -246,11 +270,11 @@ log_row(CaptureTable *table, SynchroOp op, TupleTableSlot *identity,
 	if (from != NULL)
 	{
 		flags |= SYNCHRO_KEY_MOVED;
-		if (synchro_buffer_moves_together(&table->place, table->root, table->layout, written_by(identity)))
+		if (synchro_buffer_moves_together(&table->place, table->root, table->layout, command))
 			flags |= SYNCHRO_KEY_TOGETHER;
 	}
 
-	record = synchro_buffer_begin(&table->place, table->root, table->layout, flags);
+	record = synchro_buffer_begin(&table->place, table->root, table->layout, flags, command);
 	start = record->len;
 	put_columns(record, table->identity, table->nidentity, identity);
 	if (synchro_applied_any())
@@ -325,6 +349,7 @@ static void
 log_update(CaptureTable *table, TupleTableSlot *old, TupleTableSlot *new)
 {
 	bool		moved = columns_differ(table->identity, table->nidentity, old, new);
+	CommandId	command = written_by(new);
 	bool		renamed;
 
 	if (synchro_applied_is_referring(table->root))
@@ -334,11 +359,11 @@ log_update(CaptureTable *table, TupleTableSlot *old, TupleTableSlot *new)
 	if (moved)
 	{
 		/* under its old identity the row is gone, under the new it came */
-		log_row(table, SYNCHRO_OP_DELETE, old, old, NULL);
-		log_row(table, SYNCHRO_OP_UPDATE, new, old, old);
+		log_row(table, SYNCHRO_OP_DELETE, command, old, old, NULL);
+		log_row(table, SYNCHRO_OP_UPDATE, command, new, old, old);
 	}
 	else if (renamed || !table->key_only)
-		log_row(table, SYNCHRO_OP_UPDATE, new, renamed ? old : NULL, NULL);
+		log_row(table, SYNCHRO_OP_UPDATE, command, new, renamed ? old : NULL, NULL);
 }
 
 /*
@@ -367,10 +392,10 @@ synchro_capture(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
 		if (!table->key_only)
-			log_row(table, SYNCHRO_OP_INSERT, data->tg_trigslot, NULL, NULL);
+			log_row(table, SYNCHRO_OP_INSERT, written_by(data->tg_trigslot), data->tg_trigslot, NULL, NULL);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
-		log_row(table, SYNCHRO_OP_DELETE, data->tg_trigslot, data->tg_trigslot, NULL);
+		log_row(table, SYNCHRO_OP_DELETE, deleted_by(data->tg_trigslot), data->tg_trigslot, data->tg_trigslot, NULL);
 	else
 		log_update(table, data->tg_trigslot, data->tg_newslot);
 	return PointerGetDatum(NULL);
@@ -388,6 +413,7 @@ synchro_capture_truncate(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	CaptureTable *table;
+	CommandId	command;
 	Snapshot	snapshot;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
@@ -403,13 +429,14 @@ synchro_capture_truncate(PG_FUNCTION_ARGS)
 	if (table->ignore || data->tg_relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 		return PointerGetDatum(NULL);
 
+	command = GetCurrentCommandId(false);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(data->tg_relation, NULL);
 	scan = table_beginscan(data->tg_relation, snapshot, 0, NULL, SO_NONE);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		log_row(table, SYNCHRO_OP_DELETE, slot, slot, NULL);
+		log_row(table, SYNCHRO_OP_DELETE, command, slot, slot, NULL);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

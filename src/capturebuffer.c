@@ -28,6 +28,14 @@
  * be wrong: an entry counts only if it is of the present epoch, and each cut
  * of the buffer begins a new one.
  *
+ * The reader goes by the order of a transaction's records.  What a row trigger of
+ * somebody else's writes, or a function within a statement, fires our trigger
+ * before the statement's own rows do, that come after it by the triggers' names or
+ * were queued; so a row's second change can come first.  Each record has the command
+ * that made its change, as the row's version tells, and where they did not come in
+ * that order they are put into it when they are written.  What has been written
+ * by then, the buffer being full, is not.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -52,6 +60,7 @@ typedef struct BufferHeader
 {
 	uint16		table;			/* index of tx_tables */
 	uint8		flags;			/* the record's first byte */
+	CommandId	command;		/* that made the change */
 	uint32		identity_len;
 	uint32		len;			/* of the record */
 } BufferHeader;
@@ -117,6 +126,8 @@ static int	tx_segment = -1;	/* the segment this transaction writes to */
 static int	tx_part = 0;
 static bool tx_flushed_early = false;
 static bool tx_closing = false; /* PRE_COMMIT has been through */
+static CommandId latest_command = 0;	/* of the records in the buffer */
+static bool unordered = false;	/* one of them was made before another that lies before it */
 static CurrentRecord current;
 static WrittenPart written;
 
@@ -148,6 +159,69 @@ note_break(int offset, TimestampTz time)
 }
 
 /*
+ * Write the record at offset.  Returns where the next one lies.
+ */
+static int
+write_record(SynchroLogWriter *writer, int offset)
+{
+	BufferHeader header;
+	const char *record = buffer.data + offset + sizeof(header);
+
+	memcpy(&header, buffer.data + offset, sizeof(header));
+	synchro_log_put(writer, tx_tables[header.table].relation, tx_tables[header.table].layout,
+					record, header.len, synchro_key_renames(record));
+	return offset + sizeof(header) + header.len;
+}
+
+/*
+ * By command; of one, as they came.
+ */
+static int
+compare_records(const void *a, const void *b)
+{
+	uint32		x = *(const uint32 *) a;
+	uint32		y = *(const uint32 *) b;
+	BufferHeader xheader;
+	BufferHeader yheader;
+
+	memcpy(&xheader, buffer.data + x, sizeof(xheader));
+	memcpy(&yheader, buffer.data + y, sizeof(yheader));
+	if (xheader.command != yheader.command)
+		return xheader.command < yheader.command ? -1 : 1;
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * The same for the records from offset to end, in the order in which the changes were
+ * made.  Returns how many.
+ */
+static int64
+write_by_command(SynchroLogWriter *writer, int offset, int end)
+{
+	int64		count = 0;
+	int64		i = 0;
+	uint32	   *offsets;
+	BufferHeader header;
+
+	for (int pos = offset; pos < end; pos += sizeof(header) + header.len)
+	{
+		memcpy(&header, buffer.data + pos, sizeof(header));
+		count++;
+	}
+	offsets = palloc(sizeof(uint32) * Max(count, 1));
+	for (int pos = offset; pos < end; pos += sizeof(header) + header.len)
+	{
+		memcpy(&header, buffer.data + pos, sizeof(header));
+		offsets[i++] = pos;
+	}
+	qsort(offsets, count, sizeof(uint32), compare_records);
+	for (i = 0; i < count; i++)
+		(void) write_record(writer, offsets[i]);
+	pfree(offsets);
+	return count;
+}
+
+/*
  * Write the buffer from offset on to the log.  Returns when.
  */
 static TimestampTz
@@ -166,15 +240,16 @@ write_buffer(int offset)
 		synchro_log_pose(writer, txid, breaks[next].time);
 	while (pos < buffer.len)
 	{
-		BufferHeader header;
+		int			end = next < nbreaks ? Min(breaks[next].offset, buffer.len) : buffer.len;
 
-		memcpy(&header, buffer.data + pos, sizeof(header));
-		pos += sizeof(header);
-		synchro_log_put(writer, tx_tables[header.table].relation,
-						tx_tables[header.table].layout,
-						buffer.data + pos, header.len, synchro_key_renames(buffer.data + pos));
-		pos += header.len;
-		entries++;
+		if (unordered)
+		{
+			entries += write_by_command(writer, pos, end);
+			pos = end;
+		}
+		else
+			for (; pos < end; entries++)
+				pos = write_record(writer, pos);
 		if (next < nbreaks && pos >= breaks[next].offset)
 		{
 			next++;
@@ -189,6 +264,16 @@ write_buffer(int offset)
 }
 
 /*
+ * The buffer is empty: whatever comes next comes first.
+ */
+static void
+forget_order(void)
+{
+	latest_command = 0;
+	unordered = false;
+}
+
+/*
  * The same, and cut it back to there.
  */
 static void
@@ -198,6 +283,8 @@ flush_buffer(int offset)
 
 	note_break(offset, now - 1);
 	buffer.len = offset;
+	if (offset == 0)
+		forget_order();
 	epoch++;
 }
 
@@ -252,7 +339,8 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
  * The first operation on a row and its first old key are what the reader
  * goes by, so an earlier record makes a later one without an old key
  * needless.  One with an old key is needless, too, if there is an earlier old
- * key, or if the row was inserted by this transaction and so had none.
+ * key, or if the row was inserted by this transaction and so had none.  Earlier is
+ * what was changed earlier.
  *
  * Other nodes ask whether the row is there still (SynchroNewest.live): that the
  * transaction has inserted it again after a delete has to be said, that it
@@ -268,6 +356,8 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 		earlier.identity_len != header->identity_len ||
 		memcmp(buffer.data + offset + sizeof(earlier) + 1, identity,
 			   header->identity_len) != 0)
+		return false;
+	if (header->command < earlier.command)
 		return false;
 	if ((flags & SYNCHRO_KEY_MOVED) != 0 || ((flags | earlier.flags) & SYNCHRO_KEY_REFUSED) != 0)
 		return false;
@@ -308,12 +398,14 @@ synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 la
 
 /*
  * How many bytes of records a level may have before they are written: what the
- * writer, and the buffer's growth, leave of synchro.buffer_size.
+ * writer, the buffer's growth, and an order of them leave of synchro.buffer_size.
  */
 static int
 buffer_limit(void)
 {
-	return (synchro_buffer_size - Min(synchro_buffer_size / 2, WRITER_MEMORY + synchro_buffer_size / GROWTH)) * 1024;
+	int			limit = (synchro_buffer_size - Min(synchro_buffer_size / 2, WRITER_MEMORY + synchro_buffer_size / GROWTH)) * 1024;
+
+	return unordered ? limit - limit / 6 : limit;
 }
 
 /*
@@ -340,18 +432,24 @@ make_room(void)
 }
 
 /*
- * Begin a record (see keycodec.h) of a table with these flags.
+ * Begin a record (see keycodec.h) of a table with these flags.  command: by which the
+ * change was made.
  *
  * Returns where to append the row's identity.
  */
 StringInfo
-synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uint8 flags)
+synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uint8 flags, CommandId command)
 {
 	begin_buffer();
 	make_room();
 	memset(&current.header, 0, sizeof(current.header));
 	current.header.table = tx_table_index(place, relation, layout);
 	current.header.flags = flags;
+	current.header.command = command;
+	if (unlikely(command < latest_command))
+		unordered = true;
+	else
+		latest_command = command;
 	current.start = buffer.len;
 	appendBinaryStringInfo(&buffer, (char *) &current.header, sizeof(current.header));
 	current.record = buffer.len;
@@ -427,7 +525,8 @@ void
 synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity)
 {
 	SynchroBufferPlace place = {0};
-	StringInfo	record = synchro_buffer_begin(&place, relation, layout, SYNCHRO_OP_UPDATE);
+	StringInfo	record = synchro_buffer_begin(&place, relation, layout, SYNCHRO_OP_UPDATE,
+												  GetCurrentCommandId(false));
 
 	appendBinaryStringInfo(record, identity.data, identity.len);
 	if (synchro_buffer_needs_more())
@@ -472,6 +571,7 @@ synchro_buffer_forget(void)
 		}
 		buffer.len = 0;
 	}
+	forget_order();
 	epoch++;
 	tx_epoch++;
 	tx_ntables = 0;

@@ -18,7 +18,7 @@ typedef struct SynchroBufferPlace
 } SynchroBufferPlace;
 
 extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
-									   uint32 layout, uint8 flags);
+									   uint32 layout, uint8 flags, CommandId command);
 extern void synchro_buffer_set_flags(uint8 flags);
 extern bool synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 layout, CommandId command);
 extern bool synchro_buffer_needs_more(void);

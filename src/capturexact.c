@@ -76,7 +76,7 @@ log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
 {
 	SynchroBufferPlace place = {0};
 	StringInfo	record = synchro_buffer_begin(&place, applied->relation, applied->layout,
-											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED);
+											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED, GetCurrentCommandId(false));
 
 	appendBinaryStringInfo(record, applied->identity.data, applied->identity.len);
 	if (synchro_buffer_needs_more())
@@ -91,7 +91,8 @@ log_refused(const SynchroRefused *refused)
 {
 	SynchroBufferPlace place = {0};
 	StringInfo	record = synchro_buffer_begin(&place, refused->relation, refused->layout,
-											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_REFUSED);
+											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_REFUSED,
+											  GetCurrentCommandId(false));
 
 	appendBinaryStringInfo(record, refused->identity.data, refused->identity.len);
 	if (!synchro_buffer_needs_more())
