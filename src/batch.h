@@ -41,6 +41,7 @@ typedef struct SynchroBatch
 {
 	SynchroLink *link;
 	SynchroPosition *position;
+	bool		atomic;			/* all of the pass is one batch */
 	List	   *keys;			/* of SynchroBatchKeys */
 	List	   *dead;			/* of SynchroBatchDead */
 	SynchroChangeSet *olds;		/* names of before */

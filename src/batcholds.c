@@ -191,8 +191,7 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 	while (synchro_changes_next_old(changed, &old_name))
 	{
 		SynchroBytes identity = old_name.identity;
-		bool		same = before.data != NULL && before.len == identity.len &&
-			memcmp(before.data, identity.data, identity.len) == 0;
+		bool		same = before.data != NULL && synchro_bytes_equal(before, identity);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!same)
@@ -237,10 +236,14 @@ read_olds(SynchroBatch *batch, SynchroChangedTable *changed, bool last)
 				synchro_batch_read_changed(batch, lt, identities);
 			synchro_stream_names_of(batch->link, lt, moved);
 			Assert(CurrentMemoryContext == context);
+
+			/* a name of before that comes next may be of the same identity */
+			MemoryContextSwitchTo(old);
+			before = synchro_key_copy(before);
+			MemoryContextSwitchTo(context);
 			MemoryContextReset(context);
 			identities = synchro_identities_create(lt->table);
 			moved = synchro_identities_create(lt->table);
-			before.data = NULL;
 		}
 	}
 	if (lt->table->watched)

@@ -23,7 +23,6 @@
 #include "localsql.h"
 #include "refpairs.h"
 #include "requests.h"
-#include "settings.h"
 #include "stalled.h"
 
 /* identities looked up by one local query */
@@ -293,7 +292,7 @@ read_ensured(SynchroBatch *batch, SynchroLinkTable *lt, const SynchroIdentities 
 		char	  **identity = &requests->values[i * n];
 		SynchroParked *parked = synchro_parked_find(batch->parked, lt->table->relid, identity, n);
 		bool		waits = parked != NULL && (parked->banned || !parked->due);
-		bool		apart = parked != NULL && !synchro_atomic_pass && synchro_parked_is_insert(parked, lt->table);
+		bool		apart = parked != NULL && !batch->atomic && synchro_parked_is_insert(parked, lt->table);
 
 		synchro_identities_add(waits || apart ? names : rows, identity);
 		if (!waits)

@@ -138,7 +138,7 @@ synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, boo
 	MemoryContextSwitchTo(part->context);
 	if (!commit)
 		part->error = synchro_pass_try(pass, part->batch, false);
-	else if (final || !synchro_pass_is_atomic(pass))
+	else if (final || !pass->atomic)
 		part->error = synchro_pass_push(pass, part->batch, final);
 	else
 		part->error = synchro_pass_rehearse(pass, part->batch);
@@ -369,7 +369,7 @@ void
 synchro_division_push(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteError *error, bool final)
 {
 	SynchroDivision division = {pass, .olds_turn = PG_INT64_MAX};
-	bool		atomic = synchro_pass_is_atomic(pass);
+	bool		atomic = pass->atomic;
 	List	   *keys;
 
 	ereport(DEBUG1,

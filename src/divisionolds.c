@@ -112,6 +112,15 @@ park_one(Olds *olds, int64 bad, int64 count)
 }
 
 /*
+ * All that are left have gone through: see synchro_division_olds_again().
+ */
+static void
+note_pushed(SynchroDivision *division, const SynchroBatch *batch)
+{
+	division->has_olds = division->pass->atomic && batch->nolds > 0;
+}
+
+/*
  * Push all that are left, or park those that come after the first so many.
  */
 static bool
@@ -127,7 +136,9 @@ push_or_park(Olds *olds, int64 count)
 	part.batch->note_olds = true;
 	synchro_part_send(division, &part, true, false);
 	done = part.error == NULL;
-	if (!done && part.batch->all_olds == NIL)
+	if (done)
+		note_pushed(division, part.batch);
+	else if (part.batch->all_olds == NIL)
 		synchro_quarantine_report(division->pass, part.error);
 	foreach(cell, done ? NIL : part.batch->all_olds)
 	{
@@ -184,7 +195,7 @@ synchro_division_push_olds(SynchroDivision *division)
 		synchro_part_send(division, &part, true, false);
 		if (part.error == NULL)
 		{
-			division->has_olds = synchro_pass_is_atomic(division->pass) && part.batch->nolds > 0;
+			note_pushed(division, part.batch);
 			synchro_part_end(division, &part);
 			synchro_later_push(division, olds.later, NIL);
 			return;

@@ -123,16 +123,6 @@ note_deletes(SynchroPass *pass, const SynchroBatch *batch)
 }
 
 /*
- * Is all of the pass one batch?  The batches of a preview are one transaction
- * in any case.
- */
-bool
-synchro_pass_is_atomic(const SynchroPass *pass)
-{
-	return synchro_atomic_pass && pass->link->preview == NULL;
-}
-
-/*
  * A copy of the text for the position, which may be needed for another link
  * when this one is closed.
  */
@@ -218,6 +208,7 @@ synchro_pass_batch(SynchroPass *pass)
 	batch->position = pass->position;
 	batch->ensured = pass->ensured;
 	batch->parked = pass->parked;
+	batch->atomic = pass->atomic;
 	batch->stalled = pass->stalled;
 	batch->max_olds = PG_INT64_MAX;
 	batch->olds_turn = PG_INT64_MAX;
@@ -497,6 +488,9 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, con
 	pass->position = position;
 	link->forgets_references = position->forget_references;
 	pass->all_due = all_due;
+
+	/* as it is set now, to the end; the batches of a preview are one transaction in any case */
+	pass->atomic = synchro_atomic_pass && link->preview == NULL;
 	pass->just_stalled = stalled;
 	pass->batch_context = AllocSetContextCreate(context, "synchro pass batch",
 												ALLOCSET_DEFAULT_SIZES);

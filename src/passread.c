@@ -241,7 +241,7 @@ take_key(SynchroPass *pass, SynchroBatch *batch, SynchroBatchKeys *keys,
 		add_dead(batch, changed->relid, identity, table->nidentity, key);
 		return true;
 	}
-	if (key->name.data == NULL && !synchro_pass_is_atomic(pass) &&
+	if (key->name.data == NULL && !pass->atomic &&
 		synchro_parked_find(pass->parked, changed->relid, identity, table->nidentity) != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(pass->context);
@@ -272,7 +272,7 @@ static bool
 take_some_keys(SynchroPass *pass, SynchroBatch *batch)
 {
 	int			count = 0;
-	int			limit = synchro_pass_is_atomic(pass) ? PG_INT32_MAX : pass->batch_rows;
+	int			limit = pass->atomic ? PG_INT32_MAX : pass->batch_rows;
 
 	batch->keys = NIL;
 	while (pass->current < list_length(pass->order))

@@ -17,6 +17,7 @@ typedef struct SynchroPass
 	MemoryContext context;
 	SynchroLink *link;
 	SynchroPosition *position;
+	bool		atomic;			/* all of it is one batch */
 	bool		shared;			/* the transaction of collecting is still open,
 								 * for the first batch */
 	SynchroChangeSet *changes;	/* since the position's snapshot */
@@ -61,7 +62,6 @@ typedef struct SynchroNamedRow
 } SynchroNamedRow;
 
 /* in pass.c */
-extern bool synchro_pass_is_atomic(const SynchroPass *pass);
 extern SynchroBatch *synchro_pass_batch(SynchroPass *pass);
 extern SynchroBatch *synchro_pass_new_batch(SynchroPass *pass);
 extern SynchroRemoteError *synchro_pass_push(SynchroPass *pass, SynchroBatch *batch, bool final);

@@ -325,7 +325,7 @@ find_suspect(SynchroPass *pass, const SynchroBatch *batch, bool olds)
 static bool
 may_be_divided(const SynchroPass *pass, const SynchroBatch *batch)
 {
-	return synchro_batch_count_keys(batch->keys) > 1 && pass->link->preview == NULL && !synchro_pass_is_atomic(pass);
+	return synchro_batch_count_keys(batch->keys) > 1 && pass->link->preview == NULL && !pass->atomic;
 }
 
 /*

@@ -94,24 +94,33 @@ $local->append_conf('postgresql.conf', 'synchro.atomic_pass = on');
 $local->reload;
 handed_on('in a pass as a whole', $local, $remote, sub { sync($local, 'office') }, @cases, @later);
 
-# in one transaction with what is refused: new rows are, and only who has been renamed to refer to them waits with them
-$local->safe_psql('postgres', q{INSERT INTO parents (name, v) SELECT x || i, 1 FROM generate_series(1, 5) i, unnest('{p,q,f}'::text[]) x;
-	INSERT INTO children (name, parent_id) SELECT 'b' || v.name, v.id FROM parents v WHERE name LIKE 'q%'});
-sync($local, 'office');
-refuse($remote);
-$local->safe_psql('postgres', q{BEGIN; UPDATE parents SET v = 2 WHERE name LIKE 'f%'; DELETE FROM parents WHERE name LIKE 'p%';
-	INSERT INTO parents (name, v) SELECT x || i, CASE x WHEN 'p' THEN 1000 ELSE 1 END FROM generate_series(1, 5) i, unnest('{n,p,o}'::text[]) x;
-	UPDATE children SET name = 'c' || name, parent_id = (SELECT id FROM parents WHERE name = translate(children.name, 'bq', 'p')); COMMIT});
-is(sync($local, 'office')->{failed}, 10, 'in a pass as a whole: refused rows, and those that need them by their names');
-is(rows($local, q{SELECT relation::text COLLATE "C", operation, count(*) FROM synchro.failures GROUP BY 1, 2 ORDER BY 1, 2}), "children|update|5\nparents|insert|5", '... wait, and no other');
-is(rows($remote, q{SELECT count(*), sum(v) FROM parents WHERE name ~ '^[fno]'}), '15|20', '... which have arrived');
-is(rows($remote, q{SELECT count(*) FROM parents WHERE name ~ '^p'}), '0', '... and what is deleted is');
-$remote->safe_psql('postgres', join '', map { "ALTER TABLE $_ DROP CONSTRAINT small;" } 'parents', 'leaves', 'twigs');
-$local->safe_psql('postgres', 'SELECT synchro.retry()');
-sync($local, 'office') foreach 1 .. 2;
-same($local, $remote, $all, '... mended, all is the same');
-$local->safe_psql('postgres', 'DELETE FROM children; DELETE FROM parents');
-sync($local, 'office');
+# in one transaction with what is refused: new rows are, and only who has been renamed to refer to them waits with them; so, too,
+# if so many other renames are refused that the rest of them goes together
+foreach my $many (0, 300)
+{
+	my $what = "in a pass as a whole, $many other renames refused";
+
+	$local->safe_psql('postgres', qq{INSERT INTO parents (name, v) SELECT x || i, 1 FROM generate_series(1, 5) i, unnest('{p,q,f}'::text[]) x;
+		INSERT INTO children (name, parent_id) SELECT 'b' || v.name, v.id FROM parents v WHERE name LIKE 'q%';
+		INSERT INTO twigs (name, v) SELECT 'x' || i, 1 FROM generate_series(1, $many) i});
+	sync($local, 'office');
+	refuse($remote);
+	$local->safe_psql('postgres', q{BEGIN; UPDATE parents SET v = 2 WHERE name LIKE 'f%'; DELETE FROM parents WHERE name LIKE 'p%';
+		INSERT INTO parents (name, v) SELECT x || i, CASE x WHEN 'p' THEN 1000 ELSE 1 END FROM generate_series(1, 5) i, unnest('{n,p,o}'::text[]) x;
+		UPDATE children SET name = 'c' || name, parent_id = (SELECT id FROM parents WHERE name = translate(children.name, 'bq', 'p'));
+		UPDATE twigs SET name = 'y' || name, v = 1000; COMMIT});
+	is(sync($local, 'office')->{failed}, 10 + $many, "$what: refused rows, and those that need them by their names");
+	is(rows($local, q{SELECT relation::text COLLATE "C", operation, count(*) FROM synchro.failures WHERE relation <> 'twigs'::regclass GROUP BY 1, 2 ORDER BY 1, 2}),
+		"children|update|5\nparents|insert|5", "$what: ... wait, and no other");
+	is(rows($remote, q{SELECT count(*), sum(v) FROM parents WHERE name ~ '^[fno]'}), '15|20', "$what: ... which have arrived");
+	is(rows($remote, q{SELECT count(*) FROM parents WHERE name ~ '^p'}), '0', "$what: ... and what is deleted is");
+	$remote->safe_psql('postgres', join '', map { "ALTER TABLE $_ DROP CONSTRAINT small;" } 'parents', 'leaves', 'twigs');
+	$local->safe_psql('postgres', 'SELECT synchro.retry()');
+	sync($local, 'office') foreach 1 .. 2;
+	same($local, $remote, $all, "$what: ... mended, all is the same");
+	$local->safe_psql('postgres', 'DELETE FROM children; DELETE FROM parents; DELETE FROM twigs');
+	sync($local, 'office');
+}
 $local->append_conf('postgresql.conf', "synchro.atomic_pass = off\nsynchro.batch_size = 10");
 $local->reload;
 handed_on('in batches', $local, $remote, sub { sync($local, 'office') }, @cases, @later);
