@@ -445,7 +445,9 @@ synchro_logkeeper_run(bool written, const char *served)
 
 	if (written)
 		next_look = next_look < 0 ? soon : Min(next_look, soon);
-	if (next_look < 0 || now < next_look)
+
+	/* further away it is only if the clock has been set back */
+	if (next_look < 0 || (now < next_look && next_look <= TimestampTzPlusMilliseconds(now, MAX_INTERVAL + RETRY_INTERVAL)))
 		return false;
 	last_look = now;
 	PG_TRY();

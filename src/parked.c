@@ -106,7 +106,7 @@ synchro_parked_load(const char *server, bool all_due)
 {
 	SynchroParkedSet *set = synchro_parked_create(server);
 	SynchroSqlScope scope;
-	Oid			types[] = {TEXTOID, BOOLOID};
+	Oid			types[] = {TEXTOID, BOOLOID, INT4OID};
 	Datum		values[lengthof(types)];
 	uint64		count;
 	MemoryContext context = CurrentMemoryContext;
@@ -115,12 +115,13 @@ synchro_parked_load(const char *server, bool all_due)
 		return set;
 	values[0] = CStringGetTextDatum(server);
 	values[1] = BoolGetDatum(all_due);
+	values[2] = Int32GetDatum(synchro_retry_max_interval);
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_sql_query(psprintf("SELECT id, relation, layout, changed_at, record, $2 OR next_attempt <= clock_timestamp(), %s"
+	synchro_sql_query(psprintf("SELECT id, relation, layout, changed_at, record, $2 OR " SYNCHRO_IS_DUE("next_attempt", "$3") ", %s"
 							   " FROM synchro.parked WHERE server = $1::name AND record IS NOT NULL", notes_alone() ? "alone_at" : "NULL::timestamptz"),
 					  lengthof(types), types, values, NULL,
 					  synchro_sql_callback(load_change, set));
-	count = synchro_sql_run("SELECT format('%I.%I', n.nspname, c.relname), bool_or(bool_or($2 OR p.next_attempt <= clock_timestamp())) OVER ()"
+	count = synchro_sql_run("SELECT format('%I.%I', n.nspname, c.relname), bool_or(bool_or($2 OR " SYNCHRO_IS_DUE("p.next_attempt", "$3") ")) OVER ()"
 							" FROM synchro.parked p JOIN pg_class c ON c.oid = p.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
 							" WHERE p.server = $1::name AND p.record IS NULL GROUP BY n.nspname, c.relname",
 							lengthof(types), types, values, NULL);

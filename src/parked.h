@@ -23,6 +23,13 @@
 #define SYNCHRO_NEXT_ATTEMPT(attempts, limit) \
 	"clock_timestamp() + least(power(2, least(" attempts ", 30) - 1), " limit ") * (0.8 + 0.4 * random()) * interval '1 s'"
 
+/*
+ * Has a time come that was set for an attempt?  One that is further away than any would have
+ * been set for has been left behind by a clock that was set back.  limit: as above.
+ */
+#define SYNCHRO_IS_DUE(next_attempt, limit) \
+	"(" next_attempt " NOT BETWEEN clock_timestamp() AND clock_timestamp() + " limit " * interval '1 s' + interval '1 day')"
+
 /* one that is kept here */
 typedef struct SynchroParked
 {

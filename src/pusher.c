@@ -108,6 +108,16 @@ is_over(TimestampTz time)
 }
 
 /*
+ * The same of a time that next_attempt() has set; also if it is further away than that
+ * would have it: since then the clock has been set back.
+ */
+static bool
+is_to_be_tried(TimestampTz time)
+{
+	return is_over(time) || TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2000 * (int64) Max(synchro_retry_max_interval, 1)) < time;
+}
+
+/*
  * Sleep until there is something to do.  until: 0, or the time to try again,
  * which new changes do not hasten.  Returns at once if somebody asks for a
  * pass.
@@ -127,7 +137,7 @@ wait_for_work(Pusher *pusher, TimestampTz until)
 		if (ConfigReloadPending)
 			return;				/* the new settings may be what it takes */
 		if (until == 0 ? (rc & WL_LATCH_SET) || synchro_shared_unseen() || is_over(pusher->push.next_retry) :
-			is_over(until))
+			is_to_be_tried(until))
 			return;
 
 		/* a remote that is down for long shall not let the log grow; what has woken us for a pass that failed is in it, too */

@@ -115,7 +115,8 @@ synchro_shared_next_start(Oid *database, char *server, TimestampTz *not_before)
 
 		if (!slot->used || slot->pid != 0 || slot->stopped)
 			continue;
-		if (slot->start_after > now)
+		/* further away it is only if the clock has been set back */
+		if (slot->start_after > now && slot->start_after <= TimestampTzPlusMilliseconds(now, RESTART_DELAY))
 		{
 			if (*not_before == 0 || slot->start_after < *not_before)
 				*not_before = slot->start_after;
