@@ -29,6 +29,8 @@ extern void synchro_log_put(SynchroLogWriter *writer, Oid relation, uint32 layou
 extern void synchro_log_put_stamp(SynchroLogWriter *writer);
 extern int	synchro_log_close(SynchroLogWriter *writer, int *next_part);
 
+extern void synchro_log_truncate(int segment);
+
 /* reading */
 extern void synchro_log_scan_segment(int segment, SynchroLogCallback callback, void *arg);
 extern void synchro_log_scan(const SynchroSnapshot *since,

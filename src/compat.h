@@ -60,6 +60,15 @@
 #define synchro_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
+/* a subscription may truncate as itself since 16; here whoever does it is the owner */
+#if PG_VERSION_NUM >= 160000
+#define synchro_truncate(rels, relids, logged) \
+	ExecuteTruncateGuts(rels, relids, logged, DROP_RESTRICT, false, false)
+#else
+#define synchro_truncate(rels, relids, logged) \
+	ExecuteTruncateGuts(rels, relids, logged, DROP_RESTRICT, false)
+#endif
+
 /* wait events of extensions can be named since 17 */
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 170000

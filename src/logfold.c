@@ -346,7 +346,7 @@ synchro_log_fold(int target, int other)
 	choose(&folder);
 	for (int i = 0; i < lengthof(segments); i++)
 		if (segments[i] >= 0)
-			synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segments[i]), 0, NULL, NULL, NULL);
+			synchro_log_truncate(segments[i]);
 	write_chosen(&folder, target);
 	tuplesort_end(folder.by_key);
 	tuplesort_end(folder.by_time);

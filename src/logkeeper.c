@@ -339,7 +339,7 @@ truncate_segment(Keeping *keeping, int segment)
 	if (synchro_log_live() != segment && !has_young(segment) && !is_needed(segment))
 	{
 		note_horizon(segment);
-		synchro_sql_run(psprintf("TRUNCATE synchro.log_%d", segment), 0, NULL, NULL, NULL);
+		synchro_log_truncate(segment);
 		synchro_logindex_begin(segment);
 	}
 }

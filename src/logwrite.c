@@ -22,6 +22,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "commands/tablecmds.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "storage/lmgr.h"
@@ -422,4 +423,20 @@ synchro_log_close(SynchroLogWriter *writer, int *next_part)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(writer->context);
 	return segment;
+}
+
+/*
+ * Empty a segment, which is locked against all others, in a transaction of the log's
+ * owner.  TRUNCATE as SQL would be for logical decoding: a publication FOR ALL TABLES
+ * would empty the subscriber's own log, with changes in it that nobody else has.
+ */
+void
+synchro_log_truncate(int segment)
+{
+	Relation	rel = table_open(synchro_log_segment(segment), AccessExclusiveLock);
+
+	CheckTableNotInUse(rel, "TRUNCATE");
+	synchro_truncate(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
 }
