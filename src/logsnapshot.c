@@ -12,6 +12,9 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
@@ -58,16 +61,6 @@ invalid:
 }
 
 /*
- * The active snapshot in pg_snapshot's text form.
- */
-char *
-synchro_snapshot_current(void)
-{
-	return DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
-											   DirectFunctionCall1(pg_current_snapshot, (Datum) 0)));
-}
-
-/*
  * Was a transaction that has committed since, or before, seen as committed by
  * the snapshot?
  */
@@ -93,4 +86,34 @@ synchro_snapshot_has(const SynchroSnapshot *snapshot, uint64 xid)
 			high = middle;
 	}
 	return true;
+}
+
+/*
+ * The active snapshot in pg_snapshot's text form, in which our own transaction is in
+ * progress.  The server leaves that out, so by its form one that has an id counts as
+ * seen as soon as a later one has ended, whatever it may yet log.
+ */
+char *
+synchro_snapshot_current(void)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
+														   DirectFunctionCall1(pg_current_snapshot, (Datum) 0)));
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	SynchroSnapshot *snapshot;
+	StringInfoData with_own;
+	int			before = 0;
+
+	if (!FullTransactionIdIsValid(own))
+		return text;
+	snapshot = synchro_snapshot_parse(text);
+	if (!synchro_snapshot_has(snapshot, U64FromFullTransactionId(own)))
+		return text;
+	while (before < snapshot->nxip && snapshot->xip[before] < U64FromFullTransactionId(own))
+		before++;
+	initStringInfo(&with_own);
+	appendStringInfo(&with_own, UINT64_FORMAT ":" UINT64_FORMAT ":", snapshot->xmin, snapshot->xmax);
+	for (int i = 0; i <= snapshot->nxip; i++)
+		appendStringInfo(&with_own, "%s" UINT64_FORMAT, i > 0 ? "," : "",
+						 i == before ? U64FromFullTransactionId(own) : snapshot->xip[i < before ? i : i - 1]);
+	return with_own.data;
 }

@@ -196,6 +196,34 @@ subtest 'set_checkpoint' => sub {
 	is(there('SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM k)'), '10000|0', 'and nothing else');
 };
 
+# The server's own snapshots do not count the caller among those in progress, so whether it is one of those that were seen
+# would depend on whether a later transaction has ended by then.
+subtest 'the transaction that moves the checkpoint' => sub {
+	my %calls = (
+		'set_checkpoint() to the past' => q{synchro.set_checkpoint('office', now() - interval '1 second')},
+		'set_checkpoint() to now' => q{synchro.set_checkpoint('office', now())},
+		'reset()' => q{synchro.reset('office', keep_references => true)},
+		'reset_schema()' => q{synchro.reset_schema('public', soft => false, remote => 'office', confirm => true)},
+	);
+
+	here('CREATE TABLE plain (n int)');
+	foreach my $call (sort keys %calls)
+	{
+		foreach my $later (0, 1)
+		{
+			my $name = "$call, $later";
+
+			$open->query_safe("SET client_min_messages = warning; BEGIN; INSERT INTO k (name) VALUES ('$name: before it')");
+			here('INSERT INTO plain VALUES (1)') if $later;
+			$open->query_safe("SELECT $calls{$call}");
+			$open->query_safe("INSERT INTO k (name) VALUES ('$name: after it'); COMMIT");
+			sync($local, 'office');
+			is(there("SELECT count(*) FROM k WHERE name LIKE '$name: %'"), '2',
+				"$call: what the transaction changes is pushed" . ($later ? ', also if a later one has ended' : ''));
+		}
+	}
+};
+
 # what a subtransaction's failure gives back is not the lock on what the whole transaction has written to the log
 subtest 'a cursor whose FETCH fails' => sub {
 	here('DELETE FROM t');
