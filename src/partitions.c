@@ -125,28 +125,37 @@ has_own_trigger(Oid relid)
 
 /*
  * The table that a table's rows are logged and known under: itself, or the root of
- * which it is a partition.  One that was watched, or had a key, before it was made
- * a partition goes on by itself; so the nearest one above of which something is
- * registered, or else the root.
+ * which it is a partition.  One that was watched, or stood in a key, before it was made
+ * a partition goes on by itself; so the nearest one that is watched or has a trigger of
+ * its own.  Where nothing is logged, the nearest one that has a key, or else the root.
  */
 Oid
 synchro_table_covering(Oid relid)
 {
-	Oid			covering = relid;
-	List	   *ancestors;
+	List	   *candidates;
+	Oid			named = InvalidOid;
+	Oid			captured = InvalidOid;
+	Oid			root;
 	ListCell   *cell;
 
-	if (!get_rel_relispartition(relid) || synchro_table_is_registered(relid) || has_own_trigger(relid))
+	if (!get_rel_relispartition(relid))
 		return relid;
-	ancestors = get_partition_ancestors(relid);
-	foreach(cell, ancestors)
+	candidates = lcons_oid(relid, get_partition_ancestors(relid));
+	foreach(cell, candidates)
 	{
-		covering = lfirst_oid(cell);
-		if (synchro_table_is_registered(covering) || has_own_trigger(covering))
+		Oid			candidate = lfirst_oid(cell);
+
+		if (synchro_table_is_watched(candidate) || has_own_trigger(candidate))
+		{
+			captured = candidate;
 			break;
+		}
+		if (!OidIsValid(named) && synchro_table_is_registered(candidate))
+			named = candidate;
 	}
-	list_free(ancestors);
-	return covering;
+	root = llast_oid(candidates);
+	list_free(candidates);
+	return OidIsValid(captured) ? captured : OidIsValid(named) ? named : root;
 }
 
 /*

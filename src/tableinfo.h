@@ -122,6 +122,7 @@ extern bool synchro_trigger_fires(char tgenabled);
 
 /* in tablemode.c */
 extern void synchro_table_build_mode(SynchroTable *table);
+extern bool synchro_table_is_watched(Oid relid);
 extern bool synchro_table_is_registered(Oid relid);
 
 /* in partitions.c */

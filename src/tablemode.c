@@ -65,14 +65,25 @@ fetch_registered(const char *name, const char *index, Oid relid, TupleDesc *desc
 }
 
 /*
- * Is a table watched, or has it a natural key, by a row of its own?
+ * Is a table watched, by a row of its own?
+ */
+bool
+synchro_table_is_watched(Oid relid)
+{
+	TupleDesc	desc;
+
+	return fetch_registered("watched", "watched_pkey", relid, &desc) != NULL;
+}
+
+/*
+ * Is it, or has it a natural key?
  */
 bool
 synchro_table_is_registered(Oid relid)
 {
 	TupleDesc	desc;
 
-	return fetch_registered("watched", "watched_pkey", relid, &desc) != NULL ||
+	return synchro_table_is_watched(relid) ||
 		fetch_registered("natural_key", "natural_key_pkey", relid, &desc) != NULL;
 }
 

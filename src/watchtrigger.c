@@ -414,6 +414,10 @@ forget_triggers(Oid relid)
 	CacheInvalidateRelcacheByRelid(relid);
 	if (root != relid)
 		CacheInvalidateRelcacheByRelid(root);
+
+	/* which table its partitions' rows are known under depends on it, too */
+	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+		synchro_table_forget_referring(relid);
 }
 
 /*
