@@ -453,6 +453,10 @@ forget_tables(Node *statement)
 	synchro_registry_note_dropped();
 	synchro_registry_forget_dangling();
 	synchro_copyqueue_forget_unwatched();
+
+	/* what only those have had in their keys */
+	synchro_watchtrigger_forget_in_key();
+	CommandCounterIncrement();
 	synchro_unwatched_forget();
 }
 

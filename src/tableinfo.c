@@ -309,7 +309,7 @@ look_at_triggers(SynchroTable *table, Relation rel)
 
 		if (strcmp(trigger->tgname, SYNCHRO_ROW_TRIGGER) == 0)
 		{
-			table->key_only = true;
+			table->key_only = !trigger->tgisclone;
 			rows = synchro_trigger_fires(trigger->tgenabled);
 		}
 		else if (strcmp(trigger->tgname, SYNCHRO_TRUNCATE_TRIGGER) == 0)
@@ -366,8 +366,7 @@ synchro_table_build(Oid relid, MemoryContext parent)
 	build_primary_key(table, rel);
 	build_foreign_keys(table);
 	synchro_table_build_mode(table);
-	if (table->watched)
-		table->key_only = false;
+	table->key_only = table->key_only && !table->watched && synchro_table_stands_in_key(relid);
 	table->layout = layout_of(table);
 
 	relation_close(rel, AccessShareLock);

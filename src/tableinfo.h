@@ -124,6 +124,10 @@ extern bool synchro_trigger_fires(char tgenabled);
 extern void synchro_table_build_mode(SynchroTable *table);
 extern bool synchro_table_is_watched(Oid relid);
 extern bool synchro_table_is_registered(Oid relid);
+extern List *synchro_table_registered_key(Oid relid, bool *registered);
+
+/* in inkey.c */
+extern bool synchro_table_stands_in_key(Oid relid);
 
 /* in partitions.c */
 extern bool synchro_table_parts_captured(Oid relid);

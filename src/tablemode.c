@@ -88,6 +88,32 @@ synchro_table_is_registered(Oid relid)
 }
 
 /*
+ * Names of the columns of a table's natural key, if one is registered.
+ */
+List *
+synchro_table_registered_key(Oid relid, bool *registered)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple = fetch_registered("natural_key", "natural_key_pkey", relid, &desc);
+	List	   *names = NIL;
+	Datum		value;
+	Datum	   *elements;
+	bool		isnull;
+	int			listed;
+
+	*registered = tuple != NULL;
+	if (tuple == NULL)
+		return NIL;
+	value = heap_getattr(tuple, REGISTERED_NAMES, desc, &isnull);
+	if (isnull)
+		return NIL;
+	deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, NULL, &listed);
+	for (int i = 0; i < listed; i++)
+		names = lappend(names, NameStr(*DatumGetName(elements[i])));
+	return names;
+}
+
+/*
  * The indexes of the columns that a name[] of ours lists; NULL: it is NULL.
  * Names that are gone are left out: the registry refuses them when given.
  *

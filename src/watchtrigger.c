@@ -17,7 +17,8 @@
  *
  * What is wanted is worked out from the catalogs each time and compared with
  * what is there; so everything here may be repeated at will.  A trigger that
- * nothing needs any more does no harm but cost: its entries are never pushed.
+ * nothing needs any more, or anybody has made, does nothing (inkey.c), as far as the
+ * table is described anew when it comes to be, or no more to be, in a key.
  * So after DDL we only add what is missing, and leave the rest to the next
  * registration: to look at all watched tables could wait for locks that the
  * user's DDL has nothing to do with.  One thing that such a trigger is in the way
@@ -511,6 +512,30 @@ make_missing(HTAB *wanted)
 }
 
 /*
+ * Have it seen anew of each table with a trigger for it whether it stands in a key:
+ * that also depends on tables further down, and on what is registered of them.
+ */
+void
+synchro_watchtrigger_forget_in_key(void)
+{
+	Oid			function = trigger_function(ROW_FUNCTION);
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (trigger->tgfoid == function && trigger->tgtype != TYPE_WATCHED &&
+			!OidIsValid(trigger->tgparentid) && get_rel_name(trigger->tgrelid) != NULL)
+			CacheInvalidateRelcacheByRelid(trigger->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
  * Bring triggers in line.
  *
  * from: oids of tables to begin with; from there it goes on to the tables
@@ -552,6 +577,7 @@ synchro_watchtrigger_renew(List *from, bool drop, Oid removed)
 	}
 	PG_END_TRY();
 	hash_destroy(wanted);
+	synchro_watchtrigger_forget_in_key();
 }
 
 /*
