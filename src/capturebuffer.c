@@ -306,12 +306,15 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
 	if (place->tx_epoch == tx_epoch)
 		return place->tx_index;
 
-	/* who keeps no place writes many rows of one table, one after the other */
-	if (tx_ntables > 0 && tx_tables[tx_ntables - 1].relation == relation && tx_tables[tx_ntables - 1].layout == layout)
+	/* who keeps no place may come many times, and partitions have their root's; mostly the last one is it */
+	for (int i = tx_ntables - 1; i >= 0; i--)
 	{
-		place->tx_epoch = tx_epoch;
-		place->tx_index = tx_ntables - 1;
-		return place->tx_index;
+		if (tx_tables[i].relation == relation && tx_tables[i].layout == layout)
+		{
+			place->tx_epoch = tx_epoch;
+			place->tx_index = i;
+			return place->tx_index;
+		}
 	}
 	if (tx_ntables > PG_UINT16_MAX)
 		ereport(ERROR,
@@ -376,7 +379,7 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 
 /*
  * A record of a row that this command has moved is about to come: was the
- * table's last such record the same command's?  A partitioned table may have
+ * table's last such record the same command's?  A table that was altered may have
  * several entries: the first counts.
  *
  * What a subtransaction that has failed leaves behind does no harm: no command
