@@ -108,6 +108,25 @@ put_record(Collector *collector, SynchroChangedTable *changed, const SynchroLogR
 	synchro_historysort_put(changed->sort->sort, slot);
 }
 
+/*
+ * Error if what a row was known by has no room in its columns any more: cut down to
+ * what they hold, it would be another row's.
+ */
+static void
+require_room(const SynchroTable *table, const SynchroKeyRecord *record, bool old_is_readable)
+{
+	if (synchro_key_fits(record->identity, table, table->identity, table->nidentity) &&
+		(!record->moved || synchro_key_fits(record->from, table, table->identity, table->nidentity)) &&
+		(!record->has_old || !old_is_readable || synchro_key_fits(record->old_key, table, table->key, table->nkey)))
+		return;
+	synchro_suspect(table->relid);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a key of table %s has been made too narrow for changes that are pending", table->qualified),
+			 errdetail("A row was known by an integer for which there is no room in its column any more."),
+			 errhint("Alter the column back to the type that it had, let the changes be pushed, then narrow it.")));
+}
+
 static void
 collect_row(const SynchroLogRow *row, void *arg)
 {
@@ -160,6 +179,7 @@ collect_row(const SynchroLogRow *row, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		pos = synchro_key_next(pos, end, changed->table, row->layout, &record);
 		collector->changes->nentries++;
+		require_room(changed->table, &record, old_is_readable);
 		if (record.refused && (named || !synchro_history_known_to_peer(&collector->histories, record.stamp)))
 			continue;
 		put_record(collector, changed, row, &record, position, old_is_readable, named);

@@ -397,6 +397,29 @@ synchro_key_next(const char *pos, const char *end, const SynchroTable *table, ui
 	return pos;
 }
 
+/*
+ * Is there room for all integers among encoded values of these columns, as wide as
+ * they are now?
+ */
+bool
+synchro_key_fits(SynchroBytes bytes, const SynchroTable *table, const int *columns, int ncolumns)
+{
+	const char *pos = bytes.data;
+	const char *end = bytes.data + bytes.len;
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		const SynchroColumn *column = &table->columns[columns[i]];
+		SynchroBytes value;
+
+		pos = next_value(pos, end, &value);
+		if (value.data != NULL && synchro_type_is_integer(column->type) && value.len > column->typlen &&
+			!integer_fits(read_integer(value), column->typlen))
+			return false;
+	}
+	return true;
+}
+
 static Datum
 make_datum(SynchroBytes value, const SynchroColumn *column)
 {

@@ -99,6 +99,7 @@ pg_noreturn extern void synchro_key_damaged(void);
 extern const char *synchro_key_next(const char *pos, const char *end,
 									const SynchroTable *table, uint32 layout,
 									SynchroKeyRecord *record);
+extern bool synchro_key_fits(SynchroBytes bytes, const SynchroTable *table, const int *columns, int ncolumns);
 extern void synchro_key_seal(StringInfo buf, int start, Oid relation, uint32 layout);
 extern Datum synchro_key_sealed(SynchroBytes bytes, Oid relation, uint32 layout);
 extern SynchroBytes synchro_key_unseal(SynchroBytes bytes, Oid relation, uint32 layout);
