@@ -3,13 +3,18 @@
  * alteredsql.c
  *	  SQL text: are the remote's tables still those that were described?
  *
- * A link keeps what it knows of a table.  Most of what may be altered there
- * meanwhile is an error by itself, and the table is looked at anew.  Two
- * things are not.  A column whose type is another one now takes what was
- * staged as the old type by an assignment cast, which rounds a number and
- * cuts a time off; had the value come as what it is, the new type would have
- * refused it.  And a table that was dropped and made again has other rows
- * behind the same ids.
+ * A link keeps what it knows of a table, for months perhaps.  Some of what is altered
+ * there meanwhile is an error by itself, and the table is looked at anew then.  The
+ * rest is not, and pushing as if nothing had been altered would do harm:
+ *
+ * - A column whose type is another one now takes what was staged as the old type
+ *   by an assignment cast, which rounds a number and cuts a time off; had the
+ *   value come as what it is, the new type would have refused it.
+ * - A table that was dropped and made again has other rows behind the same ids.
+ * - Without its unique index a name may mean several rows, which would all be
+ *   updated; a new trigger may give rows other ids than the stored pairs say; a
+ *   column that is not generated any more is to be pushed; and whatever else
+ *   SYNCHRO_REMOTE_SHAPE() tells.
  *
  * So each batch asks in the end.  By then it has locked all tables that it has
  * read or written, if only by reading them, so nobody can have altered them
@@ -40,7 +45,7 @@ synchro_sql_unaltered(StringInfo sql, const List *tables)
 		if (lt->remote == NULL)
 			continue;
 		appendStringInfoString(sql, any ? ", " : "SELECT pg_temp.synchro_raise('" SYNCHRO_ALTERED "', 'a table was altered while it was pushed to', '') FROM (VALUES ");
-		appendStringInfo(sql, "(%s, %s::oid, %s::int8)", quote_literal_cstr(lt->table->qualified), lt->remote->oid,
+		appendStringInfo(sql, "(%s, %s::oid, %s::text)", quote_literal_cstr(lt->table->qualified), lt->remote->oid,
 						 quote_literal_cstr(lt->remote->shape));
 		any = true;
 	}

@@ -35,7 +35,7 @@ static const char *const columns_query =
 	"           WHERE o.oprname = '=' AND o.oprleft = b.oid AND o.oprright = b.oid AND o.oprnamespace = b.typnamespace) e"
 	"         JOIN pg_namespace n ON n.oid = e.oprnamespace ORDER BY e.choice LIMIT 1),"
 	"       (SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules FROM pg_class c WHERE c.oid = a.attrelid),"
-	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("a.attrelid") ","
+	"       a.attrelid, " SYNCHRO_REMOTE_SHAPE("to_regclass($1)::oid") ","
 	"       (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgtype & 4 <> 0)"
 	"         FROM pg_class c WHERE c.oid = a.attrelid),"
 	"       (SELECT c.relkind = 'r' FROM pg_class c WHERE c.oid = a.attrelid), a.attnum,"

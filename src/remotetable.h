@@ -39,14 +39,28 @@ typedef struct SynchroRemoteIndex
 } SynchroRemoteIndex;
 
 /*
- * What the columns of a table are, as a number; oid is SQL for the table's.
- * With every name qualified, since it is asked under the role's own
+ * What decides how rows are pushed to a table, as text: something that changes with
+ * whatever synchro_remote_table_fetch() asks of the table itself.  oid is SQL for the
+ * table's.  With every name qualified, since it is asked under the role's own
  * search_path, too.
+ *
+ * Each batch asks, so it looks at as little as it can.  A column gets another row
+ * in the catalog when it, or its default, is altered, and an index or a foreign key
+ * that is made anew another OID.  Where that tells more than matters, a table is
+ * described once too often.  Subqueries of single values have the planner use an
+ * index for each; for EXISTS it may read all triggers that there are.
  */
 #define SYNCHRO_REMOTE_SHAPE(oid) \
-	"(SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.format('%s %s %s %s'::text, c.attnum, c.attname, c.atttypid, c.atttypmod)," \
-	" ','::text ORDER BY c.attnum), 0::int8) FROM pg_catalog.pg_attribute c WHERE c.attrelid OPERATOR(pg_catalog.=) " oid \
-	" AND c.attnum OPERATOR(pg_catalog.>) 0::int2 AND NOT c.attisdropped)"
+	"pg_catalog.format('%s %s %s %s %s'::text," \
+	" (SELECT pg_catalog.sum(pg_catalog.hashint8extended(c.xmin::text::int8, c.attnum::int8)) FROM pg_catalog.pg_attribute c" \
+	"   WHERE c.attrelid OPERATOR(pg_catalog.=) " oid " AND c.attnum OPERATOR(pg_catalog.>) 0::int2 AND NOT c.attisdropped)," \
+	" (SELECT pg_catalog.format('%s%s'::text, c.relkind, c.relhasrules) FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) " oid ")," \
+	" (SELECT 'fires' FROM pg_catalog.pg_trigger g WHERE g.tgrelid OPERATOR(pg_catalog.=) " oid " AND NOT g.tgisinternal" \
+	"   AND (g.tgtype OPERATOR(pg_catalog.&) 4::int2) OPERATOR(pg_catalog.<>) 0::int2 LIMIT 1)," \
+	" (SELECT pg_catalog.sum(pg_catalog.hashoidextended(i.indexrelid, 0::int8)) FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) " oid \
+	"   AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL)," \
+	" (SELECT pg_catalog.sum(pg_catalog.hashoidextended(k.oid, 0::int8)) FROM pg_catalog.pg_constraint k" \
+	"   WHERE k.conrelid OPERATOR(pg_catalog.=) " oid " AND k.contype OPERATOR(pg_catalog.=) 'f'::\"char\"))"
 
 typedef struct SynchroRemoteTable
 {
