@@ -20,6 +20,7 @@
 #define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 #define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
+#define SYNCHRO_NODE_THERE		"40SY4" /* see alteredsql.c */
 
 /* that of ln(0), see synchro_sql_same_node() */
 #define SYNCHRO_OTHER_NODE		"2201E"
@@ -111,7 +112,7 @@ extern void synchro_sql_differs(StringInfo sql, const SynchroLinkTable *lt);
 extern void synchro_sql_upsert(StringInfo sql, List *component);
 
 /* in alteredsql.c */
-extern void synchro_sql_unaltered(StringInfo sql, const List *tables);
+extern void synchro_sql_unaltered(StringInfo sql, const SynchroLink *link, const List *tables);
 
 /* in resolvesql.c */
 extern void synchro_sql_fresh_identity(StringInfo sql, const SynchroLinkTable *lt, int identity, const char *source);

@@ -502,7 +502,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 		synchro_sql_straight_delete(&applying, batch->straight);
 	else
 		append_applying(batch, &applying, tables, size, leftovers);
-	synchro_sql_unaltered(&applying, tables);
+	synchro_sql_unaltered(&applying, link, tables);
 	if (size > 0)
 		synchro_prepared_append(&sql, link, applying.data);
 	else

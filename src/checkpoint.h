@@ -71,6 +71,9 @@ extern void synchro_peer_find_leftovers(SynchroLink *link);
 /* a division by zero among so many first statements of a script is the fence's; likewise ln(0), see synchro_sql_same_node() */
 #define SYNCHRO_FENCE_STATEMENTS	6
 
+/* which of them that one is */
+#define SYNCHRO_NODE_STATEMENT		2
+
 extern void synchro_sql_fence(StringInfo sql, const SynchroLink *link, SynchroLink *prepare,
 							  const SynchroPosition *position, const char *token,
 							  const char *snapshot, const char *keys_snapshot);

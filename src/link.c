@@ -140,8 +140,9 @@ find_peer(SynchroLink *link)
 {
 	SynchroRows *rows;
 
-	/* most remotes are none, which takes a look at one row to see */
-	rows = synchro_remote_query(link->remote, "SELECT FROM pg_namespace WHERE nspname = '" SYNCHRO_SCHEMA "'", 0, NULL);
+	/* most remotes are none, which takes a look at one row to see; each batch asks again, see alteredsql.c */
+	rows = synchro_remote_query(link->remote, "SELECT oid FROM pg_extension WHERE extname = '" SYNCHRO_EXTENSION "'", 0, NULL);
+	link->extension = rows->nrows > 0 ? synchro_value(rows, 0, 0) : "0";
 	if (rows->nrows == 0)
 		return;
 	rows = synchro_remote_query(link->remote,

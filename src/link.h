@@ -107,8 +107,11 @@ typedef struct SynchroLink
 	SynchroRemote *remote;
 	char	   *node;			/* our id, as the remote knows it */
 	char	   *previous_node;	/* what it was before confirm_node(), or NULL */
+	const char *extension;		/* OID of ours there, or 0 */
 	pg_uuid_t  *peer_node;		/* id of the remote if it logs changes, too;
 								 * else NULL */
+	bool		is_other;		/* it has become one since, or is none any
+								 * more, so is to be met anew */
 	char	   *search_path;	/* the role's own there, ours in front */
 	const char *peer;			/* schema with position and references */
 	SynchroLinkClock clock;

@@ -364,7 +364,10 @@ synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final)
 
 	/* that rows are gone there would hide what else is wrong with them */
 	pass->link->mapping = Max(pass->link->mapping, 1);
-	return synchro_batch_apply(batch, pass->position->attempted, false);
+	error = synchro_batch_apply(batch, pass->position->attempted, false);
+	if (error != NULL)
+		synchro_quarantine_require_node(pass->link, error);
+	return error;
 }
 
 /*

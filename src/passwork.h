@@ -88,6 +88,7 @@ extern void synchro_pass_copies_left(const SynchroPass *pass, int64 *oldest, int
 
 /* in quarantine.c */
 extern List *synchro_quarantine_named(SynchroLink *link, const SynchroRemoteError *error, const char *sqlstate);
+extern void synchro_quarantine_require_node(SynchroLink *link, const SynchroRemoteError *error);
 extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 									 SynchroRemoteError *error, int *retries);
 extern void synchro_quarantine_olds(SynchroPass *pass, const SynchroBatch *batch, const SynchroRemoteError *error);

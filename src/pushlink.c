@@ -194,7 +194,7 @@ keep_text(char *kept, Size size, const char *text)
  * Leave the state that an error has left behind, in a handler of sigsetjmp().
  *
  * kept: set to the error.  lost: set to whether it was only an idle connection
- * that the other side had closed.
+ * that the other side had closed, or to what has become a node, or is none any more.
  */
 void
 synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lost)
@@ -213,9 +213,9 @@ synchro_pushlink_recover(SynchroPushLink *push, SynchroKeptError *kept, bool *lo
 	keep_text(kept->hint, sizeof(kept->hint), error->hint);
 	kept->at = GetCurrentTimestamp();
 
-	/* a connection that was idle may have been closed since: no real error */
+	/* a connection that was idle may have been closed since, or what it leads to has become a node: no real error */
 	*lost = push->link != NULL && !push->fresh &&
-		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION ||
+		(push->link->is_other || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION ||
 		 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN || error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
 	push->suspect = push->link != NULL ? synchro_suspect_take(error->sqlerrcode) : InvalidOid;
 	LWLockReleaseAll();

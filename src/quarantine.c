@@ -329,6 +329,33 @@ may_be_divided(const SynchroPass *pass, const SynchroBatch *batch)
 }
 
 /*
+ * Raise an error if it says that the remote is not the node any more that it was
+ * when it was met, or has become one, or is none any more.  Whoever has the link
+ * meets it anew.
+ */
+void
+synchro_quarantine_require_node(SynchroLink *link, const SynchroRemoteError *error)
+{
+	const char *state = error->sqlstate;
+	bool		is_another = error->statement < SYNCHRO_FENCE_STATEMENTS && strcmp(state, SYNCHRO_OTHER_NODE) == 0;
+
+	/* where it is none any more, there is no such schema or function */
+	bool		is_none = link->peer_node != NULL && error->statement == SYNCHRO_NODE_STATEMENT &&
+		(strcmp(state, "3F000") == 0 || strcmp(state, "42883") == 0);
+
+	/* confirm_node() is for a copy, which its administrator is to see has been noticed; this is how nodes are set up */
+	link->is_other = is_none || strcmp(state, SYNCHRO_NODE_THERE) == 0;
+	if (!is_another && !link->is_other)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 is_another ? errmsg("remote \"%s\" has become another node while it was connected", link->target->name) :
+			 link->peer_node == NULL ? errmsg("remote \"%s\" has become a node while it was connected", link->target->name) :
+			 errmsg("remote \"%s\" has ceased to be the node that it was while it was connected", link->target->name),
+			 errhint("Synchronize again.")));
+}
+
+/*
  * Decide what to do about an error: true if the batch is to be tried again,
  * false if a row of it is to blame, or others are in the way of so many.  Others
  * are raised.
@@ -349,11 +376,7 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 				 errmsg("another worker has moved the position of remote \"%s\"",
 						pass->link->target->name)));
 
-	if (error->statement < SYNCHRO_FENCE_STATEMENTS && strcmp(state, SYNCHRO_OTHER_NODE) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("remote \"%s\" has become another node while it was connected", pass->link->target->name),
-				 errhint("Synchronize again.")));
+	synchro_quarantine_require_node(pass->link, error);
 
 	/* as with the next one, once: a trigger may say so again and again */
 	if (strcmp(state, SYNCHRO_RENAMED_THERE) == 0 && pass->link->crossing == 0)
