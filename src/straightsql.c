@@ -34,22 +34,29 @@
 #include "resolvejoin.h"
 
 /*
- * Is the text of a type the same value whatever the session's settings are?
- * COPY reads it with those of the remote's user, since triggers and defaults
- * run with them.
+ * Is a value's text the same value whatever the session's settings are?  COPY
+ * reads it with those of the remote's user, since triggers and defaults run with
+ * them.  Dates and times only where their own type has written them: it names
+ * the zone that it has, and puts the year first.
  */
 static bool
-is_plain_type(const char *type)
+is_plain(const SynchroLinkTable *lt, int column)
 {
-	static const char *const types[] = {
-		"bigint", "boolean", "bytea", "character", "character varying", "date", "double precision",
-		"integer", "json", "jsonb", "numeric", "real", "smallint", "text",
-		"timestamp with time zone", "timestamp without time zone", "uuid"
+	static const struct
+	{
+		const char *type;
+		bool		own;		/* only as written by this type */
+	}			types[] = {
+		{"bigint"}, {"boolean"}, {"bytea"}, {"character"}, {"character varying"}, {"date", true}, {"double precision"},
+		{"integer"}, {"json"}, {"jsonb"}, {"numeric"}, {"real"}, {"smallint"}, {"text"},
+		{"timestamp with time zone", true}, {"timestamp without time zone", true}, {"uuid"}
 	};
+	const char *here = synchro_column_base(lt->table, column);
+	const char *there = lt->remote->columns[column].base;
 
 	for (int i = 0; i < lengthof(types); i++)
-		if (strcmp(type, types[i]) == 0)
-			return true;
+		if (strcmp(there, types[i].type) == 0)
+			return !types[i].own || (here != NULL && strcmp(here, there) == 0);
 	return false;
 }
 
@@ -85,7 +92,7 @@ synchro_sql_is_straight(const SynchroLinkTable *lt)
 		if (lt->parents[fk] != NULL)
 			return false;
 	for (int i = 0; i < table->ncolumns; i++)
-		if (lt->pushed[i] && !is_plain_type(lt->remote->columns[i].base))
+		if (lt->pushed[i] && !is_plain(lt, i))
 			return false;
 	return true;
 }
