@@ -210,6 +210,21 @@ synchro_sql_pin(StringInfo sql, const SynchroLinkTable *lt, bool begin)
 }
 
 /*
+ * The same where a table's rows are told to the remote's log, or by it, as text:
+ * by their identities, or by what they are called.
+ */
+void
+synchro_sql_pin_names(StringInfo sql, const SynchroLinkTable *lt, bool begin)
+{
+	bool		varies = synchro_references_vary(lt);
+
+	for (int i = 0; i < lt->table->nkey; i++)
+		varies |= text_varies(lt, lt->table->key[i]);
+	if (varies)
+		appendStringInfoString(sql, begin ? SYNCHRO_SQL_PINNED : SYNCHRO_SQL_AS_ROLE);
+}
+
+/*
  * Are references to a table's rows stored?
  */
 bool

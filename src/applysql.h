@@ -102,6 +102,7 @@ extern void synchro_sql_is_kept(StringInfo sql, const SynchroLinkTable *lt, cons
 extern bool synchro_references_vary(const SynchroLinkTable *lt);
 extern bool synchro_keeps_references(const SynchroLinkTable *lt);
 extern void synchro_sql_pin(StringInfo sql, const SynchroLinkTable *lt, bool begin);
+extern void synchro_sql_pin_names(StringInfo sql, const SynchroLinkTable *lt, bool begin);
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 /* in upsertsql.c */

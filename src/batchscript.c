@@ -367,20 +367,23 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		if (lt->decides)
 		{
 			appendStringInfoString(sql, BY_HASHING);
+			synchro_sql_pin_names(sql, lt, true);
 			synchro_sql_decide(sql, link, lt, leftovers, batch->careful);
 			if (looks_for_crossings(batch))
 				synchro_sql_crossed(sql, lt);
+			synchro_sql_pin_names(sql, lt, false);
 			appendStringInfoString(sql, AS_PLANNED);
 		}
 	}
 	if (link->peer_node != NULL)
 	{
-		appendStringInfoString(sql, BY_HASHING);
+		/* what has lost is recorded with all of its values */
+		appendStringInfoString(sql, BY_HASHING SYNCHRO_SQL_PINNED);
 		foreach(cell, tables)
 			if (looks_for_crossings(batch))
 				synchro_sql_crossed_references(sql, lfirst(cell));
 		append_decisions(batch, sql, tables, components, leftovers);
-		appendStringInfoString(sql, AS_PLANNED);
+		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE AS_PLANNED);
 	}
 	append_extras(batch, sql);
 	synchro_sql_missing(sql, tables);

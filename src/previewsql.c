@@ -287,7 +287,6 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 
 	if (!lt->decides)
 		return;
-	appendStringInfoString(sql, SYNCHRO_SQL_PINNED);
 	if (lt->rows != NULL)
 	{
 		append_result(sql, lt, "", "x.name", "'skip'",
@@ -305,7 +304,7 @@ synchro_sql_preview_losers(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfo(sql, " WHERE m.kind IN " SYNCHRO_OLD_KINDS " AND m.verdict IN ('l', 'k') AND NOT EXISTS (SELECT FROM pg_temp.m_%d y"
 					 " WHERE y.kind = 'n' AND y.verdict = 'l' AND ", lt->number);
 	synchro_sql_same_row(sql, lt, "y.r", "m.r");
-	appendStringInfoString(sql, ");" SYNCHRO_SQL_AS_ROLE);
+	appendStringInfoString(sql, ");");
 }
 
 /*

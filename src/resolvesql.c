@@ -534,7 +534,11 @@ synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const SynchroLinkTa
 	if (synchro_resolve_may_be_remembered(lt))
 		resolve_remembered(sql, link, lt);
 	if (synchro_resolve_may_be_renamed_there(lt))
+	{
+		synchro_sql_pin_names(sql, lt, true);
 		synchro_resolve_renamed_there(sql, lt);
+		synchro_sql_pin_names(sql, lt, false);
+	}
 	if (lt->nolds + lt->nwaiting > 0)
 		resolve_olds(sql, link, lt);
 	if (lt->nwaiting > 0 && !synchro_resolve_is_pair(lt))
