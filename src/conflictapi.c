@@ -5,7 +5,9 @@
  *
  * undo() writes what has lost back, as a change that its caller makes now: the
  * record is read as the owner of the extension, the row written as the caller,
- * with the caller's rights and settings, and logged like any other change.
+ * with the caller's rights and settings, and logged like any other change.  But
+ * the record's texts were written with settings of ours, so the values that are
+ * written are made of them before, as the caller, but with these.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +21,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 
@@ -35,6 +38,13 @@ typedef struct Lost
 	char	  **identity;		/* of the row here, or NULL */
 	Datum		loser;			/* or 0 */
 	bool	   *present;		/* has loser a value of the column? */
+
+	/* parameters of statements: the identity's values, then the loser's */
+	int			nparams;
+	Oid		   *types;
+	Datum	   *values;
+	bool	   *nulls;
+	int		   *param;			/* number of a column's of the loser */
 } Lost;
 
 static Datum
@@ -140,10 +150,17 @@ is_written(const Lost *lost, int i)
 		!(column->from_sequence && is_in(table->identity, table->nidentity, i));
 }
 
+/*
+ * The type that the column's values are read as: domains look at them when they
+ * are written.
+ */
 static char *
 type_name(const SynchroColumn *column)
 {
-	return format_type_extended(column->type, column->typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	int32		typmod = column->typmod;
+	Oid			base = getBaseTypeAndTypmod(column->type, &typmod);
+
+	return format_type_extended(base, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 }
 
 /*
@@ -160,30 +177,10 @@ append_equal(StringInfo sql, const SynchroColumn *column, const char *value)
 }
 
 /*
- * Append "FROM ... r": the loser's values as a row.
+ * Append the list of the columns that are written, or of their values.
  */
 static void
-append_loser(StringInfo sql, const Lost *lost)
-{
-	bool		any = false;
-
-	appendStringInfoString(sql, " FROM pg_catalog.jsonb_to_record($1) AS r (");
-	for (int i = 0; i < lost->table->ncolumns; i++)
-	{
-		if (!lost->present[i])
-			continue;
-		appendStringInfo(sql, "%s%s %s", any ? ", " : "", quote_identifier(lost->table->columns[i].name),
-						 type_name(&lost->table->columns[i]));
-		any = true;
-	}
-	appendStringInfoChar(sql, ')');
-}
-
-/*
- * Append the list of the columns that are written.
- */
-static void
-append_columns(StringInfo sql, const Lost *lost, const char *prefix)
+append_columns(StringInfo sql, const Lost *lost, bool values)
 {
 	bool		any = false;
 
@@ -191,7 +188,11 @@ append_columns(StringInfo sql, const Lost *lost, const char *prefix)
 	{
 		if (!is_written(lost, i))
 			continue;
-		appendStringInfo(sql, "%s%s%s", any ? ", " : "", prefix, quote_identifier(lost->table->columns[i].name));
+		appendStringInfoString(sql, any ? ", " : "");
+		if (values)
+			appendStringInfo(sql, "$%d", lost->param[i]);
+		else
+			appendStringInfoString(sql, quote_identifier(lost->table->columns[i].name));
 		any = true;
 	}
 }
@@ -207,7 +208,7 @@ append_is_row(StringInfo sql, const Lost *lost)
 		const SynchroColumn *column = &lost->table->columns[lost->table->identity[i]];
 
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		append_equal(sql, column, psprintf("$%d", i + 2));
+		append_equal(sql, column, psprintf("$%d", i + 1));
 	}
 }
 
@@ -227,36 +228,112 @@ append_is_called(StringInfo sql, const Lost *lost)
 		if (!lost->present[table->key[i]])
 			return false;
 		appendStringInfoString(sql, i > 0 ? " AND " : "");
-		append_equal(sql, column, psprintf("r.%s", quote_identifier(column->name)));
+		append_equal(sql, column, psprintf("$%d", lost->param[table->key[i]]));
 	}
 	return table->nkey > 0;
 }
 
 /*
- * Run a statement with the loser and the values of the recorded identity, which
- * their types read: a cast of text may be a function of the type's owner, and
- * would run with the caller's rights.
+ * Add a parameter; its number.
  */
-static uint64
-run(const Lost *lost, const char *sql)
+static int
+add_param(Lost *lost, Oid type, Datum value, bool isnull)
+{
+	lost->types[lost->nparams] = type;
+	lost->values[lost->nparams] = value;
+	lost->nulls[lost->nparams] = isnull;
+	return ++lost->nparams;
+}
+
+/*
+ * The values of the recorded identity, which their types read: a cast of text may
+ * be a function of the type's owner, and would run with the caller's rights.
+ */
+static void
+make_identity(Lost *lost)
 {
 	const SynchroTable *table = lost->table;
-	Oid			types[1 + INDEX_MAX_KEYS] = {JSONBOID};
-	Datum		params[1 + INDEX_MAX_KEYS] = {lost->loser};
-	bool		nulls[1 + INDEX_MAX_KEYS] = {lost->loser == (Datum) 0};
-	int			nargs = 1;
 
-	for (int i = 0; lost->identity != NULL && i < table->nidentity; i++, nargs++)
+	for (int i = 0; lost->identity != NULL && i < table->nidentity; i++)
 	{
+		Oid			type = getBaseType(table->columns[table->identity[i]].type);
+		char	   *text = lost->identity[i];
 		Oid			input;
 		Oid			param;
 
-		types[nargs] = getBaseType(table->columns[table->identity[i]].type);
-		getTypeInputInfo(types[nargs], &input, &param);
-		nulls[nargs] = lost->identity[i] == NULL;
-		params[nargs] = nulls[nargs] ? (Datum) 0 : OidInputFunctionCall(input, lost->identity[i], param, -1);
+		getTypeInputInfo(type, &input, &param);
+		add_param(lost, type, text != NULL ? OidInputFunctionCall(input, text, param, -1) : (Datum) 0, text == NULL);
 	}
-	return synchro_sql_run(sql, nargs, types, params, nulls);
+}
+
+/*
+ * The loser's values.  A null of JSON in a column of JSON is taken for NULL, as
+ * both look the same in the record, but where the column must not be NULL.
+ */
+static void
+make_values(Lost *lost)
+{
+	Oid			types[] = {JSONBOID};
+	StringInfoData sql;
+	StringInfoData names;
+	int			n = 0;
+
+	initStringInfo(&sql);
+	initStringInfo(&names);
+	for (int i = 0; i < lost->table->ncolumns; i++)
+	{
+		const SynchroColumn *column = &lost->table->columns[i];
+		const char *name = quote_identifier(column->name);
+		Oid			type = getBaseType(column->type);
+
+		if (!lost->present[i])
+			continue;
+		appendStringInfo(&sql, column->not_null && (type == JSONOID || type == JSONBOID) ? "%scoalesce(r.%s, 'null')" : "%sr.%s",
+						 n > 0 ? ", " : "SELECT ", name);
+		appendStringInfo(&names, "%s%s %s", n > 0 ? ", " : "", name, type_name(column));
+		n++;
+	}
+	if (n == 0)
+		return;
+	appendStringInfo(&sql, " FROM pg_catalog.jsonb_to_record($1) AS r (%s)", names.data);
+	synchro_sql_run(sql.data, lengthof(types), types, &lost->loser, NULL);
+	n = 0;
+	for (int i = 0; i < lost->table->ncolumns; i++)
+	{
+		bool		isnull;
+		Datum		value;
+
+		if (!lost->present[i])
+			continue;
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, ++n, &isnull);
+		lost->param[i] = add_param(lost, getBaseType(lost->table->columns[i].type), value, isnull);
+	}
+}
+
+/*
+ * Make the record's texts values, with the settings that they were written with.
+ */
+static void
+make_params(Lost *lost)
+{
+	int			most = lost->table->ncolumns + INDEX_MAX_KEYS;
+	int			guc_level = NewGUCNestLevel();
+
+	lost->types = palloc(sizeof(Oid) * most);
+	lost->values = palloc(sizeof(Datum) * most);
+	lost->nulls = palloc(sizeof(bool) * most);
+	lost->param = palloc0(sizeof(int) * most);
+	synchro_sql_settings(false);
+	make_identity(lost);
+	if (lost->loser != (Datum) 0)
+		make_values(lost);
+	AtEOXact_GUC(false, guc_level);
+}
+
+static uint64
+run(const Lost *lost, const char *sql)
+{
+	return synchro_sql_run(sql, lost->nparams, lost->types, lost->values, lost->nulls);
 }
 
 /*
@@ -270,12 +347,10 @@ update(const Lost *lost, const char *condition)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "UPDATE %s t SET (", synchro_table_rows(lost->table));
-	append_columns(&sql, lost, "");
+	append_columns(&sql, lost, false);
 	appendStringInfoString(&sql, ") = ROW(");
-	append_columns(&sql, lost, "r.");
-	appendStringInfoChar(&sql, ')');
-	append_loser(&sql, lost);
-	appendStringInfo(&sql, " WHERE %s", condition);
+	append_columns(&sql, lost, true);
+	appendStringInfo(&sql, ") WHERE %s", condition);
 	return run(lost, sql.data) > 0;
 }
 
@@ -286,10 +361,10 @@ insert(const Lost *lost)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "INSERT INTO %s (", lost->table->qualified);
-	append_columns(&sql, lost, "");
-	appendStringInfoString(&sql, ") SELECT ");
-	append_columns(&sql, lost, "r.");
-	append_loser(&sql, lost);
+	append_columns(&sql, lost, false);
+	appendStringInfoString(&sql, ") VALUES (");
+	append_columns(&sql, lost, true);
+	appendStringInfoChar(&sql, ')');
 	run(lost, sql.data);
 }
 
@@ -347,6 +422,7 @@ synchro_undo(PG_FUNCTION_ARGS)
 
 	read_lost(PG_GETARG_INT64(0), &lost);
 	synchro_sql_open_as_caller(&scope);
+	make_params(&lost);
 	if (lost.loser != (Datum) 0)
 		restore_row(&lost);
 	else
