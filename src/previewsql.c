@@ -47,7 +47,7 @@ synchro_sql_preview_session(StringInfo sql)
 						   "CREATE INDEX ON pg_temp.synchro_gone (remote_key);"
 						   "CREATE FUNCTION pg_temp.synchro_shown(v text, category \"char\") RETURNS text LANGUAGE sql IMMUTABLE AS"
 						   " $$SELECT CASE WHEN v IS NULL THEN 'NULL' WHEN pg_catalog.length(v) > " SHOWN_LENGTH " THEN pg_catalog.quote_literal(pg_catalog.left(v, " SHOWN_LENGTH ") || '...')"
-						   " WHEN category IN ('N', 'B') THEN v ELSE quote_literal(v) END$$;");
+						   " WHEN category IN ('N', 'B') THEN v ELSE pg_catalog.quote_literal(v) END$$;");
 }
 
 /*
@@ -422,18 +422,18 @@ gone_name(const SynchroLinkTable *lt)
 	for (int i = 0; i < table->nkey; i++)
 	{
 		if (synchro_column_fk(lt, table->key[i]) >= 0)
-			return "coalesce(g.name, 'remote ' || array_to_string(k.key, ', ', 'NULL'))";
+			return "coalesce(g.name, 'remote ' || pg_catalog.array_to_string(k.key, ', ', 'NULL'))";
 		appendStringInfo(&there, "%s%s", i > 0 ? ", " : "", synchro_sql_remote_column(lt, table->key[i], "t"));
 	}
 	if (table->nkey == 0)
-		return "coalesce(g.name, 'remote ' || array_to_string(k.key, ', ', 'NULL'))";
-	return psprintf("coalesce(g.name, array_to_string(ARRAY[%s], ', ', 'NULL'))", there.data);
+		return "coalesce(g.name, 'remote ' || pg_catalog.array_to_string(k.key, ', ', 'NULL'))";
+	return psprintf("coalesce(g.name, pg_catalog.array_to_string(ARRAY[%s], ', ', 'NULL'))", there.data);
 }
 
 static void
 append_gone_join(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT name FROM pg_temp.synchro_gone WHERE relation = %s AND remote_key = k.key LIMIT 1) g ON true",
+	appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT name FROM pg_temp.synchro_gone WHERE relation = %s AND remote_key OPERATOR(pg_catalog.=) k.key LIMIT 1) g ON true",
 					 quote_literal_cstr(lt->table->qualified));
 }
 

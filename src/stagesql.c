@@ -507,7 +507,7 @@ synchro_sql_missing(StringInfo sql, List *tables)
 			if (first)
 				appendStringInfoString(sql,
 									   "SELECT pg_temp.synchro_raise('" SYNCHRO_MISSING_PARENTS "', 'missing parents', "
-									   "string_agg(line, E'\\n')) FROM (");
+									   "pg_catalog.string_agg(line, E'\\n')) FROM (");
 			else
 				appendStringInfoString(sql, " UNION ALL ");
 			first = false;
