@@ -269,11 +269,8 @@ synchro_identities_enter(const SynchroIdentities *identities, HTAB *set)
 	}
 }
 
-/*
- * Leave in a list only what is in such a set.
- */
-void
-synchro_identities_intersect(SynchroIdentities *identities, HTAB *set)
+static void
+filter(SynchroIdentities *identities, HTAB *set, bool wanted)
 {
 	int			n = identities->nidentity;
 	int			kept = 0;
@@ -284,7 +281,7 @@ synchro_identities_intersect(SynchroIdentities *identities, HTAB *set)
 		bool		found = hash_search(set, &key, HASH_FIND, NULL) != NULL;
 
 		pfree(key);
-		if (!found)
+		if (found != wanted)
 			continue;
 		memmove(&identities->values[kept * n], &identities->values[i * n], sizeof(char *) * n);
 		if (identities->stamps != NULL)
@@ -292,6 +289,24 @@ synchro_identities_intersect(SynchroIdentities *identities, HTAB *set)
 		kept++;
 	}
 	identities->count = kept;
+}
+
+/*
+ * Leave in a list only what is in such a set.
+ */
+void
+synchro_identities_intersect(SynchroIdentities *identities, HTAB *set)
+{
+	filter(identities, set, true);
+}
+
+/*
+ * Leave in a list only what is not in such a set.
+ */
+void
+synchro_identities_subtract(SynchroIdentities *identities, HTAB *set)
+{
+	filter(identities, set, false);
 }
 
 /*

@@ -37,6 +37,7 @@ extern void synchro_identities_stamp(SynchroIdentities *identities, SynchroStamp
 extern SynchroIdentities *synchro_identities_nth(const SynchroIdentities *identities, int n);
 extern void synchro_identities_enter(const SynchroIdentities *identities, HTAB *set);
 extern void synchro_identities_intersect(SynchroIdentities *identities, HTAB *set);
+extern void synchro_identities_subtract(SynchroIdentities *identities, HTAB *set);
 extern int	synchro_identities_run(const SynchroIdentities *identities, const SynchroTable *table,
 								   int first);
 extern char *synchro_identities_text(const SynchroIdentities *identities, int position);

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "applysql.h"
+#include "claimed.h"
 #include "localsql.h"
 #include "order.h"
 #include "passwork.h"
@@ -397,6 +398,61 @@ drop_double_keys(const SynchroPass *pass, SynchroBatch *batch)
 }
 
 /*
+ * Has a row of some keys failed in this pass by a name of before, with which it waits?
+ * Not if it is new: that name is not its on the remote, unless it has claimed another
+ * one's.
+ */
+static bool
+waits_with_name(const SynchroPass *pass, const SynchroBatchKeys *keys, int position)
+{
+	const SynchroIdentities *identities = keys->identities;
+	char	  **identity = &identities->values[position * identities->nidentity];
+	const SynchroParked *parked = synchro_parked_find(pass->parked, keys->relid, identity, identities->nidentity);
+	const SynchroTable *table;
+
+	if (parked == NULL || !parked->banned || !parked->has_name)
+		return false;
+	if (identities->stamps == NULL || identities->stamps[position].born <= SYNCHRO_BORN_LONG_AGO)
+		return true;
+	table = synchro_table_get(keys->relid, true);
+	return table != NULL && synchro_claimed_has(pass->claimed, table, identity);
+}
+
+/*
+ * Leave out keys of such rows, which were renamed before their turn has come.  What is
+ * parked of them says all that there is to be done, and as what: by what they are
+ * called now they would be made there a second time, or be parked without that name.
+ */
+static void
+drop_waiting_keys(const SynchroPass *pass, SynchroBatch *batch)
+{
+	ListCell   *cell;
+
+	if (pass->parked->count == 0 || batch->max_olds == 0)
+		return;
+	foreach(cell, batch->keys)
+	{
+		SynchroBatchKeys *keys = lfirst(cell);
+		int			n = keys->identities->nidentity;
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro waiting keys", ALLOCSET_DEFAULT_SIZES);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		HTAB	   *waiting = synchro_string_set(context);
+
+		for (int i = 0; i < keys->identities->count; i++)
+			if (waits_with_name(pass, keys, i))
+			{
+				char	   *row = synchro_identity_key(&keys->identities->values[i * n], n);
+
+				(void) hash_search(waiting, &row, HASH_ENTER, NULL);
+			}
+		MemoryContextSwitchTo(old);
+		if (hash_get_num_entries(waiting) > 0)
+			synchro_identities_subtract(keys->identities, waiting);
+		MemoryContextDelete(context);
+	}
+}
+
+/*
  * One local transaction that reads the batch.  Returns false if the remote has
  * to be asked first about tables of it.
  *
@@ -426,6 +482,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 		*taken = true;
 		if (!shared)
 			drop_double_keys(pass, batch);
+		drop_waiting_keys(pass, batch);
 		batch->snapshot = *more ? NULL : pass->snapshot;
 		batch->moved = NIL;
 		if (!shared)

@@ -1,7 +1,8 @@
 # WHY: while a pass goes on, rows of it that the remote has refused are changed here once more. They are left out of the rest of the
 # pass, which moves the names on all the same; so what such a row was called, or that it is gone, was told by nobody: it stayed on
-# the remote for good, or was made there a second time. And where it gave its id up to another row that is known by reference, this one's
-# row there was deleted, with all that referred to it, and made anew.
+# the remote for good, or was made there a second time. So, too, where it was refused since it was renamed here before its own turn in the
+# pass. And where it gave its id up to another row that is known by reference, this one's row there was deleted, with all that referred to
+# it, and made anew.
 use strict;
 use warnings;
 
@@ -16,23 +17,27 @@ CREATE TABLE parents (id serial PRIMARY KEY, name text NOT NULL UNIQUE, v int NO
 CREATE TABLE plain (id serial PRIMARY KEY, label text NOT NULL, v int NOT NULL);
 CREATE TABLE children (id serial PRIMARY KEY, name text NOT NULL UNIQUE, parent_id int NOT NULL REFERENCES parents, plain_id int REFERENCES plain);
 CREATE TABLE filler (id serial PRIMARY KEY, n int NOT NULL UNIQUE, child_id int REFERENCES children);
+CREATE TABLE late (id serial PRIMARY KEY, name text NOT NULL UNIQUE, v int NOT NULL, filler_id int REFERENCES filler);
 SQL
-my %keys = (parents => '{name}', children => '{name}', filler => '{n}');
+my %keys = (parents => '{name}', children => '{name}', filler => '{n}', late => '{name}');
+my @tables = ('parents', 'plain', 'children', 'filler', 'late');
 my $all = q{SELECT 'parent', name, v::text, NULL FROM parents UNION ALL SELECT 'plain', label, v::text, NULL FROM plain
+	UNION ALL SELECT 'late', name, v::text, NULL FROM late
 	UNION ALL SELECT 'child', c.name, p.name, x.label FROM children c JOIN parents p ON p.id = c.parent_id LEFT JOIN plain x ON x.id = c.plain_id ORDER BY 1, 2, 3};
 my $round = 0;
 
-# before: its first batches have that. meanwhile: the pass is not over yet. later: nor then, some batches on. over: the pass is
+# before: its first batches have that. meanwhile: the pass is not over yet. later: nor then, some batches on. over: the pass is.
+# long: some batches come after meanwhile
 sub in_the_middle
 {
 	my ($testname, $here, $there, $pass, $before, $meanwhile, $parked, %then) = @_;
-	my $last = $then{later} ? 400 : 100;
+	my $last = $then{later} || $then{long} ? 400 : 100;
 	my $later = $there->background_psql('postgres');
 	my $from = 1000 * $round++;
 	my $gate = $there->background_psql('postgres');
 	my $server = $here->name eq 'local' ? 'office' : $there->name;
 
-	$there->safe_psql('postgres', 'ALTER TABLE parents ADD CONSTRAINT small CHECK (v < 100); ALTER TABLE plain ADD CONSTRAINT small CHECK (v < 100)');
+	$there->safe_psql('postgres', "ALTER TABLE $_ ADD CONSTRAINT small CHECK (v < 100)") foreach 'parents', 'plain', 'late';
 	$gate->query_safe('SELECT pg_advisory_lock(1)');
 	$later->query_safe('SELECT pg_advisory_lock(2)') if $then{later};
 	$here->safe_psql('postgres', "BEGIN; $before; INSERT INTO filler (n) SELECT generate_series($from + 1, $from + $last); COMMIT");
@@ -51,7 +56,7 @@ sub in_the_middle
 	$caller->quit;
 	$here->safe_psql('postgres', $then{over}) if $then{over};
 	$pass->() foreach 1 .. 2;
-	$there->safe_psql('postgres', 'ALTER TABLE parents DROP CONSTRAINT small; ALTER TABLE plain DROP CONSTRAINT small');
+	$there->safe_psql('postgres', "ALTER TABLE $_ DROP CONSTRAINT small") foreach 'parents', 'plain', 'late';
 	$here->safe_psql('postgres', 'SELECT synchro.retry()');
 	$pass->() foreach 1 .. 2;
 	is(rows($here, 'SELECT count(*) FROM synchro.failures'), 0, "$testname: nothing waits");
@@ -90,7 +95,12 @@ my @cases = (
 	[ 'it was new', q{INSERT INTO parents (name, v) VALUES ('n', 1000)}, q{DELETE FROM parents WHERE name = 'n'}, 'parents insert' ],
 	[ 'it was new, and is renamed', q{INSERT INTO parents (name, v) VALUES ('n', 1000)}, q{UPDATE parents SET name = 'm', v = 4 WHERE name = 'n'}, 'parents insert' ],
 	[ 'it has taken the place of one that is gone', qq{$later; DELETE FROM children WHERE name = 'of a'; DELETE FROM parents WHERE name = 'a'; INSERT INTO parents (name, v) VALUES ('a', 1000);
-		UPDATE children SET name = 'y', parent_id = (SELECT id FROM parents WHERE name = 'a') WHERE name = 'of b'}, q{DELETE FROM children WHERE name = 'y'; DELETE FROM parents WHERE name = 'a'}, 'parents update' ]);
+		UPDATE children SET name = 'y', parent_id = (SELECT id FROM parents WHERE name = 'a') WHERE name = 'of b'}, q{DELETE FROM children WHERE name = 'y'; DELETE FROM parents WHERE name = 'a'}, 'parents update' ],
+	[ 'it is renamed before its turn', q{UPDATE late SET v = 2 WHERE name = 'a'}, q{UPDATE late SET name = 'z', v = 1000 WHERE name = 'a'}, '', long => 1 ],
+	[ 'it is renamed before its turn, and gone', q{UPDATE late SET v = 2 WHERE name = 'a'}, q{UPDATE late SET name = 'z', v = 1000 WHERE name = 'a'}, '', long => 1,
+		over => q{DELETE FROM late WHERE name = 'z'} ],
+	[ 'it is new, renamed before its turn, and another one gets its name', q{INSERT INTO late (name, v) VALUES ('n', 2)}, q{UPDATE late SET name = 'm', v = 1000 WHERE name = 'n'}, '', long => 1,
+		over => q{INSERT INTO late (name, v) VALUES ('n', 3)} ]);
 
 sub all_cases
 {
@@ -107,12 +117,12 @@ SQL
 	{
 		my ($how, @case) = @$case;
 
-		$here->safe_psql('postgres', q{INSERT INTO parents (name, v) VALUES ('a', 1), ('b', 1); INSERT INTO plain (label, v) VALUES ('a', 1), ('b', 1);
+		$here->safe_psql('postgres', q{INSERT INTO late (name, v) VALUES ('a', 1); INSERT INTO parents (name, v) VALUES ('a', 1), ('b', 1); INSERT INTO plain (label, v) VALUES ('a', 1), ('b', 1);
 			INSERT INTO children (name, parent_id, plain_id) SELECT 'of ' || name, p.id, x.id FROM parents p JOIN plain x ON x.label = p.name});
 		$pass->();
 		$there->safe_psql('postgres', 'DELETE FROM notes; INSERT INTO notes SELECT id, label FROM plain');
 		in_the_middle("$what, $how", $here, $there, $pass, @case);
-		$here->safe_psql('postgres', 'DELETE FROM filler; DELETE FROM children; DELETE FROM parents; DELETE FROM plain');
+		$here->safe_psql('postgres', 'DELETE FROM late; DELETE FROM filler; DELETE FROM children; DELETE FROM parents; DELETE FROM plain');
 		$pass->() foreach 1 .. 2;
 		is(rows($there, "SELECT count(*) FROM ($all) x"), 0, "$what, $how: and nothing is left in the end");
 	}
@@ -122,17 +132,17 @@ SQL
 my $local = synchro_node('local', conf => "synchro.batch_size = 10\n");
 my $remote = synchro_node('remote');
 both($local, $remote, $schema);
-$remote->safe_psql('postgres', "SELECT setval('${_}_id_seq', 1000)") foreach 'parents', 'plain', 'children', 'filler';
+$remote->safe_psql('postgres', "SELECT setval('${_}_id_seq', 1000)") foreach @tables;
 connect_remote($local, $remote);
-$local->safe_psql('postgres', 'SELECT ' . join ', ', map { "synchro.add_table('$_'" . ($keys{$_} ? ", '$keys{$_}'" : '') . ')' } 'parents', 'plain', 'children', 'filler');
+$local->safe_psql('postgres', 'SELECT ' . join ', ', map { "synchro.add_table('$_'" . ($keys{$_} ? ", '$keys{$_}'" : '') . ')' } @tables);
 all_cases('remote', $local, $remote, sub { sync($local, 'office') });
 $_->stop('fast') foreach $local, $remote;
 
 my ($a, $b) = nodes({ conf => "synchro.batch_size = 10\n" }, 'a', 'b');
 $_->safe_psql('postgres', $schema) foreach $a, $b;
-$b->safe_psql('postgres', "ALTER SEQUENCE ${_}_id_seq RESTART 1000") foreach 'parents', 'plain', 'children', 'filler';
+$b->safe_psql('postgres', "ALTER SEQUENCE ${_}_id_seq RESTART 1000") foreach @tables;
 join_nodes($a, $b);
-watch([ $a, $b ], map { $_ => $keys{$_} } 'parents', 'plain', 'children', 'filler');
+watch([ $a, $b ], map { $_ => $keys{$_} } @tables);
 all_cases('between nodes', $a, $b, sub { sync($a, 'b'); sync($b, 'a') });
 $_->stop('fast') foreach $a, $b;
 done_testing();
