@@ -20,9 +20,14 @@
  * a row that was moved away since from what the last batch deletes is still
  * below that there, and its move is left to the next pass: such rows must not go
  * along (guardsql.c).  Beyond MANY_MOVED nothing is done about them.
+ *
+ * What was renamed or inserted before the keys snapshot counts as changed, no more:
+ * earlier batches may have carried that, but not the move.  What has been renamed
+ * since then is in this batch, and moved by it; what has been inserted since then is
+ * not there yet.
  */
 void
-synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch)
+synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot)
 {
 	SynchroSqlScope scope;
 	SynchroChangeSet *since;
@@ -34,8 +39,8 @@ synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch)
 		return;
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	MemoryContextSwitchTo(pass->batch_context);
-	since = synchro_changes_collect(synchro_snapshot_parse(pass->snapshot), NULL, NULL, NULL, pass->stalled, pass->copies,
-									pass->link->peer_node, true, NULL);
+	since = synchro_changes_collect(synchro_snapshot_parse(pass->snapshot), synchro_snapshot_parse(keys_snapshot), NULL, NULL,
+									pass->stalled, pass->copies, pass->link->peer_node, true, NULL);
 	synchro_sql_close(&scope);
 	MemoryContextSwitchTo(pass->batch_context);
 	foreach(cell, since->tables)

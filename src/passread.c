@@ -486,7 +486,7 @@ read_once(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot, boo
 		batch->snapshot = *more ? NULL : pass->snapshot;
 		batch->moved = NIL;
 		if (!shared)
-			synchro_pass_collect_moved(pass, batch);
+			synchro_pass_collect_moved(pass, batch, keys_snapshot);
 		ready = synchro_batch_describe(batch);
 	}
 	if (ready)

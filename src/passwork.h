@@ -69,7 +69,7 @@ extern SynchroRemoteError *synchro_pass_rehearse(SynchroPass *pass, SynchroBatch
 extern SynchroRemoteError *synchro_pass_try(SynchroPass *pass, SynchroBatch *batch, bool final);
 
 /* in passmoved.c */
-extern void synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch);
+extern void synchro_pass_collect_moved(SynchroPass *pass, SynchroBatch *batch, const char *keys_snapshot);
 
 /* in unreadable.c */
 extern SynchroRemoteError *synchro_unreadable_read(SynchroBatch *batch);
