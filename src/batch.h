@@ -58,6 +58,8 @@ typedef struct SynchroBatch
 	TimestampTz olds_turn;		/* of them, those that have failed by
 								 * themselves later than that come last */
 	int64		nolds;			/* how many it has */
+	uint64		olds_mark;		/* another one for other rows, and for these as
+								 * they are after another change */
 	SynchroBatchOld last_old;	/* the last of them, if it has max_olds */
 	bool		note_olds;		/* fill the next */
 	List	   *all_olds;		/* of SynchroBatchOld: all of them */

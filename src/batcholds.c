@@ -46,6 +46,7 @@ count_old(SynchroBatch *batch, const SynchroChangedTable *changed, const Synchro
 	if (batch->nolds >= batch->max_olds)
 		return false;
 	batch->nolds++;
+	batch->olds_mark += (uint64) old_name->changed.at;
 	if (batch->nolds <= batch->skipped_olds)
 		return false;
 	if (batch->nolds == batch->max_olds)

@@ -417,6 +417,7 @@ synchro_batch_read(SynchroBatch *batch)
 	ListCell   *cell;
 
 	batch->nolds = 0;
+	batch->olds_mark = 0;
 	batch->all_olds = NIL;
 	batch->ensured_rows = NIL;
 	batch->keys_snapshot = synchro_snapshot_current();

@@ -36,6 +36,9 @@
 /* parents of parents that are pushed for a single row */
 #define MAX_NESTING		8
 
+/* how often a part is tried again since rows were refused that have lost names meanwhile */
+#define MAX_OTHER_OLDS	5
+
 /*
  * Some of a list's keys, as a list of its own: reading a batch takes out of
  * its keys what it has already.
@@ -127,8 +130,8 @@ synchro_part_begin(SynchroDivision *division, const List *keys)
 	return part;
 }
 
-void
-synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final)
+static void
+send_once(SynchroDivision *division, SynchroPart *part, bool commit, bool final)
 {
 	SynchroPass *pass = division->pass;
 	MemoryContext whole = pass->batch_context;
@@ -144,6 +147,46 @@ synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, boo
 		part->error = synchro_pass_rehearse(pass, part->batch);
 	pass->batch_context = whole;
 	MemoryContextSwitchTo(part->context);
+}
+
+/*
+ * Has the part names of before that have not gone through since their rows were changed
+ * last?
+ */
+static bool
+has_other_olds(const SynchroDivision *division, const SynchroPart *part)
+{
+	return part->batch->nolds > 0 && part->batch->olds_mark != division->olds_mark;
+}
+
+/*
+ * Send a part.
+ *
+ * It has the names that rows have lost meanwhile, too, and if one of these rows is refused,
+ * so is each part that comes after, whatever is in it.  So if it fails, and has such
+ * names, they are pushed by themselves first, and what is refused of them is parked.
+ * By then there may be others.  If none was refused the part is tried once more all the
+ * same, as it may have been one that was mended since.
+ */
+void
+synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, bool final)
+{
+	SynchroPass *pass = division->pass;
+	int64		failed;
+
+	send_once(division, part, commit, final);
+	for (int i = 0; part->error != NULL && !division->pushes_olds && has_other_olds(division, part) && i < MAX_OTHER_OLDS; i++)
+	{
+		failed = pass->counts.failed;
+		synchro_division_push_olds(division);
+		send_once(division, part, commit, final);
+		if (pass->counts.failed == failed)
+			break;
+	}
+
+	/* what is committed is not in the next part any more */
+	if (part->error == NULL && commit && synchro_pass_is_atomic(pass))
+		division->olds_mark = part->batch->olds_mark;
 }
 
 void

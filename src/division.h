@@ -19,6 +19,8 @@ typedef struct SynchroDivision
 	List	   *later;			/* of SynchroLater: for another try */
 	int			nparked;		/* one by one */
 	bool		has_olds;		/* names of before go along with each part */
+	uint64		olds_mark;		/* of those that have gone through, if so */
+	bool		pushes_olds;	/* they are being pushed by themselves */
 	bool		unborn;			/* new rows were, since these were tried */
 	int			ndeferred;		/* of later, by what may be a deferred trigger's */
 } SynchroDivision;

@@ -179,8 +179,8 @@ park_rest(Olds *olds)
  * because the first of them was tried without the others are tried together when
  * these have gone.  That can wait: what is parked has its name of before.
  */
-void
-synchro_division_push_olds(SynchroDivision *division)
+static void
+push_olds(SynchroDivision *division)
 {
 	Olds		olds = {division, {try_olds, &olds}};
 
@@ -212,6 +212,17 @@ synchro_division_push_olds(SynchroDivision *division)
 			return;
 		}
 	}
+}
+
+/*
+ * The same.  Of its parts none is looked into for such names (synchro_part_send()).
+ */
+void
+synchro_division_push_olds(SynchroDivision *division)
+{
+	division->pushes_olds = true;
+	push_olds(division);
+	division->pushes_olds = false;
 }
 
 /*
