@@ -17,6 +17,7 @@
 #define SYNCHRO_MISSING_PARENTS "SY001"
 #define SYNCHRO_AMBIGUOUS_KEY	"SY002"
 #define SYNCHRO_KNOWN_ROWS		"SY003"
+#define SYNCHRO_NOT_THERE		"SY004"
 #define SYNCHRO_ALTERED			"40SY1"	/* of those that are to be tried again */
 #define SYNCHRO_RENAMED_THERE	"40SY2" /* likewise: see peer_begin() */
 #define SYNCHRO_DELETED_THERE	"40SY3" /* likewise: see upsertsql.c */
@@ -123,6 +124,7 @@ extern void synchro_sql_resolve(StringInfo sql, const SynchroLink *link, const S
 #define SYNCHRO_MAX_CLAIMED		1000
 extern void synchro_sql_forget_unborn(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
 extern void synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt);
+extern void synchro_sql_not_there(StringInfo sql, List *tables);
 
 /* in apartsql.c */
 extern void synchro_sql_define_try(StringInfo sql, bool guard);

@@ -335,14 +335,33 @@ made_before(const SynchroBatch *batch)
 }
 
 /*
+ * Are names in that table as the batch says, and those of the rows that are in its names?
+ * Those of a table that is left out, as it has stalled, are not.
+ */
+static bool
+names_are_known(const SynchroBatch *batch, const SynchroLinkTable *lt)
+{
+	if (synchro_stalled_waits(batch->stalled, lt->table->relid))
+		return false;
+	for (int fk = 0; fk < lt->table->nfks; fk++)
+		if (lt->parents[fk] != NULL && lt->parents[fk] != lt && synchro_fk_names_key(lt, fk) && !names_are_known(batch, lt->parents[fk]))
+			return false;
+	return true;
+}
+
+/*
  * Find out which remote row is which, and what of it is to be applied.
+ *
+ * commit: see synchro_batch_script().  What is only tried changes nothing about who is
+ * there.
  *
  * size: as in append_opening().  What is kept must be planned with the same
  * settings each time, so the batch's size decides, not the table's.
  */
 static void
-append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *components, int size, bool leftovers)
+append_resolving(SynchroBatch *batch, StringInfo sql, bool commit, List *tables, List *components, int size, bool leftovers)
 {
+	List	   *known = NIL;
 	SynchroLink *link = batch->link;
 	ListCell   *cell;
 
@@ -353,6 +372,8 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 
 		if (lt->unmapped)
 			continue;
+		if (names_are_known(batch, lt))
+			known = lappend(known, lt);
 		synchro_sql_refpairs(sql, link, lt, made_before(batch));
 		if (by_hashing)
 			appendStringInfoString(sql, BY_HASHING);
@@ -385,6 +406,8 @@ append_resolving(SynchroBatch *batch, StringInfo sql, List *tables, List *compon
 		append_decisions(batch, sql, tables, components, leftovers);
 		appendStringInfoString(sql, SYNCHRO_SQL_AS_ROLE AS_PLANNED);
 	}
+	if (commit)
+		synchro_sql_not_there(sql, known);
 	append_extras(batch, sql);
 	synchro_sql_missing(sql, tables);
 	append_marks(sql, tables);
@@ -417,13 +440,13 @@ append_upsert(const SynchroBatch *batch, StringInfo sql, List *component)
  * What is done with the rows once they are staged.
  */
 static void
-append_applying(SynchroBatch *batch, StringInfo sql, List *tables, int size, bool leftovers)
+append_applying(SynchroBatch *batch, StringInfo sql, bool commit, List *tables, int size, bool leftovers)
 {
 	SynchroLink *link = batch->link;
 	List	   *components = synchro_order_by_references(tables);
 	ListCell   *cell;
 
-	append_resolving(batch, sql, tables, components, size, leftovers);
+	append_resolving(batch, sql, commit, tables, components, size, leftovers);
 	synchro_sql_define_guard(sql, batch->guarded);
 	foreach(cell, components)
 		append_upsert(batch, sql, lfirst(cell));
@@ -504,7 +527,7 @@ synchro_batch_script(SynchroBatch *batch, const char *token, bool commit, List *
 	else if (batch->straight != NULL)
 		synchro_sql_straight_delete(&applying, batch->straight);
 	else
-		append_applying(batch, &applying, tables, size, leftovers);
+		append_applying(batch, &applying, commit, tables, size, leftovers);
 	synchro_sql_unaltered(&applying, link, tables);
 	if (size > 0)
 		synchro_prepared_append(&sql, link, applying.data);

@@ -10,6 +10,10 @@
  * its own.  The pusher is told (claimed.c); also of new ones that are only put there for
  * the sake of others: as far as the log says they are yet to come, too.
  *
+ * A row that waits is taken for the remote's row of the name which it has lost here.  If
+ * there is none, another row may get that name, and would be renamed or deleted in
+ * place of the one that waits: so that is told before (synchro_sql_not_there()).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -17,6 +21,7 @@
 #include "utils/builtins.h"
 
 #include "applysql.h"
+#include "resolvejoin.h"
 
 /*
  * Append "the batch does not send the row with that identity for its own sake".
@@ -116,4 +121,70 @@ synchro_sql_claim(StringInfo sql, const SynchroLink *link, const SynchroLinkTabl
 		appendStringInfo(sql, " LIMIT %d", SYNCHRO_MAX_CLAIMED + 1);
 	}
 	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Append "AND it is known which row of the remote a foreign key of the name q means, or
+ * that it is none".  Where the parent waits, or is gone here, who is below it there may
+ * only not be found.
+ */
+static void
+append_parent_is_known(StringInfo sql, const SynchroLinkTable *lt, int fk)
+{
+	const SynchroLinkTable *parent = lt->parents[fk];
+	const char *columns = psprintf("q.f%d_", fk);
+	int			n = parent->table->nidentity;
+
+	appendStringInfo(sql, " AND (%s0 IS NULL OR EXISTS (SELECT FROM pg_temp.m_%d p WHERE p.kind IN ('n', '" SYNCHRO_KIND_OLD "', '" SYNCHRO_KIND_DEAD "'%s) AND ",
+					 columns, parent->number, parent == lt ? ", 'x', '" SYNCHRO_KIND_WAITING "'" : "");
+	synchro_sql_equal(sql, "p.l", columns, n);
+	appendStringInfoChar(sql, ')');
+	if (parent->table->watched)
+	{
+		appendStringInfo(sql, " OR EXISTS (SELECT FROM pg_temp.n_%d p WHERE p.kind = '" SYNCHRO_KIND_PRESENT "' AND ", parent->number);
+		synchro_sql_equal(sql, "p.l", columns, n);
+		appendStringInfo(sql, ") AND NOT EXISTS (SELECT FROM pg_temp.n_%d p WHERE p.kind = '" SYNCHRO_KIND_WAITING "' AND ", parent->number);
+		synchro_sql_equal(sql, "p.l", columns, n);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoChar(sql, ')');
+}
+
+/*
+ * Append a check that the remote has the rows which wait, by the names that they keep
+ * there.  If not, it raises SYNCHRO_NOT_THERE with a line for each.
+ *
+ * Not of a table where the remote decides: there its row may have another name by now,
+ * which its log tells when the change is tried again.
+ */
+void
+synchro_sql_not_there(StringInfo sql, List *tables)
+{
+	ListCell   *cell;
+	bool		any = false;
+
+	foreach(cell, tables)
+	{
+		const SynchroLinkTable *lt = lfirst(cell);
+
+		if (lt->nwaiting == 0 || lt->decides || lt->table->mode == SYNCHRO_MODE_REFERENCE)
+			continue;
+		if (any)
+			appendStringInfoString(sql, " UNION ALL ");
+		else
+			appendStringInfoString(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_NOT_THERE "', 'rows that wait are not there', string_agg(line, E'\\n')) FROM (");
+		any = true;
+		appendStringInfoString(sql, "SELECT ");
+		synchro_sql_named_row(sql, lt, "q.l");
+		appendStringInfo(sql, " AS line FROM pg_temp.n_%d q WHERE q.kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.n_%d o WHERE o.kind = '" SYNCHRO_KIND_OLD "' AND ",
+						 lt->number, lt->number);
+		synchro_sql_equal(sql, "o.l", "q.l", lt->table->nidentity);
+		appendStringInfoString(sql, ") AND ");
+		synchro_resolve_not_mapped(sql, lt, "q", "q.kind");
+		for (int fk = 0; fk < lt->table->nfks; fk++)
+			if (lt->parents[fk] != NULL && synchro_fk_names_key(lt, fk) && !synchro_fk_beyond_identity(lt, fk))
+				append_parent_is_known(sql, lt, fk);
+	}
+	if (any)
+		appendStringInfoString(sql, ") x HAVING count(*) > 0;");
 }

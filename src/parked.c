@@ -268,12 +268,13 @@ synchro_parked_put(SynchroParkedSet *set, const SynchroFailure *failure)
 typedef struct UnsavedName
 {
 	SynchroParked *parked;
-	pg_uuid_t	origin;
+	const pg_uuid_t *origin;	/* NULL: the same */
 } UnsavedName;
 
 /*
  * A row that has failed in this pass is kept as something else from now on.
  * It is known for the set at once, and saved by synchro_parked_save_names().
+ * sources: NULL if it was first made where it was.
  */
 static void
 keep_as(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table, SynchroOp op, bool has_old,
@@ -293,7 +294,14 @@ keep_as(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 	parked->changed_at = failure.stamp.at;
 	parked->has_name = has_old || op == SYNCHRO_OP_DELETE;
 	unsaved->parked = parked;
-	unsaved->origin = synchro_source_find(sources, failure.stamp.source)->origin;
+	unsaved->origin = NULL;
+	if (sources != NULL)
+	{
+		pg_uuid_t  *origin = palloc(sizeof(pg_uuid_t));
+
+		*origin = synchro_source_find(sources, failure.stamp.source)->origin;
+		unsaved->origin = origin;
+	}
 	set->unsaved = lappend(set->unsaved, unsaved);
 	MemoryContextSwitchTo(old);
 }
@@ -327,6 +335,19 @@ synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const Sy
 {
 	if (synchro_parked_is_insert(parked, table))
 		keep_as(set, parked, table, SYNCHRO_OP_UPDATE, false, name, sources);
+}
+
+/*
+ * The remote does not have the row by the name that was kept of it, so it is new there.  If
+ * it were looked for by that name once another row has it, it would be taken for that one.
+ */
+void
+synchro_parked_forget_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+						   SynchroBytes identity)
+{
+	SynchroChangedKey unnamed = {.identity = identity, .named = synchro_parked_stamp(parked, table)};
+
+	keep_as(set, parked, table, SYNCHRO_OP_INSERT, false, &unnamed, NULL);
 }
 
 /*
@@ -373,6 +394,7 @@ synchro_parked_save_names(SynchroParkedSet *set)
 	SynchroSqlScope scope;
 	Oid			types[] = {INT8OID, INT4OID, BYTEAOID, TEXTOID, TIMESTAMPTZOID, UUIDOID};
 	Datum		values[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
 	ListCell   *cell;
 
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
@@ -386,9 +408,10 @@ synchro_parked_save_names(SynchroParkedSet *set)
 		values[2] = synchro_key_sealed(parked->record, parked->relid, parked->layout);
 		values[3] = CStringGetTextDatum(operations[SYNCHRO_PARKED_OP(parked)]);
 		values[4] = TimestampTzGetDatum(parked->changed_at);
-		values[5] = UUIDPGetDatum(&unsaved->origin);
-		synchro_sql_run("UPDATE synchro.parked SET layout = $2, record = $3, operation = $4, changed_at = $5, origin = $6 WHERE id = $1",
-						lengthof(types), types, values, NULL);
+		nulls[5] = unsaved->origin == NULL;
+		values[5] = UUIDPGetDatum(unsaved->origin);
+		synchro_sql_run("UPDATE synchro.parked SET layout = $2, record = $3, operation = $4, changed_at = $5, origin = coalesce($6, origin) WHERE id = $1",
+						lengthof(types), types, values, nulls);
 	}
 	synchro_sql_close(&scope);
 	set->unsaved = NIL;

@@ -15,6 +15,7 @@
 #include "applysql.h"
 #include "localsql.h"
 #include "passwork.h"
+#include "requests.h"
 #include "rowerror.h"
 #include "stalled.h"
 
@@ -115,6 +116,34 @@ ensure_parents(SynchroPass *pass, SynchroBatch *batch, const List *parents)
 		}
 	}
 	batch->ensured = pass->ensured;
+	return any;
+}
+
+/*
+ * The remote does not have rows by the names that were kept of them: they are new
+ * there.  False if that was known.
+ */
+static bool
+forget_names(SynchroPass *pass, const List *rows)
+{
+	const ListCell *cell;
+	bool		any = false;
+
+	synchro_local_begin("synchro: looking at what waits");
+	foreach(cell, rows)
+	{
+		const SynchroNamedRow *row = lfirst(cell);
+		const SynchroTable *table = row->lt->table;
+		SynchroBytes identity = synchro_identities_encode_text(table, table->identity, table->nidentity, synchro_unstaged_text(table, row->key));
+		SynchroParked *parked = synchro_parked_find_key(pass->parked, table, identity);
+
+		if (parked == NULL || synchro_parked_is_insert(parked, table))
+			continue;
+		synchro_parked_forget_name(pass->parked, parked, table, identity);
+		any = true;
+	}
+	synchro_local_commit();
+	MemoryContextSwitchTo(pass->batch_context);
 	return any;
 }
 
@@ -367,6 +396,7 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 {
 	const char *state = error->sqlstate;
 	List	   *parents = synchro_quarantine_named(pass->link, error, SYNCHRO_MISSING_PARENTS);
+	List	   *not_there = synchro_quarantine_named(pass->link, error, SYNCHRO_NOT_THERE);
 
 	if (error->lost)
 		synchro_remote_report(pass->link->remote, error, "while applying a batch");
@@ -401,6 +431,8 @@ synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch, SynchroRemoteEr
 		return batch->by_copy = true;
 	if (parents != NIL)
 		return ensure_parents(pass, batch, parents);
+	if (not_there != NIL)
+		return forget_names(pass, not_there);
 	if ((strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0) && !batch->careful)
 	{
 		/* the constraint may be younger than what we know of the table */
