@@ -110,7 +110,8 @@ find_called(const SynchroBatch *batch)
 				const SynchroChangedKey *name = lfirst(other);
 				const SynchroParked *parked = synchro_parked_find_key(batch->parked, table, name->identity);
 
-				if (parked->banned || !parked->due || synchro_stalled_waits(batch->stalled, table->relid))
+				/* NULL: the type writes the row's key otherwise since a while ago */
+				if (parked == NULL || parked->banned || !parked->due || synchro_stalled_waits(batch->stalled, table->relid))
 					add_called(&called, table, fk, parent, synchro_identities_values(table, table->key, table->nkey, name->name));
 			}
 		}
