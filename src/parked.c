@@ -338,6 +338,19 @@ synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const Sy
 }
 
 /*
+ * What the remote calls a row is said otherwise from now on: one that is in it has
+ * another identity here.
+ */
+void
+synchro_parked_call(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+					SynchroBytes identity, SynchroBytes name)
+{
+	SynchroChangedKey called = {.identity = identity, .name = name, .named = synchro_parked_stamp(parked, table)};
+
+	keep_as(set, parked, table, SYNCHRO_OP_UPDATE, true, &called, NULL);
+}
+
+/*
  * The remote does not have the row by the name that was kept of it, so it is new there.  If
  * it were looked for by that name once another row has it, it would be taken for that one.
  */

@@ -134,6 +134,8 @@ extern void synchro_parked_keep_name(SynchroParkedSet *set, SynchroParked *parke
 									 const SynchroChangedKey *name, const SynchroSources *sources);
 extern void synchro_parked_take_place(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 									  const SynchroChangedKey *name, const SynchroSources *sources);
+extern void synchro_parked_call(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
+								SynchroBytes identity, SynchroBytes name);
 extern void synchro_parked_forget_name(SynchroParkedSet *set, SynchroParked *parked, const SynchroTable *table,
 									   SynchroBytes identity);
 extern void synchro_parked_hold(SynchroParkedSet *set, const SynchroTable *table, const SynchroChangedKey *name,
