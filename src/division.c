@@ -185,7 +185,7 @@ synchro_part_send(SynchroDivision *division, SynchroPart *part, bool commit, boo
 	}
 
 	/* what is committed is not in the next part any more */
-	if (part->error == NULL && commit && synchro_pass_is_atomic(pass))
+	if (part->error == NULL && commit && pass->atomic)
 		division->olds_mark = part->batch->olds_mark;
 }
 
