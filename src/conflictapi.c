@@ -268,7 +268,9 @@ make_identity(Lost *lost)
 
 /*
  * The loser's values.  A null of JSON in a column of JSON is taken for NULL, as
- * both look the same in the record, but where the column must not be NULL.
+ * both look the same in the record, but where the column must not be NULL.  What
+ * is json may be in the record as its text, see synchro_sql_jsonable(): read as
+ * text, it looks the same as what is there as JSON.
  */
 static void
 make_values(Lost *lost)
@@ -284,13 +286,17 @@ make_values(Lost *lost)
 	{
 		const SynchroColumn *column = &lost->table->columns[i];
 		const char *name = quote_identifier(column->name);
+		char	   *value = psprintf("r.%s", name);
 		Oid			type = getBaseType(column->type);
 
 		if (!lost->present[i])
 			continue;
-		appendStringInfo(&sql, column->not_null && (type == JSONOID || type == JSONBOID) ? "%scoalesce(r.%s, 'null')" : "%sr.%s",
-						 n > 0 ? ", " : "SELECT ", name);
-		appendStringInfo(&names, "%s%s %s", n > 0 ? ", " : "", name, type_name(column));
+		if (column->not_null && (type == JSONOID || type == JSONBOID))
+			value = psprintf("coalesce(%s, 'null')", value);
+		if (type == JSONOID)
+			value = psprintf("CAST(%s AS pg_catalog.json)", value);
+		appendStringInfo(&sql, "%s%s", n > 0 ? ", " : "SELECT ", value);
+		appendStringInfo(&names, "%s%s %s", n > 0 ? ", " : "", name, type == JSONOID ? "pg_catalog.text" : type_name(column));
 		n++;
 	}
 	if (n == 0)

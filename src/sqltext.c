@@ -83,14 +83,29 @@ synchro_sql_uniform(const char *text, const char *base)
 }
 
 /*
+ * JSON texts that jsonb may not be able to hold: a character that is written by its
+ * number, as that may be none of the server's encoding, and a number that may be
+ * too large for it.  Not worth to be told exactly.
+ */
+#define MAY_BE_NO_JSONB	"(pg_catalog.length(%s) > 16000 OR %s OPERATOR(pg_catalog.~) '\\\\u|[0-9][eE][+-]?[0-9]{4}')"
+
+/*
  * A value for to_jsonb(), as SQL.  It would use a cast to json that the owner of
  * the value's type may have made, whose result nobody could read back: so of all
- * but the server's own types it gets the text.
+ * but the server's own types it gets the text.  So it does of JSON that it could
+ * not hold, and of JSON that is a string, lest that be taken for such a text: see
+ * undo() in conflictapi.c.
  *
  * base: the type, as in SynchroRemoteColumn.
  */
 char *
 synchro_sql_jsonable(const char *value, const char *base)
 {
-	return strchr(base, '.') == NULL ? pstrdup(value) : synchro_sql_text(value, NULL);
+	char	   *text = synchro_sql_text(value, base);
+
+	if (strcmp(base, "json") == 0)
+		return psprintf("CASE WHEN " MAY_BE_NO_JSONB " OR pg_catalog.json_typeof(%s) OPERATOR(pg_catalog.=) 'string'"
+						" THEN pg_catalog.to_jsonb(%s) ELSE pg_catalog.to_jsonb(%s) END",
+						text, text, value, text, value);
+	return strchr(base, '.') == NULL && strcmp(base, "json[]") != 0 ? pstrdup(value) : text;
 }
