@@ -72,7 +72,8 @@ must_keep_out(void)
 
 /*
  * Is a dump being restored?  It makes our triggers itself, in an order of its
- * own, and pg_dump and pg_restore turn this setting off all along.
+ * own, and pg_dump and pg_restore turn this setting off all along.  So does whatever
+ * else has been made from what pg_dump writes.
  */
 static bool
 restoring(void)
@@ -290,6 +291,27 @@ partition_of(const AlterTableCmd *command)
 	return name != NULL ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
 }
 
+static bool
+attaches_partition(const AlterTableStmt *alter)
+{
+	ListCell   *cell;
+
+	foreach(cell, alter->cmds)
+		if (((AlterTableCmd *) lfirst(cell))->subtype == AT_AttachPartition)
+			return true;
+	return false;
+}
+
+/*
+ * ATTACH PARTITION in what seems to be a restore: a trigger of ours that the dump goes on
+ * to make would clash with one that we make, so it is only said what is missing.
+ */
+static void
+after_attach_restored(Node *statement)
+{
+	check_captured(RangeVarGetRelid(((AlterTableStmt *) statement)->relation, NoLock, true));
+}
+
 static void
 after_alter_table(Node *statement)
 {
@@ -386,13 +408,17 @@ after_ddl(Node *statement, CommandTag tag)
 				after_ddl(lfirst(cell), tag);
 			break;
 		case T_CreateStmt:
-			if (!restoring() && OidIsValid(parent_of_new_partition((CreateStmt *) statement)))
+			/* no dump makes a partition so: it attaches them */
+			if (OidIsValid(parent_of_new_partition((CreateStmt *) statement)))
 				run_guarded(after_create_partition, statement, tag);
 			break;
 		case T_AlterTableStmt:
-			if ((!restoring() || switches_all_triggers((AlterTableStmt *) statement)) &&
-				alter_table_concerns_us((AlterTableStmt *) statement))
+			if (!alter_table_concerns_us((AlterTableStmt *) statement))
+				break;
+			if (!restoring() || switches_all_triggers((AlterTableStmt *) statement))
 				run_guarded(after_alter_table, statement, tag);
+			else if (attaches_partition((AlterTableStmt *) statement))
+				run_guarded(after_attach_restored, statement, tag);
 			break;
 		case T_DropStmt:
 			if (!restoring() && ((DropStmt *) statement)->removeType == OBJECT_TRIGGER)
