@@ -64,6 +64,10 @@ typedef struct SynchroGuarded
 
 /* in valuessql.c */
 extern bool synchro_values_are_few(SynchroSpool *spool);
+extern const char *synchro_values_field(const char *pos, StringInfo value, bool *is_null);
+extern void synchro_values_literal(StringInfo sql, const StringInfoData *value, bool is_null);
+extern void synchro_values_digits(StringInfo sql, const char *data, int len);
+extern bool synchro_values_may_be_foreign(const char *text);
 extern void synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool);
 extern char *synchro_sql_identity_rows(const SynchroTable *table, const List *lists);
 
@@ -85,6 +89,7 @@ extern void synchro_sql_empty(StringInfo sql, const SynchroLink *link, const Syn
 extern void synchro_sql_unstage(StringInfo sql, const SynchroStaging *staging);
 extern void synchro_stage_committed(SynchroStaging *staging, bool used);
 extern bool synchro_sql_fill_rows(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
+extern void synchro_sql_names_into(StringInfo into, const SynchroLinkTable *lt);
 extern bool synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern bool synchro_sql_fill_changes(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt);
 extern void synchro_sql_missing(StringInfo sql, List *tables);
@@ -130,6 +135,11 @@ extern void synchro_sql_not_there(StringInfo sql, List *tables);
 extern void synchro_sql_define_try(StringInfo sql, bool guard);
 extern void synchro_sql_try_deletes(StringInfo sql, const SynchroLink *link, List *tables);
 extern void synchro_sql_delete_apart(StringInfo sql, const SynchroLink *link, List *tables);
+
+/* in waitingsql.c */
+extern void synchro_sql_waiting_session(StringInfo sql);
+extern void synchro_sql_fill_waiting(StringInfo sql, const SynchroLinkTable *lt);
+extern void synchro_sql_only_waiting(StringInfo sql, const SynchroLinkTable *lt, const char *alias);
 
 /* in guardsql.c */
 extern void synchro_sql_define_guard(StringInfo sql, List *guarded);

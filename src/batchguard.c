@@ -16,7 +16,7 @@
 
 #include "applysql.h"
 #include "batch.h"
-#include "rowstream.h"
+#include "requests.h"
 #include "stalled.h"
 
 /*
@@ -136,8 +136,7 @@ synchro_batch_read_guarded(SynchroBatch *batch)
 		if (waiting->count + renamed->count == 0)
 			continue;
 		lt->involved = true;
-		synchro_batch_note_unborn(batch, lt, waiting);
-		synchro_stream_names_of(batch->link, lt, waiting);
+		synchro_request_names(batch->link, lt, waiting);
 		old = MemoryContextSwitchTo(GetMemoryChunkContext(batch));
 		rows = synchro_sql_identity_rows(lt->table, list_make2(waiting, renamed));
 		if (rows != NULL)

@@ -331,10 +331,14 @@ read_waiting(SynchroBatch *batch, SynchroLinkTable *lt, List **known)
 /*
  * Natural keys of rows that the batch refers to, until nothing new is asked
  * for.  Rows of tables whose rows were found missing come as a whole.
+ *
+ * When that is done, the same for rows that wait (link->for_waiting), which nobody
+ * else refers to then: see waitingsql.c.
  */
 static void
 read_requests(SynchroBatch *batch)
 {
+	bool		for_waiting = batch->link->for_waiting;
 	bool		again = true;
 	List	   *known = NIL;
 
@@ -348,7 +352,7 @@ read_requests(SynchroBatch *batch)
 			SynchroLinkTable *lt = lfirst(cell);
 			SynchroIdentities *requests = synchro_requests_take(lt);
 
-			if (batch->parked->count > 0)
+			if (for_waiting && batch->parked->count > 0)
 				again |= read_waiting(batch, lt, &known);
 			if (requests == NULL)
 				continue;
@@ -356,7 +360,7 @@ read_requests(SynchroBatch *batch)
 			if (batch->parked->count > 0)
 				synchro_batch_note_unborn(batch, lt, requests);
 			read_pairs(batch, lt, requests);
-			if (list_member_oid(batch->ensured, lt->table->relid) && !synchro_stalled_waits(batch->stalled, lt->table->relid))
+			if (!for_waiting && list_member_oid(batch->ensured, lt->table->relid) && !synchro_stalled_waits(batch->stalled, lt->table->relid))
 			{
 				read_ensured(batch, lt, requests);
 				continue;
@@ -403,8 +407,9 @@ synchro_batch_read_waiting(SynchroBatch *batch)
 		if (synchro_parked_waiting(batch->parked, lt->table) == NIL)
 			continue;
 		lt->involved = true;
-		synchro_stream_names_of(batch->link, lt, synchro_parked_updates(batch->parked, lt->table, false));
+		synchro_request_names(batch->link, lt, synchro_parked_updates(batch->parked, lt->table, false));
 	}
+	batch->link->for_waiting = true;
 	read_requests(batch);
 	synchro_sql_close(&scope);
 }
@@ -473,6 +478,8 @@ synchro_batch_read(SynchroBatch *batch)
 		else
 			synchro_batch_read_changed(batch, lt, keys->identities);
 	}
+	read_requests(batch);
+	batch->link->for_waiting = true;
 	synchro_batch_read_guarded(batch);
 	read_requests(batch);
 	if (batch->straight == NULL)

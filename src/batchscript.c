@@ -205,6 +205,8 @@ append_filling(StringInfo sql, SynchroFilling how, List *tables, List **spools)
 			*spools = lappend(*spools, lt->rows);
 		if (lt->names != NULL && synchro_sql_fill_names(sql, how, lt))
 			*spools = lappend(*spools, lt->names);
+		if (lt->waiting != NULL && synchro_spool_size(lt->waiting) > 0)
+			synchro_sql_fill_waiting(sql, lt);
 		if (lt->changes != NULL && synchro_sql_fill_changes(sql, how, lt))
 			*spools = lappend(*spools, lt->changes);
 	}

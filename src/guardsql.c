@@ -16,6 +16,7 @@
  * Other columns may change: a trigger there may count what has been deleted.
  *
  * What is noted is found by its place as long as it is there, and then by its key.
+ * Where several rows may be the one that waits (waitingsql.c) all of them are kept.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,6 +56,8 @@ append_rows(StringInfo sql, const SynchroGuarded *guarded)
 
 	appendStringInfo(sql, "SELECT %d AS number, ROW(", lt->number);
 	synchro_sql_list(sql, "p.l", n);
+	appendStringInfoString(sql, ", ");
+	synchro_sql_list(sql, "m.v", n);
 	appendStringInfo(sql, ")::text AS identity, t.part, t.place, t.refers FROM (%s) p (", guarded->rows);
 	synchro_sql_list(sql, "l", n);
 	appendStringInfo(sql, ") JOIN pg_temp.m_%d m ON m.kind IN ('n', '" SYNCHRO_KIND_WAITING "') AND ", lt->number);

@@ -450,7 +450,7 @@ synchro_link_is_prepared(const SynchroLink *link)
 static void
 clear_table(SynchroLinkTable *lt)
 {
-	lt->rows = lt->names = lt->changes = NULL;
+	lt->rows = lt->names = lt->waiting = lt->changes = NULL;
 	lt->pairs = NULL;
 	lt->pairs_of_others = NULL;
 	lt->requests = NULL;
@@ -475,10 +475,13 @@ synchro_link_clear_batch(SynchroLink *link)
 			synchro_spool_free(lt->rows);
 		if (lt->names != NULL)
 			synchro_spool_free(lt->names);
+		if (lt->waiting != NULL)
+			synchro_spool_free(lt->waiting);
 		if (lt->changes != NULL)
 			synchro_spool_free(lt->changes);
 		clear_table(lt);
 	}
+	link->for_waiting = false;
 	MemoryContextReset(link->batch_context);
 }
 
@@ -522,6 +525,11 @@ synchro_link_send_batch(SynchroLink *link)
 		{
 			link->sent = lappend(link->sent, lt->names);
 			staging->sent_bytes += synchro_spool_size(lt->names);
+		}
+		if (lt->waiting != NULL)
+		{
+			link->sent = lappend(link->sent, lt->waiting);
+			staging->sent_bytes += synchro_spool_size(lt->waiting);
 		}
 		if (lt->changes != NULL)
 			link->sent = lappend(link->sent, lt->changes);

@@ -70,6 +70,8 @@ typedef struct SynchroLinkTable
 	struct SynchroRequests *requests;	/* names that rows refer to */
 	SynchroSpool *rows;			/* rows to be as they are here */
 	SynchroSpool *names;		/* natural keys to be looked up */
+	SynchroSpool *waiting;		/* of them, those for rows that wait: see
+								 * waitingsql.c */
 	SynchroSpool *changes;		/* when rows were changed */
 	StringInfo	pairs;			/* references that the remote has left here */
 	StringInfo	pairs_of_others;	/* likewise, other nodes */
@@ -133,6 +135,8 @@ typedef struct SynchroLink
 	int			statement_timeout;
 	MemoryContext tables_context;
 	MemoryContext batch_context;	/* spools and requests of the batch at hand */
+	bool		for_waiting;	/* what is named of it now is so for rows that
+								 * wait */
 	MemoryContext sent_context; /* of the one that is being sent */
 	List	   *sent;			/* its spools */
 	int64		untold;			/* changes of its own that the remote does not

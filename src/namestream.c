@@ -275,10 +275,8 @@ synchro_stream_old(SynchroLink *link, SynchroLinkTable *lt, const SynchroChanged
 				}
 	}
 	appendStringInfoChar(&line, '\n');
-	if (lt->names == NULL)
-		lt->names = synchro_stream_spool(link);
 	lt->involved = true;
-	synchro_spool_append(lt->names, line.data, line.len);
+	synchro_spool_append(synchro_stream_names_spool(link, lt), line.data, line.len);
 	pfree(line.data);
 	lt->nnames++;
 	lt->nwaiting += waits;

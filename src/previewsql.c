@@ -97,7 +97,7 @@ append_named(StringInfo sql, const SynchroLinkTable *lt)
 		append_key_columns(sql, lt, true);
 		appendStringInfo(sql, " FROM pg_temp.s_%d", lt->number);
 	}
-	if (lt->names != NULL)
+	if (lt->nnames > 0)
 	{
 		/* what is both a row and a name is the same in both */
 		appendStringInfo(sql, "%sSELECT CASE kind WHEN '" SYNCHRO_KIND_PRESENT "' THEN 'n' ELSE kind END AS kind, ",
@@ -222,7 +222,7 @@ synchro_sql_preview_names(StringInfo sql, const SynchroLinkTable *lt)
 	int			self = synchro_resolve_self_fk_in_key(lt);
 	int			n = lt->table->nidentity;
 
-	if (lt->rows == NULL && lt->names == NULL)
+	if (lt->rows == NULL && lt->nnames == 0)
 		return;
 	appendStringInfo(sql, "INSERT INTO pg_temp.x_%d (kind, ", lt->number);
 	synchro_sql_list(sql, "l", n);

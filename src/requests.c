@@ -72,11 +72,10 @@ synchro_unstaged_text(const SynchroTable *table, char *array_text)
 }
 
 /*
- * Note that the natural key of a row of lt, with that identity as it is
- * staged, is needed.
+ * Note that the natural key of a row of lt, with that identity, is needed.
  */
-void
-synchro_request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
+static void
+ask_for(SynchroLink *link, SynchroLinkTable *lt, char **values)
 {
 	struct SynchroRequests *requests = lt->requests;
 	char	   *key;
@@ -95,10 +94,6 @@ synchro_request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 	lt->involved = true;
 	if (lt->all_names)
 		return;
-	values = memcpy(palloc(sizeof(char *) * lt->table->nidentity), values,
-					sizeof(char *) * lt->table->nidentity);
-	for (int i = 0; i < lt->table->nidentity; i++)
-		values[i] = unstaged_value(lt->table, i, values[i]);
 	key = synchro_identity_key(values, lt->table->nidentity);
 	if (hash_search(requests->seen, &key, HASH_FIND, NULL) != NULL)
 		return;
@@ -111,6 +106,29 @@ synchro_request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
 		values[i] = values[i] != NULL ? pstrdup(values[i]) : NULL;
 	synchro_identities_add(requests->fresh, values);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The same of an identity as it is staged.
+ */
+void
+synchro_request_name(SynchroLink *link, SynchroLinkTable *lt, char **values)
+{
+	char	   *here[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < lt->table->nidentity; i++)
+		here[i] = unstaged_value(lt->table, i, values[i]);
+	ask_for(link, lt, here);
+}
+
+/*
+ * The same of any number of rows.
+ */
+void
+synchro_request_names(SynchroLink *link, SynchroLinkTable *lt, const SynchroIdentities *identities)
+{
+	for (int i = 0; i < identities->count; i++)
+		ask_for(link, lt, &identities->values[i * identities->nidentity]);
 }
 
 /*

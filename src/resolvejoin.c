@@ -171,14 +171,14 @@ synchro_resolve_key_join(StringInfo sql, const SynchroLinkTable *lt, const char 
 		/*
 		 * The index finds each row by itself.  LIMIT keeps the planner from
 		 * reading the whole table into a hash for the sake of a batch; two
-		 * rows are too many already.
+		 * rows are too many already, but where all are wanted: see waitingsql.c.
 		 */
 		appendStringInfo(sql, "%s LATERAL (SELECT x.tableoid", join);
 		for (int i = 0; i < table->nidentity; i++)
 			appendStringInfo(sql, ", x.%s", synchro_column_name(lt, table->identity[i]));
 		appendStringInfo(sql, " FROM %s x WHERE ", lt->remote->rows);
 		append_key_equal(sql, lt, "x", source, view, 0);
-		appendStringInfoString(sql, " LIMIT 2) t ON true");
+		appendStringInfo(sql, " %s) t ON true", lt->waiting != NULL && !lt->remote->key_is_unique ? "OFFSET 0" : "LIMIT 2");
 		return;
 	}
 	if (!nullable)
@@ -425,14 +425,26 @@ synchro_resolve_adopt_olds(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append a check that no staged row was found to be several remote rows.
+ * Append a check that no staged row was found to be several remote rows, unless
+ * only rows that wait refer to it.
  */
 void
 synchro_resolve_not_ambiguous(StringInfo sql, const SynchroLinkTable *lt)
 {
+	int			n = lt->table->nidentity;
+
 	appendStringInfoString(sql, "SELECT pg_temp.synchro_raise('" SYNCHRO_AMBIGUOUS_KEY "', 'natural key matches several rows', ");
 	synchro_sql_named_row(sql, lt, "l");
-	appendStringInfo(sql, ") FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
-	synchro_sql_list(sql, "l", lt->table->nidentity);
-	appendStringInfoString(sql, " HAVING count(*) > 1;");
+	appendStringInfoString(sql, ") FROM (SELECT kind, ");
+	synchro_sql_list(sql, "l", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d WHERE kind NOT IN ('" SYNCHRO_KIND_GONE "', '" SYNCHRO_KIND_WAITING "') GROUP BY kind, ", lt->number);
+	synchro_sql_list(sql, "l", n);
+	appendStringInfoString(sql, " HAVING count(*) > 1) m");
+	if (lt->waiting != NULL)
+	{
+		appendStringInfoString(sql, " WHERE NOT (kind = 'n' AND ");
+		synchro_sql_only_waiting(sql, lt, "m");
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoChar(sql, ';');
 }

@@ -133,12 +133,11 @@ resolve_olds(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt
 }
 
 /*
- * Rows that wait are where they were -> m, kind n; for those who refer to them.
- * Not pairs: the row there may become another one's when the pair is mended (see
- * resolve_pairs()), so who refers to it waits, too.
+ * Append what puts rows that wait, which are where they were, into m, kind n.
+ * several: those of which there may be several, or the others.
  */
 static void
-resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
+append_waiting(StringInfo sql, const SynchroLinkTable *lt, bool several)
 {
 	int			n = lt->table->nidentity;
 
@@ -149,10 +148,29 @@ resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_list(sql, "w.r", n);
 	appendStringInfoString(sql, ", ");
 	synchro_sql_list(sql, "w.v", n);
-	appendStringInfo(sql, " FROM pg_temp.m_%d w WHERE w.kind = '" SYNCHRO_KIND_WAITING "' AND NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = '" SYNCHRO_KIND_WAITING "' AND x.ctid <> w.ctid AND ",
-					 lt->number, lt->number);
+	appendStringInfo(sql, " FROM pg_temp.m_%d w WHERE w.kind = '" SYNCHRO_KIND_WAITING "' AND %s (SELECT FROM pg_temp.m_%d x WHERE x.kind = '" SYNCHRO_KIND_WAITING "' AND x.ctid <> w.ctid AND ",
+					 lt->number, several ? "EXISTS" : "NOT EXISTS", lt->number);
 	synchro_sql_equal(sql, "x.l", "w.l", n);
-	appendStringInfoString(sql, ");");
+	appendStringInfoChar(sql, ')');
+	if (several)
+	{
+		appendStringInfoString(sql, " AND ");
+		synchro_sql_only_waiting(sql, lt, "w");
+	}
+	appendStringInfoChar(sql, ';');
+}
+
+/*
+ * Rows that wait are where they were -> m, kind n; for those who refer to them, unless
+ * that may be several.  Not pairs: the row there may become another one's when the pair is
+ * mended (see resolve_pairs()), so who refers to it waits, too.
+ */
+static void
+resolve_waiting(StringInfo sql, const SynchroLinkTable *lt)
+{
+	append_waiting(sql, lt, false);
+	if (!lt->remote->key_is_unique || lt->table->nfks > 0)
+		append_waiting(sql, lt, true);
 }
 
 /*

@@ -25,6 +25,9 @@ static const char *const others[] = {
 	"58", "72", "F0", "XX001", "XX002"	/* the system, broken data */
 };
 
+/* how those begin which are about names, definitions and rights */
+static const char *const definitions[] = {"42", "0A", "3F", "55000"};
+
 /*
  * Can a row be to blame for an error with that SQLSTATE?
  */
@@ -46,8 +49,10 @@ synchro_error_is_about_rows(const char *state)
 bool
 synchro_error_is_about_definitions(const char *state)
 {
-	return strncmp(state, "42", 2) == 0 || strncmp(state, "0A", 2) == 0 || strncmp(state, "3F", 2) == 0 ||
-		strcmp(state, "55000") == 0;
+	for (int i = 0; i < lengthof(definitions); i++)
+		if (strncmp(state, definitions[i], strlen(definitions[i])) == 0)
+			return true;
+	return false;
 }
 
 /*
@@ -72,6 +77,15 @@ synchro_error_may_need_others(const char *state)
 		strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0;
 }
 
+static void
+append_begins_with(StringInfo sql, const char *state, const char *const *beginnings, int count)
+{
+	appendStringInfo(sql, "%s OPERATOR(pg_catalog.~) '^(", state);
+	for (int i = 0; i < count; i++)
+		appendStringInfo(sql, "%s%s", i > 0 ? "|" : "", beginnings[i]);
+	appendStringInfoString(sql, ")'");
+}
+
 /*
  * Append a condition: no row can be to blame for an error whose SQLSTATE is the
  * value of that expression, of errors that others than ourselves raise.
@@ -79,8 +93,14 @@ synchro_error_may_need_others(const char *state)
 void
 synchro_sql_not_about_rows(StringInfo sql, const char *state)
 {
-	appendStringInfo(sql, "%s OPERATOR(pg_catalog.~) '^(", state);
-	for (int i = 0; i < lengthof(others); i++)
-		appendStringInfo(sql, "%s%s", i > 0 ? "|" : "", others[i]);
-	appendStringInfoString(sql, ")'");
+	append_begins_with(sql, state, others, lengthof(others));
+}
+
+/*
+ * Append a condition: it is about names, definitions or rights.
+ */
+void
+synchro_sql_about_definitions(StringInfo sql, const char *state)
+{
+	append_begins_with(sql, state, definitions, lengthof(definitions));
 }

@@ -283,6 +283,19 @@ synchro_stream_spool(SynchroLink *link)
 }
 
 /*
+ * What the names of a table's rows go to, as long as there is the batch at hand.
+ */
+SynchroSpool *
+synchro_stream_names_spool(SynchroLink *link, SynchroLinkTable *lt)
+{
+	SynchroSpool **spool = link->for_waiting ? &lt->waiting : &lt->names;
+
+	if (*spool == NULL)
+		*spool = synchro_stream_spool(link);
+	return *spool;
+}
+
+/*
  * How many of the identities, from number first on, are best read by one
  * query.
  */
@@ -345,10 +358,8 @@ void
 synchro_stream_names(SynchroLink *link, SynchroLinkTable *lt,
 					 const SynchroIdentities *identities, int first, int count)
 {
-	if (lt->names == NULL)
-		lt->names = synchro_stream_spool(link);
 	lt->involved = true;
-	lt->nnames += run_stream(link, lt, lt->names, NULL, identities, first, count, true,
+	lt->nnames += run_stream(link, lt, synchro_stream_names_spool(link, lt), NULL, identities, first, count, true,
 							 lt->decides ? "'" SYNCHRO_KIND_PRESENT "'::\"char\", NULL, NULL, NULL" :
 							 "'" SYNCHRO_KIND_PRESENT "'::\"char\"", lt->decides ? 4 : 1);
 }

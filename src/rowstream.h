@@ -28,6 +28,7 @@ extern Oid	synchro_stream_being_read(void);
 
 /* for namestream.c */
 extern SynchroSpool *synchro_stream_spool(SynchroLink *link);
+extern SynchroSpool *synchro_stream_names_spool(SynchroLink *link, SynchroLinkTable *lt);
 extern List *synchro_stream_joined(const SynchroLinkTable *lt, bool key_only);
 
 /* in namestream.c */

@@ -13,7 +13,8 @@
  *			rows as they were called before (kinds o, d and g), in the same
  *			columns; in mode reference the former identity as k0.. ; where a
  *			foreign key of the natural key references other columns than the
- *			parent's identity, o and d have its value as b<i> instead
+ *			parent's identity, o and d have its value as b<i> instead.  for_waiting:
+ *			only rows that wait need it, see waitingsql.c
  *	  m_N	the map that resolving makes of them: local identity l0.. ->
  *			remote identity r0.. ; v0.. is what the identity will be when the
  *			batch has been applied, w0.. what it was before, where others
@@ -239,6 +240,7 @@ synchro_sql_session(StringInfo sql, const char *mark)
 					 " BEGIN LOOP total := 0; FOREACH statement IN ARRAY statements LOOP EXECUTE statement; GET DIAGNOSTICS done = ROW_COUNT; total := total + done; END LOOP;"
 					 " EXIT WHEN total = 0; END LOOP; END$$;",
 					 quote_literal_cstr(mark));
+	synchro_sql_waiting_session(sql);
 }
 
 /*
@@ -339,7 +341,7 @@ synchro_sql_stage_names(StringInfo sql, const SynchroLinkTable *lt)
 {
 	const SynchroTable *table = lt->table;
 
-	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\", stamp int8, origin uuid, lost int8", lt->number);
+	appendStringInfo(sql, "CREATE TEMPORARY TABLE n_%d (kind \"char\", for_waiting boolean, stamp int8, origin uuid, lost int8", lt->number);
 	for (int i = 0; i < table->nidentity; i++)
 		appendStringInfo(sql, ", l%d %s", i, synchro_stage_type(table, i));
 	for (int i = 0; i < table->nidentity && table->mode == SYNCHRO_MODE_REFERENCE; i++)
@@ -462,8 +464,26 @@ synchro_sql_fill_rows(StringInfo sql, SynchroFilling how, const SynchroLinkTable
 }
 
 /*
- * Append what stages names: kind, identity, (reference: former identity,)
- * parents, key columns, values of key columns.
+ * Append the staging table for names and its columns, as in fill(): kind, identity,
+ * (reference: former identity,) parents, key columns, values of key columns.
+ */
+void
+synchro_sql_names_into(StringInfo into, const SynchroLinkTable *lt)
+{
+	appendStringInfo(into, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, lost, " : "");
+	synchro_sql_list(into, "l", lt->table->nidentity);
+	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
+	{
+		appendStringInfoString(into, ", ");
+		synchro_sql_list(into, "k", lt->table->nidentity);
+	}
+	append_staged_parents(into, lt, true, false);
+	append_staged_columns(into, lt, true, false);
+	append_staged_values(into, lt, false);
+}
+
+/*
+ * Append what stages names.
  */
 bool
 synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTable *lt)
@@ -471,16 +491,7 @@ synchro_sql_fill_names(StringInfo sql, SynchroFilling how, const SynchroLinkTabl
 	StringInfoData into;
 
 	initStringInfo(&into);
-	appendStringInfo(&into, "n_%d (kind, %s", lt->number, lt->decides ? "stamp, origin, lost, " : "");
-	synchro_sql_list(&into, "l", lt->table->nidentity);
-	if (lt->table->mode == SYNCHRO_MODE_REFERENCE)
-	{
-		appendStringInfoString(&into, ", ");
-		synchro_sql_list(&into, "k", lt->table->nidentity);
-	}
-	append_staged_parents(&into, lt, true, false);
-	append_staged_columns(&into, lt, true, false);
-	append_staged_values(&into, lt, false);
+	synchro_sql_names_into(&into, lt);
 	return fill(sql, how, &into, lt->names);
 }
 

@@ -43,20 +43,19 @@ synchro_values_are_few(SynchroSpool *spool)
 }
 
 /*
- * Append a field of COPY text as an SQL literal.  Returns where the field ends.
+ * Read a field of COPY text; value is set to it, unless it is NULL (*is_null).
+ * Returns where the field ends.
  */
-static const char *
-append_literal(StringInfo sql, const char *pos)
+const char *
+synchro_values_field(const char *pos, StringInfo value, bool *is_null)
 {
 	static const char escaped[] = "bfnrtv";
 	static const char meant[] = "\b\f\n\r\t\v";
 
-	if (pos[0] == '\\' && pos[1] == 'N')
-	{
-		appendStringInfoString(sql, "NULL");
+	resetStringInfo(value);
+	*is_null = pos[0] == '\\' && pos[1] == 'N';
+	if (*is_null)
 		return pos + 2;
-	}
-	appendStringInfoChar(sql, '\'');
 	for (; *pos != '\t' && *pos != '\n'; pos++)
 	{
 		char		c = *pos;
@@ -67,12 +66,30 @@ append_literal(StringInfo sql, const char *pos)
 
 			c = letter != NULL ? meant[letter - escaped] : *pos;
 		}
-		if (c == '\'')
-			appendStringInfoChar(sql, c);
-		appendStringInfoChar(sql, c);
+		appendStringInfoChar(value, c);
+	}
+	return pos;
+}
+
+/*
+ * Append it as an SQL literal.
+ */
+void
+synchro_values_literal(StringInfo sql, const StringInfoData *value, bool is_null)
+{
+	if (is_null)
+	{
+		appendStringInfoString(sql, "NULL");
+		return;
 	}
 	appendStringInfoChar(sql, '\'');
-	return pos;
+	for (const char *c = value->data; *c != '\0'; c++)
+	{
+		if (*c == '\'')
+			appendStringInfoChar(sql, *c);
+		appendStringInfoChar(sql, *c);
+	}
+	appendStringInfoChar(sql, '\'');
 }
 
 /*
@@ -87,14 +104,18 @@ synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool)
 	const char *pos;
 	const char *end;
 	int			len;
+	StringInfoData value;
+	bool		is_null;
 
+	initStringInfo(&value);
 	synchro_spool_rewind(spool);
 	len = synchro_spool_read(spool, &pos);
 	end = pos + len;
 	appendStringInfoString(sql, "VALUES (");
 	for (int number = 1; pos < end; number++, pos++)
 	{
-		pos = append_literal(arguments != NULL ? arguments : sql, pos);
+		pos = synchro_values_field(pos, &value, &is_null);
+		synchro_values_literal(arguments != NULL ? arguments : sql, &value, is_null);
 		if (arguments != NULL)
 			appendStringInfo(sql, "$%d", number);
 		if (arguments != NULL && pos + 1 < end)
@@ -104,6 +125,29 @@ synchro_sql_values(StringInfo sql, StringInfo arguments, SynchroSpool *spool)
 		else
 			appendStringInfoString(sql, pos + 1 < end ? "), (" : ")");
 	}
+}
+
+/*
+ * Hexadecimal digits of bytes.
+ */
+void
+synchro_values_digits(StringInfo sql, const char *data, int len)
+{
+	enlargeStringInfo(sql, 2 * len);
+	sql->len += hex_encode(data, len, sql->data + sql->len);
+	sql->data[sql->len] = '\0';
+}
+
+/*
+ * May a text have characters that the remote's encoding lacks?
+ */
+bool
+synchro_values_may_be_foreign(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (IS_HIGHBIT_SET(*text))
+			return true;
+	return false;
 }
 
 /*
@@ -133,8 +177,30 @@ add_identities(ArrayBuildState **columns, const SynchroTable *table, const Synch
 }
 
 /*
+ * An array of text as one of digits.
+ */
+static Datum
+as_digits(Datum array)
+{
+	Datum	   *values;
+	int			count;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &values, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		StringInfoData digits;
+
+		initStringInfo(&digits);
+		synchro_values_digits(&digits, VARDATA_ANY(DatumGetPointer(values[i])), VARSIZE_ANY_EXHDR(DatumGetPointer(values[i])));
+		values[i] = CStringGetTextDatum(digits.data);
+	}
+	return PointerGetDatum(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
  * A query of identities (lists of SynchroIdentities), or NULL if there are none.  A literal for
  * each column, not for each value: there may be many rows, and the server parses all of a script at once.
+ * What the remote's encoding may lack is given by digits: see waitingsql.c.
  */
 char *
 synchro_sql_identity_rows(const SynchroTable *table, const List *lists)
@@ -142,6 +208,7 @@ synchro_sql_identity_rows(const SynchroTable *table, const List *lists)
 	ArrayBuildState **columns = palloc0(sizeof(ArrayBuildState *) * table->nidentity);
 	int			count = 0;
 	StringInfoData sql;
+	StringInfoData from;
 	const ListCell *cell;
 
 	foreach(cell, lists)
@@ -149,14 +216,20 @@ synchro_sql_identity_rows(const SynchroTable *table, const List *lists)
 	if (count == 0)
 		return NULL;
 	initStringInfo(&sql);
+	initStringInfo(&from);
 	appendStringInfoString(&sql, "SELECT ");
 	for (int x = 0; x < table->nidentity; x++)
-		appendStringInfo(&sql, "%su.l%d::%s", x > 0 ? ", " : "", x, synchro_stage_type(table, x));
-	appendStringInfoString(&sql, " FROM ROWS FROM (");
-	for (int x = 0; x < table->nidentity; x++)
-		appendStringInfo(&sql, "%spg_catalog.unnest(%s::text[])", x > 0 ? ", " : "",
-						 quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT, makeArrayResult(columns[x], CurrentMemoryContext))));
-	appendStringInfoString(&sql, ") u (");
+	{
+		Datum		array = makeArrayResult(columns[x], CurrentMemoryContext);
+		char	   *literal = OidOutputFunctionCall(F_ARRAY_OUT, array);
+		bool		foreign = synchro_values_may_be_foreign(literal);
+
+		if (foreign)
+			literal = OidOutputFunctionCall(F_ARRAY_OUT, as_digits(array));
+		appendStringInfo(&sql, foreign ? "%spg_temp.synchro_decode(u.l%d)" : "%su.l%d::%s", x > 0 ? ", " : "", x, synchro_stage_type(table, x));
+		appendStringInfo(&from, "%spg_catalog.unnest(%s::text[])", x > 0 ? ", " : "", quote_literal_cstr(literal));
+	}
+	appendStringInfo(&sql, " FROM ROWS FROM (%s) u (", from.data);
 	synchro_sql_list(&sql, "l", table->nidentity);
 	appendStringInfoChar(&sql, ')');
 	return sql.data;
