@@ -346,7 +346,21 @@ synchro_parked_call(SynchroParkedSet *set, SynchroParked *parked, const SynchroT
 					SynchroBytes identity, SynchroBytes name)
 {
 	SynchroChangedKey called = {.identity = identity, .name = name, .named = synchro_parked_stamp(parked, table)};
+	ListCell   *cell;
 
+	/* one that is still to be saved has the name of before */
+	foreach(cell, set->held)
+	{
+		SynchroFailure *failure = lfirst(cell);
+
+		if (strcmp(synchro_parked_row(failure->table->relid, failure->identity, failure->table->nidentity), parked->row) == 0)
+		{
+			MemoryContext old = MemoryContextSwitchTo(set->context);
+
+			failure->old = synchro_key_copy(name);
+			MemoryContextSwitchTo(old);
+		}
+	}
 	keep_as(set, parked, table, SYNCHRO_OP_UPDATE, true, &called, NULL);
 }
 

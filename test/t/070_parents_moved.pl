@@ -81,5 +81,23 @@ foreach my $atomic ('off', 'on')
 		is(rows($remote, "SELECT count(*) FROM ($all) x"), 0, "$testname: and nothing is left in the end");
 	}
 }
+
+# what waits is called by a row that is gone here, and that one by one which moves in the same transaction
+both($local, $remote, 'CREATE TABLE toy (id serial PRIMARY KEY, row_id int NOT NULL REFERENCES of_num ON DELETE CASCADE, name text NOT NULL, n int NOT NULL, UNIQUE (row_id, name))');
+$local->safe_psql('postgres', q{SELECT synchro.add_table('toy', '{row_id,name}'); INSERT INTO num (name) VALUES ('a'); INSERT INTO of_num (par_id, name, n) SELECT id, k, 1 FROM num, unnest('{k1,k2}'::text[]) k;
+	INSERT INTO toy (row_id, name, n) SELECT id, 'toy', 1 FROM of_num WHERE name = 'k1'});
+sync($local, 'office');
+my $toys = 'SELECT p.name, o.name, t.name, t.n FROM num p JOIN of_num o ON o.par_id = p.id LEFT JOIN toy t ON t.row_id = o.id ORDER BY 1, 2';
+same($local, $remote, $toys, 'a row that is gone: to begin with');
+my $id = rows($remote, 'SELECT id FROM toy');
+$remote->safe_psql('postgres', 'ALTER TABLE toy ADD CONSTRAINT small CHECK (n < 100)');
+$local->safe_psql('postgres', q{BEGIN; UPDATE toy SET row_id = (SELECT id FROM of_num WHERE name = 'k2'), n = 1000; DELETE FROM of_num WHERE name = 'k1'; UPDATE num SET id = id + 500; COMMIT});
+sync($local, 'office') foreach 1 .. 2;
+is(rows($remote, q{SELECT t.id, o.name FROM toy t JOIN of_num o ON o.id = t.row_id}), "$id|k1", 'a row that is gone: what waits is there');
+$local->safe_psql('postgres', 'UPDATE toy SET n = 5');
+sync($local, 'office') foreach 1 .. 3;
+is(rows($local, 'SELECT * FROM synchro.failures'), '', 'a row that is gone: nothing waits');
+same($local, $remote, $toys, 'a row that is gone: all is the same');
+is(rows($remote, 'SELECT id FROM toy'), $id, 'a row that is gone: what waited is the row that it was');
 $_->stop('fast') foreach $local, $remote;
 done_testing();
