@@ -181,10 +181,15 @@ is_behind(const Keeping *keeping, int segment)
 						  TimestampTzPlusMilliseconds(synchro_clock_now(), -BEHIND));
 }
 
+/*
+ * Is an entry of that time older than log_retention?  Where nothing is to be kept for its
+ * age, all are, also those of the future: the clock was ahead then.
+ */
 static bool
 is_old(TimestampTz time)
 {
-	return TimestampTzPlusMilliseconds(time, (int64) synchro_log_retention * 1000) <= synchro_clock_now();
+	return synchro_log_retention == 0 ||
+		TimestampTzPlusMilliseconds(time, (int64) synchro_log_retention * 1000) <= synchro_clock_now();
 }
 
 /*
