@@ -91,7 +91,7 @@ parent_in_name(const SynchroTable *table, int fk, char **name, char **values)
 static void
 add_called(CalledRows *called, const SynchroTable *table, int fk, char **name)
 {
-	char	   *values[INDEX_MAX_KEYS];
+	char	   *values[INDEX_MAX_KEYS] = {0};
 	const SynchroTable *parent = parent_in_name(table, fk, name, values);
 	char	   *row;
 	Called	   *slot;
@@ -261,7 +261,7 @@ follow_moved(SynchroBatch *batch, const CalledRows *called)
 
 		for (int fk = 0; fk < table->nfks; fk++)
 		{
-			char	   *values[INDEX_MAX_KEYS];
+			char	   *values[INDEX_MAX_KEYS] = {0};
 			const SynchroTable *parent = parent_in_name(table, fk, waiting->name, values);
 			char	   *row = parent != NULL ? synchro_parked_row(parent->relid, values, parent->nidentity) : NULL;
 			const Called *slot = row != NULL ? hash_search(called->rows, &row, HASH_FIND, NULL) : NULL;
