@@ -238,6 +238,10 @@ END
 $$;
 CREATE TRIGGER wait BEFORE INSERT ON kinds FOR EACH ROW EXECUTE FUNCTION wait();
 SQL
+	# whoever meets a new trigger tries its batch again
+	$local->safe_psql('postgres', q{INSERT INTO kinds (name, n) VALUES ('before', 1)});
+	settled(0, 'the trigger is known');
+
 	my $gate = $remote->background_psql('postgres');
 	my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'sync' AND wait_event_type = 'Lock'};
 
