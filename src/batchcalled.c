@@ -164,6 +164,36 @@ name_text(const SynchroTable *table, SynchroBytes name)
 	return synchro_identity_key(synchro_identities_values(table, by_reference ? table->identity : table->key, n, name), n);
 }
 
+/*
+ * Begin to look through a table's names of before, in a context of their own, which is
+ * returned.
+ */
+static MemoryContext
+begin_names(SynchroBatch *batch, const SynchroLinkTable *lt, SynchroChangedTable *changed)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro called row", ALLOCSET_DEFAULT_SIZES);
+
+	MemoryContextSwitchTo(context);
+	synchro_batch_require_rights(batch, lt);
+	synchro_suspect(lt->root);
+	synchro_stream_reads(changed->table->relid);
+	tuplestore_rescan(changed->olds);
+	return context;
+}
+
+/*
+ * Whoever comes next begins with the first of them.
+ */
+static void
+end_names(SynchroChangedTable *changed, MemoryContext context)
+{
+	tuplestore_rescan(changed->olds);
+	synchro_stream_reads(InvalidOid);
+	synchro_suspect(InvalidOid);
+	MemoryContextSwitchTo(MemoryContextGetParent(context));
+	MemoryContextDelete(context);
+}
+
 static Called *
 find_row(const CalledRows *called, const SynchroTable *table, SynchroBytes identity)
 {
@@ -185,15 +215,11 @@ find_moved(SynchroBatch *batch, const CalledRows *called, SynchroChangedTable *c
 	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
 	const SynchroTable *table = changed->table;
 	HTAB	   *names = synchro_string_table(CurrentMemoryContext, sizeof(MovedName));
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro moved row", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context = begin_names(batch, lt, changed);
 	Called	   *arrived = NULL;
 	SynchroChangedKey key;
 
-	synchro_batch_require_rights(batch, lt);
-	synchro_suspect(lt->root);
-	synchro_stream_reads(table->relid);
-	tuplestore_rescan(changed->olds);
 	while (synchro_changes_next_old(changed, &key))
 	{
 		Called	   *slot = key.kind == SYNCHRO_KIND_DEAD[0] ? find_row(called, table, key.identity) : NULL;
@@ -235,11 +261,7 @@ find_moved(SynchroBatch *batch, const CalledRows *called, SynchroChangedTable *c
 		}
 		MemoryContextReset(context);
 	}
-	tuplestore_rescan(changed->olds);
-	synchro_stream_reads(InvalidOid);
-	synchro_suspect(InvalidOid);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	end_names(changed, context);
 }
 
 /*
@@ -325,21 +347,14 @@ keep_table(SynchroBatch *batch, SynchroChangedTable *changed, const CalledRows *
 {
 	SynchroLinkTable *lt = synchro_link_table(batch->link, changed->relid, changed->table->watched);
 	const SynchroTable *table = changed->table;
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "synchro called row", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext context = begin_names(batch, lt, changed);
 	SynchroChangedKey name;
 	bool		any = false;
 
-	synchro_batch_require_rights(batch, lt);
-	synchro_suspect(lt->root);
-	synchro_stream_reads(table->relid);
-	tuplestore_rescan(changed->olds);
 	while (synchro_changes_next_old(changed, &name))
 	{
-		char	  **identity = synchro_identities_values(table, table->identity, table->nidentity, name.identity);
-		SynchroParked *parked = synchro_parked_find(batch->parked, table->relid, identity, table->nidentity);
-		char	   *row = synchro_parked_row(table->relid, identity, table->nidentity);
-		const Called *slot = hash_search(called->rows, &row, HASH_FIND, NULL);
+		SynchroParked *parked = synchro_parked_find_key(batch->parked, table, name.identity);
+		const Called *slot = find_row(called, table, name.identity);
 
 		CHECK_FOR_INTERRUPTS();
 		if (parked != NULL && parked->banned)
@@ -351,11 +366,7 @@ keep_table(SynchroBatch *batch, SynchroChangedTable *changed, const CalledRows *
 		}
 		MemoryContextReset(context);
 	}
-	tuplestore_rescan(changed->olds);
-	synchro_stream_reads(InvalidOid);
-	synchro_suspect(InvalidOid);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	end_names(changed, context);
 	return any;
 }
 

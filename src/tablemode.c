@@ -88,6 +88,25 @@ synchro_table_is_registered(Oid relid)
 }
 
 /*
+ * The names in a name[] of ours; *isnull: it is NULL.
+ */
+static List *
+listed_names(HeapTuple tuple, int attribute, TupleDesc desc, bool *isnull)
+{
+	Datum		value = heap_getattr(tuple, attribute, desc, isnull);
+	Datum	   *elements;
+	int			count;
+	List	   *names = NIL;
+
+	if (*isnull)
+		return NIL;
+	deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, NULL, &count);
+	for (int i = 0; i < count; i++)
+		names = lappend(names, NameStr(*DatumGetName(elements[i])));
+	return names;
+}
+
+/*
  * Names of the columns of a table's natural key, if one is registered.
  */
 List *
@@ -95,22 +114,10 @@ synchro_table_registered_key(Oid relid, bool *registered)
 {
 	TupleDesc	desc;
 	HeapTuple	tuple = fetch_registered("natural_key", "natural_key_pkey", relid, &desc);
-	List	   *names = NIL;
-	Datum		value;
-	Datum	   *elements;
 	bool		isnull;
-	int			listed;
 
 	*registered = tuple != NULL;
-	if (tuple == NULL)
-		return NIL;
-	value = heap_getattr(tuple, REGISTERED_NAMES, desc, &isnull);
-	if (isnull)
-		return NIL;
-	deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, NULL, &listed);
-	for (int i = 0; i < listed; i++)
-		names = lappend(names, NameStr(*DatumGetName(elements[i])));
-	return names;
+	return tuple != NULL ? listed_names(tuple, REGISTERED_NAMES, desc, &isnull) : NIL;
 }
 
 /*
@@ -123,20 +130,18 @@ static int *
 columns_of_names(const SynchroTable *table, HeapTuple tuple, int attribute, TupleDesc desc, int *count, int *listed)
 {
 	bool		isnull;
-	Datum		names = heap_getattr(tuple, attribute, desc, &isnull);
-	Datum	   *elements;
+	List	   *names = listed_names(tuple, attribute, desc, &isnull);
 	int		   *result;
+	ListCell   *cell;
 
 	*count = 0;
-	*listed = 0;
+	*listed = list_length(names);
 	if (isnull)
 		return NULL;
-	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false,
-					  TYPALIGN_CHAR, &elements, NULL, listed);
 	result = palloc(sizeof(int) * Max(*listed, 1));
-	for (int i = 0; i < *listed; i++)
+	foreach(cell, names)
 	{
-		int			column = synchro_table_column(table, NameStr(*DatumGetName(elements[i])));
+		int			column = synchro_table_column(table, lfirst(cell));
 
 		if (column >= 0)
 			result[(*count)++] = column;
