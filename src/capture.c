@@ -67,7 +67,7 @@ typedef struct CaptureTable
 	CaptureColumn identity[INDEX_MAX_KEYS];
 	int			nkey;
 	CaptureColumn key[INDEX_MAX_KEYS];
-	SynchroBufferPlace place;
+	SynchroTablePlace place;
 } CaptureTable;
 
 static HTAB *capture_tables = NULL;
@@ -270,7 +270,7 @@ log_row(CaptureTable *table, SynchroOp op, CommandId command, TupleTableSlot *id
 	if (from != NULL)
 	{
 		flags |= SYNCHRO_KEY_MOVED;
-		if (synchro_buffer_moves_together(&table->place, table->root, table->layout, command))
+		if (synchro_capture_moves_together(&table->place, table->root, table->layout, command))
 			flags |= SYNCHRO_KEY_TOGETHER;
 	}
 

@@ -28,14 +28,6 @@
  * be wrong: an entry counts only if it is of the present epoch, and each cut
  * of the buffer begins a new one.
  *
- * The reader goes by the order of a transaction's records.  What a row trigger of
- * somebody else's writes, or a function within a statement, fires our trigger
- * before the statement's own rows do, that come after it by the triggers' names or
- * were queued; so a row's second change can come first.  Each record has the command
- * that made its change, as the row's version tells, and where they did not come in
- * that order they are put into it when they are written.  What has been written
- * by then, the buffer being full, is not.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -46,40 +38,15 @@
 #include "utils/timestamp.h"
 
 #include "capturebuffer.h"
+#include "capturetables.h"
+#include "capturewrite.h"
 #include "changelog.h"
 #include "keycodec.h"
 #include "settings.h"
-#include "sharedstate.h"
 
 #define WRITER_MEMORY	512		/* kB: what the log's writer takes besides the buffer, see 076_memory */
 #define RECORD_ROOM		8192	/* bytes, for all but a few records */
 #define GROWTH			8		/* of the buffer, in each step */
-
-/* precedes each record in the buffer; unaligned there, so copied in and out */
-typedef struct BufferHeader
-{
-	uint16		table;			/* index of tx_tables */
-	uint8		flags;			/* the record's first byte */
-	CommandId	command;		/* that made the change */
-	uint32		identity_len;
-	uint32		len;			/* of the record */
-} BufferHeader;
-
-/* table of the present transaction */
-typedef struct TxTable
-{
-	Oid			relation;
-	uint32		layout;
-	CommandId	moved;			/* that wrote its last moved record, or
-								 * InvalidCommandId */
-} TxTable;
-
-/* what lies in the buffer before offset is older than time */
-typedef struct BufferBreak
-{
-	int			offset;
-	TimestampTz time;
-} BufferBreak;
 
 #define RECENT_KEYS 4096		/* power of two; 64 kB per backend */
 
@@ -104,7 +71,7 @@ typedef struct WrittenPart
 /* the record that is being appended */
 typedef struct CurrentRecord
 {
-	BufferHeader header;
+	SynchroBufferHeader header;
 	int			start;			/* of the header in the buffer */
 	int			record;			/* of the record itself */
 	RecentKey  *recent;			/* where the record is to be remembered */
@@ -114,16 +81,7 @@ typedef struct CurrentRecord
 static StringInfoData buffer;	/* data NULL until first used */
 static RecentKey *recent_keys = NULL;
 static uint64 epoch = 1;		/* of the buffer's present contents */
-static uint64 tx_epoch = 1;
-static TxTable *tx_tables = NULL;
-static int	tx_ntables = 0;
-static int	tx_maxtables = 0;
 static int	own_records = 0;	/* where those of the current subtransaction begin */
-static BufferBreak *breaks = NULL;	/* ascending, in both */
-static int	nbreaks = 0;
-static int	maxbreaks = 0;
-static int	tx_segment = -1;	/* the segment this transaction writes to */
-static int	tx_part = 0;
 static bool tx_flushed_early = false;
 static bool tx_closing = false; /* PRE_COMMIT has been through */
 static CommandId latest_command = 0;	/* of the records in the buffer */
@@ -132,136 +90,6 @@ static CurrentRecord current;
 static WrittenPart written;
 
 #define KEEP_BUFFER (64 * 1024) /* larger ones are freed at transaction end */
-
-/*
- * What follows after offset is about to be written: what lies before it in
- * the buffer is older than time.
- */
-static void
-note_break(int offset, TimestampTz time)
-{
-	/* and older than what was written from further on, or from here, before */
-	while (nbreaks > 0 && breaks[nbreaks - 1].offset >= offset)
-		time = breaks[--nbreaks].time;
-	if (offset == 0)
-		return;
-	if (nbreaks == maxbreaks)
-	{
-		int			newmax = Max(16, maxbreaks * 2);
-
-		breaks = breaks == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(BufferBreak) * newmax) :
-			repalloc(breaks, sizeof(BufferBreak) * newmax);
-		maxbreaks = newmax;
-	}
-	breaks[nbreaks].offset = offset;
-	breaks[nbreaks++].time = time;
-}
-
-/*
- * Write the record at offset.  Returns where the next one lies.
- */
-static int
-write_record(SynchroLogWriter *writer, int offset)
-{
-	BufferHeader header;
-	const char *record = buffer.data + offset + sizeof(header);
-
-	memcpy(&header, buffer.data + offset, sizeof(header));
-	synchro_log_put(writer, tx_tables[header.table].relation, tx_tables[header.table].layout,
-					record, header.len, synchro_key_renames(record));
-	return offset + sizeof(header) + header.len;
-}
-
-/*
- * By command; of one, as they came.
- */
-static int
-compare_records(const void *a, const void *b)
-{
-	uint32		x = *(const uint32 *) a;
-	uint32		y = *(const uint32 *) b;
-	BufferHeader xheader;
-	BufferHeader yheader;
-
-	memcpy(&xheader, buffer.data + x, sizeof(xheader));
-	memcpy(&yheader, buffer.data + y, sizeof(yheader));
-	if (xheader.command != yheader.command)
-		return xheader.command < yheader.command ? -1 : 1;
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
-/*
- * The same for the records from offset to end, in the order in which the changes were
- * made.  Returns how many.
- */
-static int64
-write_by_command(SynchroLogWriter *writer, int offset, int end)
-{
-	int64		count = 0;
-	int64		i = 0;
-	uint32	   *offsets;
-	BufferHeader header;
-
-	for (int pos = offset; pos < end; pos += sizeof(header) + header.len)
-	{
-		memcpy(&header, buffer.data + pos, sizeof(header));
-		count++;
-	}
-	offsets = palloc(sizeof(uint32) * Max(count, 1));
-	for (int pos = offset; pos < end; pos += sizeof(header) + header.len)
-	{
-		memcpy(&header, buffer.data + pos, sizeof(header));
-		offsets[i++] = pos;
-	}
-	qsort(offsets, count, sizeof(uint32), compare_records);
-	for (i = 0; i < count; i++)
-		(void) write_record(writer, offsets[i]);
-	pfree(offsets);
-	return count;
-}
-
-/*
- * Write the buffer from offset on to the log.  Returns when.
- */
-static TimestampTz
-write_buffer(int offset)
-{
-	SynchroLogWriter *writer = synchro_log_open(tx_segment, tx_part);
-	TimestampTz now = synchro_log_stamp(writer);
-	uint64		txid = U64FromFullTransactionId(GetTopFullTransactionId());
-	int			pos = offset;
-	int			next = 0;		/* break that the record lies before */
-	int64		entries = 0;
-
-	while (next < nbreaks && breaks[next].offset <= pos)
-		next++;
-	if (next < nbreaks)
-		synchro_log_pose(writer, txid, breaks[next].time);
-	while (pos < buffer.len)
-	{
-		int			end = next < nbreaks ? Min(breaks[next].offset, buffer.len) : buffer.len;
-
-		if (unordered)
-		{
-			entries += write_by_command(writer, pos, end);
-			pos = end;
-		}
-		else
-			for (; pos < end; entries++)
-				pos = write_record(writer, pos);
-		if (next < nbreaks && pos >= breaks[next].offset)
-		{
-			next++;
-			synchro_log_pose(writer, txid, next < nbreaks ? breaks[next].time : now);
-		}
-	}
-	synchro_shared_wake_at_commit(entries);
-	if (tx_flushed_early && tx_closing)
-		synchro_log_put_stamp(writer);
-	tx_segment = synchro_log_close(writer, &tx_part);
-	return now;
-}
 
 /*
  * The buffer is empty: whatever comes next comes first.
@@ -274,6 +102,15 @@ forget_order(void)
 }
 
 /*
+ * Write the buffer from offset on to the log.  Returns when.
+ */
+static TimestampTz
+write_buffer(int offset)
+{
+	return synchro_capture_write(buffer.data, offset, buffer.len, unordered, tx_flushed_early && tx_closing);
+}
+
+/*
  * The same, and cut it back to there.
  */
 static void
@@ -281,7 +118,7 @@ flush_buffer(int offset)
 {
 	TimestampTz now = write_buffer(offset);
 
-	note_break(offset, now - 1);
+	synchro_capture_note_break(offset, now - 1);
 	buffer.len = offset;
 	if (offset == 0)
 		forget_order();
@@ -300,41 +137,6 @@ begin_buffer(void)
 	MemoryContextSwitchTo(old);
 }
 
-static uint16
-tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
-{
-	if (place->tx_epoch == tx_epoch)
-		return place->tx_index;
-
-	/* who keeps no place may come many times, and partitions have their root's; mostly the last one is it */
-	for (int i = tx_ntables - 1; i >= 0; i--)
-	{
-		if (tx_tables[i].relation == relation && tx_tables[i].layout == layout)
-		{
-			place->tx_epoch = tx_epoch;
-			place->tx_index = i;
-			return place->tx_index;
-		}
-	}
-	if (tx_ntables > PG_UINT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many watched tables changed in one transaction")));
-	if (tx_ntables == tx_maxtables)
-	{
-		tx_maxtables = Max(16, tx_maxtables * 2);
-		tx_tables = tx_tables == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(TxTable) * tx_maxtables) :
-			repalloc(tx_tables, sizeof(TxTable) * tx_maxtables);
-	}
-	tx_tables[tx_ntables].relation = relation;
-	tx_tables[tx_ntables].layout = layout;
-	tx_tables[tx_ntables].moved = InvalidCommandId;
-	place->tx_epoch = tx_epoch;
-	place->tx_index = tx_ntables++;
-	return place->tx_index;
-}
-
 /*
  * Is the record at offset one of the same row that says all that a new one
  * with these flags would say?
@@ -350,9 +152,9 @@ tx_table_index(SynchroBufferPlace *place, Oid relation, uint32 layout)
  * has deleted what it had inserted they see by themselves.
  */
 static bool
-says_already(uint32 offset, const BufferHeader *header, const char *identity, uint8 flags)
+says_already(uint32 offset, const SynchroBufferHeader *header, const char *identity, uint8 flags)
 {
-	BufferHeader earlier;
+	SynchroBufferHeader earlier;
 
 	memcpy(&earlier, buffer.data + offset, sizeof(earlier));
 	if (earlier.table != header->table ||
@@ -375,28 +177,6 @@ says_already(uint32 offset, const BufferHeader *header, const char *identity, ui
 	return (flags & SYNCHRO_KEY_HAS_OLD) == 0 ||
 		(earlier.flags & SYNCHRO_KEY_HAS_OLD) != 0 ||
 		(earlier.flags & SYNCHRO_KEY_OP_MASK) == SYNCHRO_OP_INSERT;
-}
-
-/*
- * A record of a row that this command has moved is about to come: was the
- * table's last such record the same command's?  A table that was altered may have
- * several entries: the first counts.
- *
- * What a subtransaction that has failed leaves behind does no harm: no command
- * has its number again.
- */
-bool
-synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 layout, CommandId command)
-{
-	int			index = tx_table_index(place, relation, layout);
-	bool		together;
-
-	for (int i = 0; i < index; i++)
-		if (tx_tables[i].relation == relation)
-			index = i;
-	together = tx_tables[index].moved == command;
-	tx_tables[index].moved = command;
-	return together;
 }
 
 /*
@@ -441,12 +221,12 @@ make_room(void)
  * Returns where to append the row's identity.
  */
 StringInfo
-synchro_buffer_begin(SynchroBufferPlace *place, Oid relation, uint32 layout, uint8 flags, CommandId command)
+synchro_buffer_begin(SynchroTablePlace *place, Oid relation, uint32 layout, uint8 flags, CommandId command)
 {
 	begin_buffer();
 	make_room();
 	memset(&current.header, 0, sizeof(current.header));
-	current.header.table = tx_table_index(place, relation, layout);
+	current.header.table = synchro_capture_table_index(place, relation, layout);
 	current.header.flags = flags;
 	current.header.command = command;
 	if (unlikely(command < latest_command))
@@ -518,7 +298,7 @@ synchro_buffer_end(void)
 bool
 synchro_buffer_pending(void)
 {
-	return buffer.len > 0 || tx_segment >= 0;
+	return buffer.len > 0 || synchro_capture_has_written();
 }
 
 /*
@@ -527,7 +307,7 @@ synchro_buffer_pending(void)
 void
 synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity)
 {
-	SynchroBufferPlace place = {0};
+	SynchroTablePlace place = {0};
 	StringInfo	record = synchro_buffer_begin(&place, relation, layout, SYNCHRO_OP_UPDATE,
 												  GetCurrentCommandId(false));
 
@@ -576,12 +356,9 @@ synchro_buffer_forget(void)
 	}
 	forget_order();
 	epoch++;
-	tx_epoch++;
-	tx_ntables = 0;
+	synchro_capture_forget_tables();
+	synchro_capture_forget_written();
 	own_records = 0;
-	nbreaks = 0;
-	tx_segment = -1;
-	tx_part = 0;
 	tx_flushed_early = false;
 	tx_closing = false;
 	written.level = 0;
@@ -627,7 +404,7 @@ forget_written(void)
 	{
 		memmove(buffer.data + written.from, buffer.data + written.to, buffer.len - written.to);
 		buffer.len -= written.to - written.from;
-		note_break(written.from, written.time - 1);
+		synchro_capture_note_break(written.from, written.time - 1);
 		epoch++;
 	}
 	written.level = 0;
@@ -661,8 +438,7 @@ synchro_buffer_abort_subxact(int own, int parent)
 	if (buffer.len > own)
 	{
 		buffer.len = own;
-		while (nbreaks > 0 && breaks[nbreaks - 1].offset > buffer.len)
-			nbreaks--;
+		synchro_capture_cut_breaks(buffer.len);
 		epoch++;
 	}
 	own_records = parent;

@@ -8,19 +8,12 @@
 #ifndef SYNCHRO_CAPTUREBUFFER_H
 #define SYNCHRO_CAPTUREBUFFER_H
 
+#include "capturetables.h"
 #include "keycodec.h"
 
-/* kept by the caller for each table; all zero at first */
-typedef struct SynchroBufferPlace
-{
-	uint64		tx_epoch;		/* transaction for which tx_index is good */
-	uint16		tx_index;
-} SynchroBufferPlace;
-
-extern StringInfo synchro_buffer_begin(SynchroBufferPlace *place, Oid relation,
+extern StringInfo synchro_buffer_begin(SynchroTablePlace *place, Oid relation,
 									   uint32 layout, uint8 flags, CommandId command);
 extern void synchro_buffer_set_flags(uint8 flags);
-extern bool synchro_buffer_moves_together(SynchroBufferPlace *place, Oid relation, uint32 layout, CommandId command);
 extern bool synchro_buffer_needs_more(void);
 extern void synchro_buffer_end(void);
 extern void synchro_buffer_touch(Oid relation, uint32 layout, SynchroBytes identity);

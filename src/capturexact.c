@@ -74,7 +74,7 @@ synchro_enable_log(PG_FUNCTION_ARGS)
 static void
 log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
 {
-	SynchroBufferPlace place = {0};
+	SynchroTablePlace place = {0};
 	StringInfo	record = synchro_buffer_begin(&place, applied->relation, applied->layout,
 											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_STAMPED, GetCurrentCommandId(false));
 
@@ -89,7 +89,7 @@ log_stamped(const SynchroApplied *applied, SynchroStamp stamp)
 static void
 log_refused(const SynchroRefused *refused)
 {
-	SynchroBufferPlace place = {0};
+	SynchroTablePlace place = {0};
 	StringInfo	record = synchro_buffer_begin(&place, refused->relation, refused->layout,
 											  SYNCHRO_OP_UPDATE | SYNCHRO_KEY_HAS_OLD | SYNCHRO_KEY_STAMPED | SYNCHRO_KEY_REFUSED,
 											  GetCurrentCommandId(false));

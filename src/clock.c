@@ -48,7 +48,7 @@
 #define OFFSET_SEQUENCE "clock_offset"
 
 /*
- * How far above the floor a stamp is: capturebuffer.c uses up the microsecond
+ * How far above the floor a stamp is: capturewrite.c uses up the microsecond
  * before a stamp as well, for what is older than that.
  */
 #define STEP			2
