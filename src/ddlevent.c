@@ -45,6 +45,7 @@
 #include "target.h"
 #include "viewgrants.h"
 #include "unwatched.h"
+#include "tabletrigger.h"
 #include "watchtrigger.h"
 
 PG_FUNCTION_INFO_V1(synchro_ddl_command_start);
@@ -141,7 +142,7 @@ parent_of_new_partition(CreateStmt *create)
 	if (create->partbound == NULL)
 		return InvalidOid;
 	parent = RangeVarGetRelid(linitial(create->inhRelations), NoLock, true);
-	return OidIsValid(parent) && synchro_watchtrigger_present(parent) ? parent : InvalidOid;
+	return OidIsValid(parent) && synchro_tabletrigger_present(parent) ? parent : InvalidOid;
 }
 
 static void
@@ -336,7 +337,7 @@ after_alter_table(Node *statement)
 		synchro_watchtrigger_renew_partitions(relid);
 	}
 	if (switches_all_triggers(alter))
-		synchro_watchtrigger_fire_always(relid);
+		synchro_tabletrigger_fire_always(relid);
 	check_captured(relid);
 	if (keys_changed)
 		synchro_watchtrigger_renew(list_make1_oid(synchro_table_covering(relid)), false, InvalidOid);
@@ -350,13 +351,13 @@ alter_table_concerns_us(AlterTableStmt *alter)
 
 	if (!OidIsValid(relid))
 		return false;
-	if (synchro_watchtrigger_present(relid))
+	if (synchro_tabletrigger_present(relid))
 		return true;
 	foreach(cell, alter->cmds)
 	{
 		Oid			partition = partition_of(lfirst(cell));
 
-		if (OidIsValid(partition) && (synchro_watchtrigger_present(partition) || synchro_table_is_registered(partition)))
+		if (OidIsValid(partition) && (synchro_tabletrigger_present(partition) || synchro_table_is_registered(partition)))
 			return true;
 	}
 	return false;

@@ -35,6 +35,7 @@
 #include "synchro.h"
 #include "tableinfo.h"
 #include "unwatched.h"
+#include "tabletrigger.h"
 #include "watchtrigger.h"
 
 /*
@@ -287,7 +288,7 @@ synchro_registry_remove(Oid relid)
 	const SynchroTable *table = lock_table(relid);
 	bool		noted = synchro_registry_forget_dropped(relid);
 
-	if (!table->watched && synchro_watchtrigger_is_watched(relid))
+	if (!table->watched && synchro_tabletrigger_is_watched(relid))
 		synchro_watchtrigger_renew(synchro_registry_watched(), true, relid);
 	else if (!noted)
 		require_watched(table);

@@ -32,41 +32,23 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/dependency.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
-#include "localsql.h"
-#include "reader.h"
 #include "tableinfo.h"
+#include "tabletrigger.h"
 #include "watchtrigger.h"
-
-#define ROW_FUNCTION		"capture"
-#define TRUNCATE_FUNCTION	"capture_truncate"
-
-/* the types of trigger that we make, as pg_trigger.tgtype has them */
-#define TYPE_WATCHED \
-	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
-#define TYPE_KEY_ONLY \
-	(TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
-#define TYPE_TRUNCATE \
-	(TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE)
 
 /* which triggers a table is to have */
 typedef struct WantedTable
 {
 	Oid			relid;			/* hash key */
-	int16		row_type;		/* TYPE_WATCHED, TYPE_KEY_ONLY or 0: none */
+	int16		row_type;		/* SYNCHRO_TYPE_WATCHED, SYNCHRO_TYPE_KEY_ONLY or 0: none */
 	bool		truncate;
 	bool		row_found;		/* it has it already, just so */
 	bool		truncate_found;
@@ -81,23 +63,6 @@ typedef struct SurplusTrigger
 } SurplusTrigger;
 
 static bool renewing = false;
-
-/*
- * Oid of one of our trigger functions; InvalidOid while the extension is on
- * its way in or out.
- */
-static Oid
-trigger_function(const char *name)
-{
-	Oid			schema = get_namespace_oid(SYNCHRO_SCHEMA, true);
-	oidvector  *no_arguments = buildoidvector(NULL, 0);
-
-	if (!OidIsValid(schema))
-		return InvalidOid;
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum(name), PointerGetDatum(no_arguments),
-						   ObjectIdGetDatum(schema));
-}
 
 static WantedTable *
 wanted_entry(HTAB *wanted, Oid relid)
@@ -153,19 +118,9 @@ collect_wanted(List *from)
 
 		/* without a key as yet, it may get one: capture waits for that */
 		if (table != NULL)
-			want_table(wanted, table->relid, table->watched ? TYPE_WATCHED : TYPE_KEY_ONLY);
+			want_table(wanted, table->relid, table->watched ? SYNCHRO_TYPE_WATCHED : SYNCHRO_TYPE_KEY_ONLY);
 	}
 	return wanted;
-}
-
-/*
- * Does a trigger go with the extension when that is dropped?
- */
-static bool
-depends_on_extension(Oid trigger)
-{
-	return list_member_oid(getAutoExtensionsOfObject(TriggerRelationId, trigger),
-						   synchro_extension_oid());
 }
 
 /*
@@ -178,13 +133,13 @@ match_trigger(HTAB *wanted, Form_pg_trigger trigger, bool is_row)
 	WantedTable *entry = hash_search(wanted, &trigger->tgrelid, HASH_FIND, NULL);
 	const char *name = is_row ? SYNCHRO_ROW_TRIGGER : SYNCHRO_TRUNCATE_TRIGGER;
 	int16		type = entry == NULL ? 0 :
-		is_row ? entry->row_type : entry->truncate ? TYPE_TRUNCATE : 0;
+		is_row ? entry->row_type : entry->truncate ? SYNCHRO_TYPE_TRUNCATE : 0;
 
 	/* one made by hand with another name would log everything twice */
 	if (type == 0 || strcmp(NameStr(trigger->tgname), name) != 0)
 		return true;
 	if (trigger->tgtype == type && trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
-		depends_on_extension(trigger->oid))
+		synchro_tabletrigger_goes_with_extension(trigger->oid))
 	{
 		if (is_row)
 			entry->row_found = true;
@@ -239,8 +194,8 @@ without_those_of(List *surplus, List *once_watched)
 static List *
 match_existing(HTAB *wanted, Oid removed)
 {
-	Oid			row_function = trigger_function(ROW_FUNCTION);
-	Oid			truncate_function = trigger_function(TRUNCATE_FUNCTION);
+	Oid			row_function = synchro_tabletrigger_function(SYNCHRO_ROW_FUNCTION);
+	Oid			truncate_function = synchro_tabletrigger_function(SYNCHRO_TRUNCATE_FUNCTION);
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
@@ -262,218 +217,13 @@ match_existing(HTAB *wanted, Oid removed)
 			drop->relid = trigger->tgrelid;
 			drop->name = pstrdup(NameStr(trigger->tgname));
 			surplus = lappend(surplus, drop);
-			if (trigger->tgtype == TYPE_WATCHED && trigger->tgrelid != removed && strcmp(drop->name, SYNCHRO_ROW_TRIGGER) == 0)
+			if (trigger->tgtype == SYNCHRO_TYPE_WATCHED && trigger->tgrelid != removed && strcmp(drop->name, SYNCHRO_ROW_TRIGGER) == 0)
 				once_watched = lappend_oid(once_watched, trigger->tgrelid);
 		}
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return without_those_of(surplus, once_watched);
-}
-
-static SysScanDesc
-begin_trigger_scan(Relation rel, Oid relid, const char *name)
-{
-	ScanKeyData key[2];
-
-	ScanKeyInit(&key[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&key[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum(name));
-	return systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 2, key);
-}
-
-/*
- * The function that a table's trigger of the given name runs; InvalidOid if
- * there is no such trigger.  Needs no lock of the table.
- */
-static Oid
-function_of_trigger(Oid relid, const char *name)
-{
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	SysScanDesc scan = begin_trigger_scan(rel, relid, name);
-	HeapTuple	tuple = systable_getnext(scan);
-	Oid			function = InvalidOid;
-
-	if (HeapTupleIsValid(tuple))
-		function = ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return function;
-}
-
-static void
-enable_always(Oid relid, const char *name)
-{
-	SynchroSqlScope scope;
-	SynchroReader owner;
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_reader_begin_as_owner(&owner, relid);
-	synchro_sql_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
-							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), name),
-					0, NULL, NULL, NULL);
-	synchro_reader_end(&owner);
-	synchro_sql_close(&scope);
-}
-
-static bool
-fires_on_origin_only(Oid relid, const char *name, const char *function)
-{
-	Oid			ours = trigger_function(function);
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	SysScanDesc scan = begin_trigger_scan(rel, relid, name);
-	HeapTuple	tuple = systable_getnext(scan);
-	bool		result;
-
-	result = HeapTupleIsValid(tuple) && OidIsValid(ours) &&
-		((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == ours &&
-		((Form_pg_trigger) GETSTRUCT(tuple))->tgenabled == TRIGGER_FIRES_ON_ORIGIN;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
-/*
- * Have our triggers of a table and its partitions fire for replicated rows,
- * too, where all triggers have been switched on: that is less than they had
- * before they were switched off.  Locks what the command has locked.
- */
-void
-synchro_watchtrigger_fire_always(Oid relid)
-{
-	static const char *const triggers[][2] = {
-		{SYNCHRO_ROW_TRIGGER, ROW_FUNCTION}, {SYNCHRO_TRUNCATE_TRIGGER, TRUNCATE_FUNCTION}
-	};
-	bool		has_parts = get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE;
-	List	   *tables = has_parts ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
-	ListCell   *cell;
-
-	foreach(cell, tables)
-	{
-		for (int i = 0; i < lengthof(triggers); i++)
-			if (fires_on_origin_only(lfirst_oid(cell), triggers[i][0], triggers[i][1]))
-				enable_always(lfirst_oid(cell), triggers[i][0]);
-	}
-}
-
-/*
- * Has a table our row trigger, of its own or as a partition?
- */
-bool
-synchro_watchtrigger_present(Oid relid)
-{
-	Oid			function = function_of_trigger(relid, SYNCHRO_ROW_TRIGGER);
-
-	return OidIsValid(function) && function == trigger_function(ROW_FUNCTION);
-}
-
-/*
- * Has it that of a watched table, its own?
- */
-bool
-synchro_watchtrigger_is_watched(Oid relid)
-{
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	SysScanDesc scan = begin_trigger_scan(rel, relid, SYNCHRO_ROW_TRIGGER);
-	HeapTuple	tuple = systable_getnext(scan);
-	Form_pg_trigger trigger = HeapTupleIsValid(tuple) ? (Form_pg_trigger) GETSTRUCT(tuple) : NULL;
-	bool		result;
-
-	result = trigger != NULL && trigger->tgfoid == trigger_function(ROW_FUNCTION) &&
-		trigger->tgtype == TYPE_WATCHED && !OidIsValid(trigger->tgparentid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
-/*
- * Error if there is a trigger of the given name that runs another function:
- * CREATE OR REPLACE would take it away from its owner.
- */
-static void
-refuse_foreign_trigger(Oid relid, const char *name, Oid function)
-{
-	Oid			present = function_of_trigger(relid, name);
-
-	if (OidIsValid(present) && present != function)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("trigger \"%s\" on table \"%s\" is not one of synchro's",
-						name, get_rel_name(relid)),
-				 errhint("Rename it: synchro makes a trigger of that name.")));
-}
-
-/*
- * Have it seen what triggers a table has now, and a partition's root has by it.
- */
-static void
-forget_triggers(Oid relid)
-{
-	Oid			root = synchro_table_covering(relid);
-
-	CacheInvalidateRelcacheByRelid(relid);
-	if (root != relid)
-		CacheInvalidateRelcacheByRelid(root);
-
-	/* which table its partitions' rows are known under depends on it, too */
-	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
-		synchro_table_forget_referring(relid);
-}
-
-/*
- * Make one trigger, or put it right.  As the table's owner, whoever has asked
- * for it: DDL of a partitioned table evaluates its partition key's expressions.
- */
-static void
-make_trigger(Oid relid, int16 type)
-{
-	bool		truncate = type == TYPE_TRUNCATE;
-	const char *name = truncate ? SYNCHRO_TRUNCATE_TRIGGER : SYNCHRO_ROW_TRIGGER;
-	const char *function = truncate ? TRUNCATE_FUNCTION : ROW_FUNCTION;
-	const char *events = truncate ? "BEFORE TRUNCATE" :
-		type == TYPE_KEY_ONLY ? "AFTER UPDATE OR DELETE" : "AFTER INSERT OR UPDATE OR DELETE";
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-												   get_rel_name(relid));
-	SynchroSqlScope scope;
-	SynchroReader owner;
-
-	refuse_foreign_trigger(relid, name, trigger_function(function));
-
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_reader_begin_as_owner(&owner, relid);
-	synchro_sql_run(psprintf("CREATE OR REPLACE TRIGGER %s %s ON %s FOR EACH %s"
-							 " EXECUTE FUNCTION " SYNCHRO_SCHEMA ".%s()",
-							 name, events, table, truncate ? "STATEMENT" : "ROW", function),
-					0, NULL, NULL, NULL);
-	synchro_sql_run(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table, name),
-					0, NULL, NULL, NULL);
-	synchro_sql_run(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION " SYNCHRO_EXTENSION,
-							 name, table),
-					0, NULL, NULL, NULL);
-	synchro_reader_end(&owner);
-	synchro_sql_close(&scope);
-	forget_triggers(relid);
-}
-
-static void
-drop_trigger(Oid relid, const char *trigger)
-{
-	char	   *name = get_rel_name(relid);
-	SynchroSqlScope scope;
-	SynchroReader owner;
-
-	if (name == NULL)
-		return;
-	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
-	synchro_reader_begin_as_owner(&owner, relid);
-	synchro_sql_run(psprintf("DROP TRIGGER IF EXISTS %s ON %s", quote_identifier(trigger),
-							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-														name)),
-					0, NULL, NULL, NULL);
-	synchro_reader_end(&owner);
-	synchro_sql_close(&scope);
-	forget_triggers(relid);
 }
 
 static int
@@ -505,9 +255,9 @@ make_missing(HTAB *wanted)
 	{
 		entry = entries[i];
 		if (entry->row_type != 0 && (!entry->row_found || entry->part_differs))
-			make_trigger(entry->relid, entry->row_type);
+			synchro_tabletrigger_make(entry->relid, entry->row_type);
 		if (entry->truncate && !entry->truncate_found)
-			make_trigger(entry->relid, TYPE_TRUNCATE);
+			synchro_tabletrigger_make(entry->relid, SYNCHRO_TYPE_TRUNCATE);
 	}
 }
 
@@ -518,7 +268,7 @@ make_missing(HTAB *wanted)
 void
 synchro_watchtrigger_forget_in_key(void)
 {
-	Oid			function = trigger_function(ROW_FUNCTION);
+	Oid			function = synchro_tabletrigger_function(SYNCHRO_ROW_FUNCTION);
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
@@ -527,7 +277,7 @@ synchro_watchtrigger_forget_in_key(void)
 	{
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		if (trigger->tgfoid == function && trigger->tgtype != TYPE_WATCHED &&
+		if (trigger->tgfoid == function && trigger->tgtype != SYNCHRO_TYPE_WATCHED &&
 			!OidIsValid(trigger->tgparentid) && get_rel_name(trigger->tgrelid) != NULL)
 			CacheInvalidateRelcacheByRelid(trigger->tgrelid);
 	}
@@ -553,8 +303,8 @@ synchro_watchtrigger_renew(List *from, bool drop, Oid removed)
 	ListCell   *cell;
 
 	/* the extension may be on its way out */
-	if (!OidIsValid(trigger_function(ROW_FUNCTION)) ||
-		!OidIsValid(trigger_function(TRUNCATE_FUNCTION)))
+	if (!OidIsValid(synchro_tabletrigger_function(SYNCHRO_ROW_FUNCTION)) ||
+		!OidIsValid(synchro_tabletrigger_function(SYNCHRO_TRUNCATE_FUNCTION)))
 		return;
 
 	wanted = collect_wanted(from);
@@ -567,7 +317,7 @@ synchro_watchtrigger_renew(List *from, bool drop, Oid removed)
 			{
 				SurplusTrigger *trigger = lfirst(cell);
 
-				drop_trigger(trigger->relid, trigger->name);
+				synchro_tabletrigger_drop(trigger->relid, trigger->name);
 			}
 		make_missing(wanted);
 	}
@@ -598,8 +348,8 @@ synchro_watchtrigger_renewing(void)
 void
 synchro_watchtrigger_renew_partitions(Oid relid)
 {
-	Oid			row_function = trigger_function(ROW_FUNCTION);
-	Oid			truncate_function = trigger_function(TRUNCATE_FUNCTION);
+	Oid			row_function = synchro_tabletrigger_function(SYNCHRO_ROW_FUNCTION);
+	Oid			truncate_function = synchro_tabletrigger_function(SYNCHRO_TRUNCATE_FUNCTION);
 	ListCell   *cell;
 
 	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
@@ -610,11 +360,11 @@ synchro_watchtrigger_renew_partitions(Oid relid)
 
 		if (get_rel_relkind(leaf) != RELKIND_RELATION)
 			continue;
-		has_row = function_of_trigger(leaf, SYNCHRO_ROW_TRIGGER) == row_function;
-		has_truncate = function_of_trigger(leaf, SYNCHRO_TRUNCATE_TRIGGER) == truncate_function;
+		has_row = synchro_tabletrigger_runs(leaf, SYNCHRO_ROW_TRIGGER) == row_function;
+		has_truncate = synchro_tabletrigger_runs(leaf, SYNCHRO_TRUNCATE_TRIGGER) == truncate_function;
 		if (has_row && !has_truncate)
-			make_trigger(leaf, TYPE_TRUNCATE);
+			synchro_tabletrigger_make(leaf, SYNCHRO_TYPE_TRUNCATE);
 		else if (!has_row && has_truncate)
-			drop_trigger(leaf, SYNCHRO_TRUNCATE_TRIGGER);
+			synchro_tabletrigger_drop(leaf, SYNCHRO_TRUNCATE_TRIGGER);
 	}
 }

@@ -15,8 +15,5 @@ extern void synchro_watchtrigger_renew(List *from, bool drop, Oid removed);
 extern bool synchro_watchtrigger_renewing(void);
 extern void synchro_watchtrigger_forget_in_key(void);
 extern void synchro_watchtrigger_renew_partitions(Oid relid);
-extern void synchro_watchtrigger_fire_always(Oid relid);
-extern bool synchro_watchtrigger_present(Oid relid);
-extern bool synchro_watchtrigger_is_watched(Oid relid);
 
 #endif							/* SYNCHRO_WATCHTRIGGER_H */
