@@ -164,10 +164,14 @@ collect_row(const SynchroLogRow *row, void *arg)
 		synchro_suspect(row->relation);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("primary key of table %s was altered while changes were pending",
-						changed->table->qualified),
+				 errmsg(changed->table->has_primary_key ? "primary key of table %s was altered while changes were pending" :
+						"key of table %s was altered while changes were pending", changed->table->qualified),
+				 changed->table->has_primary_key ? 0 :
+				 errdetail("It has no primary key, so its natural key is what its rows are known by."),
 				 changed->table->mode == SYNCHRO_MODE_REFERENCE ?
 				 errhint("Have the rows of each remote made anew by synchro.reset_schema() with soft => false.") :
+				 !changed->table->has_primary_key ?
+				 errhint("If nothing was changed in it since, give it back the key that it had, and let the changes be pushed. Else, when all else has been pushed, run synchro.reset() for each remote, with keep_references, then synchro.copy_table(); rows whose deletes were pending are then shown by synchro.verify().") :
 				 errhint("When all else has been pushed, run synchro.reset() for each remote, with keep_references, then synchro.copy_table(); rows whose deletes were pending are then shown by synchro.verify().")));
 	}
 	old_is_readable = SYNCHRO_LAYOUT_KEY(row->layout) == SYNCHRO_LAYOUT_KEY(changed->table->layout);

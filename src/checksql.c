@@ -428,6 +428,11 @@ static const char *const probes_there[] = {
 	HARD_CIRCLE(THERE),
 	UNLOGGED(THERE),
 
+	/* which PostgreSQL refuses in the statements that a batch consists of */
+	THERE "SELECT 'error', x.relid, format('rule %I of table %s: batches cannot write a table that has rules', r.rulename, x.name),"
+	" format('ALTER TABLE %s DISABLE RULE %I;', x.name, r.rulename), true"
+	" FROM x JOIN pg_rewrite r ON r.ev_class = x.oid AND r.ev_type IN ('2', '3', '4') AND r.ev_enabled IN ('O', 'A') WHERE x.is_table",
+
 	/* rights of the role that we are there */
 	THERE "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I', current_user, x.schema),"
 	" format('GRANT USAGE ON SCHEMA %I TO %I;', x.schema, current_user), true FROM x WHERE NOT has_schema_privilege(x.schema, 'USAGE')",

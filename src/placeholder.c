@@ -18,6 +18,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "utils/builtins.h"
 
 #include "placeholder.h"
@@ -71,22 +73,35 @@ own_sequence(StringInfo sql, const SynchroLinkTable *lt, const char *column, con
 }
 
 /*
- * An expression that asks our own sequence instead of the remote's.
+ * May a name go on after this one?
+ */
+static bool
+is_part_of_name(char c)
+{
+	return isalnum((unsigned char) c) || IS_HIGHBIT_SET(c) || c == '_' || c == '$' || c == '.';
+}
+
+/*
+ * An expression that asks our own sequence instead of the remote's, and is the remote's
+ * own otherwise: constants and names that have the word in them stay.  Both are written
+ * with their quotes doubled, and so without a backslash before one.
  */
 static char *
 replace_nextval(const char *expression)
 {
 	StringInfoData result;
-	const char *found;
+	char		quote = 0;		/* that of the constant or the name that we are in */
+	char		before = 0;
 
 	initStringInfo(&result);
-	while ((found = strstr(expression, NEXTVAL)) != NULL)
+	for (const char *at = expression; *at != '\0'; before = *at++)
 	{
-		appendBinaryStringInfo(&result, expression, (int) (found - expression));
-		appendStringInfoString(&result, "pg_temp.synchro_" NEXTVAL);
-		expression = found + strlen(NEXTVAL);
+		if (quote != 0 ? *at == quote : *at == '\'' || *at == '"')
+			quote = quote != 0 ? 0 : *at;
+		else if (quote == 0 && !is_part_of_name(before) && strncmp(at, NEXTVAL, strlen(NEXTVAL)) == 0)
+			appendStringInfoString(&result, "pg_temp.synchro_");
+		appendStringInfoChar(&result, *at);
 	}
-	appendStringInfoString(&result, expression);
 	return result.data;
 }
 

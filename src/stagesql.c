@@ -99,12 +99,15 @@ synchro_sql_equal(StringInfo sql, const char *left, const char *right, int count
 }
 
 /*
- * Name of a column, quoted.
+ * Name of a column, quoted where it has to be on the remote, whose version may reserve
+ * words that ours does not.
  */
 const char *
 synchro_column_name(const SynchroLinkTable *lt, int column)
 {
-	return quote_identifier(lt->table->columns[column].name);
+	const char *name = lt->table->columns[column].name;
+
+	return strcmp(name, "system_user") == 0 ? "\"system_user\"" : quote_identifier(name);
 }
 
 /*

@@ -188,6 +188,24 @@ here(q{SELECT synchro.reset('office', keep_references => true), synchro.copy_tab
 goes_on('with a natural key: what was refused is there, too');
 
 #
+# Without a primary key a row is known by its natural key; the primary key is nothing to speak of then.
+#
+both($local, $remote, 'CREATE TABLE bare (a text UNIQUE, b text UNIQUE, n int)');
+grant_dml($remote);
+here(q{SELECT synchro.add_table('bare', '{a}'); INSERT INTO bare SELECT 'a' || i, 'b' || i, i FROM generate_series(1, 5) i});
+$contents{bare} = 'SELECT * FROM bare ORDER BY a';
+goes_on('no primary key');
+here(q{UPDATE bare SET n = n + 1; SELECT synchro.alter_table('bare', natural_key => '{b}')});
+sync($local, 'office');
+like(rows($local, 'SELECT message, detail, hint FROM synchro.failures'),
+	qr/^key of table public\.bare was altered while changes were pending\|It has no primary key, so .*\|.*give it back the key that it had, .*copy_table\(\);/,
+	'no primary key: it is the natural one that was altered');
+here(q{SELECT synchro.alter_table('bare', natural_key => '{a}')});
+goes_on('no primary key: given back the key that it had');
+here(q{SELECT synchro.alter_table('bare', natural_key => '{b}'); UPDATE bare SET n = n + 1, a = 'other ' || a});
+goes_on('no primary key: and then the other');
+
+#
 # A key that is gone for a moment, while a delete waits.
 #
 here(q{INSERT INTO plain (label) VALUES ('waits')});

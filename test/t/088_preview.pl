@@ -186,12 +186,16 @@ announces('unit|g|update|extra: NULL -> 1', 'the same, mended');
 #
 # Ids that are taken at the end of their type, and sequences in other places
 #
-both($local, $remote, 'CREATE TABLE taken (id smallserial PRIMARY KEY, name text UNIQUE, label text)');
+both($local, $remote, 'CREATE TABLE taken (id smallserial PRIMARY KEY, name text UNIQUE, label text, said text)');
 $remote->safe_psql('postgres', q{CREATE SEQUENCE labels; GRANT USAGE ON labels TO sync; ALTER TABLE taken ALTER label SET DEFAULT 'L' || nextval('labels');
-	INSERT INTO taken VALUES (32767, 'last', 'l')});
-$local->safe_psql('postgres', q{SELECT synchro.add_table('taken', '{name}', skip => '{label}'); INSERT INTO taken (name) VALUES ('a'), ('b')});
+	CREATE FUNCTION my_nextval(text) RETURNS text LANGUAGE sql AS $$SELECT 'my ' || $1$$;
+	CREATE FUNCTION "nextval("(text) RETURNS text LANGUAGE sql AS $$SELECT $1 || '.'$$;
+	ALTER TABLE taken ALTER said SET DEFAULT my_nextval('it''s nextval(') || "nextval("('one');
+	INSERT INTO taken VALUES (32767, 'last', 'l', 'l')});
+$local->safe_psql('postgres', q{SELECT synchro.add_table('taken', '{name}', skip => '{label,said}'); INSERT INTO taken (name) VALUES ('a'), ('b')});
 announces("taken|a|insert\ntaken|b|insert", 'sequences of other kinds');
-is(rows($remote, q{SELECT id, name, label FROM taken ORDER BY id}), "1|a|L1\n2|b|L2\n32767|last|l", 'which begin with 1 after all');
+is(rows($remote, q{SELECT id, name, label, said FROM taken ORDER BY id}), "1|a|L1|my it's nextval(one.\n2|b|L2|my it's nextval(one.\n32767|last|l|l",
+	'which begin with 1 after all');
 
 #
 # Unique values: a real clash, one that a pass can solve, a renamed row that is refused; in one transaction as well

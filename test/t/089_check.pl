@@ -352,6 +352,9 @@ mends('rights there', {
 	break => [ $remote, 'REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC' ],
 	severity => 'error', table => undef, problem => qr/^on remote "office": role sync may not use the language plpgsql$/,
 	fix => qr/${there}GRANT USAGE ON LANGUAGE plpgsql TO sync;$/ }, {
+	break => [ $remote, 'CREATE RULE kept AS ON UPDATE TO orders DO ALSO SELECT 1' ],
+	severity => 'error', table => 'orders', problem => qr/^on remote "office": rule kept of table public\.orders: batches cannot write a table that has rules$/,
+	fix => qr/${there}ALTER TABLE public\.orders DISABLE RULE kept;$/ }, {
 	break => [ $remote, 'ALTER TABLE orders ENABLE ROW LEVEL SECURITY' ],
 	severity => 'error', table => 'orders', problem => qr/^on remote "office": row-level security of table public\.orders is in the way of role sync$/,
 	fix => qr/${there}ALTER ROLE sync BYPASSRLS;$/ });
