@@ -133,6 +133,15 @@
 /* in a comment a line break would end it, and any name may have one */
 #define IN_COMMENT(text) "translate(" text ", E'\\r\\n', '  ')"
 
+/* columns of y's first unique index that could be a natural key, alias u; no row: there is none */
+#define UNIQUE_COLUMNS(y) \
+	"(SELECT * FROM (SELECT array_agg(a.attname ORDER BY o) AS columns, bool_or(NOT a.attnotnull OR c.sequence) AS unfit, i.indexrelid" \
+	"    FROM pg_index i CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u (u, o)" \
+	"    JOIN pg_attribute a ON a.attrelid = " y ".oid AND a.attnum = u" \
+	"    JOIN json_to_recordset(" y ".columns) AS c (name name, sequence boolean) ON c.name = a.attname" \
+	"    WHERE i.indrelid = " y ".oid AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL" \
+	"    GROUP BY i.indexrelid) u WHERE NOT u.unfit ORDER BY cardinality(u.columns), u.indexrelid LIMIT 1) u"
+
 #define NOT_IN_THE_LOG " || E'\\n-- what was changed meanwhile is in no log: change these rows once more'"
 
 static const char *const probes_here[] = {
@@ -191,16 +200,16 @@ static const char *const probes_here[] = {
 	HERE FKS "SELECT 'warning', x.relid,"
 	" format('the key of table %s contains foreign key %I to table %s, which has no natural key: rows of it that were on both sides before are not found',"
 	"  x.name, f.name, y.name),"
-	" coalesce((SELECT format('SELECT synchro.register_natural_key(%L, %L);', y.name, u.columns::text)"
-	"   FROM (SELECT array_agg(a.attname ORDER BY o) AS columns, bool_or(NOT a.attnotnull OR c.sequence) AS unfit, i.indexrelid"
-	"    FROM pg_index i CROSS JOIN unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u (u, o)"
-	"    JOIN pg_attribute a ON a.attrelid = y.oid AND a.attnum = u"
-	"    JOIN json_to_recordset(y.columns) AS c (name name, sequence boolean) ON c.name = a.attname"
-	"    WHERE i.indrelid = y.oid AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
-	"    GROUP BY i.indexrelid) u WHERE NOT u.unfit ORDER BY cardinality(u.columns), u.indexrelid LIMIT 1),"
+	" coalesce((SELECT format('SELECT synchro.register_natural_key(%L, %L);', y.name, u.columns::text) FROM " UNIQUE_COLUMNS("y") "),"
 	"  " IN_COMMENT("format('-- name the columns that identify a row: SELECT synchro.register_natural_key(%L, ''{...}'');', y.name)") "), true"
 	" FROM x JOIN f ON f.relid = x.relid AND f.in_key JOIN x y ON y.relid = f.parent"
 	" WHERE y.mode = 'reference' AND y.relid <> x.relid",
+
+	/* whoever watches a schema has not said what its rows are known by; other keys while changes are pending are not to be made by the way */
+	HERE "SELECT 'info', x.relid, format('rows of table %s are found by stored references, though (%s) is unique: those that were on both sides before are not found',"
+	"  x.name, " LIST("u.columns") "),"
+	" " IN_COMMENT("format('-- if they are to be: SELECT synchro.alter_table(%L, natural_key => %L);', x.name, u.columns::text)") ", true"
+	" FROM x CROSS JOIN LATERAL " UNIQUE_COLUMNS("x") " WHERE x.watched AND x.mode = 'reference'",
 
 	/* without a key of the parent's, foreign keys to it are pushed as they are */
 	HERE FKS "SELECT 'error', x.relid, format('foreign key %I of table %s refers to values of a sequence, but table %s has no primary key: they are pushed as they are here',"
@@ -345,7 +354,10 @@ static const char *const probes_there[] = {
 	"   FROM json_to_recordset(t.columns) AS c (name name, type text, collated text, sequence boolean, not_null boolean, generated boolean) WHERE NOT c.generated),"
 	"   CASE WHEN t.primary_key <> '{}' THEN format('PRIMARY KEY (%s)', " LIST("t.primary_key") ") END,"
 	"   CASE WHEN t.key <> '{}' AND t.key <> t.primary_key AND NOT t.many THEN format('UNIQUE NULLS NOT DISTINCT (%s)', " LIST("t.key") ") END),"
-	"  t.schema, current_user, t.name, current_user, " IN_COMMENT("t.name") "), true"
+	"  t.schema, current_user, t.name, current_user, " IN_COMMENT("t.name") ") || coalesce((SELECT string_agg(format("
+	"   E'\nDO $grant$BEGIN EXECUTE format(''GRANT USAGE ON SEQUENCE %%s TO %%I'', pg_get_serial_sequence(%L, %L), %L); END$grant$;', t.name, c.name, current_user), '')"
+	"   FROM json_to_recordset(t.columns) AS c (name name, type text, sequence boolean, generated boolean)"
+	"   WHERE c.sequence AND NOT c.generated AND c.type IN ('smallint', 'integer', 'bigint')), ''), true"
 	" FROM t WHERE NOT EXISTS (SELECT FROM x WHERE x.relid = t.relid)",
 
 	/* a column of the key by another name: without that, each row would be another one */
@@ -379,6 +391,8 @@ static const char *const probes_there[] = {
 	/* a value that nobody gives: what may not be NULL is the column, its type, or all of a primary key */
 	THERE COLUMNS "SELECT 'error', x.relid, format('column %I of table %s must not be NULL, has no default, and is not pushed: no row can be inserted', a.attname, x.name),"
 	" CASE WHEN NOT a.attnotnull THEN format('ALTER DOMAIN %s DROP NOT NULL;', format_type(y.oid, NULL))"
+	"  WHEN EXISTS (SELECT FROM c WHERE c.relid = x.relid AND c.attnum IS NULL AND NOT (c.skipped OR c.generated)) THEN "
+	IN_COMMENT("format('-- if it was renamed here, rename it there; else: ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL;', x.name, a.attname)")
 	"  WHEN NOT k.primary_key THEN format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL;', x.name, a.attname)"
 	"  WHEN y.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)"
 	"  THEN format(E'ALTER TABLE %1$s ALTER COLUMN %2$I ADD GENERATED BY DEFAULT AS IDENTITY (SEQUENCE NAME %3$s);\\n"

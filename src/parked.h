@@ -116,6 +116,7 @@ extern SynchroParked *synchro_parked_find_text(const SynchroParkedSet *set, cons
 extern SynchroParked *synchro_parked_again(const SynchroParkedSet *set, const SynchroParked *parked);
 extern TimestampTz synchro_parked_turn(const SynchroParkedSet *set, int count);
 extern void synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, void *arg);
+extern Datum synchro_parked_without_name(const SynchroParkedSet *set, Oid relid);
 extern List *synchro_parked_names(const SynchroParkedSet *set, const SynchroTable *table);
 extern List *synchro_parked_tables(const SynchroParkedSet *set);
 extern SynchroIdentities *synchro_parked_inserts(const SynchroParkedSet *set, const SynchroTable *table);

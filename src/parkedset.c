@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/memutils.h"
 
 #include "changestore.h"
@@ -178,6 +180,25 @@ synchro_parked_scan(const SynchroParkedSet *set, SynchroLogCallback callback, vo
 		row.due = parked->due;
 		callback(&row, arg);
 	}
+}
+
+/*
+ * Ids of what is parked of rows of that table with no name of before: array of bigint,
+ * in the current memory context.
+ */
+Datum
+synchro_parked_without_name(const SynchroParkedSet *set, Oid relid)
+{
+	Datum	   *ids = palloc(sizeof(Datum) * Max(set->count, 1));
+	int			count = 0;
+	HASH_SEQ_STATUS status;
+	ParkedSlot *slot;
+
+	hash_seq_init(&status, set->rows);
+	while ((slot = hash_seq_search(&status)) != NULL)
+		if (slot->parked->relid == relid && !slot->parked->has_name && slot->parked->id != 0)
+			ids[count++] = Int64GetDatum(slot->parked->id);
+	return PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /*

@@ -224,13 +224,14 @@ describe_violation(const SynchroRemoteError *error, SynchroFailure *failure)
 	}
 	else if (strcmp(error->sqlstate, "23503") == 0 && failure->op != SYNCHRO_OP_DELETE)
 		failure->hint = "Make the row there that it references, or watch that table, too.";
-	else if (strcmp(error->sqlstate, "23505") == 0 && !table->watched && table->mode == SYNCHRO_MODE_REFERENCE)
-		failure->hint = psprintf("If that row there is the same one, say by what: SELECT synchro.register_natural_key(%s, '{...}').",
-								 quote_literal_cstr(table->qualified));
+	else if (strcmp(error->sqlstate, "23505") == 0 && table->mode == SYNCHRO_MODE_REFERENCE)
+		failure->hint = psprintf("If that row there is the same one, say by what: SELECT synchro.%s(%s, %s'{...}').",
+								 table->watched ? "alter_table" : "register_natural_key", quote_literal_cstr(table->qualified),
+								 table->watched ? "natural_key => " : "");
 	else if (strcmp(error->sqlstate, "23505") == 0 || strcmp(error->sqlstate, "23P01") == 0)
 		failure->hint = "A row there is in its way: change that one, or this one here.";
 	else if (strcmp(error->sqlstate, "23514") == 0)
-		failure->hint = "Correct the row here, or the constraint there.";
+		failure->hint = error->constraint != NULL ? "Correct the row here, or the constraint there." : "Make a partition for it there.";
 }
 
 /*

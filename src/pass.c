@@ -526,7 +526,7 @@ synchro_pass_run(SynchroLink *link, SynchroPosition *position, bool all_due, con
 	if (link->preview != NULL)
 		show_failures(pass);
 	else if (pass->parked->any_due && !result->unfinished)
-		synchro_unwatched_forget_parents(pass->link->target->name, pass->all_due, pass->started);
+		synchro_unwatched_forget_parents(pass->parked, pass->all_due, pass->started);
 	result->counts = pass->counts;
 	synchro_pass_copies_left(pass, &result->oldest_copy, &result->newest_copy);
 	if (pass->parked->count > 0 || pass->parked->has_deletes || pass->stalled != NIL || pass->counts.failed > 0)

@@ -347,7 +347,7 @@ synchro_peer_setup(PG_FUNCTION_ARGS)
 					 "		EXECUTE format('GRANT USAGE ON SCHEMA " SYNCHRO_PEER_SCHEMA " TO %%s', pusher);\n"
 					 "		EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " SYNCHRO_PEER_SCHEMA " TO %%s', pusher);\n"
 					 "		FOR watched IN SELECT to_regclass(n) FROM unnest(ARRAY[%s]::text[]) n WHERE to_regclass(n) IS NOT NULL LOOP\n"
-					 "			EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%s',\n"
+					 "			EXECUTE format('GRANT USAGE ON SCHEMA %%s TO %%s',\n"
 					 "				(SELECT relnamespace::regnamespace FROM pg_class WHERE oid = watched), pusher);\n"
 					 "			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %%s TO %%s', watched, pusher);\n"
 					 "			FOR sequence IN SELECT pg_get_serial_sequence(watched::text, attname) FROM pg_attribute\n"

@@ -67,6 +67,8 @@ require_watched(const SynchroTable *table)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" is not watched", table->name),
+				 synchro_table_root(table->relid) != table->relid ?
+				 errhint("It is a partition: name the table that is watched.") :
 				 errhint("The view synchro.tables lists what is watched.")));
 }
 

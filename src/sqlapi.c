@@ -119,7 +119,7 @@ key_argument(FunctionCallInfo fcinfo, int n, const char *argument)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a natural key needs at least one column"),
-				 errhint("Use synchro.unregister_natural_key to do without one.")));
+				 errhint("Leave the argument out to do without one; synchro.unregister_natural_key takes away one that is registered.")));
 	return key;
 }
 

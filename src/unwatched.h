@@ -8,9 +8,9 @@
 #ifndef SYNCHRO_UNWATCHED_H
 #define SYNCHRO_UNWATCHED_H
 
-#include "datatype/timestamp.h"
+#include "parked.h"
 
 extern void synchro_unwatched_forget(void);
-extern void synchro_unwatched_forget_parents(const char *server, bool all_due, TimestampTz started);
+extern void synchro_unwatched_forget_parents(const SynchroParkedSet *parked, bool all_due, TimestampTz started);
 
 #endif							/* SYNCHRO_UNWATCHED_H */

@@ -112,6 +112,8 @@ tables_of(FunctionCallInfo fcinfo, int n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" is not watched", get_rel_name(PG_GETARG_OID(n))),
+				 synchro_table_root(PG_GETARG_OID(n)) != PG_GETARG_OID(n) ?
+				 errhint("It is a partition: name the table that is watched.") :
 				 errhint("Run synchro.add_table() for it.")));
 	return result;
 }

@@ -217,5 +217,10 @@ owner("SELECT synchro.copy_table($r, $l{part}, delete_extra => true)");
 is(owner("SELECT deleted FROM synchro.synchronize($r)"), '19', 'a table that is empty here is emptied there');
 same($here, $there, $contents, 'the others are as they were');
 
+# and what an administrator of the remote is to run grants what is needed there
+$there->safe_psql('postgres', qq{REVOKE ALL ON SCHEMA $schema FROM "sy'n""c %"});
+$there->safe_psql('postgres', $here->safe_psql('postgres', 'SELECT synchro.peer_setup()'));
+is($there->safe_psql('postgres', qq{SELECT has_schema_privilege('sy''n"c %', n.oid, 'USAGE') FROM pg_namespace n WHERE quote_ident(n.nspname) = $s}), 't', 'peer_setup() names the schema');
+
 $_->stop('fast') foreach $here, $there;
 done_testing();

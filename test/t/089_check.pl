@@ -283,12 +283,33 @@ mends('definitions', {
 	break => [ $remote, q{ALTER TABLE payments ADD account text NOT NULL DEFAULT ''; ALTER TABLE payments ALTER account DROP DEFAULT} ],
 	severity => 'error', table => 'payments', problem => qr/^on remote "office": column account of table public\.payments must not be NULL, has no default, and is not pushed/,
 	fix => qr/${there}ALTER TABLE public\.payments ALTER COLUMN account DROP NOT NULL;$/ }, {
-	break => [ $remote, 'DROP TABLE vendors CASCADE' ],
+	break => [ $remote, 'DROP TABLE vendors CASCADE; ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE USAGE ON SEQUENCES FROM sync' ],
 	severity => 'error', table => 'vendors', problem => qr/^on remote "office": there is no table public\.vendors$/,
-	fix => qr/${there}CREATE SCHEMA IF NOT EXISTS public;\nCREATE TABLE public\.vendors .*\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=public\.vendors/s });
+	fix => qr/${there}CREATE SCHEMA IF NOT EXISTS public;\nCREATE TABLE public\.vendors .*\n-- without foreign keys, defaults and checks: pg_dump --schema-only --table=public\.vendors.*\nDO \$grant\$BEGIN EXECUTE .*\('public\.vendors', 'id'\), 'sync'\); END\$grant\$;$/s });
 $local->safe_psql('postgres', q{UPDATE customers SET name = 'Ann'; INSERT INTO vendors (name, code) VALUES ('acme', 'a'); INSERT INTO products (vendor_id, code) VALUES (1, 'x'); INSERT INTO payments (customer_id, amount) VALUES (1, 6)});
 is(sync($local, 'office')->{failed}, 0, 'and rows are taken');
 same($local, $remote, 'SELECT p.code, v.code FROM products p JOIN vendors v ON v.id = p.vendor_id', 'by the table that was made, too');
+$remote->safe_psql('postgres', 'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO sync');
+
+# a column of the key that was renamed here: what weakens the remote is not to be run unread
+{
+	$local->safe_psql('postgres', 'ALTER TABLE vendors RENAME code TO kode');
+	is_deeply([ map { $_->{fix} } grep { ($_->{relation} // '') eq 'vendors' && $_->{fix} !~ /^-- on remote "office"\n-- / } found() ], [], 'a renamed key column: nothing is to be run as it is')
+	  or diag(map { "$_->{problem}\n$_->{fix}\n" } found());
+	$local->safe_psql('postgres', 'ALTER TABLE vendors RENAME kode TO code');
+}
+
+# what is good to know of a key
+{
+	both($local, $remote, 'CREATE TABLE groups (id serial PRIMARY KEY, name text NOT NULL UNIQUE)');
+	grant_dml($remote);
+	$local->safe_psql('postgres', q{SELECT synchro.add_table('groups')});
+	is_deeply([ map { "$_->{severity}: $_->{problem}\n$_->{fix}" } grep { ($_->{relation} // '') eq 'groups' } found() ], [
+		"info: rows of table public.groups are found by stored references, though (name) is unique: those that were on both sides before are not found\n-- if they are to be: SELECT synchro.alter_table('public.groups', natural_key => '{name}');" ],
+		'a unique key that nobody has named');
+	$local->safe_psql('postgres', q{SELECT synchro.remove_table('groups')});
+	$_->safe_psql('postgres', 'DROP TABLE groups') foreach $local, $remote;
+}
 
 # what the remote refuses though no definition tells why, and a table of which nothing can be pushed
 $remote->safe_psql('postgres', 'ALTER TABLE payments ADD CHECK (amount < 10); ALTER TABLE notes RENAME body TO text');
