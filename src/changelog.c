@@ -166,17 +166,32 @@ synchro_log_scan(const SynchroSnapshot *since, SynchroLogCallback callback, void
 }
 
 /* transactions whose early rows may be older than their commit */
+typedef struct Committed
+{
+	MemoryContext context;
+	uint64	   *txids;
+	int			count;
+	int			max;
+} Committed;
+
+/*
+ * Note one.  Rows are handed on in the query's memory context, which goes with it.
+ */
 static void
 note_commit(const SynchroLogRow *row, void *arg)
 {
-	List	  **committed = arg;
-	uint64	   *txid;
+	Committed  *committed = arg;
 
 	if (row->relation != SYNCHRO_STAMP_RELATION)
 		return;
-	txid = palloc(sizeof(uint64));
-	*txid = row->txid;
-	*committed = lappend(*committed, txid);
+	if (committed->count == committed->max)
+	{
+		committed->max = Max(64, committed->max * 2);
+		committed->txids = committed->txids == NULL ?
+			MemoryContextAllocHuge(committed->context, sizeof(uint64) * committed->max) :
+			repalloc_huge(committed->txids, sizeof(uint64) * committed->max);
+	}
+	committed->txids[committed->count++] = row->txid;
 }
 
 /*
@@ -193,7 +208,7 @@ synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
 	Oid			types[] = {INT8OID, INT8ARRAYOID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 	SynchroLogScan state = {callback, arg};
-	List	   *committed = NIL;
+	Committed	committed = {CurrentMemoryContext};
 	SynchroLogScan commits = {note_commit, &committed};
 	const char *unseen = NULL;
 	int			guc_level;
@@ -218,14 +233,9 @@ synchro_log_scan_recent(TimestampTz since, const SynchroSnapshot *unseen_by,
 		synchro_sql_query(psprintf("%s WHERE changed_at >= $3 AND relation = 0", columns),
 						  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &commits));
 	}
-	if (committed != NIL)
+	if (committed.count > 0)
 	{
-		uint64	   *xids = palloc(sizeof(uint64) * list_length(committed));
-		ListCell   *cell;
-
-		foreach(cell, committed)
-			xids[foreach_current_index(cell)] = *(uint64 *) lfirst(cell);
-		values[1] = xid_array(xids, list_length(committed));
+		values[1] = xid_array(committed.txids, committed.count);
 		for (int i = 0; i < SYNCHRO_LOG_SEGMENTS; i++)
 			synchro_sql_query(psprintf("%s WHERE txid = ANY ($2) AND changed_at < $3", psprintf(log_columns, i)),
 							  lengthof(types), types, values, NULL, synchro_sql_callback(receive_row, &state));
