@@ -396,6 +396,10 @@ append_resolving(SynchroBatch *batch, StringInfo sql, bool commit, List *tables,
 				synchro_sql_crossed(sql, lt);
 			synchro_sql_pin_names(sql, lt, false);
 			appendStringInfoString(sql, AS_PLANNED);
+
+			/* rows that are found by the remote's log are of kinds that the map had none of */
+			if (lt->nolds >= ANALYZE_ROWS)
+				appendStringInfo(sql, "ANALYZE pg_temp.m_%d;", lt->number);
 		}
 	}
 	if (link->peer_node != NULL)

@@ -332,26 +332,40 @@ append_staged_json(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
- * Append "the remote row t, which bears the present name of the row m, is given
- * another name by this batch, or goes".
+ * Append the join of rows that are given another name by this batch, or go:
+ * alias u, of the remote row t, which bears the present name of a row that has
+ * lost.
+ *
+ * A join, since a subquery that is asked for each row that has lost would read
+ * the map each time: where both sides have renamed all rows of a table alike,
+ * all have lost.  Its condition is about m, too, or the planner might join u
+ * with t, which is looked up row by row, and so for each row anew.  The map has
+ * a remote row's identity as that row has it, so DISTINCT leaves one for each.
+ * A row that has lost is none of these itself.
  */
 static void
-append_gives_name_up(StringInfo sql, const SynchroLinkTable *lt)
+append_join_giving_up(StringInfo sql, const SynchroLinkTable *lt)
 {
-	appendStringInfo(sql, "EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.stamp IS NOT NULL AND x.verdict IS NULL AND ", lt->number);
-	synchro_sql_identity_equal(sql, lt, "t", "x.r");
-	appendStringInfoString(sql, " AND (x.kind = 'n' AND NOT x.fresh AND NOT (");
-	synchro_sql_equal(sql, "x.l", "m.l", lt->table->nidentity);
-	appendStringInfo(sql, ") OR x.kind IN " SYNCHRO_OLD_KINDS
-					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ", lt->number);
-	synchro_sql_identity_equal(sql, lt, "t", "y.r");
-	appendStringInfoString(sql, ")))");
+	int			n = lt->table->nidentity;
+
+	appendStringInfoString(sql, " LEFT JOIN (SELECT DISTINCT true AS gives_up, ");
+	synchro_sql_list(sql, "x.r", n);
+	appendStringInfoString(sql, " FROM (SELECT ");
+	synchro_sql_list(sql, "x.r", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d x WHERE x.stamp IS NOT NULL AND x.verdict IS NULL AND x.kind = 'n' AND NOT x.fresh UNION ALL SELECT ",
+					 lt->number);
+	synchro_sql_list(sql, "x.r", n);
+	appendStringInfo(sql, " FROM pg_temp.m_%d x WHERE x.stamp IS NOT NULL AND x.verdict IS NULL AND x.kind IN " SYNCHRO_OLD_KINDS
+					 " AND NOT EXISTS (SELECT FROM pg_temp.m_%d y WHERE y.kind = 'n' AND ", lt->number, lt->number);
+	synchro_sql_same_row(sql, lt, "y.r", "x.r");
+	appendStringInfoString(sql, ")) x) u ON m.verdict = 'l' AND ");
+	synchro_sql_identity_equal(sql, lt, "t", "u.r");
 }
 
 /*
  * Append the name that a row which has lost bears now, if nobody on the
- * remote, alias t, will bear it after the batch.  The sender has to hear that
- * it is gone: the winner may be another row to him.
+ * remote, alias t, will bear it after the batch; see append_join_giving_up().
+ * The sender has to hear that it is gone: the winner may be another row to him.
  */
 static void
 append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
@@ -365,10 +379,7 @@ append_refused_name(StringInfo sql, const SynchroLinkTable *lt)
 	}
 	appendStringInfoString(sql, "CASE WHEN (t.tableoid IS NULL");
 	if (lt->nolds > 0)
-	{
-		appendStringInfoString(sql, " OR ");
-		append_gives_name_up(sql, lt);
-	}
+		appendStringInfoString(sql, " OR u.gives_up");
 	appendStringInfoChar(sql, ')');
 	for (int i = 0; i < table->nkey; i++)
 	{
@@ -407,11 +418,18 @@ append_lost_rows(StringInfo sql, const SynchroLinkTable *lt)
 	synchro_sql_equal(sql, "s.l", "m.l", n);
 	synchro_sql_join_parents(sql, lt, "s", false);
 	if (has_names(lt))
+	{
 		synchro_resolve_key_join(sql, lt, "s", SYNCHRO_PARENT_NOW, true);
-	appendStringInfo(sql, " LEFT JOIN LATERAL (SELECT * FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '"
-					 SYNCHRO_KIND_OLD "') AND ", lt->number);
+		if (lt->nolds > 0)
+			append_join_giving_up(sql, lt);
+	}
+	appendStringInfoString(sql, " LEFT JOIN (SELECT DISTINCT ON (");
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfo(sql, ") g.* FROM pg_temp.g_%d g WHERE g.identity IS NOT NULL AND g.kind IN ('n', '" SYNCHRO_KIND_OLD "') ORDER BY ", lt->number);
+	synchro_sql_list(sql, "g.l", n);
+	appendStringInfoString(sql, ", g.kind DESC) g ON ");
 	synchro_sql_equal(sql, "g.l", "m.l", n);
-	appendStringInfoString(sql, " ORDER BY g.kind DESC LIMIT 1) g ON true WHERE m.kind = 'n' AND m.verdict = 'l';");
+	appendStringInfoString(sql, " WHERE m.kind = 'n' AND m.verdict = 'l';");
 }
 
 /*
@@ -565,12 +583,14 @@ synchro_sql_winners(StringInfo sql, const SynchroLinkTable *lt, bool leftovers)
 	appendStringInfo(sql, ", m.there, m.there_origin, m.stamp, m.origin, t.loser)) FROM pg_temp.m_%d m CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(z.*) AS loser FROM (SELECT %s FROM %s x WHERE ",
 					 lt->number, lt->remote->shown, lt->remote->rows);
 	synchro_sql_identity_equal(sql, lt, "x", "m.r");
-	appendStringInfo(sql, " LIMIT 1) z) t WHERE m.concurrent AND NOT m.fresh AND %s AND (m.kind = 'n' OR NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE x.kind = 'n' AND ",
+
+	/* m.kind within it, not beside it: by OR it would be no join, but asked for each row */
+	appendStringInfo(sql, " LIMIT 1) z) t WHERE m.concurrent AND NOT m.fresh AND %s AND NOT EXISTS (SELECT FROM pg_temp.m_%d x WHERE m.kind <> 'n' AND x.kind = 'n' AND ",
 					 CHOSEN, lt->number);
 	synchro_decide_identity(sql, lt, "x.r");
 	appendStringInfoString(sql, " = ");
 	synchro_decide_identity(sql, lt, "m.r");
-	appendStringInfoString(sql, "));");
+	appendStringInfoString(sql, ");");
 
 	/* the loser is a delete: the row that comes back is a new one */
 	if (lt->rows == NULL)

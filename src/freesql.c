@@ -148,9 +148,16 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 {
 	appendStringInfoString(sql, "SELECT DISTINCT ");
 	append_identities(sql, lt, "h", "h");
-	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ",
-					 lt->number, lt->number);
+
+	/*
+	 * Staged rows and their map are joined by themselves: the planner takes the lookup of h for so dear, with its
+	 * subqueries, that any way to join these two beside it is as good to it, comparing each with each included.
+	 */
+	appendStringInfoString(sql, " FROM (SELECT s.*, ");
+	synchro_sql_list(sql, "m.r", lt->table->nidentity);
+	appendStringInfo(sql, " FROM pg_temp.s_%d s JOIN pg_temp.m_%d m ON m.kind = 'n' AND ", lt->number, lt->number);
 	synchro_sql_equal(sql, "m.l", "s.l", lt->table->nidentity);
+	appendStringInfoString(sql, " WHERE NOT s.ensure OFFSET 0) s");
 	synchro_sql_join_parents(sql, lt, "s", false);
 	appendStringInfo(sql, " JOIN %s h ON ", lt->remote->rows);
 	for (int i = 0; i < index->ncolumns; i++)
@@ -160,8 +167,8 @@ append_holders(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *
 						 lt->remote->columns[index->columns[i]].equals);
 		synchro_sql_value(sql, lt, index->columns[i], "s", "v");
 	}
-	appendStringInfoString(sql, " WHERE NOT s.ensure AND NOT (");
-	synchro_sql_identity_equal(sql, lt, "h", "m.r");
+	appendStringInfoString(sql, " WHERE NOT (");
+	synchro_sql_identity_equal(sql, lt, "h", "s.r");
 	appendStringInfo(sql, ") AND (EXISTS (SELECT FROM pg_temp.m_%d y WHERE NOT y.fresh AND ", lt->number);
 	append_is_written(sql, lt);
 	appendStringInfoString(sql, " AND ");

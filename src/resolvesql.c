@@ -350,6 +350,31 @@ resolve_pairs(StringInfo sql, const SynchroLinkTable *lt)
 }
 
 /*
+ * Append the join of who bears the staged rows' present names there, alias t, but
+ * for rows that are called otherwise now, or wait.
+ *
+ * These are left out of an inner join, which is joined then: as a condition of an
+ * outer join that would be asked for each row, and all of the map read as often,
+ * where rows have handed on their names to each other.
+ */
+static void
+append_bearers(StringInfo sql, const SynchroLinkTable *lt)
+{
+	const SynchroTable *table = lt->table;
+
+	appendStringInfoString(sql, " LEFT JOIN (SELECT q.ctid AS \"staged row\", t.tableoid");
+	for (int i = 0; i < table->nidentity; i++)
+		appendStringInfo(sql, ", t.%s", synchro_column_name(lt, table->identity[i]));
+	appendStringInfo(sql, " FROM pg_temp.s_%d q", lt->number);
+	synchro_sql_join_parents(sql, lt, "q", false);
+	synchro_resolve_key_join(sql, lt, "q", SYNCHRO_PARENT_NOW, false);
+	appendStringInfoString(sql, " WHERE true");
+	append_not_renamed(sql, lt);
+	append_not_waiting(sql, lt);
+	appendStringInfoString(sql, ") t ON t.\"staged row\" = q.ctid");
+}
+
+/*
  * Rows whose table has names of before in this batch.
  *
  * o: what the row was called before; t: who bears its present name there,
@@ -411,9 +436,7 @@ resolve_rows_renamed(StringInfo sql, const SynchroLink *link, const SynchroLinkT
 		synchro_sql_equal(&from, "c.r", "o.r", n);
 		appendStringInfoChar(&from, ')');
 	}
-	synchro_resolve_key_join(&from, lt, "q", SYNCHRO_PARENT_NOW, true);
-	append_not_renamed(&from, lt);
-	append_not_waiting(&from, lt);
+	append_bearers(&from, lt);
 	if (!lt->remote->key_is_unique && table->allow_many)
 		append_first(&from, link, lt, "");
 	append_rows_from(sql, lt, from.data);
