@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -23,13 +24,46 @@
 #define PRUNE_EVERY		100
 
 /*
+ * Up to which id the present subtransaction has pruned.  What it has deleted itself
+ * no index can leave out before it has ended: if all rows of a large table lose, each
+ * pruning would read again what those before it have deleted.
+ */
+static struct
+{
+	uint64		txid;
+	SubTransactionId subid;
+	int64		last;
+}			pruned;
+
+/*
+ * Forget all up to that id.
+ */
+static void
+prune(int64 last)
+{
+	uint64		txid = U64FromFullTransactionId(GetTopFullTransactionId());
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		values[lengthof(types)];
+
+	if (pruned.txid != txid || pruned.subid != subid)
+		pruned.last = 0;
+	values[0] = Int64GetDatum(pruned.last);
+	values[1] = Int64GetDatum(last);
+	synchro_sql_run("DELETE FROM synchro.conflict WHERE id > $1 AND id <= $2", lengthof(types), types, values, NULL);
+	pruned.txid = txid;
+	pruned.subid = subid;
+	pruned.last = Max(pruned.last, last);
+}
+
+/*
  * Record one conflict.
  */
 void
 synchro_conflict_record(const SynchroConflict *conflict)
 {
 	Oid			types[] = {UUIDOID, OIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TEXTOID, BOOLOID, JSONBOID, INT8OID, INT8OID};
+	TEXTOID, BOOLOID, JSONBOID};
 	Datum		values[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	SynchroSqlScope scope;
@@ -53,14 +87,9 @@ synchro_conflict_record(const SynchroConflict *conflict)
 	synchro_sql_open(&scope, SYNCHRO_AS_OWNER);
 	synchro_sql_run("INSERT INTO synchro.conflict (node, relation, identity, name, local_changed_at, remote_changed_at,"
 					" winner, ambiguous, loser) VALUES ($1, $2, $3::text[], $4::text[], $5, $6, $7, $8, $9) RETURNING id",
-					9, types, values, nulls);
+					lengthof(types), types, values, nulls);
 	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (id % PRUNE_EVERY == 0)
-	{
-		values[9] = Int64GetDatum(id);
-		values[10] = Int64GetDatum(synchro_conflicts_kept);
-		synchro_sql_run("DELETE FROM synchro.conflict WHERE id <= $10 - $11",
-						lengthof(types), types, values, nulls);
-	}
+		prune(id - synchro_conflicts_kept);
 	synchro_sql_close(&scope);
 }

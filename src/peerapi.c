@@ -145,6 +145,7 @@ synchro_peer_begin(PG_FUNCTION_ARGS)
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	session->txid = U64FromFullTransactionId(GetTopFullTransactionId());
 	session->node = *PG_GETARG_UUID_P(0);
+	session->own = own;
 	session->seen = NULL;
 	session->named = NULL;
 	session->looks = PG_ARGISNULL(4) || PG_GETARG_BOOL(4);

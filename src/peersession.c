@@ -97,13 +97,12 @@ synchro_text_or_null(FunctionCallInfo fcinfo, int n)
 /*
  * The stamp of a change that was made then and there, for a record of the log.
  */
-SynchroStamp
-synchro_peersession_stamp(TimestampTz at, const pg_uuid_t *origin)
+static SynchroStamp
+stamp_of(const SynchroPeerSession *peer, TimestampTz at, const pg_uuid_t *origin)
 {
 	SynchroStamp stamp = {at};
-	pg_uuid_t	own = synchro_source_find(synchro_sources_load(), 0)->origin;
 
-	if (!synchro_uuid_equal(origin, &own))
+	if (!synchro_uuid_equal(origin, &peer->own))
 		stamp.source = synchro_source_number(origin, origin);
 	return stamp;
 }
@@ -131,7 +130,7 @@ synchro_peersession_queue(const SynchroPeerSession *peer, const SynchroTable *ta
 		bytes = synchro_identities_encode_text(table, table->key, table->nkey, name);
 		appendBinaryStringInfo(&record, bytes.data, bytes.len);
 	}
-	synchro_key_put_stamp(&record, synchro_peersession_stamp(at, origin));
+	synchro_key_put_stamp(&record, stamp_of(peer, at, origin));
 	synchro_key_seal(&record, 0, table->relid, table->layout);
 	values[0] = UUIDPGetDatum(&peer->node);
 	values[1] = ObjectIdGetDatum(table->relid);

@@ -19,6 +19,7 @@ typedef struct SynchroPeerSession
 {
 	uint64		txid;
 	pg_uuid_t	node;
+	pg_uuid_t	own;			/* this node's id */
 	SynchroSnapshot *seen;		/* or NULL */
 	SynchroSnapshot *named;		/* or NULL */
 	bool		looks;			/* for what has been renamed since that */
@@ -31,7 +32,6 @@ extern SynchroPeerSession *synchro_peersession(void);
 extern const SynchroTable *synchro_peersession_table(Datum name);
 extern int	synchro_text_elements(Datum array, Datum **elements);
 extern char *synchro_text_or_null(FunctionCallInfo fcinfo, int n);
-extern SynchroStamp synchro_peersession_stamp(TimestampTz at, const pg_uuid_t *origin);
 extern void synchro_peersession_queue(const SynchroPeerSession *peer, const SynchroTable *table, const char *identity,
 									  const char *name, TimestampTz at, const pg_uuid_t *origin);
 
