@@ -117,6 +117,9 @@ extern bool synchro_batch_keep_name(SynchroBatch *batch, SynchroParked *parked, 
 									const SynchroChangedKey *old_name);
 extern void synchro_batch_read_olds(SynchroBatch *batch, bool last);
 
+/* in batchdetached.c */
+extern void synchro_batch_spare_detached(SynchroBatch *batch);
+
 /* in batchcalled.c */
 extern void synchro_batch_keep_called(SynchroBatch *batch);
 

@@ -442,6 +442,7 @@ synchro_batch_read(SynchroBatch *batch)
 		synchro_stream_all_names(batch->link, lt);
 		synchro_batch_note_unborn(batch, lt, synchro_parked_inserts(batch->parked, lt->table));
 	}
+	synchro_batch_spare_detached(batch);
 	synchro_batch_keep_called(batch);
 	synchro_batch_read_olds(batch, false);
 	if (batch->olds_turn != PG_INT64_MAX)

@@ -200,7 +200,10 @@ synchro_moves_follow(List *moves)
 		SynchroOrigin *from = arrived->arrived ? synchro_moves_find(origins, arrived->from) : NULL;
 
 		if (from != NULL)
+		{
 			from->followed = true;
+			from->heir = arrived->identity;
+		}
 	}
 	return origins;
 }

@@ -21,6 +21,8 @@ typedef struct SynchroOrigin
 	SynchroBytes from;			/* and was there in the earlier snapshot */
 	bool		left;			/* a row that had not arrived has moved away */
 	bool		followed;		/* who was here then has arrived elsewhere */
+	SynchroBytes heir;			/* there */
+	bool		logged;			/* the log says that a row is here now */
 	bool		known;			/* it was there in the earlier snapshot */
 	SynchroBytes name;			/* under that name */
 } SynchroOrigin;

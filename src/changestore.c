@@ -27,7 +27,7 @@
 enum
 {
 	STORE_IDENTITY, STORE_KIND, STORE_NAME, STORE_NAMED_AT, STORE_NAMED_SOURCE,
-	STORE_CHANGED_AT, STORE_CHANGED_SOURCE, STORE_BORN, STORE_COLUMNS
+	STORE_CHANGED_AT, STORE_CHANGED_SOURCE, STORE_BORN, STORE_LOGGED_AT, STORE_COLUMNS
 };
 
 static List *open_stores = NIL;	/* of Tuplestorestate */
@@ -45,6 +45,7 @@ store_descriptor(void)
 	TupleDescInitEntry(desc, STORE_CHANGED_AT + 1, "changed_at", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, STORE_CHANGED_SOURCE + 1, "changed_source", INT4OID, -1, 0);
 	TupleDescInitEntry(desc, STORE_BORN + 1, "born", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, STORE_LOGGED_AT + 1, "logged_at", BYTEAOID, -1, 0);
 	synchro_finish_tupledesc(desc);
 	return desc;
 }
@@ -155,6 +156,8 @@ synchro_changestore_put(Tuplestorestate *store, const SynchroChangedKey *key)
 	values[STORE_CHANGED_AT] = Int64GetDatum(key->changed.at);
 	values[STORE_CHANGED_SOURCE] = Int32GetDatum(key->changed.source);
 	values[STORE_BORN] = Int64GetDatum(key->born);
+	nulls[STORE_LOGGED_AT] = key->logged_at.data == NULL;
+	values[STORE_LOGGED_AT] = nulls[STORE_LOGGED_AT] ? (Datum) 0 : synchro_bytes_datum(key->logged_at);
 	tuplestore_putvalues(store, desc, values, nulls);
 }
 
@@ -190,6 +193,8 @@ read_stored(TupleTableSlot *slot, SynchroChangedKey *key)
 	key->changed.at = DatumGetInt64(slot->tts_values[STORE_CHANGED_AT]);
 	key->changed.source = DatumGetInt32(slot->tts_values[STORE_CHANGED_SOURCE]);
 	key->born = DatumGetInt64(slot->tts_values[STORE_BORN]);
+	if (!slot->tts_isnull[STORE_LOGGED_AT])
+		key->logged_at = synchro_key_copy(synchro_datum_bytes(slot->tts_values[STORE_LOGGED_AT]));
 }
 
 /*

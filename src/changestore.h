@@ -23,6 +23,9 @@ typedef struct SynchroChangedKey
 	SynchroStamp changed;		/* when the row was changed */
 	TimestampTz born;			/* when the row was inserted, if the remote
 								 * does not know it; else 0, or the following */
+	SynchroBytes logged_at;		/* of a name of before, if only a partition that
+								 * was detached can have taken the row along:
+								 * its present identity; data may be NULL */
 } SynchroChangedKey;
 
 /*

@@ -20,6 +20,10 @@
  * Only where it changed a name that the remote does not know of (derived, see
  * keycodec.h), that name is told to be gone.
  *
+ * The last one tells whether the row is here.  If it was updated, and is not, no
+ * delete has been logged that came after it: it has gone with a partition that was
+ * detached (batchdetached.c).
+ *
  * What is parked (parked.c) counts as if it came before all that: it tells
  * what the remote calls the row.  By itself it makes a key only when it is due.
  *
@@ -27,6 +31,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -70,6 +75,7 @@ typedef struct KeyHistory
 	TimestampTz born;
 	List	   *derived;		/* of GoneName: the remote may know them */
 	bool		waits;			/* is parked, and nothing else is said of it */
+	bool		logged;			/* the last entry of the log is an update */
 } KeyHistory;
 
 typedef void (*HistoryCallback) (SynchroChangedTable *changed, const KeyHistory *group, void *arg);
@@ -121,6 +127,7 @@ begin_anew(KeyHistory *group, TupleTableSlot *slot, int flags, SynchroStamp stam
 	group->gone_again = before.gone_again;
 	group->pending = before.gone_again != NIL;
 	group->derived = before.derived;
+	group->logged = before.logged;
 	if ((flags & HISTORY_DERIVED) != 0 && !slot->tts_isnull[HISTORY_OLD])
 		group->derived = add_gone(group->derived, slot_old_key(slot), stamp);
 	else if (has_untold_name(&before))
@@ -152,6 +159,10 @@ add_to_group(const SynchroHistories *histories, KeyHistory *group, TupleTableSlo
 		return;
 	}
 	group->waits = (flags & (HISTORY_PARKED | HISTORY_DUE)) == HISTORY_PARKED;
+
+	/* that it was inserted may be said where the same transaction deleted it again */
+	if ((flags & (HISTORY_AGAIN | HISTORY_PARKED | HISTORY_COPIED)) == 0)
+		group->logged = op == SYNCHRO_OP_UPDATE;
 	if ((flags & (HISTORY_AGAIN | HISTORY_PARKED)) == 0 && synchro_history_known_to_peer(histories, stamp))
 	{
 		begin_anew(group, slot, flags, stamp);
@@ -236,14 +247,17 @@ walk_groups(const SynchroHistories *histories, SynchroChangedTable *changed,
 }
 
 /*
- * Store a key (kind 0) or a name of before.
+ * Store a key (kind 0) or a name of before.  at: where the log says that the row of
+ * that name is, or NULL.
  */
 static void
 put_key(SynchroChangedTable *changed, const KeyHistory *group, char kind,
-		SynchroBytes name, SynchroStamp named)
+		SynchroBytes name, SynchroStamp named, const SynchroBytes *at)
 {
 	SynchroChangedKey key = {group->identity, kind, name, named, group->newest, group->born};
 
+	if (at != NULL && changed->table->relkind == RELKIND_PARTITIONED_TABLE)
+		key.logged_at = *at;
 	synchro_changestore_put(kind == 0 ? changed->keys : changed->olds, &key);
 	if (kind == 0)
 		changed->nkeys++;
@@ -264,9 +278,23 @@ put_gone(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes nam
 }
 
 static void
-put_old(SynchroChangedTable *changed, const KeyHistory *group, char kind, SynchroBytes name)
+put_old(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes name)
 {
-	put_key(changed, group, kind, name, kind == 'o' && group->has_old ? group->renamed : group->newest);
+	put_key(changed, group, 'o', name, group->has_old ? group->renamed : group->newest,
+			group->logged ? &group->identity : NULL);
+}
+
+/*
+ * The same of a row that is not the one which is there now.  origin: what is known of
+ * its identity, or NULL.
+ */
+static void
+put_dead(SynchroChangedTable *changed, const KeyHistory *group, SynchroBytes name,
+		 const SynchroOrigin *origin, HTAB *origins)
+{
+	const SynchroOrigin *heir = origin != NULL && origin->followed ? synchro_moves_find(origins, origin->heir) : NULL;
+
+	put_key(changed, group, 'd', name, group->newest, heir != NULL && heir->logged ? &heir->identity : NULL);
 }
 
 /*
@@ -300,6 +328,8 @@ learn_name(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	SynchroOrigin *origin = synchro_moves_find(arg, group->identity);
 	SynchroBytes name;
 
+	if (origin != NULL)
+		origin->logged = group->logged;
 	if (origin != NULL && name_of_before(changed, group, origin, &name))
 	{
 		MemoryContext old = MemoryContextSwitchTo(changed->table->context);
@@ -337,9 +367,9 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		SynchroOrigin *from = synchro_moves_find(emitter->origins, origin->from);
 
 		if (from != NULL && from->known)
-			put_old(changed, group, 'o', from->name);
+			put_old(changed, group, from->name);
 		if (name_of_before(changed, group, origin, &name))
-			put_old(changed, group, 'd', name);
+			put_dead(changed, group, name, origin, emitter->origins);
 	}
 	else if (name_of_before(changed, group, origin, &name))
 	{
@@ -350,7 +380,10 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		 */
 		bool		dead = (origin != NULL && origin->followed) || (group->removed && !changed->table->watched);
 
-		put_old(changed, group, dead ? 'd' : 'o', name);
+		if (dead)
+			put_dead(changed, group, name, origin, emitter->origins);
+		else
+			put_old(changed, group, name);
 	}
 
 	if (!changed->table->watched)
@@ -359,7 +392,7 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 	{
 		const GoneName *gone = lfirst(cell);
 
-		put_key(changed, group, 'g', gone->name, gone->stamp);
+		put_key(changed, group, 'g', gone->name, gone->stamp, NULL);
 	}
 	if (!emitter->with_keys)
 		return;
@@ -372,7 +405,7 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 		{
 			const GoneName *gone = lfirst(cell);
 
-			put_key(changed, group, 0, gone->name, gone->stamp);
+			put_key(changed, group, 0, gone->name, gone->stamp, NULL);
 			cell = lnext(group->gone_again, cell);
 		}
 		else if (emitter->for_peer && group->again && group->unnamed && group->has_old)
@@ -381,10 +414,10 @@ emit_group(SynchroChangedTable *changed, const KeyHistory *group, void *arg)
 			 * The row is new, and yet the remote has one of its first name, or
 			 * it would not have been told to hear of it: the name is gone.
 			 */
-			put_key(changed, group, 0, group->old_key, group->newest);
+			put_key(changed, group, 0, group->old_key, group->newest, NULL);
 		}
 		else
-			put_key(changed, group, 0, none, group->newest);
+			put_key(changed, group, 0, none, group->newest, NULL);
 	}
 	for (; cell != NULL; cell = lnext(group->gone_again, cell))
 	{
