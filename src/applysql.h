@@ -112,6 +112,7 @@ extern void synchro_sql_pin_names(StringInfo sql, const SynchroLinkTable *lt, bo
 extern void synchro_sql_references(StringInfo sql, const SynchroLink *link, const SynchroLinkTable *lt, uint64 made);
 
 /* in upsertsql.c */
+extern const char *synchro_sql_stored(const SynchroLinkTable *lt, int column);
 extern bool synchro_column_updatable(const SynchroLinkTable *lt, int column);
 extern void synchro_sql_from_staged(StringInfo sql, const SynchroLinkTable *lt);
 extern bool synchro_sql_is_unmapped(const SynchroLinkTable *lt, const List *tables);

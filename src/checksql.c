@@ -317,6 +317,10 @@ static const char *const probes_here[] = {
 
 #define TYPE_FIRST "CASE WHEN to_regtype(c.type) IS NULL THEN format(E'-- make type %s there first\\n', " IN_COMMENT("c.type") ") ELSE '' END"
 
+/* as which a column's values are staged: a domain's own rights are not needed */
+#define STAGED_TYPE "(WITH RECURSIVE base AS (SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = c.atttypid" \
+	" UNION ALL SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.typbasetype) SELECT base.oid FROM base WHERE base.typbasetype = 0)"
+
 static const char *const probes_there[] = {
 	/* the session's server and database */
 	THERE "SELECT 'error', NULL::oid, 'the server is a standby', NULL, false"
@@ -452,11 +456,11 @@ static const char *const probes_there[] = {
 	" format('GRANT USAGE ON SCHEMA %I TO %I;', x.schema, current_user), true FROM x WHERE NOT has_schema_privilege(x.schema, 'USAGE')",
 	THERE COLUMNS "SELECT DISTINCT 'error', NULL::oid, format('role %I may not use schema %I, in which types of columns are', current_user, n.nspname),"
 	" format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user), true"
-	" FROM c JOIN pg_type y ON y.oid = c.atttypid JOIN pg_namespace n ON n.oid = y.typnamespace"
+	" FROM c JOIN pg_type y ON y.oid = " STAGED_TYPE " JOIN pg_namespace n ON n.oid = y.typnamespace"
 	" WHERE NOT c.skipped AND NOT c.generated AND NOT c.own AND NOT has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM x WHERE x.schema = n.nspname)",
 	THERE COLUMNS "SELECT 'error', c.relid, format('role %I may not use type %s of column %I of table %s', current_user, format_type(y.oid, NULL), c.name, c.relation),"
 	" format('GRANT USAGE ON TYPE %s TO %I;', format_type(y.oid, NULL), current_user), true"
-	" FROM c JOIN pg_type a ON a.oid = c.atttypid JOIN pg_type y ON y.oid = CASE WHEN a.typcategory = 'A' AND a.typelem <> 0 THEN a.typelem ELSE a.oid END"
+	" FROM c JOIN pg_type a ON a.oid = " STAGED_TYPE " JOIN pg_type y ON y.oid = CASE WHEN a.typcategory = 'A' AND a.typelem <> 0 THEN a.typelem ELSE a.oid END"
 	" WHERE NOT c.skipped AND NOT c.generated AND NOT c.own AND NOT has_type_privilege(y.oid, 'USAGE')",
 	THERE COLUMNS "SELECT 'error', x.relid, format('role %I lacks %s on table %s', current_user, r.rights, x.name),"
 	" format('GRANT %s ON %s TO %I;', r.rights, x.name, current_user), true"

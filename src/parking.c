@@ -62,6 +62,37 @@ describe_column(const SynchroLinkTable *lt, int column, SynchroFailure *failure)
 }
 
 /*
+ * If a domain has refused the value, it is that of the only column of it that is pushed.
+ */
+static void
+find_of_domain(SynchroPass *pass, const SynchroRemoteError *error, const SynchroFailure *failure,
+			   const SynchroLinkTable **lt, int *column)
+{
+	const char *domain;
+	ListCell   *cell;
+
+	if (*lt != NULL || error->here || error->schema == NULL || error->datatype == NULL)
+		return;
+	domain = quote_qualified_identifier(error->schema, error->datatype);
+	foreach(cell, pass->link->tables)
+	{
+		SynchroLinkTable *other = lfirst(cell);
+
+		if (other->table->relid != failure->table->relid || other->remote == NULL)
+			continue;
+		for (int i = 0; i < other->table->ncolumns; i++)
+		{
+			const char *type = other->remote->columns[i].type;
+
+			if (type == NULL || !other->pushed[i] || strcmp(type, domain) != 0)
+				continue;
+			*column = *lt == NULL ? i : -1;
+			*lt = other;
+		}
+	}
+}
+
+/*
  * Does a foreign key reference all that the parent's key consists of?
  */
 static bool
@@ -270,6 +301,7 @@ describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *fai
 		describe_ambiguous(several, failure);
 	else if (!describe_needed(pass, error, value, column, failure))
 	{
+		find_of_domain(pass, error, failure, &value, &column);
 		describe_column(value, column, failure);
 		describe_violation(error, failure);
 	}

@@ -320,7 +320,6 @@ append_differences(StringInfo sql, const SynchroLinkTable *lt)
 	appendStringInfoString(sql, "ARRAY[");
 	for (int i = 0; i < lt->table->ncolumns; i++)
 	{
-		const char *name = synchro_column_name(lt, i);
 		const char *comma = any ? ", " : "";
 		const char *said = quote_literal_cstr(lt->table->columns[i].name);
 		int			fk = synchro_column_fk(lt, i);
@@ -331,8 +330,9 @@ append_differences(StringInfo sql, const SynchroLinkTable *lt)
 		initStringInfo(&value);
 		appendStringInfoString(&value, "CAST(");
 		synchro_sql_value(&value, lt, i, "s", "v");
-		appendStringInfo(&value, " AS %s)", lt->remote->columns[i].type);
-		appendStringInfo(sql, "%sCASE WHEN ROW(t.%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record THEN %s || ", comma, name, value.data, said);
+		appendStringInfo(&value, " AS %s)", lt->remote->columns[i].staged);
+		appendStringInfo(sql, "%sCASE WHEN ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record THEN %s || ", comma,
+						 synchro_sql_stored(lt, i), value.data, said);
 
 		/* ids of the remote's say nothing, in particular those made up for new rows */
 		if (fk >= 0)

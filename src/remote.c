@@ -310,6 +310,7 @@ make_error(SynchroRemote *remote, PGresult *result, int statement)
 	error->schema = copy_field(result, PG_DIAG_SCHEMA_NAME);
 	error->table = copy_field(result, PG_DIAG_TABLE_NAME);
 	error->column = copy_field(result, PG_DIAG_COLUMN_NAME);
+	error->datatype = copy_field(result, PG_DIAG_DATATYPE_NAME);
 	error->constraint = copy_field(result, PG_DIAG_CONSTRAINT_NAME);
 	error->context = copy_field(result, PG_DIAG_CONTEXT);
 	error->statement = statement;

@@ -34,6 +34,7 @@ typedef struct SynchroRemoteError
 	char	   *schema;
 	char	   *table;
 	char	   *column;
+	char	   *datatype;
 	char	   *constraint;
 	char	   *context;		/* where it came up, a line for each level */
 	int			statement;		/* of the script, counted from 0 */

@@ -43,10 +43,11 @@ static const char *const columns_query =
 	"         JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.r JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
 	"         WHERE k.conrelid = a.attrelid AND k.contype = 'f' AND k.conparentid = 0 AND u.a = a.attnum"
 	"           AND NOT coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) ORDER BY k.oid LIMIT 1),"
-	"       (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation)"
+	"       (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation),"
+	"       format_type(b.oid, b.typmod)"
 	" FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
-	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype"
-	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
+	" CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typnamespace, t.typbasetype, a.atttypmod AS typmod, t.typtypmod"
+	"   UNION ALL SELECT u.oid, u.typnamespace, u.typbasetype, base.typtypmod, u.typtypmod FROM base JOIN pg_type u ON u.oid = base.typbasetype)"
 	"   SELECT * FROM base WHERE typbasetype = 0) b"
 	" LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
 	" WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
@@ -109,6 +110,7 @@ fetch_columns(SynchroRemote *remote, const SynchroTable *table, SynchroRemoteTab
 			"OPERATOR(pg_catalog.=)";
 		column->refers = synchro_nullable(rows, i, 15);
 		column->collation = synchro_nullable(rows, i, 16);
+		column->staged = synchro_value(rows, i, 17);
 	}
 	result->shown = shown.data;
 }

@@ -16,6 +16,7 @@ typedef struct SynchroRemoteColumn
 {
 	char	   *type;			/* as SQL writes it, with modifier */
 	char	   *base;			/* type without modifier, domains resolved */
+	char	   *staged;			/* the same with modifier */
 	char		category;		/* pg_type.typcategory */
 	bool		not_null;
 	char		identity;		/* attidentity */

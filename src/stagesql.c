@@ -289,6 +289,10 @@ append_staged_parents(StringInfo sql, const SynchroLinkTable *lt, bool key_only,
 	}
 }
 
+/*
+ * Not of a domain's type: what it checks is to be checked with the role's settings, as
+ * that may call functions, so where the value is written.
+ */
 static void
 append_staged_columns(StringInfo sql, const SynchroLinkTable *lt, bool key_only, bool types)
 {
@@ -299,7 +303,7 @@ append_staged_columns(StringInfo sql, const SynchroLinkTable *lt, bool key_only,
 			continue;
 		appendStringInfo(sql, ", c%d", i);
 		if (types)
-			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
+			appendStringInfo(sql, " %s", lt->remote->columns[i].staged);
 	}
 }
 
@@ -318,7 +322,7 @@ append_staged_values(StringInfo sql, const SynchroLinkTable *lt, bool types)
 			continue;
 		appendStringInfo(sql, ", b%d", i);
 		if (types)
-			appendStringInfo(sql, " %s", lt->remote->columns[i].type);
+			appendStringInfo(sql, " %s", lt->remote->columns[i].staged);
 	}
 }
 

@@ -131,6 +131,19 @@ append_value(StringInfo sql, const SynchroLinkTable *lt, int column)
 }
 
 /*
+ * The value of a column in the remote row t, as it is compared with what is staged: no
+ * domain has to check that one for it.
+ */
+const char *
+synchro_sql_stored(const SynchroLinkTable *lt, int column)
+{
+	const SynchroRemoteColumn *there = &lt->remote->columns[column];
+	const char *name = synchro_column_name(lt, column);
+
+	return strcmp(there->type, there->staged) == 0 ? psprintf("t.%s", name) : psprintf("CAST(t.%s AS %s)", name, there->staged);
+}
+
+/*
  * Append "the remote row t is not as the staged one says", of what is updated.
  * At least one column must be.
  *
@@ -153,10 +166,10 @@ synchro_sql_differs(StringInfo sql, const SynchroLinkTable *lt)
 
 		if (!synchro_column_updatable(lt, i))
 			continue;
-		appendStringInfo(&there, "%st.%s", comma, synchro_column_name(lt, i));
+		appendStringInfo(&there, "%s%s", comma, synchro_sql_stored(lt, i));
 		appendStringInfo(&here, "%sCAST(", comma);
 		append_value(&here, lt, i);
-		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].type);
+		appendStringInfo(&here, " AS %s)", lt->remote->columns[i].staged);
 		any = true;
 	}
 	appendStringInfo(sql, "ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record", there.data, here.data);
