@@ -82,7 +82,7 @@ log_failure(Pusher *pusher, const SynchroKeptError *error)
 			(errcode(error->sqlerrcode),
 			 errmsg("could not push to remote \"%s\": %s", pusher->push.server, error->message),
 			 error->detail[0] != '\0' ? errdetail_internal("%s", error->detail) : 0,
-			 errhint("It is tried again; see view synchro.remotes.")));
+			 errhint("%s%sIt is tried again; see view synchro.remotes.", error->hint, error->hint[0] != '\0' ? " " : "")));
 }
 
 /*

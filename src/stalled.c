@@ -244,6 +244,9 @@ synchro_stalled_note(const char *server, Oid relid, const SynchroKeptError *erro
 	/* a server says which right is missing, not which statement gives it */
 	if (hint[0] == '\0' && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		hint = psprintf("SELECT * FROM synchro.check(%s) gives what mends it.", quote_literal_cstr(server));
+	else if (hint[0] == '\0' && strncmp(error->message, "remote ", strlen("remote ")) == 0 &&
+			 (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE || error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION))
+		hint = "If a trigger, a constraint or a default there names it without its schema: set search_path there, by ALTER FUNCTION or ALTER ROLE.";
 	values[0] = CStringGetTextDatum(server);
 	values[1] = ObjectIdGetDatum(relid);
 	values[2] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));

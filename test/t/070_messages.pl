@@ -63,6 +63,18 @@ SQL
 $remote->safe_psql('postgres', 'DROP TRIGGER say_no ON synchro_peer.position');
 settled(0, 'and is over');
 
+# a server that does not find a name does not say that it may lie in a schema that nobody looks into
+$remote->safe_psql('postgres', <<'SQL');
+CREATE SCHEMA apart;
+CREATE TABLE apart.traces (name text);
+CREATE FUNCTION trace() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO traces VALUES (NEW.name); RETURN NEW; END $$;
+CREATE TRIGGER trace BEFORE INSERT OR UPDATE ON other FOR EACH ROW EXECUTE FUNCTION trace();
+SQL
+$local->safe_psql('postgres', q{UPDATE other SET n = 1});
+wait_for($local, q{SELECT count(*) = 1 FROM synchro.failures WHERE sqlstate = '42P01' AND key IS NULL AND hint LIKE '%set search_path there, by ALTER FUNCTION or ALTER ROLE.'}, 'a trigger that names a table without its schema: the hint says what to do');
+$remote->safe_psql('postgres', 'ALTER FUNCTION trace() SET search_path = apart, pg_temp');
+settled(0, 'done, it goes on');
+
 $local->stop('fast');
 $remote->stop('fast');
 done_testing();
