@@ -123,7 +123,9 @@ synchro_sql_anew(StringInfo sql, const SynchroLinkTable *lt)
 		synchro_sql_same_row(sql, lt, "y.r", "g.r");
 		appendStringInfoChar(sql, ')');
 	}
-	appendStringInfoString(sql, ") x HAVING count(*) > 0;");
+
+	/* each time in the same order: by that it is known that it has been told, see batch.c */
+	appendStringInfoString(sql, " ORDER BY 1, 2, 3) x HAVING count(*) > 0;");
 }
 
 static void
