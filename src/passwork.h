@@ -94,9 +94,12 @@ extern bool synchro_quarantine_again(SynchroPass *pass, SynchroBatch *batch,
 extern void synchro_quarantine_olds(SynchroPass *pass, const SynchroBatch *batch, const SynchroRemoteError *error);
 extern void synchro_quarantine_report(SynchroPass *pass, const SynchroRemoteError *error);
 
-/* in parking.c */
+/* in parkingreason.c */
+extern void synchro_parking_describe(SynchroPass *pass, const SynchroRemoteError *error, SynchroFailure *failure);
 extern SynchroRemoteError *synchro_parking_shared(SynchroPass *pass, const SynchroBatch *batch, Oid relid,
 												  SynchroRemoteError *error);
+
+/* in parking.c */
 extern SynchroParked *synchro_parking_key(SynchroPass *pass, const SynchroBatchKeys *keys, int position,
 										  const SynchroBatchDead *dead, const SynchroRemoteError *error, bool shared);
 extern SynchroParked *synchro_parking_old(SynchroPass *pass, const SynchroBatchOld *old, const SynchroRemoteError *error,
