@@ -27,7 +27,6 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -54,21 +53,8 @@ receive_here(TupleTableSlot *slot, void *arg)
 {
 	Here	   *here = arg;
 	MemoryContext old = MemoryContextSwitchTo(here->context);
-	int			n = slot->tts_tupleDescriptor->natts;
-	char	  **identity = palloc0(sizeof(char *) * n);
-	char	   *row;
+	char	   *row = synchro_identity_key(synchro_identities_read(slot), slot->tts_tupleDescriptor->natts);
 
-	slot_getallattrs(slot);
-	for (int i = 0; i < n; i++)
-	{
-		Oid			output;
-		bool		is_varlena;
-
-		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, i)->atttypid, &output, &is_varlena);
-		if (!slot->tts_isnull[i])
-			identity[i] = OidOutputFunctionCall(output, slot->tts_values[i]);
-	}
-	row = synchro_identity_key(identity, n);
 	(void) hash_search(here->rows, &row, HASH_ENTER, NULL);
 	MemoryContextSwitchTo(old);
 }

@@ -57,6 +57,36 @@ synchro_identities_add(SynchroIdentities *identities, char **values)
 }
 
 /*
+ * A value as its type writes it; NULL for a NULL.
+ */
+static char *
+written(Oid type, Datum value, bool isnull)
+{
+	Oid			output;
+	bool		is_varlena;
+
+	if (isnull)
+		return NULL;
+	getTypeOutputInfo(type, &output, &is_varlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+/*
+ * The values of a row that was read, as their types write them; NULL for a NULL.
+ */
+char **
+synchro_identities_read(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	char	  **result = palloc(sizeof(char *) * Max(desc->natts, 1));
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+		result[i] = written(TupleDescAttr(desc, i)->atttypid, slot->tts_values[i], slot->tts_isnull[i]);
+	return result;
+}
+
+/*
  * Encoded values of some columns (see keycodec.h) as the types write them.
  */
 char **
@@ -68,13 +98,7 @@ synchro_identities_values(const SynchroTable *table, const int *columns, int nco
 
 	synchro_key_values(bytes, table, columns, ncolumns, values, nulls);
 	for (int i = 0; i < ncolumns; i++)
-	{
-		Oid			output;
-		bool		is_varlena;
-
-		getTypeOutputInfo(table->columns[columns[i]].type, &output, &is_varlena);
-		result[i] = nulls[i] ? NULL : OidOutputFunctionCall(output, values[i]);
-	}
+		result[i] = written(table->columns[columns[i]].type, values[i], nulls[i]);
 	return result;
 }
 

@@ -49,6 +49,7 @@ extern int	synchro_identities_bounds(const SynchroIdentities *identities, const 
 									  int first, int count, Oid *types, Datum *params);
 extern SynchroBytes synchro_identities_encode(const SynchroTable *table, const int *columns,
 											  int ncolumns, char **values);
+extern char **synchro_identities_read(TupleTableSlot *slot);
 extern char **synchro_identities_values(const SynchroTable *table, const int *columns,
 										int ncolumns, SynchroBytes bytes);
 extern int	synchro_identities_split(const char *array_text, char ***values);

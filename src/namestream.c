@@ -9,7 +9,6 @@
 
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
@@ -124,19 +123,10 @@ receive_spelling(TupleTableSlot *slot, void *arg)
 {
 	Spelling   *spelling = arg;
 	MemoryContext old = MemoryContextSwitchTo(spelling->context);
+	char	  **values = synchro_identities_read(slot);
 
-	slot_getallattrs(slot);
 	for (int i = 0; i < spelling->table->nidentity; i++)
-	{
-		Oid			output;
-		bool		is_varlena;
-		char	   *value = NULL;
-
-		getTypeOutputInfo(TupleDescAttr(slot->tts_tupleDescriptor, i)->atttypid, &output, &is_varlena);
-		if (!slot->tts_isnull[i])
-			value = OidOutputFunctionCall(output, slot->tts_values[i]);
-		spelling->values[i] = synchro_staged_value(spelling->table, i, value);
-	}
+		spelling->values[i] = synchro_staged_value(spelling->table, i, values[i]);
 	MemoryContextSwitchTo(old);
 }
 
